@@ -1,0 +1,1 @@
+"""Two-stage (Matryoshka) vector search in PostgreSQL applications that already exist."""

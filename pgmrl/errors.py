@@ -1,0 +1,109 @@
+"""Every error pgmrl raises, and the warnings it gives.
+
+    PgmrlError
+    ├── DefinitionError      a declaration that cannot work
+    ├── VectorError          a vector that cannot be stored or searched with
+    ├── SearchError          a search that cannot be built
+    ├── RotationError        axes that are missing, changed or of other dimensions
+    ├── IngestError          rows that cannot be loaded
+    ├── EmbedderError        a model that is missing or does not fit
+    └── DatabaseError        the server's side
+        ├── Unreachable
+        ├── PgvectorMissing
+        ├── NotMigrated
+        └── LocalServerError
+
+    PgmrlWarning
+    ├── ExactSearchWarning
+    └── PgvectorVersionWarning
+
+A docstring is the default message and ends with the remedy.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+from sqlalchemy.exc import DontWrapMixin
+
+__all__ = [
+    "DatabaseError",
+    "DefinitionError",
+    "EmbedderError",
+    "ExactSearchWarning",
+    "IngestError",
+    "LocalServerError",
+    "NotMigrated",
+    "PgmrlError",
+    "PgmrlWarning",
+    "PgvectorMissing",
+    "PgvectorVersionWarning",
+    "RotationError",
+    "SearchError",
+    "Unreachable",
+    "VectorError",
+]
+
+
+# DontWrapMixin: raised while SQLAlchemy binds a parameter, the error reaches the caller as it is.
+class PgmrlError(DontWrapMixin, Exception):
+    """pgmrl could not do what was asked. See the message for what to change."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or inspect.cleandoc(self.__doc__ or ""))
+
+
+class DefinitionError(PgmrlError, ValueError):
+    """A Matryoshka column is declared in a way that cannot work. Correct the declaration."""
+
+
+class VectorError(PgmrlError, ValueError):
+    """A vector cannot be stored or searched with. Check its dimensions and that all values are finite."""
+
+
+class SearchError(PgmrlError, ValueError):
+    """A search cannot be built from these arguments. Correct the Select or the arguments."""
+
+
+class RotationError(PgmrlError):
+    """The axes of a rotation are missing or are not the ones its id names. Install them with `pgmrl fit`."""
+
+
+class IngestError(PgmrlError):
+    """Rows cannot be loaded; nothing of their batch was written. Correct them and load again."""
+
+
+class EmbedderError(PgmrlError):
+    """An embedding model is missing or does not fit. Install its extra or choose another model."""
+
+
+class DatabaseError(PgmrlError):
+    """The database refused. See the message for what to change there."""
+
+
+class Unreachable(DatabaseError):
+    """The server does not answer. Check DATABASE_URL and that the server runs."""
+
+
+class PgvectorMissing(DatabaseError):
+    """pgvector 0.8.0 or later is not installed in this database. Run CREATE EXTENSION vector (or update it)."""
+
+
+class NotMigrated(DatabaseError):
+    """A table, a column or pgmrl's own schema is not there yet. Run the application's migrations."""
+
+
+class LocalServerError(DatabaseError):
+    """The embedded PostgreSQL cannot be used. Install the extra `local`, or set DATABASE_URL."""
+
+
+class PgmrlWarning(UserWarning):
+    """Something works, but not as well as it could."""
+
+
+class ExactSearchWarning(PgmrlWarning):
+    """No rotation has been learned yet, so the search reads every row. Run `pgmrl fit` and pin its id."""
+
+
+class PgvectorVersionWarning(PgmrlWarning):
+    """pgvector before 0.8.4 has defects when vacuuming HNSW indexes. Update the extension."""

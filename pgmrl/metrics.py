@@ -1,0 +1,91 @@
+"""The metrics: operator, operator classes and the short side's rule, each said here and nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Literal
+
+import numpy as np
+
+from pgmrl.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+__all__ = ["METRICS", "FullType", "Metric", "MetricName", "ShortType", "metric_named"]
+
+MetricName = Literal["cosine", "l2", "inner_product"]
+FullType = Literal["halfvec", "vector"]
+ShortType = Literal["halfvec", "vector", "bit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A distance between full vectors, and what it asks of the short ones.
+
+    Attributes:
+        name: `cosine`, `l2` or `inner_product`.
+        operator: pgvector's distance operator; smaller is nearer (inner product is negated).
+        ops: the operator class without its type: `cosine_ops` of `halfvec_cosine_ops`.
+        normalise: whether a short vector is scaled back to unit length. Only right for cosine: norms carry
+            information under the other two.
+    """
+
+    name: MetricName
+    operator: str
+    ops: str
+    normalise: bool
+
+    def operator_for(self, short_type: ShortType) -> str:
+        """The operator that orders short vectors of this type; bits are ordered by Hamming distance."""
+        return "<~>" if short_type == "bit" else self.operator
+
+    def operator_class(self, short_type: ShortType) -> str:
+        """The HNSW operator class for short vectors of this type."""
+        return "bit_hamming_ops" if short_type == "bit" else f"{short_type}_{self.ops}"
+
+    def distances(self, vectors: NDArray[np.floating], query: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Distances as the server computes them.
+
+        Args:
+            vectors: shape (n, dims).
+            query: shape (dims,).
+
+        Returns:
+            Shape (n,), float64; NaN for a zero vector under cosine.
+        """
+        rows, one = np.asarray(vectors, np.float64), np.asarray(query, np.float64)
+        if self.name == "l2":
+            return np.asarray(np.linalg.norm(rows - one, axis=1))
+        products = rows @ one
+        if self.name == "inner_product":
+            return np.asarray(-products)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(1.0 - products / (np.linalg.norm(rows, axis=1) * np.linalg.norm(one)))
+
+
+METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
+    {
+        "cosine": Metric("cosine", "<=>", "cosine_ops", normalise=True),
+        "l2": Metric("l2", "<->", "l2_ops", normalise=False),
+        "inner_product": Metric("inner_product", "<#>", "ip_ops", normalise=False),
+    }
+)
+
+
+def metric_named(name: str | Metric) -> Metric:
+    """The metric of this name.
+
+    Raises:
+        DefinitionError: there is none of this name.
+    """
+    if isinstance(name, Metric):
+        return name
+    try:
+        return METRICS[name]
+    except KeyError:
+        known = ", ".join(METRICS)
+        raise DefinitionError(f"unknown metric {name!r}: choose one of {known}") from None
