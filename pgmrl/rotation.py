@@ -1,0 +1,104 @@
+"""A rotation: principal axes learned from the user's own vectors, named by a hash of themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from pgmrl.errors import RotationError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Rotation"]
+
+_ID = re.compile(r"r[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """Shorten by the leading principal axes (orthonormal rows, half precision).
+
+    Three states: `Rotation()` has not been learned; `Rotation("r9c41…")` is pinned, and the server holds the axes;
+    `Rotation.load(path)` is pinned and holds them itself, so that queries are shortened by the client.
+
+    An id is a hash of the axes, so one id can only ever mean one set of axes.
+
+    Attributes:
+        id: `r` and twelve hexadecimal digits, or None.
+        axes: shape (count, dims), float16, or None where only the server holds them.
+
+    Raises:
+        RotationError: the id is malformed or does not belong to these axes.
+    """
+
+    id: str | None = None
+    axes: NDArray[np.float16] | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.id is not None and not _ID.fullmatch(self.id):
+            raise RotationError(f"{self.id!r} is no rotation id: it is `r` and twelve hexadecimal digits")
+        if self.axes is not None and self.id != rotation_id(self.axes):
+            raise RotationError(f"these axes are {rotation_id(self.axes)}, not {self.id}: load the right file")
+
+    @classmethod
+    def of(cls, axes: NDArray[np.floating]) -> Self:
+        """The rotation with these axes.
+
+        Args:
+            axes: shape (count, dims), orthonormal rows, most important first; rounded to half precision.
+        """
+        half = np.ascontiguousarray(axes, dtype=np.float16)
+        if half.ndim != 2 or half.shape[0] > half.shape[1] or not np.isfinite(half).all():
+            raise RotationError(f"axes of shape {half.shape} are not a rotation: give at most dims finite rows")
+        half.flags.writeable = False
+        return cls(rotation_id(half), half)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            RotationError: there is no such file, or its axes are not those of the id in its name.
+        """
+        path = Path(path)
+        try:
+            axes = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise RotationError(f"cannot read a rotation from {path}: {error}") from error
+        loaded = cls.of(axes)
+        named = _ID.search(path.stem)
+        if named and named.group() != loaded.id:
+            raise RotationError(f"{path} holds {loaded.id}, not what its name says: restore it from your history")
+        return loaded
+
+    def save(self, directory: str | Path) -> Path:
+        """Write the axes to `<directory>/<id>.npy` and return that path; the same axes are the same file."""
+        axes = self.required_axes()
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{self.id}.npy"
+        np.save(path, axes)
+        return path
+
+    def required_axes(self) -> NDArray[np.float16]:
+        """The axes, shape (count, dims).
+
+        Raises:
+            RotationError: this object holds none.
+        """
+        if self.axes is None:
+            raise RotationError(f"the axes of rotation {self.id} are needed here: use Rotation.load(path)")
+        return self.axes
+
+
+def rotation_id(axes: NDArray[np.floating]) -> str:
+    """The id of these axes; `pgmrl/sql/rotations.sql` computes the same in the database."""
+    half = np.asarray(axes, dtype=np.float16)
+    header = f"pgmrl rotation {half.shape[0]} x {half.shape[1]}\n".encode()
+    return "r" + hashlib.sha256(header + half.astype(">f2").tobytes()).hexdigest()[:12]
