@@ -32,6 +32,7 @@ class Metric:
         ops: the operator class without its type: `cosine_ops` of `halfvec_cosine_ops`.
         normalise: whether a short vector is scaled back to unit length. Only right for cosine: norms carry
             information under the other two.
+
     """
 
     name: MetricName
@@ -56,6 +57,7 @@ class Metric:
 
         Returns:
             Shape (n,), float64; NaN for a zero vector under cosine.
+
         """
         rows, one = np.asarray(vectors, np.float64), np.asarray(query, np.float64)
         if self.name == "l2":
@@ -81,6 +83,7 @@ def metric_named(name: str | Metric) -> Metric:
 
     Raises:
         DefinitionError: there is none of this name.
+
     """
     if isinstance(name, Metric):
         return name

@@ -1,23 +1,43 @@
-"""Names in the database: at most 63 bytes, the same on every machine."""
+"""Names in the database: at most 63 bytes, the same on every machine, quoted by SQLAlchemy's PostgreSQL dialect."""
 
 from __future__ import annotations
 
 import hashlib
 from typing import Final
 
-__all__ = ["identifier"]
+from sqlalchemy.dialects import postgresql
+
+__all__ = ["identifier", "literal", "qualified", "quoted"]
 
 LIMIT: Final = 63
+_PREPARER = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
 
 
-def identifier(name: str) -> str:
-    """A name that fits PostgreSQL's 63 bytes; a longer one is cut and ends with a hash of the whole.
+def identifier(name: str, limit: int = LIMIT) -> str:
+    """A name of at most `limit` bytes; a longer one is cut and ends with a hash of the whole.
 
     The server would cut it silently, and two long names could become one.
     """
     encoded = name.encode()
-    if len(encoded) <= LIMIT:
+    if len(encoded) <= limit:
         return name
     digest = hashlib.sha256(encoded).hexdigest()[:8]
-    kept = encoded[: LIMIT - len(digest) - 1].decode(errors="ignore")
+    kept = encoded[: limit - len(digest) - 1].decode(errors="ignore")
     return f"{kept}_{digest}"
+
+
+def quoted(name: str) -> str:
+    """An identifier as SQL text, in quotes where it needs them."""
+    # the preparer doubles percent signs for drivers that format the statement; here it is plain text
+    return _PREPARER.quote(name).replace("%%", "%") if "%" in name else _PREPARER.quote(name)
+
+
+def qualified(schema: str | None, name: str) -> str:
+    """A name with its schema, where one is given, as SQL text."""
+    return f"{quoted(schema)}.{quoted(name)}" if schema else quoted(name)
+
+
+def literal(value: str) -> str:
+    """A string constant as SQL text."""
+    escaped = value.replace("'", "''")
+    return f"E'{escaped}'".replace("\\", "\\\\") if "\\" in escaped else f"'{escaped}'"

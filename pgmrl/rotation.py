@@ -35,6 +35,7 @@ class Rotation:
 
     Raises:
         RotationError: the id is malformed or does not belong to these axes.
+
     """
 
     id: str | None = None
@@ -52,6 +53,7 @@ class Rotation:
 
         Args:
             axes: shape (count, dims), orthonormal rows, most important first; rounded to half precision.
+
         """
         half = np.ascontiguousarray(axes, dtype=np.float16)
         if half.ndim != 2 or half.shape[0] > half.shape[1] or not np.isfinite(half).all():
@@ -65,6 +67,7 @@ class Rotation:
 
         Raises:
             RotationError: there is no such file, or its axes are not those of the id in its name.
+
         """
         path = Path(path)
         try:
@@ -91,6 +94,7 @@ class Rotation:
 
         Raises:
             RotationError: this object holds none.
+
         """
         if self.axes is None:
             raise RotationError(f"the axes of rotation {self.id} are needed here: use Rotation.load(path)")

@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from psycopg import sql as pgsql
 
 from pgmrl.errors import DefinitionError, RotationError
 from pgmrl.metrics import FullType, Metric, MetricName, ShortType, metric_named
-from pgmrl.names import identifier
+from pgmrl.names import identifier, quoted
 from pgmrl.rotation import Rotation
 from pgmrl.vectors import Vector, as_query
 
@@ -53,6 +52,7 @@ class Short:
         type: `halfvec`, `vector`, or `bit` (signs only, ordered by Hamming distance).
         name: the column's name; by default made of the full column's name, the rule and the dimensions, so that a
             changed mind is another column beside it and never the same name with another meaning.
+
     """
 
     dims: int
@@ -75,6 +75,7 @@ class Definition:
     Raises:
         DefinitionError: dimensions, type or metric that cannot work together.
         RotationError: the rotation's axes are of other dimensions.
+
     """
 
     dims: int
@@ -131,7 +132,7 @@ class Definition:
 
     def qualified(self, name: str) -> str:
         """A name of pgvector's, with its schema where one was given."""
-        return f"{_quoted(self.vector_schema)}.{name}" if self.vector_schema else name
+        return f"{quoted(self.vector_schema)}.{name}" if self.vector_schema else name
 
     # -- as SQL ------------------------------------------------------------------------------------------------
 
@@ -143,6 +144,7 @@ class Definition:
 
         Raises:
             RotationError: the rotation has not been learned.
+
         """
         projected = self._projected_sql(vector)
         if self.short.type == "bit":
@@ -153,7 +155,7 @@ class Definition:
 
     def operator(self, name: str) -> str:
         """An operator of pgvector's as SQL text; `OPERATOR(schema.<=>)` where a schema was given."""
-        return f"OPERATOR({_quoted(self.vector_schema)}.{name})" if self.vector_schema else name
+        return f"OPERATOR({quoted(self.vector_schema)}.{name})" if self.vector_schema else name
 
     @property
     def full_operator(self) -> str:
@@ -192,6 +194,7 @@ class Definition:
 
         Raises:
             RotationError: the rotation does not hold its axes.
+
         """
         projected = self._projected(self.stored(vectors))
         if self.short.type == "bit":
@@ -205,13 +208,15 @@ class Definition:
         if isinstance(rule, Prefix):
             return stored[..., : self.short.dims]
         axes = rule.required_axes()[: self.short.dims].astype(np.float32)
-        return np.asarray(stored @ axes.T)
+        projected: Vector = stored @ axes.T
+        return projected
 
     def query(self, value: Any, what: str = "the query vector") -> Vector:
         """A query vector, checked for this column; shape (dims,), float32.
 
         Raises:
             VectorError: NULL, wrong dimensions, not finite, or zero under cosine.
+
         """
         return as_query(value, self.dims, self.full, direction=self.metric.normalise, what=what)
 
@@ -220,11 +225,8 @@ def _normalised(vectors: Vector) -> Vector:
     # pgvector sums squares and divides in double precision; a zero vector stays zero
     wide = vectors.astype(np.float64)
     norms = np.linalg.norm(wide, axis=-1, keepdims=True)
-    return np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0).astype(np.float32)
-
-
-def _quoted(name: str | None) -> str:
-    return pgsql.Identifier(name or "").as_string(None)
+    scaled: Vector = np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0).astype(np.float32)
+    return scaled
 
 
 def _check_definition(definition: Definition) -> None:

@@ -38,6 +38,7 @@ def as_vector(value: Any, dims: int, full: FullType = "vector", *, what: str = "
 
     Raises:
         VectorError: NULL, not numbers, other dimensions, NaN, infinite or beyond the type's range.
+
     """
     if value is None:
         raise VectorError(f"{what} is NULL: give {dims} numbers")
@@ -53,6 +54,7 @@ def as_vectors(values: Any, dims: int, full: FullType = "vector", *, what: str =
 
     Raises:
         VectorError: as `as_vector`, naming the first row that is wrong.
+
     """
     array = _as_float32(values, what)
     if array.ndim != 2 or array.shape[1] != dims:
@@ -77,6 +79,7 @@ def as_query(value: Any, dims: int, full: FullType, *, direction: bool, what: st
 
     Raises:
         VectorError: as `as_vector`, and a zero vector where `direction`.
+
     """
     array = as_vector(value, dims, full, what=what)
     if direction and not array.any():

@@ -1,0 +1,111 @@
+"""The statements that make and keep a short column, as SQL text: tables, migrations and checks share them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from pgmrl.errors import DefinitionError
+from pgmrl.names import identifier, literal, qualified, quoted
+from pgmrl.rotation import Rotation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pgmrl.shortening import Definition
+
+__all__ = ["Hnsw", "Storage", "default_storage", "drop_keeper", "keep_short", "keep_side", "set_storage"]
+
+Storage = Literal["main", "external"]
+"""Where the full vector lives: `main` inline in the row while it fits, `external` in TOAST."""
+
+INLINE_BYTES: Final = 4_000  # two rows a page: beyond that an inline vector leaves half a page empty
+
+
+@dataclass(frozen=True, slots=True)
+class Hnsw:
+    """Build parameters of the HNSW index on the short column, as in pgvector.
+
+    Attributes:
+        m: links of each element, 2 to 100.
+        ef_construction: candidates while building, at least 2 * m, at most 1,000.
+
+    Raises:
+        DefinitionError: a value pgvector refuses.
+
+    """
+
+    m: int = 16
+    ef_construction: int = 64
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.m <= 100:
+            raise DefinitionError(f"m={self.m}: pgvector takes 2 to 100")
+        if not 2 * self.m <= self.ef_construction <= 1000:
+            raise DefinitionError(f"ef_construction={self.ef_construction}: pgvector takes {2 * self.m} to 1000")
+
+    def index_name(self, table: str, short: str) -> str:
+        """The index's name; never longer than PostgreSQL takes."""
+        return identifier(f"{table}_{short}_hnsw")
+
+
+def default_storage(definition: Definition) -> Storage:
+    """Inline while at least two vectors fit a page, since reading TOAST doubles the rerank's time; else TOAST."""
+    size = definition.dims * (2 if definition.full == "halfvec" else 4)
+    return "main" if size <= INLINE_BYTES else "external"
+
+
+def set_storage(table: str, column: str, storage: Storage) -> str:
+    """`main` and not `plain`: a vector that does not fit its page then goes to TOAST instead of failing.
+
+    Args:
+        table: SQL text of the table, quoted.
+        column: the column's name.
+        storage: where its values go from now on; stored values stay where they are.
+
+    """
+    return f"ALTER TABLE {table} ALTER COLUMN {quoted(column)} SET STORAGE {storage.upper()}"
+
+
+def keep_short(definition: Definition, schema: str | None, table: str, full: str) -> str:
+    """Install the trigger that keeps a rotated short column in step, whoever writes.
+
+    Raises:
+        RotationError: the rotation has not been learned.
+
+    """
+    short = definition.short_name(full)
+    expression = definition.sql(f"NEW.{quoted(full)}")
+    rotation = definition.short.by.id if isinstance(definition.short.by, Rotation) else None
+    texts = [keeper_name(table, short), full, short, str(rotation), definition.metric.name, expression]
+    return f"SELECT pgmrl.keep_short_v1({_regclass(schema, table)}, {', '.join(map(literal, texts))})"
+
+
+def keep_side(schema: str | None, table: str, side: str, keys: Sequence[str], full: str) -> str:
+    """Install the trigger that copies a table's vector into its side table, and copy what is there.
+
+    Args:
+        schema: of both tables.
+        table: the application's table.
+        side: the side table.
+        keys: the primary key's columns, named alike in both.
+        full: the vector's column, named alike in both.
+
+    """
+    array = f"ARRAY[{', '.join(map(literal, keys))}]"
+    tables = f"{_regclass(schema, table)}, {_regclass(schema, side)}"
+    return f"SELECT pgmrl.keep_side_v1({tables}, {literal(keeper_name(side, full))}, {array}, {literal(full)})"
+
+
+def drop_keeper(schema: str | None, table: str, column: str) -> str:
+    """Remove what `keep_short` (of a short column) or `keep_side` (of a side table's full one) installed."""
+    return f"DROP FUNCTION IF EXISTS {qualified(schema, keeper_name(table, column))}() CASCADE"
+
+
+def keeper_name(table: str, column: str) -> str:
+    """Name of a keeping function and its triggers; `zz_` because triggers fire in the order of their names."""
+    return identifier(f"zz_pgmrl_{table}_{column}", limit=61)  # the second trigger adds two bytes
+
+
+def _regclass(schema: str | None, table: str) -> str:
+    return f"{literal(qualified(schema, table))}::regclass"

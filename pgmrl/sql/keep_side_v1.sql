@@ -1,0 +1,34 @@
+-- A side table holds a copy of the vector and its short one, for those who must not touch the application's table.
+CREATE FUNCTION pgmrl.keep_side_v1(
+    owner regclass, side regclass, keeper text, key_columns text[], full_column text
+) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, {vector}, pg_temp
+AS $$
+DECLARE
+    place text;
+    source text;
+    target text;
+    listed text := (SELECT string_agg(quote_ident(k), ', ') FROM unnest(key_columns || full_column) AS k);
+    given text := (SELECT string_agg('NEW.' || quote_ident(k), ', ') FROM unnest(key_columns || full_column) AS k);
+    keys text := (SELECT string_agg(quote_ident(k), ', ') FROM unnest(key_columns) AS k);
+BEGIN
+    SELECT quote_ident(n.nspname), quote_ident(n.nspname) || '.' || quote_ident(c.relname) INTO place, source
+    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = owner;
+    SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) INTO target
+    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = side;
+    EXECUTE format('CREATE OR REPLACE FUNCTION %s.%I() RETURNS trigger LANGUAGE plpgsql '
+                   'SET search_path = pg_catalog, pg_temp AS %L',
+                   place, keeper,
+                   format(E'BEGIN\n    INSERT INTO %s (%s) VALUES (%s)\n    ON CONFLICT (%s) DO UPDATE SET %I = EXCLUDED.%I;\n'
+                          E'    RETURN NULL;\nEND', target, listed, given, keys, full_column, full_column));
+    EXECUTE format('COMMENT ON FUNCTION %s.%I() IS %L', place, keeper, format('pgmrl: copies %s into %s', full_column, target));
+    EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER INSERT ON %s FOR EACH ROW EXECUTE FUNCTION %s.%I(%L)',
+                   keeper, source, place, keeper, target);
+    EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER UPDATE ON %s FOR EACH ROW '
+                   'WHEN (OLD.%I IS DISTINCT FROM NEW.%I) EXECUTE FUNCTION %s.%I(%L)',
+                   keeper || '_u', source, full_column, full_column, place, keeper, target);
+    EXECUTE format('INSERT INTO %s (%s) SELECT %s FROM %s ON CONFLICT DO NOTHING', target, listed, listed, source);
+END $$;
+COMMENT ON FUNCTION pgmrl.keep_side_v1(regclass, regclass, text, text[], text)
+    IS 'Installs the triggers that copy a vector into its side table, and copies what is there';
