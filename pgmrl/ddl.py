@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
     from pgmrl.shortening import Definition
 
-__all__ = ["Hnsw", "Storage", "default_storage", "drop_keeper", "keep_short", "keep_side", "set_storage"]
+__all__ = [
+    "Hnsw",
+    "Storage",
+    "create_index",
+    "default_storage",
+    "drop_keeper",
+    "keep_short",
+    "keep_side",
+    "set_storage",
+]
 
 Storage = Literal["main", "external"]
 """Where the full vector lives: `main` inline in the row while it fits, `external` in TOAST."""
@@ -65,6 +74,23 @@ def set_storage(table: str, column: str, storage: Storage) -> str:
 
     """
     return f"ALTER TABLE {table} ALTER COLUMN {quoted(column)} SET STORAGE {storage.upper()}"
+
+
+def create_index(definition: Definition, schema: str | None, table: str, short: str, index: Hnsw) -> str:
+    """The HNSW index on a short column."""
+    name = index.index_name(table, short)
+    return (
+        f"CREATE INDEX {quoted(name)} ON {qualified(schema, table)} USING hnsw "
+        f"({quoted(short)} {definition.operator_class}) WITH (m = {index.m}, ef_construction = {index.ef_construction})"
+    )
+
+
+def fill_short(definition: Definition, schema: str | None, table: str, full: str) -> str:
+    """Compute the short vectors that a column does not have yet."""
+    short = quoted(definition.short_name(full))
+    value = definition.sql(quoted(full))
+    missing = f"{short} IS NULL AND {quoted(full)} IS NOT NULL"
+    return f"UPDATE {qualified(schema, table)} SET {short} = {value} WHERE {missing}"  # noqa: S608
 
 
 def keep_short(definition: Definition, schema: str | None, table: str, full: str) -> str:

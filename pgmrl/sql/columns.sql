@@ -9,9 +9,9 @@ SELECT
     format_type(s.atttypid, NULL) AS short_type,
     nullif(s.atttypmod, -1) AS short_dims,
     coalesce(k.metric, CASE
-        WHEN o.opcname LIKE '%\_cosine\_ops' THEN 'cosine'
-        WHEN o.opcname LIKE '%\_l2\_ops' THEN 'l2'
-        WHEN o.opcname LIKE '%\_ip\_ops' THEN 'inner_product'
+        WHEN o.opcname LIKE '%cosine_ops' THEN 'cosine'
+        WHEN o.opcname LIKE '%l2_ops' THEN 'l2'
+        WHEN o.opcname LIKE '%ip_ops' THEN 'inner_product'
     END) AS metric,
     CASE WHEN k.rotation IS NULL THEN 'prefix' ELSE 'rotation' END AS shortening,
     k.rotation,

@@ -21,7 +21,7 @@ BEGIN
                    'SET search_path = pg_catalog, pg_temp AS %L',
                    place, keeper,
                    format(E'BEGIN\n    INSERT INTO %s (%s) VALUES (%s)\n    ON CONFLICT (%s) DO UPDATE SET %I = EXCLUDED.%I;\n'
-                          E'    RETURN NULL;\nEND', target, listed, given, keys, full_column, full_column));
+                          '    RETURN NULL;\nEND', target, listed, given, keys, full_column, full_column));
     EXECUTE format('COMMENT ON FUNCTION %s.%I() IS %L', place, keeper, format('pgmrl: copies %s into %s', full_column, target));
     EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER INSERT ON %s FOR EACH ROW EXECUTE FUNCTION %s.%I(%L)',
                    keeper, source, place, keeper, target);

@@ -1,0 +1,37 @@
+"""Alembic environment of pgmrl's own database objects; `pgmrl upgrade` and `pgmrl.database.upgrade` run it."""
+
+from typing import Any
+
+from alembic import context
+from sqlalchemy import Connection, create_engine, text
+
+from pgmrl import database
+
+VERSION_TABLE: dict[str, Any] = {"version_table": database.VERSION_TABLE, "version_table_schema": database.SCHEMA}
+
+
+def offline() -> None:
+    """Print the SQL instead of running it (`alembic upgrade head --sql`)."""
+    context.configure(dialect_name="postgresql", as_sql=True, literal_binds=True, **VERSION_TABLE)
+    with context.begin_transaction():
+        context.execute(database.create_schema())
+        context.run_migrations()
+
+
+def online(connection: Connection) -> None:
+    """Run on this connection; whoever opened its transaction ends it."""
+    connection.execute(text(database.create_schema()))  # the version table lives in it
+    context.configure(connection=connection, **VERSION_TABLE)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+if context.is_offline_mode():
+    offline()
+elif (given := context.config.attributes.get("connection")) is not None:
+    online(given)
+else:
+    engine = create_engine(database.sqlalchemy_url(context.config.get_main_option("sqlalchemy.url") or ""))
+    with engine.begin() as opened:
+        online(opened)
+    engine.dispose()

@@ -1,0 +1,388 @@
+"""The database's side: pgvector, pgmrl's own schema, rotations, and what the catalogue says of Matryoshka columns."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.orm import Session
+
+from pgmrl import sql
+from pgmrl.errors import (
+    DatabaseError,
+    NotMigrated,
+    PgvectorMissing,
+    PgvectorVersionWarning,
+    RotationError,
+    Unreachable,
+)
+from pgmrl.names import quoted
+from pgmrl.rotation import Rotation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+__all__ = [
+    "ColumnInfo",
+    "check_pgvector",
+    "columns",
+    "connect",
+    "create_pgvector",
+    "current",
+    "downgrade",
+    "head",
+    "install_rotation",
+    "installed_rotation",
+    "migrations_path",
+    "script",
+    "sqlalchemy_url",
+    "upgrade",
+]
+
+SCHEMA: Final = "pgmrl"
+VERSION_TABLE: Final = "alembic_version"
+PGVECTOR_NEEDED: Final = (0, 8, 0)  # iterative index scans
+PGVECTOR_SOUND: Final = (0, 8, 4)  # vacuuming HNSW
+LOCK: Final = 0x70676D726C  # "pgmrl": one installation at a time
+
+
+# -- connections ---------------------------------------------------------------------------------------------------
+
+
+def sqlalchemy_url(url: str) -> str:
+    """A URL for SQLAlchemy with psycopg 3, from a URL of libpq's or SQLAlchemy's form.
+
+    Raises:
+        Unreachable: it is no PostgreSQL URL.
+
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise Unreachable(f"{url!r} is no database URL: write postgresql://user@host/database") from None
+    if parsed.get_backend_name() not in {"postgresql", "postgres"}:
+        raise Unreachable(f"{parsed.get_backend_name()} is not PostgreSQL: write postgresql://user@host/database")
+    return parsed.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+
+
+@contextmanager
+def connect(url: str) -> Iterator[Engine]:
+    """An Engine on this database, tried once and disposed of at the end.
+
+    Raises:
+        Unreachable: the server does not answer, or refuses the login.
+
+    """
+    engine = create_engine(sqlalchemy_url(url), connect_args={"connect_timeout": 10})
+    try:
+        try:
+            engine.connect().close()
+        except OperationalError as error:
+            shown = engine.url.render_as_string(hide_password=True)
+            raise Unreachable(f"cannot reach {shown}: {error.orig}\nCheck the URL and that the server runs.") from error
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def sqlalchemy_connection(connection: Connection | Session) -> Connection:
+    """The Connection behind a Session, or itself."""
+    return connection.connection() if isinstance(connection, Session) else connection
+
+
+# -- pgvector ------------------------------------------------------------------------------------------------------
+
+
+def create_pgvector(connection: Connection) -> None:
+    """Install the extension where it is not; needs no rights where somebody else has.
+
+    Raises:
+        PgvectorMissing: the server does not have it, or this role may not install it.
+
+    """
+    if _extension(connection) is not None:
+        return
+    try:
+        with connection.begin_nested():
+            connection.execute(text("CREATE EXTENSION IF NOT EXISTS vector"))
+    except DBAPIError as error:
+        raise PgvectorMissing(
+            f"pgvector cannot be installed: {error.orig}\n"
+            "Ask for `CREATE EXTENSION vector` in this database; where the server lacks it, install its package first."
+        ) from error
+
+
+def check_pgvector(connection: Connection) -> str:
+    """The schema pgvector lives in, after a look at its version.
+
+    Raises:
+        PgvectorMissing: it is not installed, or is older than 0.8.0.
+
+    Warns:
+        PgvectorVersionWarning: it is older than 0.8.4.
+
+    """
+    found = _extension(connection)
+    if found is None:
+        raise PgvectorMissing("pgvector is not installed in this database: run CREATE EXTENSION vector")
+    schema, version = found
+    numbers = tuple(int(part) for part in version.split(".") if part.isdecimal())
+    if numbers < PGVECTOR_NEEDED:
+        raise PgvectorMissing(f"pgvector {version} is too old, 0.8.0 is needed: run ALTER EXTENSION vector UPDATE")
+    if numbers < PGVECTOR_SOUND:
+        warnings.warn(f"pgvector {version}: {PgvectorVersionWarning.__doc__}", PgvectorVersionWarning, stacklevel=2)
+    return schema
+
+
+def _extension(connection: Connection) -> tuple[str, str] | None:
+    row = connection.execute(
+        text(
+            "SELECT n.nspname, e.extversion FROM pg_extension AS e "
+            "JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.extname = 'vector'"
+        )
+    ).first()
+    return None if row is None else (row[0], row[1])
+
+
+# -- pgmrl's own schema --------------------------------------------------------------------------------------------
+
+
+def migrations_path() -> Path:
+    """The folder of pgmrl's migrations: in the wheel beside this module, in a checkout at the top."""
+    here = Path(__file__).parent
+    packed = here / "migrations"
+    return packed if packed.is_dir() else here.parent / "migrations"
+
+
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Install or update pgmrl's schema; does nothing where it is up to date.
+
+    Runs in the connection's transaction, which the caller commits. Needs CREATE on the database, no superuser.
+
+    Raises:
+        PgvectorMissing: see `check_pgvector`.
+
+    """
+    create_pgvector(connection)
+    check_pgvector(connection)
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
+    if current(connection) != (head() if revision == "head" else revision):
+        command.upgrade(_config(connection), revision)
+
+
+def downgrade(connection: Connection, revision: str = "base") -> None:
+    """Remove pgmrl's schema down to a revision; refused by the server while a short column needs it."""
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
+    if current(connection) is not None:
+        command.downgrade(_config(connection), revision)
+
+
+def current(connection: Connection) -> str | None:
+    """The revision that is installed; None where there is none."""
+    there = connection.execute(text("SELECT to_regclass('pgmrl.alembic_version') IS NOT NULL")).scalar_one()
+    if not there:
+        return None
+    options = {"version_table": VERSION_TABLE, "version_table_schema": SCHEMA}
+    return MigrationContext.configure(connection, opts=options).get_current_revision()
+
+
+def head() -> str:
+    """The newest revision this version of pgmrl carries."""
+    newest = ScriptDirectory(str(migrations_path())).get_current_head()
+    if newest is None:
+        raise DatabaseError(f"there are no migrations in {migrations_path()}: install pgmrl again")
+    return newest
+
+
+def require_schema(connection: Connection) -> None:
+    """Check that pgmrl's schema is there.
+
+    Raises:
+        NotMigrated: it is not.
+
+    """
+    if current(connection) is None:
+        raise NotMigrated("pgmrl's schema is not installed in this database: run `pgmrl upgrade`")
+
+
+def create_schema() -> str:
+    """The statement that makes pgmrl's schema."""
+    return sql.load("schema")
+
+
+def create_version_table() -> str:
+    """The statement that makes the table in which Alembic keeps pgmrl's revision."""
+    name = f"{SCHEMA}.{VERSION_TABLE}"
+    return f"CREATE TABLE IF NOT EXISTS {name} (version_num varchar(32) NOT NULL PRIMARY KEY)"
+
+
+def set_version(revision: str | None) -> str:
+    """The statement that records pgmrl's revision; None for none."""
+    name = f"{SCHEMA}.{VERSION_TABLE}"
+    if revision is None:
+        return f"DELETE FROM {name}"  # noqa: S608
+    # the revisions are pgmrl's own
+    return f"DELETE FROM {name}; INSERT INTO {name} (version_num) VALUES ('{revision}')"  # noqa: S608
+
+
+def script(name: str, vector_schema: str = "public") -> str:
+    """A file of pgmrl's SQL with pgvector's schema put in; the view's text is the query's."""
+    if name == "columns_view":
+        body = sql.load("columns", vector_schema)
+        comment = "Every Matryoshka column of this database, as the catalogue has it"
+        return (
+            f"CREATE VIEW pgmrl.columns AS\n{body};\n"
+            f"COMMENT ON VIEW pgmrl.columns IS '{comment}';\nGRANT SELECT ON pgmrl.columns TO PUBLIC;"
+        )
+    return sql.load(name, vector_schema)
+
+
+def vector_schema_of(context: MigrationContext) -> str:
+    """The schema pgvector lives in, for a migration that runs now or is printed for later."""
+    if context.as_sql or context.connection is None:
+        return str(context.opts.get("vector_schema") or "public")
+    return check_pgvector(context.connection)
+
+
+def _config(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(migrations_path()).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+# -- rotations -----------------------------------------------------------------------------------------------------
+
+
+def install_rotation(connection: Connection | Session, rotation: Rotation) -> bool:
+    """Put the axes of a rotation into the database, which checks them against the id.
+
+    Returns:
+        Whether they were not there before.
+
+    Raises:
+        RotationError: the rotation holds no axes.
+        NotMigrated: pgmrl's schema is not installed.
+
+    """
+    rotation.required_axes()
+    connection = sqlalchemy_connection(connection)
+    require_schema(connection)
+    if rotation.id in installed_rotations(connection):
+        return False
+    for statement in rotation_statements(rotation):
+        connection.exec_driver_sql(statement)
+    return True
+
+
+def rotation_statements(rotation: Rotation) -> list[str]:
+    """The statements that install a rotation, as plain SQL that a migration can also print."""
+    axes = rotation.required_axes()
+    rows = ",\n".join(f"('{rotation.id}', {n}, '{_as_text(axis)}')" for n, axis in enumerate(axes, 1))
+    # the ids are of a checked form and the rest are numbers
+    return [
+        f"INSERT INTO pgmrl.axes (rotation_id, n, axis) VALUES\n{rows}\nON CONFLICT DO NOTHING",
+        f"INSERT INTO pgmrl.rotations (id, dims, axes) VALUES ('{rotation.id}', {axes.shape[1]}, {axes.shape[0]})\n"  # noqa: S608
+        "ON CONFLICT DO NOTHING",
+    ]
+
+
+def installed_rotations(connection: Connection | Session) -> list[str]:
+    """The ids of the rotations in this database, oldest first."""
+    connection = sqlalchemy_connection(connection)
+    if current(connection) is None:
+        return []
+    return list(connection.execute(text("SELECT id FROM pgmrl.rotations ORDER BY installed_at, id")).scalars())
+
+
+def installed_rotation(connection: Connection | Session, rotation_id: str) -> Rotation:
+    """A rotation with its axes, read from the database.
+
+    Raises:
+        RotationError: it is not installed there.
+
+    """
+    connection = sqlalchemy_connection(connection)
+    require_schema(connection)
+    schema = quoted(check_pgvector(connection))
+    query = text(f"SELECT {schema}.halfvec_send(axis) FROM pgmrl.axes WHERE rotation_id = :id ORDER BY n")  # noqa: S608
+    rows = connection.execute(query, {"id": rotation_id}).scalars().all()
+    if not rows:
+        there = ", ".join(installed_rotations(connection)) or "none"
+        raise RotationError(f"rotation {rotation_id} is not installed here (installed: {there}): run `pgmrl fit`")
+    axes: NDArray[np.float16] = np.stack([np.frombuffer(row, ">f2", offset=4) for row in rows]).astype(np.float16)
+    rotation = Rotation.of(axes)
+    if rotation.id != rotation_id:
+        raise RotationError(f"the axes stored as {rotation_id} are {rotation.id}: restore pgmrl.axes from a backup")
+    return rotation
+
+
+def _as_text(axis: NDArray[np.float16]) -> str:
+    return "[" + ",".join(f"{value:.9g}" for value in axis.astype(float)) + "]"
+
+
+# -- the catalogue -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnInfo:
+    """One Matryoshka column, as the catalogue has it; the view pgmrl.columns has the same.
+
+    Attributes:
+        table_schema: schema of the table.
+        table_name: the table.
+        full_column: the full vector's column.
+        full_type: `vector` or `halfvec`.
+        full_dims: its dimensions.
+        short_column: the short vector's column.
+        short_type: `halfvec`, `vector` or `bit`.
+        short_dims: its dimensions.
+        metric: from the operator class or the trigger; None for bits of a prefix, whose catalogue does not say.
+        shortening: `prefix` or `rotation`.
+        rotation: its id.
+        index_name: the HNSW index on the short column; None where there is none.
+        operator_class: of that index.
+        index_valid: False after an interrupted concurrent build.
+        index_bytes: its size.
+        table_bytes: the table's size with TOAST, without indexes.
+        estimated_rows: as of the last ANALYZE; -1 before the first.
+
+    """
+
+    table_schema: str
+    table_name: str
+    full_column: str
+    full_type: str
+    full_dims: int | None
+    short_column: str
+    short_type: str
+    short_dims: int | None
+    metric: str | None
+    shortening: str
+    rotation: str | None
+    index_name: str | None
+    operator_class: str | None
+    index_valid: bool | None
+    index_bytes: int | None
+    table_bytes: int
+    estimated_rows: int
+
+
+def columns(connection: Connection | Session) -> list[ColumnInfo]:
+    """All Matryoshka columns of the database; needs nothing of pgmrl's in it."""
+    names = ", ".join(field.name + ("::text" if field.name == "index_name" else "") for field in fields(ColumnInfo))
+    query = f"SELECT {names} FROM ({sql.load('columns')}) AS c ORDER BY 1, 2, 3, 6"  # noqa: S608
+    rows = sqlalchemy_connection(connection).execute(text(query))
+    return [ColumnInfo(*row) for row in rows]
