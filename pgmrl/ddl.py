@@ -85,12 +85,22 @@ def create_index(definition: Definition, schema: str | None, table: str, short: 
     )
 
 
-def fill_short(definition: Definition, schema: str | None, table: str, full: str) -> str:
-    """Compute the short vectors that a column does not have yet."""
+def fill_short(definition: Definition, schema: str | None, table: str, full: str) -> list[str]:
+    """Compute the short vectors that a rotated column does not have yet; one transaction."""
     short = quoted(definition.short_name(full))
     value = definition.sql(quoted(full))
     missing = f"{short} IS NULL AND {quoted(full)} IS NOT NULL"
-    return f"UPDATE {qualified(schema, table)} SET {short} = {value} WHERE {missing}"  # noqa: S608
+    return [
+        set_computed_by(definition),  # or the trigger would compute each a second time
+        f"UPDATE {qualified(schema, table)} SET {short} = {value} WHERE {missing}",  # noqa: S608
+        "SELECT set_config('pgmrl.computed_by', '', true)",
+    ]
+
+
+def set_computed_by(definition: Definition) -> str:
+    """Tell the trigger that this transaction computes the short vectors itself, with the rotation's own axes."""
+    rotation = definition.short.by.id if isinstance(definition.short.by, Rotation) else None
+    return f"SELECT set_config('pgmrl.computed_by', {literal(rotation or '')}, true)"
 
 
 def keep_short(definition: Definition, schema: str | None, table: str, full: str) -> str:

@@ -201,7 +201,7 @@ def add_short_statements(operation: AddShort) -> Iterator[str]:
     else:
         yield added
         yield ddl.keep_short(definition, operation.schema, operation.table, operation.column)
-        yield ddl.fill_short(definition, operation.schema, operation.table, operation.column)
+        yield from ddl.fill_short(definition, operation.schema, operation.table, operation.column)
     if operation.index is not None:
         yield ddl.create_index(definition, operation.schema, operation.table, short, operation.index)
 
