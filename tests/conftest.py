@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,16 +29,19 @@ os.environ.pop("DATABASE_URL", None)  # the tests use a server of their own and 
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.LocalServer]:
+def server() -> Iterator[local.LocalServer]:
     """A server in a folder of this test run; the workers of pytest-xdist share it."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    with local.start(local.temporary_data_dir(shared), database="postgres") as running:
+    # not below pytest's own folder: that is closed to the unprivileged user the server runs as where we are root
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    data = Path(tempfile.gettempdir()) / f"pgmrl-tests-{run}"
+    with local.start(data, database="postgres") as running:
         with create_engine(database.sqlalchemy_url(running.url("postgres"))).connect() as connection:
             autocommit = connection.execution_options(isolation_level="AUTOCOMMIT")
             _make_template(autocommit, running)
             connection.engine.dispose()
         yield running
+    if local.status(data) is None:  # the last worker to leave
+        shutil.rmtree(data, ignore_errors=True)
 
 
 def _make_template(connection: Any, server: local.LocalServer) -> None:
