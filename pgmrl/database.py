@@ -291,11 +291,11 @@ def rotation_statements(rotation: Rotation) -> list[str]:
     """The statements that install a rotation, as plain SQL that a migration can also print."""
     axes = rotation.required_axes()
     rows = ",\n".join(f"('{rotation.id}', {n}, '{_as_text(axis)}')" for n, axis in enumerate(axes, 1))
-    # the ids are of a checked form and the rest are numbers
+    # the id is of a checked form and the rest are numbers
+    values = f"('{rotation.id}', {axes.shape[1]}, {axes.shape[0]})"
     return [
         f"INSERT INTO pgmrl.axes (rotation_id, n, axis) VALUES\n{rows}\nON CONFLICT DO NOTHING",
-        f"INSERT INTO pgmrl.rotations (id, dims, axes) VALUES ('{rotation.id}', {axes.shape[1]}, {axes.shape[0]})\n"  # noqa: S608
-        "ON CONFLICT DO NOTHING",
+        f"INSERT INTO pgmrl.rotations (id, dims, axes) VALUES {values} ON CONFLICT DO NOTHING",
     ]
 
 

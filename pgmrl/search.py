@@ -19,7 +19,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVarTuple, cast
 
-from sqlalchemy import Select, bindparam, lateral, true
+from sqlalchemy import Select
 
 from pgmrl import statement as parts
 from pgmrl.columns import Attachment, attachment_of, base_column
@@ -28,7 +28,7 @@ from pgmrl.statement import EF_SEARCH_LIMIT, Scan
 from pgmrl.vectors import as_vectors
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement
+    from sqlalchemy import ColumnElement, FromClause
     from sqlalchemy.orm import InstrumentedAttribute
 
     from pgmrl.shortening import Definition
@@ -67,7 +67,8 @@ def search(
     Args:
         statement: selects the model (or its Table), without LIMIT, ORDER BY, GROUP BY or DISTINCT.
         column: the Matryoshka attribute or column, also of an alias.
-        query: the query's full vector, shape (dims,).
+        query: the query's full vector, shape (dims,); or a `bindparam("name")`, for a Select that is built once and
+            executed with `{"name": vector}`.
         k: rows to return.
         shortlist: rows that are ranked exactly; default `oversample` times k, at least 40.
         oversample: shortlist rows for each result; default 10. Give this or `shortlist`.
@@ -89,19 +90,16 @@ def search(
     """
     plan = _Plan.of(statement, column, k, shortlist, oversample, ef_search, exact)
     definition = plan.definition
-    vector = definition.query(query, f"the query for {plan.name}")
-    bound = bindparam("query", vector, type_=parts.full_type(definition), unique=True)
+    bound = parts.sent_query(definition, query, f"the query for {plan.name}")
     rows = parts.candidates(cast("parts.AnySelect", statement), column, plan.attachment)
     if plan.exact:
-        ranked = rows.exactly(definition, bound, plan.k)
+        winners: FromClause = rows.exactly(definition, bound, plan.k).subquery(parts.WINNERS)
+        found = parts.result(cast("parts.AnySelect", statement), rows.keys, winners)
     else:
         nearest = rows.nearest(definition, parts.short_query(definition, bound), plan.scan)
-        shortlisted = nearest.cte("shortlist").prefix_with("MATERIALIZED", dialect="postgresql")
-        ranked = rows.reranked(definition, shortlisted, bound, plan.k)
-    winners = ranked.subquery("winners")
-    return parts.result(cast("parts.AnySelect", statement), rows.keys, winners).add_columns(
-        winners.c.distance.label(label)
-    )
+        winners, ctes = parts.winners(definition, nearest, bound, len(rows.keys), plan.k)
+        found = parts.result(cast("parts.AnySelect", statement), rows.keys, winners).add_cte(*ctes)
+    return found.add_columns(winners.c.distance.label(label))
 
 
 def search_many(
@@ -142,22 +140,24 @@ def search_many(
     """
     plan = _Plan.of(statement, column, k, shortlist, oversample, ef_search, exact)
     vectors = as_vectors(queries, plan.definition.dims, plan.definition.full, what=f"the queries for {plan.name}")
-    for number, vector in enumerate(vectors):
-        plan.definition.query(vector, f"query {number} for {plan.name}")
+    for row, vector in enumerate(vectors):
+        plan.definition.query(vector, f"query {row} for {plan.name}")
     if not len(vectors):
         raise SearchError("there are no queries: give at least one vector")
     definition = plan.definition
     given = parts.queries(definition, vectors)
     rows = parts.candidates(cast("parts.AnySelect", statement), column, plan.attachment)
+    number: ColumnElement[int] = given.c["number"]
     if plan.exact:
         ranked = rows.exactly(definition, given.c.full_query, plan.k)
     else:
         nearest = rows.nearest(definition, given.c.short_query, plan.scan).correlate(given)
-        ranked = rows.reranked(definition, nearest.subquery("shortlist"), given.c.full_query, plan.k)
-    winners = lateral(ranked.correlate(given), "winners")
-    joined = cast("parts.AnySelect", statement.select_from(given.join(winners, true())))
-    found = parts.result(joined, rows.keys, winners, given.c.number)
-    return found.add_columns(given.c.number.label(query_label), winners.c.distance.label(label))
+        ranked = rows.reranked(definition, nearest.subquery(parts.SHORTLIST), given.c.full_query, plan.k)
+    winners = ranked.add_columns(number.label("number")).correlate(given).lateral(parts.WINNERS)
+    found = parts.result(cast("parts.AnySelect", statement), rows.keys, winners, number)
+    # equal by construction; SQLAlchemy's linter wants to see that the two are related
+    found = found.where(winners.c["number"] == number)
+    return found.add_columns(number.label(query_label), winners.c.distance.label(label))
 
 
 def shortlist_size(k: int, shortlist: int | None = None, oversample: float | None = None) -> int:

@@ -12,6 +12,7 @@ Truncating trained embeddings: Kusupati et al., "Matryoshka Representation Learn
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -207,8 +208,7 @@ class Definition:
         rule = self.short.by
         if isinstance(rule, Prefix):
             return stored[..., : self.short.dims]
-        axes = rule.required_axes()[: self.short.dims].astype(np.float32)
-        projected: Vector = stored @ axes.T
+        projected: Vector = stored @ _projection(rule, self.short.dims)
         return projected
 
     def query(self, value: Any, what: str = "the query vector") -> Vector:
@@ -227,6 +227,12 @@ def _normalised(vectors: Vector) -> Vector:
     norms = np.linalg.norm(wide, axis=-1, keepdims=True)
     scaled: Vector = np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0).astype(np.float32)
     return scaled
+
+
+@lru_cache(maxsize=16)
+def _projection(rotation: Rotation, dims: int) -> Vector:
+    # in single precision once and for all: a query would spend more on the conversion than on the product
+    return np.ascontiguousarray(rotation.required_axes()[:dims].astype(np.float32).T)
 
 
 def _check_definition(definition: Definition) -> None:

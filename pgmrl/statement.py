@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from sqlalchemy import (
+    BindParameter,
     Float,
     Integer,
     Join,
@@ -16,6 +17,7 @@ from sqlalchemy import (
     column,
     literal_column,
     select,
+    table,
     text,
 )
 from sqlalchemy.orm import aliased
@@ -24,22 +26,25 @@ from sqlalchemy.orm.attributes import QueryableAttribute
 from pgmrl.columns import base_column
 from pgmrl.errors import DefinitionError, SearchError
 from pgmrl.rotation import Rotation
-from pgmrl.types import FloatArray, NumpyVector
+from pgmrl.types import FloatArray, NumpyVector, require_psycopg, to_wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from sqlalchemy import CTE, BindParameter, Column, ColumnElement, FromClause, TextClause
+    from sqlalchemy import CTE, Column, ColumnElement, Dialect, FromClause, TextClause
     from sqlalchemy.orm import Mapper
 
     from pgmrl.columns import Attachment
     from pgmrl.shortening import Definition
+    from pgmrl.types import Wire
     from pgmrl.vectors import Vector
 
-__all__ = ["EF_SEARCH_LIMIT", "Candidates", "Scan", "candidates", "full_type", "queries", "result", "short_query"]
+__all__ = ["EF_SEARCH_LIMIT", "Candidates", "Scan", "candidates", "queries", "result", "short_query"]
 
 EF_SEARCH_LIMIT: Final = 1000  # pgvector's; beyond it the scan iterates
 AnySelect = Select[*tuple[Any, ...]]
+SHORTLIST: Final = "pgmrl_shortlist"  # names that no application's table has: a CTE would hide it
+WINNERS: Final = "pgmrl_winners"
 MAX_SCAN_TUPLES: Final = 20_000  # pgvector's default
 
 
@@ -84,13 +89,11 @@ class Candidates:
         # a bound LIMIT would change the plan once the server plans generically
         return rows.limit(literal_column(str(scan.shortlist)))
 
-    def reranked(self, definition: Definition, shortlist: Any, query: Any, k: int) -> AnySelect:
+    def reranked(self, definition: Definition, shortlist: FromClause, query: Any, k: int) -> AnySelect:
         """The k nearest of the shortlist by full distance."""
-        columns = list(shortlist.c)
-        keys, full = columns[:-1], columns[-1]
+        *keys, full = shortlist.c
         distance = full.op(definition.full_operator, return_type=Float())(query).label("distance")
-        ranked = select(*_numbered(keys), distance).order_by(distance, *keys)
-        return ranked.limit(literal_column(str(k)))
+        return select(*_numbered(keys), distance).order_by(distance, *keys).limit(literal_column(str(k)))
 
     def exactly(self, definition: Definition, query: Any, k: int) -> AnySelect:
         """The k nearest of all rows by full distance."""
@@ -122,30 +125,106 @@ def candidates(statement: AnySelect, asked: Any, attachment: Attachment) -> Cand
         among: AnySelect = statement.with_only_columns(literal_column("1"), maintain_column_froms=True).where(*same)
         rows = select(*inner.keys).where(among.correlate(*_leaves(inner.selectable)).exists())
     rows = rows.with_only_columns(*_numbered(inner.keys), inner.full.label("full_vector"), maintain_column_froms=True)
-    return Candidates(rows.where(*inner.links), outer.keys, inner.keys, inner.full, inner.short)
+    if inner.links:
+        rows = rows.where(*inner.links)
+    return Candidates(rows, outer.keys, inner.keys, inner.full, inner.short)
 
 
 def result(
     statement: AnySelect, keys: Sequence[ColumnElement[Any]], winners: FromClause, *first: ColumnElement[Any]
 ) -> AnySelect:
     """The caller's Select for the winners only, nearest first."""
-    same = [key == winner for key, winner in zip(keys, winners.c, strict=False)]
+    same = [key == winners.c[f"key_{number}"] for number, key in enumerate(keys, 1)]
     defined = winners.c.distance != literal_column("'NaN'")  # nor NULL: without a vector there is no distance
     return statement.where(*same, defined).order_by(*first, winners.c.distance, *keys)
+
+
+def winners(definition: Definition, shortlist: AnySelect, sent: BindParameter[Any], keys: int, k: int) -> Winners:
+    """The k nearest of a shortlist, for one query.
+
+    As text and constants: with SQLAlchemy's constructs they would take most of the time that building a search takes.
+    """
+    ranked = text(_ranked_sql(definition, sent._orig_key, keys, k)).bindparams(sent).columns()
+    ctes = (
+        shortlist.cte(SHORTLIST).prefix_with("MATERIALIZED", dialect="postgresql"),
+        ranked.cte(WINNERS),
+    )
+    return Winners(_winners_table(keys), ctes)
+
+
+class Winners(NamedTuple):
+    """The nearest rows, as something to join.
+
+    Attributes:
+        table: key and distance; its columns are `key_1`, …, `distance`.
+        ctes: what defines it, in order.
+
+    """
+
+    table: FromClause
+    ctes: tuple[CTE, CTE]
+
+
+def _ranked_sql(definition: Definition, parameter: str, keys: int, k: int) -> str:
+    names = ", ".join(_key_names(keys))
+    distance = f"full_vector {definition.full_operator} :{parameter} AS distance"
+    return f"SELECT {names}, {distance} FROM {SHORTLIST} ORDER BY distance, {names} LIMIT {k}"  # noqa: S608
+
+
+@lru_cache(maxsize=64)
+def _winners_table(keys: int) -> FromClause:
+    return table(WINNERS, *map(column, _key_names(keys)), column("distance", Float()))
+
+
+def _key_names(keys: int) -> list[str]:
+    return [f"key_{number}" for number in range(1, keys + 1)]
 
 
 # -- the query's side ----------------------------------------------------------------------------------------------
 
 
-def full_type(definition: Definition) -> NumpyVector:
-    """The type a full query vector is sent as."""
-    return NumpyVector(definition.dims, definition.full, definition.vector_schema)
+class QueryVector(NumpyVector):
+    """A query's full vector: as `NumpyVector`, and neither NULL nor, under cosine, zero.
+
+    Args:
+        definition: of the column that is searched.
+
+    """
+
+    cache_ok = True
+
+    def __init__(self, definition: Definition) -> None:
+        super().__init__(definition.dims, definition.full, definition.vector_schema)
+        self.definition = definition
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Wire]:
+        """Check the value and put it into binary form."""
+        require_psycopg(dialect)
+        check, kind = self.definition.query, self.kind
+        return lambda value: to_wire(check(value), kind)
+
+
+def sent_query(definition: Definition, query: Any, what: str) -> BindParameter[Any]:
+    """The parameter for the query's full vector, from a vector or from the caller's own parameter.
+
+    Raises:
+        VectorError: the vector cannot be searched with.
+        SearchError: the parameter's name does not fit into SQL text.
+
+    """
+    type_ = QueryVector(definition)
+    if not isinstance(query, BindParameter):
+        return bindparam("query", definition.query(query, what), type_=type_, unique=True)
+    if not query.key.isidentifier():
+        raise SearchError(f"the parameter's name {query.key!r} is no identifier: use letters, digits and underscores")
+    return bindparam(query.key, type_=type_)
 
 
 def short_query(definition: Definition, sent: BindParameter[Any]) -> ColumnElement[Any] | TextClause:
     """The short vector of the query that is sent: by the client where it holds the axes, else by the server."""
     rule, kind = definition.short.by, definition.short.type
-    if isinstance(rule, Rotation) and rule.axes is not None and kind != "bit":
+    known = not sent.required and isinstance(rule, Rotation) and rule.axes is not None
+    if known and kind != "bit":
         type_ = NumpyVector(definition.short.dims, kind, definition.vector_schema)
         return bindparam("short_query", definition.shorten(np.asarray(sent.value)), type_=type_, unique=True)
     # a scalar subquery is evaluated once, whatever plan the server takes
@@ -165,8 +244,10 @@ def queries(definition: Definition, vectors: Vector) -> CTE:
         f"SELECT number, {slice_} AS full_query FROM (SELECT :items AS items OFFSET 0) AS flat, "
         "generate_series(0, :count - 1) AS number OFFSET 0) AS given"
     ).bindparams(items, count)
-    rows = body.columns(column("number", Integer()), column("full_query", full_type(definition)), column("short_query"))
-    return rows.cte("queries").prefix_with("MATERIALIZED", dialect="postgresql")
+    rows = body.columns(
+        column("number", Integer()), column("full_query", QueryVector(definition)), column("short_query")
+    )
+    return rows.cte("pgmrl_queries").prefix_with("MATERIALIZED", dialect="postgresql")
 
 
 # -- the subject: whose rows are searched --------------------------------------------------------------------------
@@ -255,7 +336,7 @@ def _leaves(source: Any) -> Iterator[FromClause]:
 
 
 def _numbered(keys: Sequence[ColumnElement[Any]]) -> list[ColumnElement[Any]]:
-    return [key.label(f"key_{number}") for number, key in enumerate(keys, 1)]
+    return [key.label(name) for name, key in zip(_key_names(len(keys)), keys, strict=True)]
 
 
 @lru_cache(maxsize=1024)

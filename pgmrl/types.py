@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from pgmrl.metrics import FullType
 
-__all__ = ["FloatArray", "NumpyVector", "Wire", "to_wire"]
+__all__ = ["FloatArray", "NumpyVector", "Wire", "require_psycopg", "to_wire"]
 
 _CLASSES: Final[dict[str, type[PgVector] | type[HalfVector]]] = {"vector": PgVector, "halfvec": HalfVector}
 
@@ -87,7 +87,7 @@ class NumpyVector(UserDefinedType[Vector]):
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Wire | None]:
         """Check the value and put it into binary form."""
-        _require_psycopg(dialect)
+        require_psycopg(dialect)
         dims, kind = self.dims, self.kind
 
         def process(value: Any) -> Wire | None:
@@ -111,7 +111,7 @@ class NumpyVector(UserDefinedType[Vector]):
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Vector | None]:  # noqa: ARG002
         """Read the binary form."""
-        _require_psycopg(dialect)
+        require_psycopg(dialect)
         item = ">f2" if self.kind == "halfvec" else ">f4"
 
         def process(value: Any) -> Vector | None:
@@ -167,7 +167,7 @@ class FloatArray(UserDefinedType[Vector]):
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Wire]:
         """The binary form of a one-dimensional `real[]`."""
-        _require_psycopg(dialect)
+        require_psycopg(dialect)
         return lambda value: Wire(_real_array(value))
 
     def bind_expression(self, bindvalue: BindParameter[Any]) -> ColumnElement[Any]:
@@ -184,7 +184,13 @@ def _real_array(values: Vector) -> bytes:
     return header + items.tobytes()
 
 
-def _require_psycopg(dialect: Dialect) -> None:
+def require_psycopg(dialect: Dialect) -> None:
+    """Refuse any other driver before a vector goes through it.
+
+    Raises:
+        DefinitionError: the driver is not psycopg 3.
+
+    """
     if dialect.driver not in {"psycopg", "psycopg_async"}:
         raise DefinitionError(
             f"the driver {dialect.driver!r} is not supported: pgmrl sends vectors in binary through psycopg 3; "
