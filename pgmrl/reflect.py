@@ -1,0 +1,142 @@
+"""Matryoshka columns of a database whose models are not at hand: for the command line, and for those without models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from sqlalchemy import Column, MetaData, Table, text
+from sqlalchemy.exc import NoSuchTableError
+
+from pgmrl import database
+from pgmrl.columns import INFO_KEY, Attachment
+from pgmrl.ddl import Hnsw
+from pgmrl.errors import DefinitionError, NotMigrated
+from pgmrl.shortening import Definition, Prefix, Rotation, Short
+from pgmrl.types import NumpyVector
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import Session
+
+    from pgmrl.database import ColumnInfo
+    from pgmrl.metrics import FullType, MetricName, ShortType
+
+__all__ = ["reflect"]
+
+
+def reflect(connection: Connection | Session, name: str, *, metric: MetricName | None = None) -> Column[Any]:
+    """The column of this name, ready to be given to `search`, `fit` and `ingest`.
+
+        packages = reflect(connection, "packages.embedding").table
+        search(select(packages.c.name), packages.c.embedding, query)
+
+    Args:
+        connection: of the database; only its catalogue is read.
+        name: `table.column` or `schema.table.column`; without a schema the search_path decides.
+        metric: for columns whose catalogue does not say it (bits, or no index yet); default cosine.
+
+    Returns:
+        A column of a Table with all columns of the table. A vector column without a short one is searched exactly.
+
+    Raises:
+        NotMigrated: there is no such table or column.
+        DefinitionError: the name has another form, or the column is no vector of known dimensions.
+    """
+    connection = database.sqlalchemy_connection(connection)
+    schema, table_name, column_name = _parts(name)
+    table = _table(connection, schema, table_name)
+    if column_name not in table.c:
+        there = ", ".join(table.c.keys())
+        raise NotMigrated(f"table {table.name} has no column {column_name!r} (it has {there}): run its migrations")
+    column = table.c[column_name]
+    full, dims = _vector_type(connection, table, column)
+    vector_schema = _hidden_schema(connection)
+    column.type = NumpyVector(dims, full, vector_schema)
+    info = _best(connection, table, column_name)
+    definition, short = _definition(info, dims, full, metric, vector_schema)
+    column.info[INFO_KEY] = Attachment(definition, column_name, short, Hnsw())
+    return column
+
+
+def _parts(name: str) -> tuple[str | None, str, str]:
+    parts = name.split(".")
+    if len(parts) not in {2, 3} or not all(parts):
+        raise DefinitionError(f"{name!r} names no column: write table.column or schema.table.column")
+    return (parts[0] if len(parts) == 3 else None), parts[-2], parts[-1]
+
+
+def _table(connection: Connection, schema: str | None, name: str) -> Table:
+    if schema is None:
+        found = connection.execute(
+            text(
+                "SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+                "WHERE c.relname = :name AND pg_table_is_visible(c.oid)"
+            ),
+            {"name": name},
+        ).scalar()
+        schema = found or "public"
+    try:
+        return Table(name, MetaData(), schema=schema, autoload_with=connection, resolve_fks=False)
+    except NoSuchTableError:
+        raise NotMigrated(f"there is no table {schema}.{name} in this database: run its migrations") from None
+
+
+def _vector_type(connection: Connection, table: Table, column: Column[Any]) -> tuple[FullType, int]:
+    row = connection.execute(
+        text(
+            "SELECT t.typname, a.atttypmod FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid "
+            "JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+            "WHERE n.nspname = :schema AND c.relname = :table AND a.attname = :column"
+        ),
+        {"schema": table.schema, "table": table.name, "column": column.name},
+    ).one()
+    kind, dims = row
+    if kind not in {"vector", "halfvec"}:
+        raise DefinitionError(f"{table.name}.{column.name} is of type {kind}: only vector and halfvec can be searched")
+    if dims < 1:
+        raise DefinitionError(
+            f"{table.name}.{column.name} has no dimensions: ALTER TABLE … ALTER COLUMN … TYPE {kind}(768), say"
+        )
+    return cast("FullType", kind), int(dims)
+
+
+def _hidden_schema(connection: Connection) -> str | None:
+    """Pgvector's schema where the search_path does not reach it."""
+    schema = database.check_pgvector(connection)
+    visible = connection.execute(
+        text(
+            "SELECT bool_or(pg_type_is_visible(t.oid)) FROM pg_type AS t "
+            "JOIN pg_namespace AS n ON n.oid = t.typnamespace WHERE t.typname = 'vector' AND n.nspname = :schema"
+        ),
+        {"schema": schema},
+    ).scalar()
+    return None if visible else schema
+
+
+def _best(connection: Connection, table: Table, column: str) -> ColumnInfo | None:
+    """The short column to search through: one with a valid index before one without."""
+    own = [
+        info
+        for info in database.columns(connection)
+        if (info.table_schema, info.table_name, info.full_column) == (table.schema, table.name, column)
+    ]
+    return max(own, key=lambda info: (bool(info.index_valid), info.short_column), default=None)
+
+
+def _definition(
+    info: ColumnInfo | None, dims: int, full: FullType, metric: MetricName | None, vector_schema: str | None
+) -> tuple[Definition, str | None]:
+    if info is None:
+        # a rotation that has not been learned is how a column without short vectors is described
+        short = Short(1, by=Rotation())
+        return Definition.of(dims, short, metric or "cosine", full, vector_schema), None
+    short = Short(
+        info.short_dims or dims,
+        by=Rotation(info.rotation) if info.rotation else Prefix(),
+        type=cast("ShortType", info.short_type.rsplit(".", 1)[-1]),
+        name=info.short_column,
+    )
+    chosen = metric or cast("MetricName | None", info.metric) or "cosine"
+    return Definition.of(dims, short, chosen, full, vector_schema), info.short_column
