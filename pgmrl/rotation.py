@@ -56,8 +56,8 @@ class Rotation:
 
         """
         half = np.ascontiguousarray(axes, dtype=np.float16)
-        if half.ndim != 2 or half.shape[0] > half.shape[1] or not np.isfinite(half).all():
-            raise RotationError(f"axes of shape {half.shape} are not a rotation: give at most dims finite rows")
+        if half.ndim != 2 or not 1 <= half.shape[0] <= half.shape[1] or not np.isfinite(half).all():
+            raise RotationError(f"axes of shape {half.shape} are not a rotation: give 1 to dims finite rows")
         half.flags.writeable = False
         return cls(rotation_id(half), half)
 
@@ -72,7 +72,7 @@ class Rotation:
         path = Path(path)
         try:
             axes = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise RotationError(f"cannot read a rotation from {path}: {error}") from error
         loaded = cls.of(axes)
         named = _ID.search(path.stem)
