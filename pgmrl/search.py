@@ -15,6 +15,7 @@ opens. There is no SET round trip, and nothing is left behind in a pooled connec
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVarTuple, cast
@@ -170,8 +171,9 @@ def shortlist_size(k: int, shortlist: int | None = None, oversample: float | Non
     k = _positive("k", k)
     if shortlist is not None and oversample is not None:
         raise SearchError("shortlist and oversample say the same thing: give one of them")
-    if oversample is not None and not oversample >= 1:
-        raise SearchError(f"oversample={oversample}: a shortlist holds at least the k results, so give 1 or more")
+    factor: Any = oversample
+    if factor is not None and not (isinstance(factor, int | float) and 1 <= factor < math.inf):
+        raise SearchError(f"oversample={oversample!r}: a shortlist holds at least the k results, so give 1 or more")
     if shortlist is None:
         shortlist = max(SHORTLIST_MIN, round(k * (oversample or OVERSAMPLE)))
     size = _positive("shortlist", shortlist)
@@ -221,7 +223,7 @@ class _Plan:
         if effort > EF_SEARCH_LIMIT:
             raise SearchError(f"ef_search={effort}: pgvector takes 1 to {EF_SEARCH_LIMIT}")
         if not attachment.definition.learned and not exact:
-            warnings.warn(ExactSearchWarning.__doc__ or "", ExactSearchWarning, stacklevel=4)
+            warnings.warn(ExactSearchWarning.__doc__ or "", ExactSearchWarning, stacklevel=3)
             exact = True
         return cls(column, attachment, _positive("k", k), Scan(size, effort), exact)
 
