@@ -1,0 +1,265 @@
+"""The shape of the statement, and every argument that is refused, without a database."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import ForeignKey, bindparam, func, select, union
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column, relationship
+
+from pgmrl.columns import matryoshka
+from pgmrl.errors import DefinitionError, ExactSearchWarning, PgmrlError, SearchError, VectorError
+from pgmrl.search import search, search_many, shortlist_size
+from pgmrl.shortening import Rotation, Short
+from pgmrl.vectors import Vector
+
+QUERY = np.arange(1.0, 9.0)
+
+
+class Base(DeclarativeBase):
+    """The models of this file."""
+
+
+class Item(Base):
+    """A prefix under cosine, and a rotation that has not been learned."""
+
+    __tablename__ = "items"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    section: Mapped[str]
+    embedding: Mapped[Vector] = matryoshka(8, Short(4))
+    early: Mapped[Vector] = matryoshka(8, Short(4, Rotation()))
+    flat: Mapped[Vector] = matryoshka(8, Short(4), metric="l2")
+    pinned: Mapped[Vector] = matryoshka(8, Short(4, Rotation("r0123456789ab")))
+    held: Mapped[Vector] = matryoshka(8, Short(4, Rotation.of(np.eye(4, 8))))
+    tags: Mapped[list[Tag]] = relationship()
+
+
+class Tag(Base):
+    """Many for one item."""
+
+    __tablename__ = "tags"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    item_id: Mapped[int] = mapped_column(ForeignKey("items.id"))
+    name: Mapped[str]
+
+
+def compiled(statement: Any) -> str:
+    """The statement as it is sent."""
+    text = str(statement.compile(dialect=postgresql.psycopg.dialect()))  # type: ignore[no-untyped-call]
+    return re.sub(r"\s+", " ", text)
+
+
+def test_a_search_is_one_statement_of_two_stages() -> None:
+    """Shortlist by the short vector, winners by the full one, payload by key."""
+    text = compiled(search(select(Item.id).where(Item.section == "games"), Item.embedding, QUERY, k=3, shortlist=50))
+    shortlist, winners, payload = re.fullmatch(  # type: ignore[union-attr]
+        r"WITH pgmrl_shortlist AS MATERIALIZED \((.*)\), pgmrl_winners AS \((.*)\) (SELECT .*)", text
+    ).groups()
+    assert "items.section = " in shortlist
+    assert re.search(r"ORDER BY items\.embedding_short_4 <=> .*l2_normalize\(subvector\(.* LIMIT 50$", shortlist)
+    assert "set_config('hnsw.ef_search', '50', true)" in shortlist
+    assert "'relaxed_order'" in shortlist
+    assert re.search(r"full_vector <=> .* AS distance .* ORDER BY distance, key_1 LIMIT 3$", winners)
+    assert payload.endswith("ORDER BY pgmrl_winners.distance, items.id")
+    assert text.count("LIMIT") == 2
+
+
+def test_the_limits_are_literals() -> None:
+    """A bound LIMIT changes the plan once the server plans generically."""
+    statement = search(select(Item), Item.embedding, QUERY, k=7, shortlist=77)
+    parameters = statement.compile(dialect=postgresql.psycopg.dialect()).params  # type: ignore[no-untyped-call]
+    assert not {7, 77} & {value for value in parameters.values() if isinstance(value, int)}
+
+
+def test_no_vector_is_fetched() -> None:
+    """Both vector columns are deferred; the payload names neither."""
+    payload = compiled(search(select(Item), Item.embedding, QUERY)).rpartition(") SELECT ")[2]
+    assert "items.section" in payload
+    assert "embedding" not in payload
+
+
+def test_beyond_a_thousand_candidates_the_scan_may_go_on() -> None:
+    """The server caps ef_search, and stops an iterating scan after 20,000 tuples."""
+    text = compiled(search(select(Item), Item.embedding, QUERY, k=10, shortlist=30_000))
+    assert "'hnsw.ef_search', '1000'" in text
+    assert "'hnsw.max_scan_tuples', '120000'" in text
+
+
+def test_an_exact_search_reads_no_short_vector_and_sets_nothing() -> None:
+    """And keeps an index on the full column out."""
+    text = compiled(search(select(Item.id), Item.embedding, QUERY, exact=True))
+    assert "set_config" not in text
+    assert "embedding_short" not in text
+    assert re.search(r"ORDER BY \(?items\.embedding <=> .*\)? \+ 0, items\.id LIMIT 10", text)
+
+
+def test_axes_held_by_the_client_shorten_the_query_there() -> None:
+    """Otherwise the server does, once, in a scalar subquery."""
+    assert "rotate_v1" not in compiled(search(select(Item.id), Item.held, QUERY))
+    assert "(SELECT l2_normalize(pgmrl.rotate_v1(" in compiled(search(select(Item.id), Item.pinned, QUERY))
+
+
+def test_a_join_to_many_only_asks_whether_the_row_is_among_them() -> None:
+    """So that a row takes one place of the shortlist."""
+    text = compiled(search(select(Item.id).join(Item.tags).where(Tag.name == "x"), Item.embedding, QUERY))
+    assert "EXISTS (SELECT 1 FROM items JOIN tags" in text
+
+
+def test_an_alias_is_searched_under_its_name() -> None:
+    """The operator must find the alias's columns, not the table's."""
+    other = aliased(Item, name="other")
+    text = compiled(search(select(other.id), other.embedding, QUERY))
+    assert "other.embedding_short_4 <=> " in text
+    assert "FROM items AS other" in text
+
+
+def test_a_statement_is_built_alike_each_time() -> None:
+    """SQLAlchemy's cache of compiled statements holds one entry for all queries."""
+    first, second = (search(select(Item), Item.embedding, QUERY * n) for n in (1, 2))
+    assert first._generate_cache_key() == second._generate_cache_key()
+    assert first._generate_cache_key() is not None
+    assert first._generate_cache_key() != search(select(Item), Item.embedding, QUERY, k=9)._generate_cache_key()
+
+
+def test_an_unlearned_rotation_warns_and_is_exact() -> None:
+    """Said at the caller's line; exact=True asks for it and is silent."""
+    with pytest.warns(ExactSearchWarning, match="pgmrl fit") as caught:
+        text = compiled(search(select(Item.id), Item.early, QUERY))
+    assert caught[0].filename == __file__
+    assert "set_config" not in text
+    search(select(Item.id), Item.early, QUERY, exact=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k": 0}, "k=0: give at least 1"),
+        ({"k": -1}, "k=-1"),
+        ({"k": 2.5}, r"k=2\.5 is no whole number"),
+        ({"k": True}, "k=True is no whole number"),
+        ({"k": "10"}, "k='10' is no whole number"),
+        ({"k": None}, "k=None is no whole number"),
+        ({"shortlist": 0}, "shortlist=0"),
+        ({"k": 50, "shortlist": 49}, "smaller than k=50"),
+        ({"shortlist": 100_001}, "more than 100,000"),
+        ({"shortlist": 10, "oversample": 2}, "give one of them"),
+        ({"oversample": 0}, "oversample=0"),
+        ({"oversample": 0.5}, r"oversample=0\.5"),
+        ({"oversample": -3}, "oversample=-3"),
+        ({"oversample": float("nan")}, "oversample=nan"),
+        ({"oversample": float("inf")}, "oversample=inf"),
+        ({"oversample": "4"}, "oversample='4'"),
+        ({"ef_search": 0}, "ef_search=0"),
+        ({"ef_search": 1001}, "1 to 1000"),
+    ],
+)
+@pytest.mark.parametrize("exact", [False, True])
+def test_numbers_that_make_no_sense(options: dict[str, Any], message: str, exact: bool) -> None:
+    """Each names the argument and its value, for one query and for many."""
+    with pytest.raises(SearchError, match=message):
+        search(select(Item), Item.embedding, QUERY, exact=exact, **options)
+    with pytest.raises(SearchError, match=message):
+        search_many(select(Item), Item.embedding, [QUERY], exact=exact, **options)
+
+
+def test_the_size_of_the_shortlist() -> None:
+    """Ten times k, at least 40; NumPy's integers are integers."""
+    assert [shortlist_size(k) for k in (1, 4, 5, 100)] == [40, 40, 50, 1000]
+    assert shortlist_size(10, oversample=30) == 300
+    assert shortlist_size(10, oversample=1) == 40
+    assert shortlist_size(np.int64(10), np.int32(20)) == 20  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: select(Tag), "does not read items"),
+        (lambda: select(aliased(Item)), "does not read items"),
+        (lambda: select(Item).limit(5), "has LIMIT"),
+        (lambda: select(Item).fetch(5), "has LIMIT"),
+        (lambda: select(Item).offset(5), "has OFFSET"),
+        (lambda: select(Item.section, func.count()).group_by(Item.section), "has GROUP BY"),
+        (lambda: select(Item.id).having(func.count() > 1), "has GROUP BY"),
+        (lambda: select(Item).distinct(), "has DISTINCT"),
+        (lambda: select(Item).ext(postgresql.distinct_on(Item.section)), "has DISTINCT"),
+        (lambda: select(Item).order_by(Item.id), "has ORDER BY"),
+        (lambda: select(Item).with_for_update(), "has FOR UPDATE"),
+        (lambda: union(select(Item.id), select(Item.id)), "takes a Select"),
+        (lambda: Item, "takes a Select"),
+        (lambda: "SELECT 1", "takes a Select"),
+        (lambda: None, "takes a Select"),
+    ],
+)
+def test_a_select_that_cannot_be_searched(make: Callable[[], Any], message: str) -> None:
+    """Each names the clause and what to do with it."""
+    with pytest.raises(SearchError, match=message):
+        search(make(), Item.embedding, QUERY)
+    with pytest.raises(SearchError, match=message):
+        search_many(make(), Item.embedding, [QUERY])
+
+
+@pytest.mark.parametrize("column", [Item.section, Item.id, Item.tags, Item, "embedding", None, 3])
+def test_what_is_no_matryoshka_column(column: Any) -> None:
+    """Declared otherwise, or no column at all."""
+    with pytest.raises(DefinitionError, match=r"is no Matryoshka column.*add_short"):
+        search(select(Item), column, QUERY)
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        (None, "is NULL"),
+        (QUERY[:7], "8 dimensions"),
+        ([*QUERY, 1.0], "8 dimensions"),
+        ([QUERY], "8 dimensions"),
+        ("text", "not made of numbers"),
+        (QUERY * np.nan, "nan at dimension 1"),
+        ([*QUERY[:7], float("inf")], "inf at dimension 8"),
+        (QUERY * 0, "all zeros"),
+        (QUERY * 1e5, "half precision"),
+    ],
+)
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_query_that_the_server_would_answer_wrongly(query: Any, message: str, exact: bool) -> None:
+    """Named with the column it was meant for."""
+    with pytest.raises(VectorError, match=message) as caught:
+        search(select(Item), Item.embedding, query, exact=exact)
+    assert "items.embedding" in str(caught.value)
+
+
+def test_a_zero_query_is_a_point_under_l2() -> None:
+    """Only a direction is undefined."""
+    assert "<->" in compiled(search(select(Item.id), Item.flat, QUERY * 0))
+
+
+@pytest.mark.parametrize(
+    ("queries", "message"),
+    [
+        (np.stack([QUERY, QUERY * np.nan]), "row 1 of the queries"),
+        (np.stack([QUERY, QUERY * 0]), "query 1 .*all zeros"),
+        (QUERY, r"expected \(n, 8\)"),
+        (np.empty((0, 8)), "there are no queries"),
+        (None, "queries"),
+    ],
+)
+def test_the_first_wrong_query_of_many_is_named(queries: Any, message: str) -> None:
+    """By its number."""
+    with pytest.raises(PgmrlError, match=message):
+        search_many(select(Item), Item.embedding, queries)
+
+
+@pytest.mark.parametrize("value", [None, QUERY * np.nan, QUERY * 0, QUERY[:3]])
+def test_a_query_given_at_execution_is_checked_then(value: Any) -> None:
+    """A Select built once, executed with the caller's own parameter."""
+    statement = search(select(Item), Item.embedding, bindparam("mine"))
+    dialect = postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
+    made = statement.compile(dialect=dialect)
+    process = made._bind_processors["mine"]
+    assert callable(process)
+    with pytest.raises(VectorError):
+        process(value)
