@@ -1,0 +1,92 @@
+"""A small model that needs no network and no account: 256 dimensions, Matryoshka-trained, thousands of texts a second.
+
+It is the mean of token vectors, so word order means nothing to it. Good enough to try things out and for keyword-like
+text; a sentence-transformers model understands more and takes some hundred times longer.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import numpy as np
+
+from pgmrl.embedders.base import as_texts
+from pgmrl.errors import EmbedderError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from model2vec import StaticModel
+    from numpy.typing import NDArray
+
+__all__ = ["StaticEmbedder"]
+
+_WEIGHTS: Final = "weights/l2_supercat_256.safetensors"
+_TOKENIZER: Final = "tokenizers/l2_supercat_tokenizer_config.json"
+_INSTALL: Final = "install it with: pip install 'pgmrl[local]'"
+_BATCH: Final = 1024  # texts; larger ones are not faster and hold every token's vector of a batch in memory
+
+
+class StaticEmbedder:
+    """WordLlama's l2_supercat, loaded from the files in the `wordllama` wheel.
+
+    Documents and queries are embedded alike. Vectors have unit length; a text without a known token (an empty one)
+    has a zero vector. Texts are read to their end, however long.
+
+    Attributes:
+        name: `static:l2_supercat_256`, which `embedder()` takes as well.
+        dims: 256.
+        trained_dims: 64, 128 and 256. (The loss was over 64, 128, 256, 512 and 1024 dimensions, says the model's
+            training configuration; the wheel carries the first 256.)
+
+    Raises:
+        EmbedderError: model2vec or wordllama is not installed, or wordllama is another version.
+
+    """
+
+    name: Final = "static:l2_supercat_256"
+    dims: Final = 256
+    trained_dims: Final = (64, 128, 256)
+
+    def __init__(self) -> None:
+        self._model = _load()
+
+    def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of unit length; shape (len(texts), 256), float32."""
+        batch = as_texts(texts)
+        if not batch:
+            return np.empty((0, self.dims), np.float32)
+        # its multiprocessing would set an environment variable for the whole process, and is no faster:
+        # the tokenizer uses every core as it is
+        vectors = self._model.encode(batch, batch_size=_BATCH, use_multiprocessing=False)
+        return cast("NDArray[np.float32]", vectors)
+
+    def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """As `embed_documents`."""
+        return self.embed_documents(texts)
+
+
+def _load() -> StaticModel:
+    try:
+        from model2vec import StaticModel  # noqa: PLC0415 - of an extra, and a fifth of a second
+        from safetensors.numpy import load_file  # noqa: PLC0415
+        from tokenizers import Tokenizer  # noqa: PLC0415
+    except ImportError as error:
+        raise EmbedderError(f"the static model needs {error.name}: {_INSTALL}") from error
+    # half precision on disk: the mean is faster, and exact, in single
+    vectors: Any = load_file(_bundled(_WEIGHTS))["embedding.weight"].astype(np.float32)
+    tokenizer = Tokenizer.from_file(str(_bundled(_TOKENIZER)))
+    return StaticModel(vectors, tokenizer, normalize=True, max_length=None)
+
+
+def _bundled(name: str) -> Path:
+    """A file of the `wordllama` wheel, which is not imported: it configures the root logger."""
+    spec = importlib.util.find_spec("wordllama")
+    if spec is None or spec.origin is None:
+        raise EmbedderError(f"the static model needs the files of wordllama: {_INSTALL}")
+    path = Path(spec.origin).parent / name
+    if not path.is_file():
+        raise EmbedderError(f"wordllama is installed without {name}: {_INSTALL}, which asks for the right version")
+    return path
