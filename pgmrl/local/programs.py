@@ -22,7 +22,7 @@ from pgmrl.errors import LocalServerError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["SYSTEM_DIR", "Account", "Programs", "exclusive", "wheel_version"]
+__all__ = ["SYSTEM_DIR", "SYSTEM_USER", "Account", "Programs", "exclusive", "extra", "make_folder", "wheel_version"]
 
 SYSTEM_USER: Final = "pgmrl"
 SYSTEM_DIR: Final = Path("/var/lib/pgmrl")
@@ -183,16 +183,19 @@ class Programs:
         options = {} if self.account is None else self.account.popen
         # A file, not a pipe: a server that inherits a pipe keeps it open and the read would never end.
         with tempfile.TemporaryFile() as output:
-            done = subprocess.run(  # noqa: S603 - the wheel's programs, no shell
-                [self.folder / name, *arguments],
-                cwd=cwd,
-                env={**environment, "LC_ALL": "C", **(env or {})},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                check=False,
-                **options,
-            )
+            try:
+                done = subprocess.run(  # noqa: S603 - the wheel's programs, no shell
+                    [self.folder / name, *arguments],
+                    cwd=cwd,
+                    env={**environment, "LC_ALL": "C", **(env or {})},
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    check=False,
+                    **options,
+                )
+            except OSError as error:
+                raise LocalServerError(f"{name} cannot be run: {error}") from error
             output.seek(0)
             said = output.read().decode(errors="replace").strip()
         if done.returncode != 0:

@@ -19,7 +19,8 @@ import psycopg
 from psycopg import sql
 
 from pgmrl.errors import DatabaseError, LocalServerError
-from pgmrl.local.cluster import Cluster, Postmaster
+from pgmrl.local.cluster import Cluster
+from pgmrl.local.postmaster import Postmaster
 from pgmrl.local.programs import Programs, exclusive, extra
 
 if TYPE_CHECKING:
@@ -88,8 +89,8 @@ class LocalServer:
     @property
     def pid(self) -> int | None:
         """The server's process id; None when it no longer runs."""
-        found = self._cluster.running()
-        return found.pid if found else None
+        found = Postmaster.read(self._cluster.data)
+        return found.pid if found and found.is_alive(self._cluster.data) else None
 
     def stop(self) -> None:
         """End this use; the server stops if it was the last one and `keep` was not asked for."""
@@ -98,7 +99,7 @@ class LocalServer:
             return
         use, self._use = self._use, None
         atexit.unregister(self._stop_at_exit)
-        if not self._cluster.is_ours():  # the folder was deleted under the server, which notices by itself
+        if not self._cluster.exists():  # the folder was deleted under the server, which notices by itself
             use.release()
             return
         with self._cluster.gate():
@@ -154,7 +155,7 @@ def start(data_dir: Path | None = None, *, database: str = "pgmrl", keep: bool =
 def status(data_dir: Path | None = None) -> LocalStatus | None:
     """The server of this data directory (the default one when None); None when it does not run."""
     cluster = Cluster.at(data_dir)
-    found = cluster.running(patience=5) if cluster.is_ours() else None
+    found = cluster.running(patience=5) if cluster.exists() else None
     if found is None:
         return None
     return LocalStatus(
@@ -175,7 +176,7 @@ def stop(data_dir: Path | None = None) -> bool:
 
     """
     cluster = Cluster.at(data_dir)
-    if not cluster.is_ours():
+    if not cluster.exists():
         return False
     programs = Programs.installed()
     with cluster.gate():
@@ -225,9 +226,12 @@ def server_url(data_dir: Path | None = None) -> Iterator[str]:
 
 
 def _ensure_database(postmaster: Postmaster, name: str) -> None:
-    with postmaster.connect() as connection:
-        if connection.execute("SELECT FROM pg_database WHERE datname = %s", [name]).fetchone() is None:
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    try:
+        with postmaster.connect() as connection:
+            if connection.execute("SELECT FROM pg_database WHERE datname = %s", [name]).fetchone() is None:
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    except psycopg.Error as error:
+        raise LocalServerError(f"the database {name!r} of the embedded server cannot be used: {error}") from error
 
 
 def _join(cluster: Cluster) -> Any:
