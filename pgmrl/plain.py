@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 
 if TYPE_CHECKING:
-    from sqlalchemy.sql import Executable
+    from sqlalchemy import Select
+    from sqlalchemy.sql.compiler import SQLCompiler
 
 __all__ = ["PlainSql", "sql"]
 
@@ -24,7 +25,7 @@ class PlainSql(NamedTuple):
     params: dict[str, Any]
 
 
-def sql(statement: Executable) -> PlainSql:
+def sql(statement: Select[*tuple[Any, ...]]) -> PlainSql:
     """Turn a Select, such as `search` returns, into text and parameters for psycopg 3.
 
     The text depends on the shape of the search alone: keep it, and execute it with other parameters.
@@ -32,9 +33,9 @@ def sql(statement: Executable) -> PlainSql:
         cursor.execute(*sql(search(select(packages), packages.c.embedding, query, k=10)))
     """
     dialect = psycopg_dialect.dialect()  # type: ignore[no-untyped-call]
-    compiled = statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+    compiled = cast("SQLCompiler", statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True}))
     params = dict(compiled.params)
-    for bind, name in compiled.bind_names.items():  # type: ignore[attr-defined]  # of a SQLCompiler
+    for bind, name in compiled.bind_names.items():
         process = bind.type.dialect_impl(dialect).bind_processor(dialect)
         if process is not None and name in params:
             params[name] = process(params[name])

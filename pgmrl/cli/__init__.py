@@ -1,0 +1,39 @@
+"""The command line: `pgmrl`."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from pgmrl.cli import common, demo, fit, load, schema, search, server
+from pgmrl.errors import PgmrlError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="pgmrl",
+    help="Two-stage (Matryoshka) vector search in PostgreSQL.\n\n"
+    "Commands use the server in DATABASE_URL; where that is not set, an embedded one that is started on demand.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+)
+app.command("demo")(demo.demo)
+app.command("load")(load.load)
+app.command("fit")(fit.fit)
+app.command("search")(search.search)
+app.command("upgrade")(schema.upgrade)
+app.command("columns")(schema.columns)
+app.add_typer(server.app, name="local")
+
+
+def main() -> None:
+    """Run; an error of pgmrl's own is one message and exit code 1, a wrong option is 2."""
+    try:
+        app()
+    except PgmrlError as error:
+        common.errors.print(f"[bold red]error:[/] {common.escaped(error)}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,5 @@
+"""`python -m pgmrl.cli`."""
+
+from pgmrl.cli import main
+
+main()

@@ -1,0 +1,72 @@
+"""What the commands share: the connection, options, output for people and for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pgmrl import database, local
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Engine
+
+__all__ = ["Json", "Url", "console", "engine", "errors", "escaped", "progress", "write_json"]
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Write one JSON document to standard output and nothing else.")]
+Url = Annotated[
+    str | None,
+    typer.Option("--database-url", metavar="URL", help="The database; before DATABASE_URL and the embedded server."),
+]
+
+
+@contextmanager
+def engine(url: str | None) -> Iterator[Engine]:
+    """An Engine on the given database, DATABASE_URL's or the embedded server's.
+
+    Raises:
+        Unreachable: the server does not answer.
+        LocalServerError: the embedded server cannot be used.
+    """
+    if url is not None:
+        with database.connect(url) as given:
+            yield given
+    else:
+        with local.server_url() as found, database.connect(found) as opened:
+            yield opened
+
+
+@contextmanager
+def progress(*, quiet: bool) -> Iterator[Progress]:
+    """Progress bars on standard error, none where it is no terminal or `quiet`."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    hidden = quiet or not sys.stderr.isatty()
+    with Progress(*columns, console=errors, disable=hidden) as bars:
+        yield bars
+
+
+def write_json(value: Any) -> None:
+    """One JSON document; numbers and texts as they are, everything else as text."""
+    json.dump(value, sys.stdout, ensure_ascii=False, default=str, indent=2)
+    sys.stdout.write("\n")
+
+
+def escaped(value: object) -> str:
+    """A text for rich that is no markup."""
+    return escape(str(value))

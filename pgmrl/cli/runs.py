@@ -1,0 +1,111 @@
+"""Run a search and say what it cost: for `pgmrl demo` and `pgmrl search`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pgmrl.measure import recall_at_k
+from pgmrl.plain import sql
+from pgmrl.search import search
+from pgmrl.statement import SHORTLIST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection, Row, Select
+
+    from pgmrl.vectors import Vector
+
+__all__ = ["Run", "run"]
+
+
+class _Stages(NamedTuple):
+    shortlist_ms: float | None
+    rerank_ms: float | None
+    index: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One search and its cost.
+
+    Attributes:
+        rows: the hits, nearest first; the last column is the distance.
+        total_ms: the search, from here to the last row.
+        shortlist_ms: of that, the short index; None where the search was exact.
+        rerank_ms: of that, ranking by the full vectors and fetching the winners.
+        index: the index the shortlist came through; None where the server read the table instead.
+        exact_ms: the same search by reading every row; None where it was not asked for.
+        recall: the share of the true nearest among the hits; None likewise.
+    """
+
+    rows: list[Row[Any]]
+    total_ms: float
+    shortlist_ms: float | None
+    rerank_ms: float | None
+    index: str | None
+    exact_ms: float | None
+    recall: float | None
+
+
+def run(
+    connection: Connection,
+    statement: Select[*tuple[Any, ...]],
+    column: Any,
+    query: Vector,
+    *,
+    compare: bool,
+    **options: Any,
+) -> Run:
+    """Search, look at the stages, and compare with the exact search where `compare`.
+
+    Args:
+        connection: the database.
+        statement: as for `search`.
+        column: as for `search`.
+        query: the full vector, shape (dims,).
+        compare: whether to run the exact search too.
+        **options: of `search`.
+    """
+    two_stage = search(statement, column, query, **options)
+    connection.execute(two_stage).all()  # once before the clock: reading from disk is not what is compared
+    rows, total = _timed(connection, two_stage)
+    stages = _stages(connection, two_stage)
+    exact_ms = recall = None
+    if compare:
+        exact = search(statement, column, query, k=options.get("k", 10), exact=True)
+        truth, exact_ms = _timed(connection, exact)
+        recall = recall_at_k([row[-1] for row in rows], [row[-1] for row in truth])
+    return Run(rows, total, *stages, exact_ms, recall)
+
+
+def _timed(connection: Connection, statement: Any) -> tuple[list[Row[Any]], float]:
+    start = time.perf_counter_ns()
+    rows = list(connection.execute(statement).all())
+    return rows, (time.perf_counter_ns() - start) / 1e6
+
+
+def _stages(connection: Connection, statement: Any) -> _Stages:
+    """Times of the stages and the index of the first, from the server's own account of one execution."""
+    plain = sql(statement)
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {plain.text}", plain.params)
+        row: Any = cursor.fetchone()
+    finally:
+        cursor.close()
+    explained = row[0][0]
+    shortlist = next((n for n in _nodes(explained["Plan"]) if n.get("Subplan Name") == f"CTE {SHORTLIST}"), None)
+    if shortlist is None:  # an exact search has no stages
+        return _Stages(None, None, None)
+    index = next((node["Index Name"] for node in _nodes(shortlist) if node["Node Type"] == "Index Scan"), None)
+    first = float(shortlist["Actual Total Time"])
+    return _Stages(first, float(explained["Execution Time"]) - first, index)
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for inner in plan.get("Plans", ()):
+        yield from _nodes(inner)

@@ -1,0 +1,148 @@
+"""`pgmrl search`: ask a table a question."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+from rich.table import Table
+from sqlalchemy import select, text
+
+from pgmrl.cli.common import Json, Url, console, engine, escaped, write_json
+from pgmrl.cli.runs import Run, run
+from pgmrl.embedders import DEFAULT, embed_query, embedder
+from pgmrl.errors import DefinitionError, VectorError
+from pgmrl.metrics import metric_named
+from pgmrl.reflect import reflect
+from pgmrl.types import NumpyVector
+
+if TYPE_CHECKING:
+    from sqlalchemy import Column
+
+    from pgmrl.metrics import MetricName
+    from pgmrl.vectors import Vector
+
+__all__ = ["print_run", "search"]
+
+CELL = 100  # characters of a value that a table shows
+
+
+def search(
+    column: Annotated[str, typer.Argument(help="table.column or schema.table.column")],
+    question: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
+    vector: Annotated[
+        str | None, typer.Option(help="Instead of words: a JSON array, or a .npy or .json file with one.")
+    ] = None,
+    model: Annotated[str, typer.Option("--embedder", help="The model the table was embedded with.")] = DEFAULT,
+    k: Annotated[int, typer.Option("-k", help="Rows to return.")] = 10,
+    shortlist: Annotated[int | None, typer.Option(help="Rows that are ranked exactly; default 10 times k.")] = None,
+    ef_search: Annotated[int | None, typer.Option(help="HNSW's candidates; default the shortlist.")] = None,
+    where: Annotated[str | None, typer.Option(help="A filter as SQL, such as \"section = 'games'\".")] = None,
+    show: Annotated[list[str] | None, typer.Option(help="A column to show; repeat for more. Default: all.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Where the catalogue does not say it: cosine, l2, …")] = None,
+    exact: Annotated[bool, typer.Option(help="Read every row: the truth.")] = False,
+    compare: Annotated[bool, typer.Option(help="Search exactly as well, and say the recall.")] = False,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Search a table by meaning.
+
+    Example: `pgmrl search packages.embedding "a game with trains" --where "section = 'games'" --show name`
+    """
+    query = _query(question, vector, model)
+    with engine(url) as opened, opened.connect() as connection:
+        searched = reflect(connection, column, metric=_metric(metric))
+        statement = select(*_shown(searched, show))
+        if where is not None:
+            statement = statement.where(text(where))
+        options: dict[str, Any] = {"k": k, "shortlist": shortlist, "ef_search": ef_search, "exact": exact}
+        found = run(connection, statement, searched, query, compare=compare, **options)
+    if json:
+        write_json(as_json(found))
+    else:
+        print_run(found)
+
+
+def as_json(found: Run) -> dict[str, Any]:
+    """A run as a JSON document."""
+    return {
+        "hits": [dict(row._mapping) for row in found.rows],
+        "total_ms": found.total_ms,
+        "shortlist_ms": found.shortlist_ms,
+        "rerank_ms": found.rerank_ms,
+        "index": found.index,
+        "exact_ms": found.exact_ms,
+        "recall": found.recall,
+    }
+
+
+def print_run(found: Run) -> None:
+    """A run as a table and a line on its cost."""
+    if not found.rows:
+        console.print("no rows")
+        return
+    names = list(found.rows[0]._mapping)
+    table = Table("distance", *names[:-1], box=None, header_style="dim")
+    for row in found.rows:
+        table.add_row(f"{row[-1]:.4f}", *(escaped(_cell(value)) for value in row[:-1]))
+    console.print(table)
+    console.print(cost(found), style="dim")
+
+
+def cost(found: Run) -> str:
+    """What a run cost, in a line."""
+    parts = [f"{found.total_ms:.1f} ms"]
+    if found.shortlist_ms is not None and found.rerank_ms is not None:
+        through = "the short index" if found.index else "the whole table (the planner's choice)"
+        parts.append(f"shortlist {found.shortlist_ms:.1f} ms through {through}, rerank {found.rerank_ms:.1f} ms")
+    if found.exact_ms is not None:
+        parts.append(f"exact search {found.exact_ms:.1f} ms")
+    if found.recall is not None:
+        parts.append(f"recall@{len(found.rows)} {found.recall:.2f}")
+    return "; ".join(parts)
+
+
+def _query(question: str | None, vector: str | None, model: str) -> Vector:
+    if (question is None) == (vector is None):
+        raise typer.BadParameter("give a question or --vector")
+    if question is not None:
+        return embed_query(embedder(model), question)
+    return _vector(vector or "")
+
+
+def _vector(given: str) -> Vector:
+    try:
+        if given.endswith(".npy"):
+            return np.asarray(np.load(given, allow_pickle=False), np.float32)
+        written = Path(given).read_text(encoding="utf-8") if given.endswith(".json") else given
+        return np.asarray(jsonlib.loads(written), np.float32)
+    except (OSError, ValueError, TypeError) as error:
+        raise VectorError(f"--vector {given[:40]!r} is no array of numbers: {error}") from error
+
+
+def _shown(searched: Column[Any], names: list[str] | None) -> list[Column[Any]]:
+    table = searched.table
+    for name in names or ():
+        if name not in table.c:
+            raise DefinitionError(f"--show {name}: the table has {', '.join(table.c.keys())}")
+    if names:
+        return [table.c[name] for name in names]
+    # vectors are not for reading
+    plain = [c for c in table.c if not isinstance(c.type, NumpyVector) and not _is_vector(c)]
+    return plain or list(table.primary_key)
+
+
+def _is_vector(column: Column[Any]) -> bool:
+    return type(column.type).__name__.upper() in {"VECTOR", "HALFVEC", "BIT", "SPARSEVEC", "TSVECTOR"}
+
+
+def _metric(name: str | None) -> MetricName | None:
+    return None if name is None else metric_named(name).name
+
+
+def _cell(value: Any) -> str:
+    shown = "" if value is None else " ".join(str(value).split())
+    return shown if len(shown) <= CELL else shown[: CELL - 1] + "…"
