@@ -1,0 +1,102 @@
+"""Is the database what the model says? For an application's start-up, a health check, a deployment's last step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+
+from pgmrl import database
+from pgmrl.columns import attachment_of, base_column
+from pgmrl.errors import NotMigrated
+from pgmrl.names import qualified
+from pgmrl.shortening import Rotation
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Table
+    from sqlalchemy.orm import Session
+
+    from pgmrl.columns import Attachment
+    from pgmrl.database import ColumnInfo
+
+__all__ = ["check"]
+
+
+def check(connection: Connection | Session, column: Any) -> ColumnInfo | None:
+    """Check that the database has what a Matryoshka column declares; reads the catalogue only.
+
+    Args:
+        connection: of the database.
+        column: the Matryoshka attribute or column.
+
+    Returns:
+        What the catalogue says of it; None before its rotation has been learned.
+
+    Raises:
+        PgvectorMissing: pgvector is not installed or too old.
+        NotMigrated: a table, column, trigger or index is missing or of another type, with its name.
+        DefinitionError: it is no Matryoshka column.
+    """
+    connection = database.sqlalchemy_connection(connection)
+    attachment = attachment_of(column)
+    table = base_column(column).table
+    if attachment.side is not None:
+        table = table.metadata.tables[attachment.side]
+    database.check_pgvector(connection)
+    definition = attachment.definition
+    there = _types(connection, table)
+    if not there:
+        raise NotMigrated(f"there is no table {table.fullname}: run the application's migrations")
+    _require_type(table, attachment.full, there, f"{definition.full}({definition.dims})")
+    if attachment.short is None:
+        return None
+    _require_type(table, attachment.short, there, f"{definition.short.type}({definition.short.dims})")
+    return _kept(connection, table, attachment)
+
+
+def _kept(connection: Connection, table: Table, attachment: Attachment) -> ColumnInfo:
+    schema = table.schema or connection.execute(text("SELECT current_schema()")).scalar()
+    name = f"{table.fullname}.{attachment.short}"
+    own = [
+        info
+        for info in database.columns(connection)
+        if (info.table_name, info.short_column) == (table.name, attachment.short)
+        and (info.table_schema == schema or table.schema is None)
+    ]
+    if not own:
+        raise NotMigrated(f"nothing keeps {name} in step with {attachment.full}: run the migration that adds it")
+    info = max(own, key=lambda one: bool(one.index_valid))
+    by = attachment.definition.short.by
+    wanted = by.id if isinstance(by, Rotation) else None
+    if info.rotation != wanted:
+        raise NotMigrated(f"{name} is kept by {info.rotation or 'a prefix'}, the model says {wanted or 'a prefix'}")
+    if info.index_name is None:
+        raise NotMigrated(
+            f"{name} has no HNSW index, so a search reads the whole table: run the migration that adds it"
+        )
+    if not info.index_valid:
+        raise NotMigrated(f"index {info.index_name} is invalid: REINDEX INDEX CONCURRENTLY {info.index_name}")
+    if info.operator_class != attachment.definition.metric.operator_class(attachment.definition.short.type):
+        raise NotMigrated(
+            f"index {info.index_name} is for {info.operator_class}, searches by {attachment.definition.metric.name} "
+            "do not use it: rebuild it with the operator class of the metric"
+        )
+    return info
+
+
+def _types(connection: Connection, table: Table) -> dict[str, str]:
+    rows = connection.execute(
+        text(
+            "SELECT a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_attribute AS a "
+            "WHERE a.attrelid = to_regclass(:name) AND a.attnum > 0 AND NOT a.attisdropped"
+        ),
+        {"name": qualified(table.schema, table.name)},
+    )
+    return {name: type_.rsplit(".", 1)[-1] for name, type_ in rows}
+
+
+def _require_type(table: Table, name: str, there: dict[str, str], wanted: str) -> None:
+    if name not in there:
+        raise NotMigrated(f"table {table.fullname} has no column {name}: run the migration that adds it")
+    if there[name] != wanted:
+        raise NotMigrated(f"{table.fullname}.{name} is {there[name]}, the model says {wanted}: migrate one of them")

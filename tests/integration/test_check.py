@@ -1,0 +1,93 @@
+"""`check`: the model against the database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from sqlalchemy import Column, Integer, MetaData, Table, text
+
+from pgmrl import database
+from pgmrl.check import check
+from pgmrl.columns import Matryoshka
+from pgmrl.errors import DefinitionError, NotMigrated, PgvectorMissing
+from pgmrl.rotation import Rotation
+from pgmrl.shortening import Prefix, Short
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+AXES = np.linalg.qr(np.random.default_rng(1).normal(size=(32, 16)))[0].T
+
+
+def _table(by: Prefix | Rotation | None = None, dims: int = 32) -> Table:
+    short = Short(8, by=by or Prefix())
+    return Table(
+        "documents", MetaData(), Column("id", Integer, primary_key=True), Column("embedding", Matryoshka(dims, short))
+    )
+
+
+@pytest.mark.parametrize("by", [Prefix(), Rotation.of(AXES)], ids=["prefix", "rotation"])
+def test_a_migrated_column_passes(engine: Engine, by: Prefix | Rotation) -> None:
+    """What create_all made is what the model says."""
+    table = _table(by)
+    with engine.begin() as connection:
+        if isinstance(by, Rotation):
+            database.install_rotation(connection, by)
+        table.create(connection)
+        found = check(connection, table.c.embedding)
+    assert found is not None
+    assert found.index_valid
+    assert found.short_dims == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("DROP TABLE documents", "no table documents"),
+        ("ALTER TABLE documents RENAME embedding TO other", "no column embedding"),
+        ("ALTER TABLE documents DROP COLUMN embedding_short_8", "no column embedding_short_8"),
+        ("DROP INDEX documents_embedding_short_8_hnsw", "no HNSW index"),
+        ("UPDATE pg_index SET indisvalid = false WHERE indexrelid::regclass::text LIKE '%hnsw'", "invalid"),
+        (
+            "DROP INDEX documents_embedding_short_8_hnsw; "
+            "CREATE INDEX i ON documents USING hnsw (embedding_short_8 halfvec_l2_ops)",
+            "halfvec_l2_ops",
+        ),
+        ("ALTER TABLE documents ALTER embedding_short_8 DROP EXPRESSION", "nothing keeps"),
+    ],
+)
+def test_a_difference_is_named(engine: Engine, change: str, named: str) -> None:
+    """Each thing that can be missing is one NotMigrated that names it."""
+    table = _table()
+    with engine.begin() as connection:
+        table.create(connection)
+        connection.execute(text(change))
+        with pytest.raises(NotMigrated, match=named):
+            check(connection, table.c.embedding)
+
+
+def test_other_dimensions_and_another_rotation_are_named(engine: Engine) -> None:
+    """A model that went ahead of its migrations is told what the database has."""
+    rotation = Rotation.of(AXES)
+    with engine.begin() as connection:
+        database.install_rotation(connection, rotation)
+        _table(rotation).create(connection)
+        with pytest.raises(NotMigrated, match=r"is halfvec\(32\), the model says halfvec\(64\)"):
+            check(connection, _table(dims=64).c.embedding)
+        other = _table(Rotation.of(AXES[:12]))
+        with pytest.raises(NotMigrated, match="no column"):
+            check(connection, other.c.embedding)
+
+
+def test_what_is_not_ours_is_refused(engine: Engine) -> None:
+    """A column that is no Matryoshka column, and a database without pgvector."""
+    table = _table()
+    with engine.begin() as connection:
+        with pytest.raises(DefinitionError, match="no Matryoshka column"):
+            check(connection, table.c.id)
+        connection.execute(text("DROP SCHEMA pgmrl CASCADE"))
+        connection.execute(text("DROP EXTENSION vector"))
+        with pytest.raises(PgvectorMissing, match="CREATE EXTENSION vector"):
+            check(connection, table.c.embedding)
