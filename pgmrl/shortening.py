@@ -202,6 +202,8 @@ class Definition:
             return projected > 0
         if self.metric.normalise:
             projected = _normalised(projected)
+            if self.full == "halfvec" and isinstance(self.short.by, Prefix):
+                projected = projected.astype(np.float16)  # l2_normalize answers in the type it is given
         return projected.astype(np.float16 if self.short.type == "halfvec" else np.float32)
 
     def _projected(self, stored: Vector) -> Vector:
