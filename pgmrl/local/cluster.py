@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -200,7 +201,8 @@ class Cluster:
         self.keep.unlink(missing_ok=True)
         self._write_settings()
         self._rotate_log()
-        options = " ".join(f"-c {shlex.quote(option)}" for option in _access(folder))
+        # -D, which is in the environment too, is how the process is recognised later.
+        options = _command_line("-D", str(self.data), *_access(folder))
         wait, log = ("-t", str(_START_SECONDS)), ("-l", str(Path("data", "server.log")))
         failure = None
         try:
@@ -266,7 +268,9 @@ class Cluster:
         folder = self.root / "run"
         # libpq takes a comma for the next host.
         if len(os.fsencode(folder / f".s.PGSQL.{_PORT}")) > _SOCKET_PATH_MAX or "," in str(folder):
-            folder = _runtime_folder(programs) / hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
+            # Not the session's runtime folder, which is deleted at logout under a kept server.
+            place = Path("/run" if programs.account else "/tmp")  # noqa: S108 - private, and checked below
+            folder = place / f"pgmrl-{hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]}"
         if not folder.is_symlink() and not folder.exists():
             folder.mkdir(mode=0o700)
             programs.give(folder)
@@ -307,21 +311,12 @@ def _access(folder: Path | None) -> list[str]:
     if folder is None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            return ["listen_addresses=127.0.0.1", f"port={probe.getsockname()[1]}"]
+            return ["-c", "listen_addresses=127.0.0.1", "-c", f"port={probe.getsockname()[1]}"]
     quoted = str(folder).replace('"', '""')  # a list of names, of which this is one
-    return [
-        "listen_addresses=",
-        f'unix_socket_directories="{quoted}"',
-        "unix_socket_permissions=0700",
-        f"port={_PORT}",
-    ]
+    sockets = ["-c", f'unix_socket_directories="{quoted}"', "-c", "unix_socket_permissions=0700"]
+    return ["-c", "listen_addresses=", *sockets, "-c", f"port={_PORT}"]
 
 
-def _runtime_folder(programs: Programs) -> Path:
-    """Where short-lived sockets of this account belong; short itself."""
-    if programs.account is not None:
-        folder, mode = Path("/run/pgmrl"), 0o711
-    else:
-        folder, mode = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp") / f"pgmrl-{os.geteuid()}", 0o700  # noqa: S108 - private below
-    make_folder(folder, mode)
-    return folder
+def _command_line(*words: str) -> str:
+    """Words as the shell takes them that pg_ctl starts the server with."""
+    return subprocess.list2cmdline(words) if _WINDOWS else shlex.join(words)

@@ -68,8 +68,11 @@ class Postmaster:
         psutil = extra("psutil")
         try:
             process = psutil.Process(self.pid)
-            return process.name().startswith("postgres") and data.samefile(process.cwd())
-        except (psutil.Error, OSError):
+            # Its command line, not its working directory: that is hidden from root in a container.
+            arguments = process.cmdline()
+            folder = arguments[arguments.index("-D") + 1]
+            return process.name().startswith("postgres") and data.samefile(folder)
+        except (psutil.Error, OSError, ValueError, IndexError):
             return False
 
     def answers_for(self, data: Path) -> bool:
