@@ -12,5 +12,6 @@ A second Alembic head would break `alembic upgrade head`; these operations keep 
 """
 
 from pgmrl.alembic.operations import AddShort, DropShort, InstallRotation, UpgradePgmrl
+from pgmrl.alembic.render import render_item
 
-__all__ = ["AddShort", "DropShort", "InstallRotation", "UpgradePgmrl"]
+__all__ = ["AddShort", "DropShort", "InstallRotation", "UpgradePgmrl", "render_item"]

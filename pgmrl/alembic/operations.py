@@ -11,6 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from pgmrl import database, ddl
+from pgmrl.ddl import Hnsw
 from pgmrl.errors import DefinitionError, NotMigrated
 from pgmrl.names import qualified, quoted
 from pgmrl.rotation import Rotation
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from alembic.script import Script
-
-    from pgmrl.ddl import Hnsw
 
 __all__ = ["AddShort", "DropShort", "InstallRotation", "UpgradePgmrl"]
 
@@ -107,7 +106,8 @@ class AddShort(MigrateOperation):
         column: str,
         definition: Definition,
         *,
-        index: Hnsw | None = ddl.Hnsw(),  # noqa: B008 - immutable
+        index: Hnsw | None = None,
+        with_index: bool = True,
         schema: str | None = None,
     ) -> None:
         """Add the short column of `definition` beside a full one that is there.
@@ -120,7 +120,8 @@ class AddShort(MigrateOperation):
             RotationError: the rotation has not been learned.
 
         """
-        operations.invoke(cls(table, column, definition, index, schema))
+        chosen = (index or Hnsw()) if with_index else None  # Alembic copies defaults as text: they must be plain
+        operations.invoke(cls(table, column, definition, chosen, schema))
 
     def reverse(self) -> DropShort:
         """The way back."""
