@@ -189,7 +189,7 @@ class Truth:
             products = np.hstack([products, np.take_along_axis(found, best, axis=1)])
             ids = np.hstack([ids, best + start])
             best = np.argpartition(-products, min(keep, products.shape[1] - 1), axis=1)[:, :keep]
-            products, ids = (np.take_along_axis(a, best, axis=1) for a in (products, ids))
+            products, ids = np.take_along_axis(products, best, axis=1), np.take_along_axis(ids, best, axis=1)
         exact = [np.sort(self._distances(query, near))[k - 1] for query, near in enumerate(ids)]
         return np.array(exact)
 

@@ -13,8 +13,11 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from benchmarks.data import Truth, stored
 from benchmarks.journal import DIGITS
+from benchmarks.sides import PlanRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,6 +65,8 @@ class Bench:
 
     def truth(self, kind: Kind) -> Truth:
         """What is right among the values a column of this type keeps."""
+        if self.dataset.rows.dtype == np.float16:
+            kind = "halfvec"  # nothing more precise exists of these rows
         if kind not in self._truths:
             self.say(f"exact answers by NumPy over {kind}")
             queries = self.dataset.queries[: self.queries]
@@ -70,7 +75,7 @@ class Bench:
 
     def round(self, sides: Sequence[Side], build: int) -> bool:
         """Build all, then measure all; False where the budget ended it."""
-        pending = [side for side in sides if not self._finished(side, build)]
+        pending = [side for side in sides if not self.finished(side, build)]
         for side in pending:
             if self.budget.spent:
                 return False
@@ -81,6 +86,19 @@ class Bench:
             if not self._blocks([side for side in pending if side.in_database is group], build):
                 return False
         return True
+
+    def finished(self, side: Side, build: int) -> bool:
+        """Whether every query of every effort of this build is written down."""
+        build_id = self._build_id(side, build)
+        if build_id is None:
+            return False
+        key = {**self._key(side, build), "build_id": build_id}
+        wanted = min(side.queries or self.queries, self.queries)
+        return all(
+            self._refused(side, effort)
+            or sum(record["count"] for record in self.journal.find("queries", **key, effort=effort.record)) >= wanted
+            for effort in side.efforts
+        )
 
     def build(self, side: Side, build: int) -> str:
         """Load and build a side, unless this build is in place already; its id."""
@@ -100,9 +118,14 @@ class Bench:
         count = min(BLOCK, (side.queries or self.queries) - first, self.queries - first)
         build_id = self._build_id(side, build)
         key = {**self._key(side, build), "build_id": build_id, "effort": effort.record, "first": first}
-        if count <= 0 or self.journal.has("queries", **key):
+        if count <= 0 or self._refused(side, effort) or self.journal.has("queries", **key):
             return
-        search = side.prepare(effort)
+        try:
+            search = side.prepare(effort)
+        except PlanRefusedError as refused:
+            self.journal.write("refused", **self._key(side, None), effort=effort.record, plan=str(refused))
+            self.say(f"{side.name} {effort.record}: left out, the planner reads every row instead")
+            return
         for query in self._warm_up(warm_ups, first):
             search(query)
         nanoseconds, answers = timed(search, self.dataset.queries[first : first + count])
@@ -131,22 +154,14 @@ class Bench:
         start = first // BLOCK * WARM_UPS % len(self.dataset.warm_up)
         return self.dataset.warm_up[start : start + count]
 
-    def _finished(self, side: Side, build: int) -> bool:
-        build_id = self._build_id(side, build)
-        if build_id is None:
-            return False
-        key = {**self._key(side, build), "build_id": build_id}
-        wanted = min(side.queries or self.queries, self.queries)
-        return all(
-            sum(record["count"] for record in self.journal.find("queries", **key, effort=effort.record)) >= wanted
-            for effort in side.efforts
-        )
-
     def _build_id(self, side: Side, build: int) -> str | None:
         records = list(self.journal.find("build", **self._key(side, build)))
         return str(records[-1]["build_id"]) if records else None
 
-    def _key(self, side: Side, build: int) -> dict[str, object]:
+    def _refused(self, side: Side, effort: Effort) -> bool:
+        return self.journal.has("refused", **self._key(side, None), effort=effort.record)
+
+    def _key(self, side: Side, build: int | None) -> dict[str, object]:
         return {
             "dataset": self.dataset.name,
             "side": side.name,
@@ -160,7 +175,6 @@ def timed(search: Search, queries: Floats) -> tuple[list[int], list[list[int]]]:
     clock = time.perf_counter_ns
     nanoseconds: list[int] = []
     answers: list[list[int]] = []
-    gc.collect()
     gc.disable()
     try:
         for query in queries:

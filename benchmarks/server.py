@@ -1,6 +1,7 @@
 """The benchmarks' own PostgreSQL: the embedded binaries, a data directory of its own, optionally little memory.
 
-`pgmrl.local` starts a server for users; this one has settings, restarts and memory limits that only a measurement wants.
+`pgmrl.local` starts a server for users; this one has settings, restarts and memory limits that only a measurement
+wants.
 """
 
 from __future__ import annotations
@@ -90,14 +91,20 @@ class Server:
             self._init()
         self._refuse_second()
         options = [f"-c{name}={value}" for name, value in {**SETTINGS, **self.settings}.items()]
-        command = [binaries() / "postgres", "-D", self.data, "-k", self.data, "-clisten_addresses=", *options]
+        folder = str(self.data)
+        command = [str(binaries() / "postgres"), "-D", folder, "-k", folder, "-clisten_addresses=", *options]
         with (self.data.parent / f"{self.data.name}.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, **self._unprivileged())  # noqa: S603
-        self._wait()
-        if self.memory is not None:
-            self._cgroup = Cgroup.make(self.memory)
-            self._cgroup.add(self._process.pid)
-        self._prepare_database()
+            process: subprocess.Popen[bytes] = subprocess.Popen(command, stdout=log, stderr=log, **self._unprivileged())  # noqa: S603
+        self._process = process
+        try:
+            if self.memory is not None:
+                self._cgroup = Cgroup.make(self.memory)
+                self._cgroup.add(process.pid)
+            self._wait()
+            self._prepare_database()
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """Stop: clients are disconnected."""
@@ -147,8 +154,8 @@ class Server:
         user = self._unprivileged()
         if user:
             os.chown(self.data, user["user"], user["group"])
-        command = [binaries() / "initdb", "-D", self.data, "-U", "postgres", "--auth=trust", "--no-sync"]
-        command += ["--locale=C", "--encoding=UTF8"]
+        command = [str(binaries() / "initdb"), "-D", str(self.data), "-U", "postgres", "--auth=trust"]
+        command += ["--no-sync", "--locale=C", "--encoding=UTF8"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **user)  # noqa: S603
 
     def _unprivileged(self) -> dict[str, Any]:
@@ -219,10 +226,12 @@ class Cgroup:
         return group
 
     def add(self, postmaster: int) -> None:
-        """Move a server's processes here; backends started later follow the postmaster."""
-        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
-        for pid in [postmaster, *map(int, children)]:
-            (self.path / "cgroup.procs").write_text(str(pid))
+        """Move a server's processes here; those started later follow the postmaster."""
+        processes = self.path / "cgroup.procs"
+        processes.write_text(str(postmaster))
+        for pid in Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split():
+            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                processes.write_text(pid)
 
     def remove(self) -> None:
         """Delete the group, whose processes have ended."""

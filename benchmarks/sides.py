@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pgvector import Bit, HalfVector, Vector
 
 from benchmarks import tables
-from benchmarks.data import K, Dataset, Floats, Kind, stored
+from benchmarks.data import Dataset, Floats, K, Kind, stored
 from benchmarks.tables import Layout, Shortened, Storage
 
 if TYPE_CHECKING:
@@ -38,12 +38,13 @@ class Effort:
     Attributes:
         ef_search: candidates HNSW keeps; None for an exact side.
         shortlist: rows to rerank; None for a side of one stage.
-        iterate: whether the statement also switches iterative scans on.
+        variant: another way to ask the same index: `iterate` switches iterative scans on, `prebuilt` builds the
+            library's Select once.
     """
 
     ef_search: int | None = None
     shortlist: int | None = None
-    iterate: bool = False
+    variant: str = ""
 
     @property
     def record(self) -> dict[str, Any]:
@@ -56,9 +57,23 @@ def plain_efforts(*sizes: int) -> tuple[Effort, ...]:
     return tuple(Effort(ef_search=size) for size in sizes)
 
 
-def shortlists(*sizes: int, iterate: bool = False) -> tuple[Effort, ...]:
+def shortlists(*sizes: int, variant: str = "") -> tuple[Effort, ...]:
     """One effort for each size of shortlist, with ef_search equal to it."""
-    return tuple(Effort(min(size, EF_LIMIT), size, iterate) for size in sizes)
+    return tuple(Effort(min(size, EF_LIMIT), size, variant) for size in sizes)
+
+
+class PlanRefusedError(Exception):
+    """The planner does not use the index: at this size or effort it finds reading every row cheaper."""
+
+    @classmethod
+    def unless(cls, index: str, plan: list[str]) -> None:
+        """Raise where a plan does not name the index.
+
+        Raises:
+            PlanRefusedError: it does not.
+        """
+        if not any(index in line for line in plan):
+            raise cls("\n".join(line if len(line) < 120 else f"{line[:117]}..." for line in plan))
 
 
 class Side(ABC):
@@ -113,7 +128,7 @@ class Side(ABC):
     def prepare(self, effort: Effort) -> Search:
         """Make ready to search with this effort."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - not every side has something to close
         """Let go of connections."""
 
 
@@ -174,7 +189,7 @@ class PostgresSide(Side):
         return {
             "table": str(self.layout),
             "index": asdict(self.index) if self.index else None,
-            "statement": self.statement(self.efforts[0]),
+            "statement": self.statement(Effort(40, 40)),
         }
 
     @property
@@ -210,7 +225,11 @@ class PostgresSide(Side):
         tables.prewarm(self.connection, self.layout.name)
 
     def prepare(self, effort: Effort) -> Search:
-        """One prepared statement for each effort; refuses where the plan is not the expected one."""
+        """One prepared statement for each effort.
+
+        Raises:
+            PlanRefusedError: its plan does not use this side's index.
+        """
         if self.layout.short is None and effort.ef_search is not None:
             self.connection.execute(f"SET hnsw.ef_search = {effort.ef_search}")
         statement, parameters = self.statement(effort), self._parameters()
@@ -229,10 +248,10 @@ class PostgresSide(Side):
         """The statement; its text differs for each effort, since a generic plan keeps older settings."""
         table = f'"{self.layout.name}"'
         if self.layout.short is None:
-            exact = " + 0" if self.index is None else ""  # keeps an index out
+            order = "embedding <=> %(query)b" if self.index else "(embedding <=> %(query)b) + 0"  # 0: no index fits
             return (
                 f"/* {effort.ef_search} */ SELECT id, embedding <=> %(query)b AS distance FROM {table}"
-                f" ORDER BY embedding <=> %(query)b{exact} LIMIT {K}"
+                f" ORDER BY {order} LIMIT {K}"
             )
         operator = "<~>" if self.layout.short.rule == "bits" else "<=>"
         return (
@@ -270,15 +289,14 @@ class PostgresSide(Side):
         assert dims is not None
         given = parameters(np.full(dims[0], dims[0] ** -0.5, np.float32))
         lines = self.connection.execute("EXPLAIN " + statement, given).fetchall()
-        plan = "\n".join(line[0] for line in lines)
-        if self.index is not None and self.index_name not in plan:
-            raise SystemExit(f"{self.name}: the plan does not use {self.index_name}, nothing was measured\n{plan}")
+        if self.index is not None:
+            PlanRefusedError.unless(self.index_name, [line[0] for line in lines])
 
 
 def gate(effort: Effort) -> str:
     """What sets the scan's parameters inside the statement."""
     call = f"set_config('hnsw.ef_search', '{effort.ef_search}', true)"
-    if effort.iterate:
+    if effort.variant == "iterate":
         call += " || set_config('hnsw.iterative_scan', 'relaxed_order', true)"
     return f"(SELECT {call}) IS NOT NULL"
 
@@ -317,7 +335,7 @@ def two_stages(
 
 
 def plain(server: Server, full: Kind, efforts: Sequence[Effort], index: Index | None = None) -> PostgresSide:
-    """pgvector's HNSW on the full column: `vector` as it comes (in TOAST), `halfvec` inline."""
+    """Plain pgvector: HNSW on the full column: `vector` as it comes (in TOAST), `halfvec` inline."""
     index = index or Index()
     name = f"plain-{full}" + (f"-m{index.m}" if index != Index() else "")
     layout = Layout(name, full, "main" if full == "halfvec" else "external")
@@ -428,7 +446,7 @@ class Hnswlib(InProcess):
         return {"library": self.name, "index": asdict(self._params)}
 
     def _make(self) -> int:
-        import hnswlib  # noqa: PLC0415 - only where this side runs
+        import hnswlib  # type: ignore[import-untyped] # noqa: PLC0415 - only where this side runs
 
         index = hnswlib.Index(space="ip", dim=self.rows.shape[1])
         index.init_index(len(self.rows), M=self._params.m, ef_construction=self._params.ef_construction)

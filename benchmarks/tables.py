@@ -11,6 +11,8 @@ import numpy as np
 from benchmarks.data import stored
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from benchmarks.data import Dataset, Kind
@@ -44,10 +46,7 @@ class Shortened:
         if self.rule == "bits":
             return vectors[..., : self.dims] > 0
         full = vectors.astype(np.float32, copy=False)
-        if self.axes is None:
-            short = full[..., : self.dims]
-        else:
-            short = full @ self.axes.astype(np.float32).T
+        short = full[..., : self.dims] if self.axes is None else full @ self.axes.astype(np.float32).T
         return np.asarray(short / np.linalg.norm(short, axis=-1, keepdims=True)).astype(np.float16)
 
 
@@ -94,26 +93,38 @@ class Layout:
 
     def _copy(self, connection: Connection, dataset: Dataset) -> None:
         names = "id, embedding" + (", short" if self.short else "")
-        with connection.cursor().copy(f'COPY "{self.name}" ({names}) FROM STDIN (FORMAT binary)') as copy:
-            copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8))
-            for start in range(0, len(dataset.rows), 5_000):
-                full = stored(dataset.rows[start : start + 5_000], self.full)
-                copy.write(self._packed(start, full).tobytes())
-            copy.write(b"\xff\xff")
+        shorten = self.short.of if self.short else None
+        copy(connection, f'"{self.name}" ({names})', dataset.rows, self.full, shorten)
 
-    def _packed(self, start: int, full: NDArray[Any]) -> NDArray[Any]:
-        """Rows as COPY wants them: every field has a fixed width, so a structured array is the wire format."""
-        short = None if self.short is None else self.short.of(full)
-        fields: list[Any] = [("fields", ">i2"), ("id_size", ">i4"), ("id", ">i4"), *_vector("full", full)]
-        if short is not None:
-            fields += _vector("short", short)
-        rows = np.zeros(len(full), np.dtype(fields))
-        rows["fields"], rows["id_size"] = 2 + (short is not None), 4
-        rows["id"] = np.arange(start, start + len(full))
-        _fill(rows, "full", full)
-        if short is not None:
-            _fill(rows, "short", short)
-        return rows
+
+def copy(
+    connection: Connection,
+    into: str,
+    rows: NDArray[Any],
+    full: Kind,
+    shorten: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
+) -> None:
+    """COPY rows into id, full vector and, where `shorten` makes one, short vector; `id` is the row's number."""
+    with connection.cursor().copy(f"COPY {into} FROM STDIN (FORMAT binary)") as stream:
+        stream.write(b"PGCOPY\n\xff\r\n\0" + bytes(8))
+        for start in range(0, len(rows), 5_000):
+            part = stored(rows[start : start + 5_000], full)
+            stream.write(_packed(start, part, None if shorten is None else shorten(part)).tobytes())
+        stream.write(b"\xff\xff")
+
+
+def _packed(start: int, full: NDArray[Any], short: NDArray[Any] | None) -> NDArray[Any]:
+    """Rows as COPY wants them: every field has a fixed width, so a structured array is the wire format."""
+    fields: list[Any] = [("fields", ">i2"), ("id_size", ">i4"), ("id", ">i4"), *_vector("full", full)]
+    if short is not None:
+        fields += _vector("short", short)
+    rows = np.zeros(len(full), np.dtype(fields))
+    rows["fields"], rows["id_size"] = 2 + (short is not None), 4
+    rows["id"] = np.arange(start, start + len(full))
+    _fill(rows, "full", full)
+    if short is not None:
+        _fill(rows, "short", short)
+    return rows
 
 
 def _vector(name: str, values: NDArray[Any]) -> list[Any]:
@@ -163,7 +174,8 @@ def prewarm(connection: Connection, *relations: str) -> None:
     for relation in relations:
         connection.execute(
             "SELECT pg_prewarm(oid::regclass) FROM pg_class"
-            " WHERE oid = to_regclass(%(r)s) OR oid = (SELECT reltoastrelid FROM pg_class WHERE oid = to_regclass(%(r)s))"
+            " WHERE oid = to_regclass(%(r)s)"
+            " OR oid = (SELECT reltoastrelid FROM pg_class WHERE oid = to_regclass(%(r)s))"
             " OR oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = to_regclass(%(r)s))"
             " OR oid IN (SELECT indexrelid FROM pg_index i JOIN pg_class c ON i.indrelid = c.reltoastrelid"
             " WHERE c.oid = to_regclass(%(r)s))",

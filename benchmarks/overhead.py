@@ -1,0 +1,164 @@
+"""What the library adds to bare psycopg: to a search, and to loading rows."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import bindparam, insert, text
+from sqlalchemy.orm import Session
+
+from benchmarks import tables
+from benchmarks.data import Floats
+from benchmarks.library import engine_of, install, model
+from benchmarks.measure import BLOCK, WARM_UPS, timed
+from benchmarks.sides import Effort, Index, gate
+from pgmrl.columns import attachment_of
+from pgmrl.shortening import Rotation
+from pgmrl.types import to_wire
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from benchmarks.library import LibrarySide
+    from benchmarks.measure import Bench
+    from benchmarks.server import Connection, Server
+
+FRESH: Final = Effort(80, 80)
+PREBUILT: Final = Effort(80, 80, "prebuilt")
+ORM_ROWS: Final = 3_000
+INGEST: Final = "pgmrl_ingest"
+
+Load = Callable[[int], None]
+
+
+# -- search ----------------------------------------------------------------------------------------------------------
+
+
+def search_times(bench: Bench, side: LibrarySide, repeats: int) -> None:
+    """Ask the same queries in every way, in turns; one line for each way, repeat and block."""
+    with side.server.connect() as bare:
+        ways = _ways(side, bare, bench.dataset.queries[0])
+        for repeat in range(1, repeats + 1):
+            for first in range(0, bench.queries, BLOCK):
+                order = list(ways)
+                random.Random(f"{repeat} {first}").shuffle(order)  # noqa: S311 - an order to measure in
+                for name in order:
+                    if bench.budget.spent:
+                        return
+                    _ask(bench, name, ways[name], repeat, first, side.fingerprint)
+            bench.say(f"overhead: {repeat} of {repeats}")
+    side.close()
+
+
+def _ask(bench: Bench, name: str, way: Callable[[Floats], Any], repeat: int, first: int, fingerprint: str) -> None:
+    key = {"name": name, "repeat": repeat, "first": first, "fingerprint": fingerprint}
+    if bench.journal.has("times", **key):
+        return
+    queries = bench.dataset.queries[first : min(first + BLOCK, bench.queries)]
+    for query in bench.dataset.warm_up[:WARM_UPS]:
+        way(query)
+    nanoseconds, _ = timed(way, queries)
+    bench.journal.write("times", **key, ns=nanoseconds)
+
+
+def _ways(side: LibrarySide, bare: Connection, example: Floats) -> Mapping[str, Callable[[Floats], Any]]:
+    """Each takes a query to its rows (or stops short of that, as its name says)."""
+    cursor = bare.cursor()
+    definition = attachment_of(side.mapped.embedding).definition
+    fresh = _text(side, example, FRESH)
+    built = _text(side, bindparam("q"), PREBUILT)
+
+    def run(statement: str, parameters: dict[str, Any]) -> list[Any]:
+        cursor.execute(statement, parameters, prepare=True)
+        return cursor.fetchall()
+
+    def by_client(query: Floats) -> dict[str, Any]:
+        sent = {"query": to_wire(query, "halfvec"), "short": to_wire(definition.shorten(query), "halfvec")}
+        return {name: sent["short" if "short" in name else "query"] for name in fresh[1]}
+
+    def by_server(query: Floats) -> dict[str, Any]:
+        return {name: to_wire(query, "halfvec") for name in built[1]}
+
+    short = definition.short_name("embedding")
+    shortlist = (
+        f"WITH shortlist AS MATERIALIZED (SELECT id FROM {side.table.name} WHERE {gate(FRESH)}"
+        f" ORDER BY {short} <=> %(short)s::{definition.short_type} LIMIT 80)"
+        " SELECT count(*) FROM shortlist"
+    )
+    return {
+        "round trip": lambda _: run("SELECT 1", {}),
+        "shortlist alone": lambda query: run(shortlist, {"short": to_wire(definition.shorten(query), "halfvec")}),
+        "psycopg, client shortens": lambda query: run(fresh[0], by_client(query)),
+        "psycopg, server shortens": lambda query: run(built[0], by_server(query)),
+        "SQLAlchemy, same text": lambda query: side.connection.exec_driver_sql(fresh[0], by_client(query)).all(),
+        "Select built, not executed": lambda query: side.select(query, FRESH),
+        "pgmrl, built each time": side.prepare(FRESH),
+        "pgmrl, prebuilt": side.prepare(PREBUILT),
+    }
+
+
+def _text(side: LibrarySide, query: Any, effort: Effort) -> tuple[str, list[str]]:
+    """The statement as SQLAlchemy sends it, and its parameters' names."""
+    compiled = side.select(query, effort).compile(side.connection.engine)
+    return str(compiled), list(compiled.params)
+
+
+# -- loading ---------------------------------------------------------------------------------------------------------
+
+
+def ingest_times(bench: Bench, server: Server, axes: NDArray[np.float16], repeats: int) -> None:
+    """Load the same rows in every way into an empty table without an index; one line for each load."""
+    rotation = Rotation.of(axes)
+    mapped = model(axes.shape[1], rotation, axes.shape[0], Index(), INGEST)
+    rows = bench.dataset.rows
+    few = min(ORM_ROWS, len(rows))
+    engine = engine_of(server)
+    transactional = engine.execution_options(isolation_level="READ COMMITTED")
+    install(server, rotation)
+    with engine.connect() as connection:
+        mapped.metadata.drop_all(connection)
+        mapped.metadata.create_all(connection)
+        next(iter(mapped.__table__.indexes)).drop(connection)  # type: ignore[attr-defined]
+
+    def add_all(count: int) -> None:
+        with Session(transactional) as session:
+            session.add_all([mapped(id=number, embedding=rows[number]) for number in range(count)])
+            session.commit()
+
+    def bulk(count: int) -> None:
+        with Session(transactional) as session:
+            session.execute(insert(mapped), [{"id": n, "embedding": rows[n]} for n in range(count)])
+            session.commit()
+
+    def copy(count: int) -> None:
+        definition = attachment_of(mapped.embedding).definition
+        with server.connect() as bare, bare.transaction():
+            bare.execute("SET LOCAL session_replication_role = replica")
+            names = f"id, embedding, {definition.short_name('embedding')}"
+            tables.copy(bare, f'"{INGEST}" ({names})', rows[:count], "halfvec", definition.shorten)
+
+    loads: dict[str, tuple[Load, int]] = {
+        "ORM: Session.add_all": (add_all, few),
+        "ORM: bulk insert": (bulk, few),
+        "psycopg: binary COPY from arrays": (copy, len(rows)),
+    }
+    # pgmrl's own ingest is one more entry here
+    for repeat in range(1, repeats + 1):
+        for name, (load, count) in loads.items():
+            key = {"name": name, "repeat": repeat, "rows": count}
+            if bench.budget.spent or bench.journal.has("ingest", **key):
+                continue
+            with engine.connect() as connection:
+                connection.execute(text(f"TRUNCATE {INGEST}"))
+                connection.execute(text("CHECKPOINT"))
+            start = time.perf_counter()
+            load(count)
+            seconds = time.perf_counter() - start
+            bench.journal.write("ingest", **key, seconds=seconds)
+            bench.say(f"{name}: {count} rows in {seconds:.2f} s")
+    engine.dispose()
