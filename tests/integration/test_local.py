@@ -392,13 +392,12 @@ def test_database_url(given: str, plain: str | None) -> None:
     assert local.database_url({"DATABASE_URL": given}) == plain
 
 
-@pytest.mark.parametrize("given", ["mysql://root:secret@h/d", "host=h password=secret", "postgresql://h/d?secret=1"])
+@pytest.mark.parametrize("given", ["mysql://u:secret@h/d", "host=h password=secret", "postgres://u:secret%zz@h/d"])
 def test_database_url_of_something_else(given: str) -> None:
     """What is no PostgreSQL URI is refused, without repeating a password."""
     with pytest.raises(DatabaseError, match="DATABASE_URL is not of the form") as caught:
         local.database_url({"DATABASE_URL": given})
-    assert "root:secret" not in str(caught.value)
-    assert "password" not in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_without_the_extra(folder: Path) -> None:
