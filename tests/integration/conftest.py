@@ -1,23 +1,30 @@
-"""What the tests on a real server share: a rotation of real vectors, binary COPY, plans."""
+"""What the tests on a real server share: a rotation of real vectors, a shop of 20,000 packages, plans."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
-from sqlalchemy import Connection, Select, event, text
+from psycopg.types.numeric import Int4
+from sqlalchemy import Connection, Engine, ForeignKey, Select, create_engine, event, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from pgmrl import database
+from pgmrl.columns import matryoshka
+from pgmrl.plain import sql
 from pgmrl.rotation import Rotation
+from pgmrl.shortening import Short
 from pgmrl.types import to_wire
+from pgmrl.vectors import Vector
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from numpy.typing import NDArray
-    from sqlalchemy import Engine
+
+    from pgmrl.local import LocalServer
 
     class Vectors:
         """The fixture `debian` of tests/conftest.py."""
@@ -27,8 +34,8 @@ if TYPE_CHECKING:
         packages: list[dict[str, Any]]
 
 
-Copy = Callable[[Connection, str, "Sequence[str]", "Iterable[Sequence[Any]]"], None]
 Plan = Callable[..., list[dict[str, Any]]]
+ROWS = 20_000
 
 
 def principal_axes(vectors: NDArray[np.float32], count: int) -> Rotation:
@@ -51,35 +58,104 @@ def small_rotation() -> Rotation:
     return Rotation.of(q[:4])
 
 
+class Base(DeclarativeBase):
+    """The models of the shop."""
+
+
+class Maker(Base):
+    """One for many packages."""
+
+    __tablename__ = "makers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+class Package(Base):
+    """Searched under cosine by a prefix; `part` is the number modulo 100."""
+
+    __tablename__ = "packages"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    maker_id: Mapped[int] = mapped_column(ForeignKey("makers.id"))
+    part: Mapped[int]
+    embedding: Mapped[Vector | None] = matryoshka(768, Short(128))
+    maker: Mapped[Maker] = relationship()
+    tags: Mapped[list[Tag]] = relationship(order_by="Tag.id")
+
+
+class Tag(Base):
+    """Thirty for every fourth package."""
+
+    __tablename__ = "tags"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    package_id: Mapped[int] = mapped_column(ForeignKey("packages.id"), index=True)
+    name: Mapped[str]
+
+
+class Shop(NamedTuple):
+    """A database that tests only read, and its models.
+
+    Attributes:
+        engine: on the database.
+        documents: the vector of each package by number, as stored.
+        queries: real query vectors.
+    """
+
+    engine: Engine
+    documents: NDArray[np.float32]
+    queries: NDArray[np.float32]
+    package: type[Package] = Package
+    maker: type[Maker] = Maker
+    tag: type[Tag] = Tag
+
+
 @pytest.fixture(scope="session")
-def copy() -> Copy:
-    """Binary COPY of rows of integers, texts and vectors, by the driver alone."""
+def shop(server: LocalServer, debian: Vectors, rotation: Rotation) -> Iterator[Shop]:
+    """The first 20,000 packages, then 100 without a vector and 100 with a zero one."""
+    name = f"shop_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
+    admin = create_engine(database.sqlalchemy_url(server.url("postgres")), isolation_level="AUTOCOMMIT")
+    engine = create_engine(database.sqlalchemy_url(server.url(name)))
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE pgmrl_template")
+    try:
+        with engine.begin() as connection:
+            Base.metadata.create_all(connection)
+            database.install_rotation(connection, rotation)
+            _fill(connection, debian.documents)
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("VACUUM ANALYZE")
+        stored = debian.documents[:ROWS].astype(np.float16).astype(np.float32)
+        yield Shop(engine, stored, debian.queries)
+    finally:
+        engine.dispose()
+        with admin.connect() as connection:
+            connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+        admin.dispose()
 
-    def run(connection: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        cursor: Any = connection.connection.cursor()
-        with cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT BINARY)") as into:
-            for row in rows:
-                into.write_row([to_wire(v, "halfvec") if isinstance(v, np.ndarray) else v for v in row])
 
-    return run
+def _fill(connection: Connection, documents: NDArray[np.float32]) -> None:
+    connection.exec_driver_sql("INSERT INTO makers SELECT n, 'maker ' || n FROM generate_series(0, 99) AS n")
+    cursor: Any = connection.connection.cursor()
+    with cursor.copy("COPY packages (id, maker_id, part, embedding) FROM STDIN (FORMAT BINARY)") as into:
+        for n in range(ROWS + 200):
+            zero = None if n % 2 else to_wire(np.zeros(768, np.float32), "halfvec")
+            vector = to_wire(documents[n], "halfvec") if n < ROWS else zero
+            into.write_row((Int4(n), Int4(n % 100), Int4(n % 100), vector))
+    connection.exec_driver_sql(
+        "INSERT INTO tags SELECT p * 30 + t, p, 'tag ' || t "
+        "FROM generate_series(0, 19996, 4) AS p, generate_series(0, 29) AS t"
+    )
 
 
 @pytest.fixture(scope="session")
 def plan() -> Plan:
     """The nodes of a Select's plan, outermost first."""
 
-    def nodes(connection: Connection, statement: Select[Any], *, analyze: bool = False) -> list[dict[str, Any]]:
-        compiled: Any = statement.compile(connection)
-        options = "FORMAT JSON, ANALYZE, TIMING OFF" if analyze else "FORMAT JSON"
-        params = {name: compiled._bind_processors.get(name, _same)(value) for name, value in compiled.params.items()}
-        found: Any = connection.exec_driver_sql(f"EXPLAIN ({options}) {compiled}", params).scalar_one()
+    def nodes(connection: Connection, statement: Select[Any]) -> list[dict[str, Any]]:
+        sent, params = sql(statement)
+        found: Any = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {sent}", params).scalar_one()
         return list(_walk((json.loads(found) if isinstance(found, str) else found)[0]["Plan"]))
 
     return nodes
-
-
-def _same(value: Any) -> Any:
-    return value
 
 
 def _walk(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
