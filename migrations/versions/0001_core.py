@@ -19,4 +19,4 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Remove everything but the schema, in which Alembic keeps its version."""
-    op.execute(database.script("drop_core"))
+    op.execute(database.script("drop_core", database.vector_schema_of(op.get_context())))
