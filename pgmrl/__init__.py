@@ -1,1 +1,38 @@
-"""Two-stage (Matryoshka) vector search in PostgreSQL applications that already exist."""
+"""Two-stage (Matryoshka) vector search in PostgreSQL applications that already exist.
+
+A table keeps each embedding in full and, beside it, a short version under an HNSW index. One statement takes a shortlist
+from the short index and ranks it exactly by the full vectors.
+"""
+
+from pgmrl.check import check
+from pgmrl.columns import Matryoshka, add_short, add_side_table, matryoshka
+from pgmrl.ddl import Hnsw
+from pgmrl.errors import PgmrlError
+from pgmrl.fit import fit
+from pgmrl.ingest import ingest
+from pgmrl.plain import sql
+from pgmrl.reflect import reflect
+from pgmrl.rotation import Rotation
+from pgmrl.search import search, search_many
+from pgmrl.shortening import Prefix, Short
+from pgmrl.vectors import Vector
+
+__all__ = [
+    "Hnsw",
+    "Matryoshka",
+    "PgmrlError",
+    "Prefix",
+    "Rotation",
+    "Short",
+    "Vector",
+    "add_short",
+    "add_side_table",
+    "check",
+    "fit",
+    "ingest",
+    "matryoshka",
+    "reflect",
+    "search",
+    "search_many",
+    "sql",
+]
