@@ -1,7 +1,7 @@
 """Two-stage (Matryoshka) vector search in PostgreSQL applications that already exist.
 
-A table keeps each embedding in full and, beside it, a short version under an HNSW index. One statement takes a shortlist
-from the short index and ranks it exactly by the full vectors.
+A table keeps each embedding in full and, beside it, a short version under an HNSW index. One statement takes a
+shortlist from the short index and ranks it exactly by the full vectors.
 """
 
 from pgmrl.check import check

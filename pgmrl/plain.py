@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 
@@ -33,7 +33,7 @@ def sql(statement: Select[*tuple[Any, ...]]) -> PlainSql:
         cursor.execute(*sql(search(select(packages), packages.c.embedding, query, k=10)))
     """
     dialect = psycopg_dialect.dialect()  # type: ignore[no-untyped-call]
-    compiled = cast("SQLCompiler", statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True}))
+    compiled: SQLCompiler = statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
     params = dict(compiled.params)
     for bind, name in compiled.bind_names.items():
         process = bind.type.dialect_impl(dialect).bind_processor(dialect)

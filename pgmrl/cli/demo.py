@@ -75,7 +75,7 @@ def demo(
             }
             if not json and not question and sys.stdin.isatty():
                 _converse(connection, model, k, shortlist)
-            where = opened.url.render_as_string(hide_password=True)
+            where = opened.url.set(drivername="postgresql").render_as_string(hide_password=True)
     if json:
         write_json({"seconds": took, "answers": {asked: as_json(found) for asked, found in answers.items()}})
     else:

@@ -122,7 +122,7 @@ class _Job:
     def make_table(self, opened: Engine, types: dict[str, TypeEngine[Any]], first: list[dict[str, Any]]) -> Column[Any]:
         """Make the table, without its index: that is built many times faster once the rows are there."""
         dims = self.maker.dims if self.maker is not None else self._given_dims(first)
-        full = Column(self.column, Matryoshka(dims, self.short, metric_named(self.metric).name))
+        full: Column[Any] = Column(self.column, Matryoshka(dims, self.short, metric_named(self.metric).name))
         others = [Column(n, kind) for n, kind in types.items() if n not in {self.key, self.vector, self.column}]
         key = Column(self.key, types.get(self.key, BigInteger()), primary_key=True, autoincrement=False)
         table = Table(self.name, MetaData(), key, *others, full, schema=self.schema)

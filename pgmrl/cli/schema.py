@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from pgmrl import database
-from pgmrl.cli.common import Json, Url, console, engine, write_json
+from pgmrl.cli.common import Json, Url, console, engine, escaped, write_json
 
 __all__ = ["columns", "upgrade"]
 
@@ -48,28 +47,28 @@ def columns(url: Url = None, json: Json = False) -> None:
     if json:
         write_json([asdict(info) for info in found])
     else:
-        console.print(_table(found) if found else "There are no Matryoshka columns in this database.")
+        none = ["There are no Matryoshka columns in this database."]
+        console.print("\n".join([_described(info) for info in found] or none), soft_wrap=True)
     if any(not info.index_valid for info in found):
         raise typer.Exit(1)
 
 
-def _table(found: list[database.ColumnInfo]) -> Table:
-    table = Table("table", "full", "short", "shortening", "metric", "index", "index size", "table size", "rows")
-    for info in found:
-        state = "none" if info.index_name is None else info.index_name + ("" if info.index_valid else " INVALID")
-        table.add_row(
-            f"{info.table_schema}.{info.table_name}",
-            f"{info.full_column} {info.full_type}({info.full_dims})",
-            f"{info.short_column} {info.short_type}({info.short_dims})",
-            info.rotation or info.shortening,
-            info.metric or "?",
-            state,
-            _size(info.index_bytes),
-            _size(info.table_bytes),
-            "not analyzed" if info.estimated_rows < 0 else f"~{info.estimated_rows:,}",
-        )
-    return table
+def _described(info: database.ColumnInfo) -> str:
+    if info.index_name is None:
+        index = "[red]none: searches read the whole table[/]"
+    else:
+        state = "" if info.index_valid else ", [red]INVALID: REINDEX it[/]"
+        index = f"{escaped(info.index_name)}, {_size(info.index_bytes)}{state}"
+    rows = "not analyzed yet" if info.estimated_rows < 0 else f"about {info.estimated_rows:,} rows"
+    return (
+        f"[bold]{escaped(info.table_schema)}.{escaped(info.table_name)}.{escaped(info.full_column)}[/] "
+        f"{info.full_type}({info.full_dims})\n"
+        f"  short  {escaped(info.short_column)} {info.short_type}({info.short_dims}), "
+        f"{info.shortening}{' ' + info.rotation if info.rotation else ''}, {info.metric or 'metric unknown'}\n"
+        f"  index  {index}\n"
+        f"  table  {_size(info.table_bytes)}, {rows}"
+    )
 
 
-def _size(count: Any) -> str:
+def _size(count: int | None) -> str:
     return "" if count is None else f"{count / 1e6:,.1f} MB"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["print_run", "search"]
 
-CELL = 100  # characters of a value that a table shows
+CELL = 200  # characters of a value that a table shows
 
 
 def search(
@@ -84,12 +84,15 @@ def print_run(found: Run) -> None:
     if not found.rows:
         console.print("no rows")
         return
-    names = list(found.rows[0]._mapping)
-    table = Table("distance", *names[:-1], box=None, header_style="dim")
-    for row in found.rows:
-        table.add_row(f"{row[-1]:.4f}", *(escaped(_cell(value)) for value in row[:-1]))
+    names = [str(name) for name in found.rows[0]._mapping]
+    cells = [[f"{row[-1]:.4f}", *map(_cell, list(row)[:-1])] for row in found.rows]
+    table = Table(box=None, header_style="dim")
+    for name, width in zip(["distance", *names[:-1]], _widths([["distance", *names[:-1]], *cells]), strict=True):
+        table.add_column(name, no_wrap=True, overflow="ellipsis", width=width)
+    for row in cells:
+        table.add_row(*map(escaped, row))
     console.print(table)
-    console.print(cost(found), style="dim")
+    console.print(cost(found), style="dim", soft_wrap=True)
 
 
 def cost(found: Run) -> str:
@@ -141,6 +144,15 @@ def _is_vector(column: Column[Any]) -> bool:
 
 def _metric(name: str | None) -> MetricName | None:
     return None if name is None else metric_named(name).name
+
+
+def _widths(rows: list[list[str]]) -> list[int]:
+    """Widths that fit the terminal, taken from the widest column first."""
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    room = max(console.width - 2 * len(widths), 8 * len(widths))
+    while sum(widths) > room:
+        widths[widths.index(max(widths))] -= 1
+    return widths
 
 
 def _cell(value: Any) -> str:
