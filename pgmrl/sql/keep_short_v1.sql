@@ -29,11 +29,12 @@ BEGIN
                    'EXECUTE FUNCTION %s.%I(%L, %L, %L, %L)',
                    keeper, target, rotation, place, keeper, full_column, short_column, rotation, metric);
     -- Not UPDATE OF: that would miss a vector changed by another trigger.
+    -- Not IS DISTINCT FROM: pg_restore has an empty search_path and would not find the vectors' operator.
     EXECUTE format('CREATE OR REPLACE TRIGGER %I BEFORE UPDATE ON %s FOR EACH ROW '
-                   'WHEN ((OLD.%I IS DISTINCT FROM NEW.%I OR OLD.%I IS DISTINCT FROM NEW.%I) '
+                   'WHEN (record_image_ne(ROW(OLD.%I, OLD.%I), ROW(NEW.%I, NEW.%I)) '
                    'AND current_setting(''pgmrl.computed_by'', true) IS DISTINCT FROM %L) '
                    'EXECUTE FUNCTION %s.%I(%L, %L, %L, %L)',
-                   keeper || '_u', target, full_column, full_column, short_column, short_column, rotation,
+                   keeper || '_u', target, full_column, short_column, full_column, short_column, rotation,
                    place, keeper, full_column, short_column, rotation, metric);
 END $$;
 COMMENT ON FUNCTION pgmrl.keep_short_v1(regclass, text, text, text, text, text, text)

@@ -25,8 +25,9 @@ BEGIN
     EXECUTE format('COMMENT ON FUNCTION %s.%I() IS %L', place, keeper, format('pgmrl: copies %s into %s', full_column, target));
     EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER INSERT ON %s FOR EACH ROW EXECUTE FUNCTION %s.%I(%L)',
                    keeper, source, place, keeper, target);
+    -- Not IS DISTINCT FROM: pg_restore has an empty search_path and would not find the vectors' operator.
     EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER UPDATE ON %s FOR EACH ROW '
-                   'WHEN (OLD.%I IS DISTINCT FROM NEW.%I) EXECUTE FUNCTION %s.%I(%L)',
+                   'WHEN (record_image_ne(ROW(OLD.%I), ROW(NEW.%I))) EXECUTE FUNCTION %s.%I(%L)',
                    keeper || '_u', source, full_column, full_column, place, keeper, target);
     EXECUTE format('INSERT INTO %s (%s) SELECT %s FROM %s ON CONFLICT DO NOTHING', target, listed, listed, source);
 END $$;
