@@ -7,7 +7,6 @@ import json
 import math
 import subprocess
 import sys
-import time
 from collections import Counter
 
 import pytest
@@ -30,13 +29,6 @@ def by_name(corpus: list[Docstring]) -> dict[str, Docstring]:
 def test_some_ten_thousand(corpus: list[Docstring]) -> None:
     """A full CPython has between nine and ten thousand; Debian's packages leave some out."""
     assert 8_000 < len(corpus) < 12_000
-
-
-def test_takes_seconds() -> None:
-    """The first command reads it while somebody waits."""
-    start = time.perf_counter()
-    docstrings()
-    assert time.perf_counter() - start < 5
 
 
 def test_names_and_texts_are_unique(corpus: list[Docstring]) -> None:
