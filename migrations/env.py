@@ -12,7 +12,9 @@ VERSION_TABLE: dict[str, Any] = {"version_table": database.VERSION_TABLE, "versi
 
 def offline() -> None:
     """Print the SQL instead of running it (`alembic upgrade head --sql`)."""
-    context.configure(dialect_name="postgresql", as_sql=True, literal_binds=True, **VERSION_TABLE)
+    # named: the driver's own style would print every percent sign twice
+    style = {"paramstyle": "named"}
+    context.configure(dialect_name="postgresql", dialect_opts=style, as_sql=True, literal_binds=True, **VERSION_TABLE)
     with context.begin_transaction():
         context.execute(database.create_schema())
         context.run_migrations()

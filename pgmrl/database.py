@@ -175,9 +175,9 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
         PgvectorMissing: see `check_pgvector`.
 
     """
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
     create_pgvector(connection)
     check_pgvector(connection)
-    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
     if current(connection) != (head() if revision == "head" else revision):
         command.upgrade(_config(connection), revision)
 
