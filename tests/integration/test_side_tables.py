@@ -35,8 +35,8 @@ def docs(connection: Connection, small_rotation: Rotation, request: pytest.Fixtu
         Column("e", VECTOR(8)),
     )
     table.create(connection)
-    rows = [{"place": "x", "id": n, "e": v} for n, v in enumerate([-QUERY, None, QUERY])]
-    connection.execute(table.insert(), [{**row, "e": None if row["e"] is None else list(row["e"])} for row in rows])
+    vectors = [list(-QUERY), None, list(QUERY)]
+    connection.execute(table.insert(), [{"place": "x", "id": n, "e": vector} for n, vector in enumerate(vectors)])
     database.install_rotation(connection, small_rotation)
     add_side_table(table.c.e, Short(4, small_rotation if request.param == "rotation" else Prefix()))
     metadata.create_all(connection)

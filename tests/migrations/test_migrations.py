@@ -1,0 +1,217 @@
+"""pgmrl's own schema: up, down, twice at once, without superuser rights, printed instead of run."""
+
+from __future__ import annotations
+
+import io
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, create_engine
+from sqlalchemy.exc import DBAPIError
+
+from pgmrl import database
+from pgmrl.columns import Matryoshka
+from pgmrl.errors import PgvectorMissing
+from pgmrl.shortening import Rotation, Short
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CATALOGUE = """
+SELECT 'function', p.oid::regprocedure::text, md5(concat_ws(' ', p.prosrc, p.provolatile, p.proparallel, p.proisstrict,
+    p.prosecdef, p.proconfig, obj_description(p.oid, 'pg_proc')))
+FROM pg_proc AS p WHERE p.pronamespace = 'pgmrl'::regnamespace
+UNION ALL
+SELECT 'column', a.attrelid::regclass || '.' || a.attname,
+    concat_ws(' ', format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attstorage, a.attacl)
+FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
+WHERE c.relnamespace = 'pgmrl'::regnamespace AND a.attnum > 0 AND c.relkind IN ('r', 'v', 'i')
+UNION ALL
+SELECT 'relation', c.oid::regclass::text, concat_ws(' ', c.relkind, c.relacl, obj_description(c.oid, 'pg_class'))
+FROM pg_class AS c WHERE c.relnamespace = 'pgmrl'::regnamespace
+UNION ALL
+SELECT 'constraint', conrelid::regclass || '.' || conname, pg_get_constraintdef(oid)
+FROM pg_constraint WHERE connamespace = 'pgmrl'::regnamespace
+UNION ALL
+SELECT 'trigger', tgrelid::regclass || '.' || tgname, pg_get_triggerdef(oid)
+FROM pg_trigger WHERE NOT tgisinternal
+UNION ALL
+SELECT 'version', version_num, '' FROM pgmrl.alembic_version
+ORDER BY 1, 2, 3
+"""
+
+
+@pytest.fixture
+def connection(engine: Engine) -> Iterator[Connection]:
+    """A connection whose transaction is rolled back."""
+    with engine.connect() as opened:
+        yield opened
+
+
+@pytest.fixture
+def empty(server: Any, database_url: str) -> Iterator[Engine]:
+    """A database without pgmrl's schema and without pgvector."""
+    name = database_url.rpartition("/")[2].partition("?")[0] + "_empty"
+    admin = create_engine(database.sqlalchemy_url(server.url("postgres")), isolation_level="AUTOCOMMIT")
+    engine = create_engine(database.sqlalchemy_url(server.url(name)))
+    with admin.connect() as opened:
+        opened.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE template0")
+    yield engine
+    engine.dispose()
+    with admin.connect() as opened:
+        opened.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    admin.dispose()
+
+
+def catalogue(connection: Connection) -> list[tuple[Any, ...]]:
+    """Everything in pgmrl's schema."""
+    return [tuple(row) for row in connection.exec_driver_sql(CATALOGUE)]
+
+
+def test_up_down_up(empty: Engine) -> None:
+    """The second time gives what the first gave; down leaves no object but Alembic's own table."""
+    with empty.begin() as opened:
+        assert database.current(opened) is None
+        database.upgrade(opened)
+        assert database.current(opened) == database.head()
+        first = catalogue(opened)
+    with empty.begin() as opened:
+        database.upgrade(opened)
+        assert catalogue(opened) == first
+        database.downgrade(opened)
+        assert database.current(opened) is None
+        assert {row[1] for row in catalogue(opened) if row[0] == "relation"} == {
+            "pgmrl.alembic_version",
+            "pgmrl.alembic_version_pkc",
+        }
+    with empty.begin() as opened:
+        database.upgrade(opened)
+        assert catalogue(opened) == first
+    assert len(first) > 30
+
+
+def test_two_at_once(empty: Engine) -> None:
+    """The second waits, finds all done, and fails nowhere: CREATE EXTENSION is raced too."""
+    failed: list[BaseException] = []
+    start = threading.Barrier(4)
+
+    def run() -> None:
+        try:
+            with empty.begin() as opened:
+                start.wait(20)
+                database.upgrade(opened)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not failed
+    with empty.connect() as opened:
+        assert database.current(opened) == database.head()
+
+
+def test_an_owner_without_superuser_rights(empty: Engine) -> None:
+    """Managed PostgreSQL: pgvector is installed by somebody else, or the error says to ask for it."""
+    role = f"owner_{empty.url.database}"
+    with empty.begin() as opened:
+        opened.exec_driver_sql(f"CREATE ROLE {role}")
+        opened.exec_driver_sql(f"ALTER DATABASE {empty.url.database} OWNER TO {role}")
+    owner = create_engine(empty.url, connect_args={"options": f"-c role={role}"})
+    with empty.connect() as opened:
+        trusted = opened.exec_driver_sql("SELECT trusted FROM pg_available_extension_versions WHERE name = 'vector'")
+        may_install = bool(trusted.scalars().first())
+    try:
+        if not may_install:
+            with owner.begin() as opened, pytest.raises(PgvectorMissing, match="Ask for `CREATE EXTENSION vector`"):
+                database.upgrade(opened)
+        with empty.begin() as opened:
+            opened.exec_driver_sql("CREATE EXTENSION IF NOT EXISTS vector")
+        with owner.begin() as opened:
+            database.upgrade(opened)
+            database.install_rotation(opened, Rotation.of(np.eye(4, 8)))
+            table = Table("t", MetaData(), Column("id", Integer, primary_key=True))
+            table.append_column(Column("e", Matryoshka(8, Short(4, Rotation.of(np.eye(4, 8))))))
+            opened.exec_driver_sql("CREATE SCHEMA app")
+            opened.exec_driver_sql("SET LOCAL search_path = app, public")
+            table.create(opened)
+            opened.execute(table.insert(), {"id": 1, "e": np.arange(1, 9)})
+        with owner.begin() as opened:
+            opened.exec_driver_sql("DROP SCHEMA app CASCADE")
+            database.downgrade(opened)
+    finally:
+        owner.dispose()
+        with empty.begin() as opened:
+            opened.exec_driver_sql(f"ALTER DATABASE {empty.url.database} OWNER TO postgres")
+            opened.exec_driver_sql(f"DROP OWNED BY {role} CASCADE")
+            opened.exec_driver_sql(f"DROP ROLE {role}")
+
+
+def test_printed_sql_gives_the_same_catalogue(empty: Engine, connection: Connection) -> None:
+    """`alembic upgrade head --sql`, run by whoever runs SQL."""
+    printed = io.StringIO()
+    config = Config(output_buffer=printed)
+    config.set_main_option("script_location", str(database.migrations_path()))
+    command.upgrade(config, "head", sql=True)
+    with empty.connect().execution_options(isolation_level="AUTOCOMMIT") as opened:
+        opened.exec_driver_sql("CREATE EXTENSION vector")
+        cursor: Any = opened.connection.cursor()
+        cursor.execute(printed.getvalue())
+        assert catalogue(opened) == catalogue(connection)
+
+
+def test_down_is_refused_while_in_use(connection: Connection) -> None:
+    """A trigger's function is text to the server, which would not notice."""
+    rotation = Rotation.of(np.eye(4, 8))
+    docs = Table("docs", MetaData(), Column("id", Integer, primary_key=True))
+    docs.append_column(Column("e", Matryoshka(8, Short(4, rotation))))
+    database.install_rotation(connection, rotation)
+    docs.create(connection)
+    connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
+    with connection.begin_nested() as savepoint:
+        with pytest.raises(DBAPIError, match=r"pgmrl is in use by docs(?s:.*)Drop the rotated"):
+            database.downgrade(connection)
+        savepoint.rollback()
+    docs.drop(connection)
+    database.downgrade(connection)
+
+
+def test_every_function_says_what_it_is(connection: Connection) -> None:
+    """Comment, fixed search_path with pg_temp last, parallel safety where queries call it, the caller's rights."""
+    rows = connection.exec_driver_sql(
+        "SELECT proname, obj_description(oid, 'pg_proc') AS comment, coalesce(proconfig[1], '') AS path, prosecdef, "
+        "provolatile, proparallel, prorettype::regtype::text AS returns "
+        "FROM pg_proc WHERE pronamespace = 'pgmrl'::regnamespace"
+    ).all()
+    assert len(rows) >= 8
+    for row in rows:
+        assert row.comment, row.proname
+        assert row.path.startswith("search_path=pg_catalog"), row.proname
+        assert row.path.endswith("pg_temp"), row.proname
+        assert not row.prosecdef, row.proname
+        assert row.proname.endswith("_v1"), row.proname
+        if row.returns not in {"trigger", "void"}:
+            assert (row.provolatile, row.proparallel) == ("s", "s"), row.proname
+
+
+def test_every_relation_is_explained_and_readable(connection: Connection) -> None:
+    """By every role, since triggers run with the writer's rights."""
+    rows = connection.exec_driver_sql(
+        "SELECT relname, obj_description(oid, 'pg_class') AS comment, relacl::text AS acl FROM pg_class "
+        "WHERE relnamespace = 'pgmrl'::regnamespace AND relkind IN ('r', 'v') AND relname <> 'alembic_version'"
+    ).all()
+    assert {row.relname for row in rows} >= {"rotations", "axes", "columns"}
+    for row in rows:
+        assert row.comment, row.relname
+        assert ",=r/" in row.acl or "{=r/" in row.acl, row.relname
+
+
+def test_there_is_one_head() -> None:
+    """A second would break `alembic upgrade head`."""
+    assert database.head() is not None
