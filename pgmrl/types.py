@@ -12,12 +12,13 @@ from psycopg.adapt import Dumper
 from psycopg.pq import Format
 from sqlalchemy import Float, func, type_coerce
 from sqlalchemy import cast as sql_cast
+from sqlalchemy.orm import LoaderCallableStatus
 from sqlalchemy.types import LargeBinary, UserDefinedType
 
 from pgmrl.errors import DefinitionError
 from pgmrl.metrics import METRICS
 from pgmrl.names import qualified, quoted
-from pgmrl.vectors import Vector, as_vector
+from pgmrl.vectors import Vector, as_float32, as_vector
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,9 +124,10 @@ class NumpyVector(UserDefinedType[Vector]):
 
     def compare_values(self, x: Any, y: Any) -> bool:
         """Whether two values are the same to the unit of work; arrays have no truth value of their own."""
-        if x is None or y is None:
+        unknown = (type(None), LoaderCallableStatus)  # a deferred vector that was not loaded is neither
+        if isinstance(x, unknown) or isinstance(y, unknown):
             return x is y
-        return np.array_equal(np.asarray(x, np.float32), np.asarray(y, np.float32))
+        return np.array_equal(as_float32(x, "the new vector"), as_float32(y, "the old vector"))
 
     class Comparator(UserDefinedType.Comparator[Vector]):
         """pgvector's distances, under the names that pgvector-python gives them."""

@@ -13,7 +13,7 @@ from pgmrl.errors import VectorError
 if TYPE_CHECKING:
     from pgmrl.metrics import FullType
 
-__all__ = ["HALF_MAX", "Vector", "VectorLike", "as_query", "as_vector", "as_vectors"]
+__all__ = ["HALF_MAX", "Vector", "VectorLike", "as_float32", "as_query", "as_vector", "as_vectors"]
 
 Vector = NDArray[np.float32]
 """A vector as pgmrl returns it: shape (dims,), float32 whatever the column stores."""
@@ -42,7 +42,7 @@ def as_vector(value: Any, dims: int, full: FullType = "vector", *, what: str = "
     """
     if value is None:
         raise VectorError(f"{what} is NULL: give {dims} numbers")
-    array = _as_float32(value, what)
+    array = as_float32(value, what)
     if array.ndim != 1 or array.shape[0] != dims:
         raise VectorError(f"{what} has shape {array.shape}, the column has {dims} dimensions: use the same model")
     _check_range(array, full, what)
@@ -56,7 +56,7 @@ def as_vectors(values: Any, dims: int, full: FullType = "vector", *, what: str =
         VectorError: as `as_vector`, naming the first row that is wrong.
 
     """
-    array = _as_float32(values, what)
+    array = as_float32(values, what)
     if array.ndim != 2 or array.shape[1] != dims:
         raise VectorError(f"{what} have shape {array.shape}, expected (n, {dims}): one row a vector")
     bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
@@ -87,7 +87,8 @@ def as_query(value: Any, dims: int, full: FullType, *, direction: bool, what: st
     return array
 
 
-def _as_float32(value: Any, what: str) -> Vector:
+def as_float32(value: Any, what: str) -> Vector:
+    """An array of what holds numbers; of any shape, and values are not checked."""
     if hasattr(value, "to_numpy"):  # pgvector.Vector, pgvector.HalfVector
         value = value.to_numpy()
     try:
