@@ -40,7 +40,7 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.check: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[local,test,bench,parquet,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[local,test,dev]'
 	@touch $@
 
 $(VENV)/.docs: pyproject.toml | $(BIN)/python
