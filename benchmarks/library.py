@@ -22,9 +22,10 @@ from benchmarks import tables
 from benchmarks.data import Dataset, Floats, K
 from benchmarks.journal import HERE
 from benchmarks.sides import Effort, Index, PlanRefusedError, Search, Side
-from pgmrl.columns import attachment_of, matryoshka
+from pgmrl.columns import matryoshka
 from pgmrl.database import install_rotation, upgrade
 from pgmrl.ddl import Hnsw
+from pgmrl.ingest import ingest
 from pgmrl.search import search
 from pgmrl.shortening import Rotation, Short
 
@@ -135,7 +136,7 @@ class LibrarySide(Side):
         return {"library": library_commit(), "rotation": self.rotation.id, "index": asdict(self.parameters)}
 
     def load(self, dataset: Dataset) -> None:
-        """Migrate, create the table, copy the rows; the shorts come from one matrix product."""
+        """Migrate, create the table, load the rows."""
         wanted = f"{dataset.name} {self.rotation.id}"
         install(self.server, self.rotation)
         comment = text(f"SELECT obj_description(to_regclass('{TABLE}'), 'pg_class')")
@@ -144,12 +145,9 @@ class LibrarySide(Side):
         self.table.drop(self.connection, checkfirst=True)
         self.table.create(self.connection)
         self.hnsw.drop(self.connection)
-        # no binary-COPY ingest in the library yet: its place is here
-        definition = attachment_of(self.mapped.embedding).definition
         with self.server.connect() as bare:
-            bare.execute("SET session_replication_role = replica")  # the shorts are given, the trigger would redo them
-            names = f"id, embedding, {definition.short_name('embedding')}"
-            tables.copy(bare, f'"{TABLE}" ({names})', dataset.rows, "halfvec", definition.shorten)
+            numbers = ({"id": number} for number in range(len(dataset.rows)))
+            ingest(bare, self.mapped.embedding, numbers, vectors=dataset.rows)
         self.connection.execute(text(f"COMMENT ON TABLE {TABLE} IS '{wanted}'"))
         self.connection.execute(text(f"VACUUM (ANALYZE, FREEZE) {TABLE}"))
 

@@ -18,6 +18,7 @@ from benchmarks.library import engine_of, install, model
 from benchmarks.measure import BLOCK, WARM_UPS, timed
 from benchmarks.sides import Effort, Index, gate
 from pgmrl.columns import attachment_of
+from pgmrl.ingest import ingest
 from pgmrl.shortening import Rotation
 from pgmrl.types import to_wire
 
@@ -135,6 +136,10 @@ def ingest_times(bench: Bench, server: Server, axes: NDArray[np.float16], repeat
             session.execute(insert(mapped), [{"id": n, "embedding": rows[n]} for n in range(count)])
             session.commit()
 
+    def through_library(count: int) -> None:
+        with server.connect() as bare:
+            ingest(bare, mapped.embedding, ({"id": n} for n in range(count)), vectors=rows[:count])
+
     def copy(count: int) -> None:
         definition = attachment_of(mapped.embedding).definition
         with server.connect() as bare, bare.transaction():
@@ -145,9 +150,9 @@ def ingest_times(bench: Bench, server: Server, axes: NDArray[np.float16], repeat
     loads: dict[str, tuple[Load, int]] = {
         "ORM: Session.add_all": (add_all, few),
         "ORM: bulk insert": (bulk, few),
+        "pgmrl.ingest": (through_library, len(rows)),
         "psycopg: binary COPY from arrays": (copy, len(rows)),
     }
-    # pgmrl's own ingest is one more entry here
     for repeat in range(1, repeats + 1):
         for name, (load, count) in loads.items():
             key = {"name": name, "repeat": repeat, "rows": count}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +16,7 @@ from benchmarks import data
 from benchmarks.data import Dataset
 from benchmarks.journal import Journal
 from benchmarks.library import LibrarySide, library_commit
-from benchmarks.measure import BLOCK, Bench, Budget
+from benchmarks.measure import BLOCK, WARM_UPS, Bench, Budget
 from benchmarks.overhead import ingest_times, search_times
 from benchmarks.server import CONFINED, Cgroup, Server, environment
 from benchmarks.sides import (
@@ -65,7 +66,7 @@ class Options:
         builds: builds of every index.
         queries: queries at each effort.
         rows: rows of the real set; None for all.
-        sides: only sides whose name contains one of these; empty for all.
+        sides: only sides whose name matches one of these patterns; empty for all.
         sizes: rows of the curve.
         memory: megabytes of the confined server.
         budget: seconds each part may take.
@@ -85,7 +86,7 @@ class Options:
 
     def chosen(self, sides: Sequence[Side]) -> list[Side]:
         """Those the command line names."""
-        return [side for side in sides if not self.sides or any(name in side.name for name in self.sides)]
+        return [side for side in sides if not self.sides or any(fnmatch(side.name, name) for name in self.sides)]
 
 
 def main(options: Options) -> None:
@@ -163,15 +164,14 @@ def confined(options: Options) -> None:
     if (reason := Cgroup.available()) is not None:
         options.say(f"confined: skipped, {reason}")
         return
-    dataset = data.debian(options.rows, min(options.queries, 200))
+    dataset = data.debian(options.rows, min(options.queries, 100))
     with _bench(options, "confined", dataset) as (bench, server):
         axes = data.principal_axes(dataset.sample(), STATED)
         sides = options.chosen(
             [
-                plain(server, "vector", plain_efforts(40, 80, 120)),
-                plain(server, "halfvec", plain_efforts(40, 80, 120)),
-                two_stages(server, shortened("rotation", STATED, axes), shortlists(60, 80, 120, 200)),
-                LibrarySide(server, axes, _library_efforts(60, 80, 120, 200)),
+                plain(server, "vector", plain_efforts(40, 80, 160)),
+                plain(server, "halfvec", plain_efforts(40, 80, 160)),
+                LibrarySide(server, axes, _library_efforts(40, 80, 120, 200)),
             ]
         )
         for build in range(1, options.builds + 1):
@@ -198,7 +198,7 @@ def _ask_confined(bench: Bench, server: Server, side: Side, build: int, megabyte
             for effort in side.efforts:
                 # the first effort finds cold caches: all its warm-up queries, then fewer
                 for first in range(0, bench.queries, BLOCK):
-                    warm_ups = len(bench.dataset.warm_up) if effort == side.efforts[0] and first == 0 else 40
+                    warm_ups = 200 if effort == side.efforts[0] and first == 0 else WARM_UPS
                     bench.block(moved, effort, build, first, warm_ups)
             bench.say(f"confined build {build} of {side.name}: measured")
     finally:
@@ -234,18 +234,23 @@ def ingest(options: Options) -> None:
 
 
 def explore(options: Options) -> None:
-    """Two questions about the scan's parameters: see NOTES.md."""
+    """Questions about the parameters of scan and index: see NOTES.md."""
     dataset = data.debian(options.rows, options.queries)
     with _bench(options, "explore", dataset) as (bench, server):
         axes = data.principal_axes(dataset.sample(), STATED)
-        sizes = (40, 80, 120, 200)
+        stated = shortened("rotation", STATED, axes)
+        sizes = (40, 60, 80, 120, 200)
         wider = [(60, 40), (80, 40), (120, 40), (100, 60), (120, 80), (160, 80), (160, 120), (240, 120)]
-        efforts = [
-            *shortlists(*sizes),
-            *shortlists(*sizes, variant="iterate"),
-            *(Effort(ef, limit) for ef, limit in wider),
+        efforts = [*shortlists(*sizes), *(Effort(ef, limit) for ef, limit in wider)]
+        sides: list[Side] = [
+            two_stages(server, stated, [*efforts, *shortlists(*sizes, variant="iterate")]),
+            *(two_stages(server, stated, efforts, index=Index(16, size)) for size in (100, 128, 200)),
+            two_stages(server, stated, efforts, index=TUNED),
+            plain(server, "vector", plain_efforts(*PLAIN)),
+            plain(server, "halfvec", plain_efforts(*PLAIN)),
+            plain(server, "halfvec", plain_efforts(*PLAIN), TUNED),
         ]
-        _rounds(bench, [two_stages(server, shortened("rotation", STATED, axes), efforts)], options.builds)
+        _rounds(bench, options.chosen(sides), options.builds)
 
 
 PARTS: Final[Mapping[str, Callable[[Options], None]]] = {

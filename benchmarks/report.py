@@ -23,7 +23,7 @@ socket, one prepared statement for each effort, binary parameters, autocommit, t
 the others in blocks of 100 queries. Tables hold an id and the vectors. `pgmrl` is the stated configuration through
 the library and a SQLAlchemy Session: `Short(128, by=Rotation)`, m=16, ef_construction=64, inline `halfvec`, its
 Select built for each query; `pgmrl, prebuilt` builds it once. The other two-stage sides are the same statement in bare
-SQL; `-m24` means m=24, ef_construction=128.
+SQL; `-m24-128` means m=24, ef_construction=128.
 """
 
 

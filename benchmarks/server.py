@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 SETTINGS: Final[Mapping[str, str]] = {
-    "shared_buffers": "5GB",
+    "shared_buffers": "8GB",
     "maintenance_work_mem": "3GB",
     "max_parallel_maintenance_workers": "1",  # with the leader: as many processes as this machine has cores
     "effective_cache_size": "12GB",

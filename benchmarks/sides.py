@@ -142,6 +142,11 @@ class Index:
     m: int = 16
     ef_construction: int = 64
 
+    @property
+    def suffix(self) -> str:
+        """What a side's name says of it: nothing for pgvector's default."""
+        return "" if self == Index() else f"-m{self.m}-{self.ef_construction}"
+
 
 class PostgresSide(Side):
     """A table in PostgreSQL with an HNSW index, or with none.
@@ -328,8 +333,7 @@ def two_stages(
     name = f"{short.rule}-{short.dims}"
     if (full, storage) != ("halfvec", "main"):
         name += f"-{full}-toast"
-    if index != Index():
-        name += f"-m{index.m}"
+    name += index.suffix
     layout = Layout(name, full, storage, short)
     return PostgresSide(server, name, layout, index, "two stages", efforts)
 
@@ -337,7 +341,7 @@ def two_stages(
 def plain(server: Server, full: Kind, efforts: Sequence[Effort], index: Index | None = None) -> PostgresSide:
     """Plain pgvector: HNSW on the full column: `vector` as it comes (in TOAST), `halfvec` inline."""
     index = index or Index()
-    name = f"plain-{full}" + (f"-m{index.m}" if index != Index() else "")
+    name = f"plain-{full}{index.suffix}"
     layout = Layout(name, full, "main" if full == "halfvec" else "external")
     return PostgresSide(server, name, layout, index, "plain", efforts)
 

@@ -204,8 +204,8 @@ def _point(effort: Record, blocks: dict[int, Record]) -> Point:
     nanoseconds = np.concatenate([block["ns"] for block in blocks.values()])
     recall, source = (recall_of("".join(block[name] for block in blocks.values())) for name in ("hits", "hits_source"))
     p50, p95 = np.percentile(nanoseconds, [50, 95]) / 1e6
-    ef_search = effort.get("ef_search", 0)
-    size = effort.get("shortlist", ef_search)
+    ef_search = int(effort.get("ef_search", 0))
+    size = int(effort.get("shortlist", ef_search))
     return Point(size, ef_search, recall, source, float(p50), float(p95), len(nanoseconds))
 
 

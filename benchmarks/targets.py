@@ -62,6 +62,8 @@ def _faster(what: str, found: Sequence[Line], peers: Sequence[str], goal: float,
     rows = []
     for name, way in WAYS.items():
         ours = [line for line in found if line.name == name]
+        if found and not ours:  # this part has no such side
+            continue
         them = [line for line in found if line.name in peers]
         words = words or f">= {goal:g} times better"
         ratios = {recall: _worst(ours[0], them, recall) for recall in RECALLS} if ours and them else {}
