@@ -1,0 +1,88 @@
+"""Searching while others write, and after most rows were deleted."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import Column, Engine, Integer, MetaData, Table, select
+
+from pgmrl import database
+from pgmrl.columns import Matryoshka
+from pgmrl.metrics import METRICS
+from pgmrl.rotation import Rotation
+from pgmrl.search import search
+from pgmrl.shortening import Short
+
+
+@pytest.fixture
+def docs(engine: Engine, debian: Any, rotation: Rotation) -> Table:
+    """2,000 real vectors with a rotated short column."""
+    table = Table("docs", MetaData(), Column("id", Integer, primary_key=True))
+    table.append_column(Column("e", Matryoshka(768, Short(64, rotation))))
+    with engine.begin() as connection:
+        database.install_rotation(connection, rotation)
+        table.create(connection)
+        connection.execute(table.insert(), [{"id": n, "e": v} for n, v in enumerate(debian.documents[:2000])])
+        connection.exec_driver_sql("ANALYZE docs")
+    return table
+
+
+def test_deleted_rows_do_not_eat_the_shortlist(engine: Engine, docs: Table, debian: Any) -> None:
+    """75 % deleted and not vacuumed: their index entries are still there."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE docs SET (autovacuum_enabled = off)")
+        connection.execute(docs.delete().where(docs.c.id % 4 != 0))
+        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # the question is what the index returns
+        connection.exec_driver_sql("SET LOCAL enable_sort = off")
+        for query in debian.queries[:20]:
+            found = connection.execute(search(select(docs.c.id), docs.c.e, query, k=40, shortlist=40)).scalars().all()
+            assert len(found) == 40
+            assert all(n % 4 == 0 for n in found)
+
+
+def write(engine: Engine, docs: Table, vectors: Any, stop: threading.Event, first: int) -> int:
+    """Delete, change and insert rows, one transaction each, until told to stop."""
+    random, number = np.random.default_rng(first), first
+    while not stop.is_set():
+        number += 1
+        changed, deleted = (int(n) for n in random.integers(2000, size=2))
+        with engine.begin() as connection:
+            connection.execute(docs.delete().where(docs.c.id == deleted))
+            connection.execute(docs.update().where(docs.c.id == changed).values(e=vectors[random.integers(60_000)]))
+            connection.execute(docs.insert(), {"id": number, "e": vectors[random.integers(60_000)]})
+    return number - first
+
+
+def read(engine: Engine, docs: Table, queries: Any, seed: int) -> None:
+    """Forty searches, each checked against the vectors it returned."""
+    for query in np.random.default_rng(seed).choice(queries, 40):
+        with engine.connect() as connection:
+            rows = connection.execute(search(select(docs), docs.c.e, query)).all()
+        vectors = np.stack([row.e for row in rows])
+        expected = METRICS["cosine"].distances(vectors, query.astype(np.float16).astype(np.float32))
+        assert [row.distance for row in rows] == pytest.approx(expected, abs=1e-5)
+        assert [row.distance for row in rows] == sorted(row.distance for row in rows)
+        assert len(rows) == 10
+
+
+def test_writes_while_searching(engine: Engine, docs: Table, debian: Any) -> None:
+    """One statement, one snapshot: a distance is always that of the vector in the same row."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(4) as pool:
+        writers = [pool.submit(write, engine, docs, debian.documents, stop, first) for first in (10_000, 20_000)]
+        readers = [pool.submit(read, engine, docs, debian.queries, seed) for seed in (1, 2)]
+        try:
+            for reader in readers:
+                reader.result(60)
+        finally:
+            stop.set()
+        assert all(writer.result(60) > 10 for writer in writers)
+    definition = docs.c.e.info["pgmrl"].definition
+    with engine.connect() as connection:
+        short = definition.short_name("e")
+        wrong = f"SELECT count(*) FROM docs WHERE {short} IS DISTINCT FROM {definition.sql('e')}"
+        assert connection.exec_driver_sql(wrong).scalar_one() == 0
