@@ -450,7 +450,7 @@ class Hnswlib(InProcess):
         return {"library": self.name, "index": asdict(self._params)}
 
     def _make(self) -> int:
-        import hnswlib  # type: ignore[import-untyped] # noqa: PLC0415 - only where this side runs
+        import hnswlib  # noqa: PLC0415 - only where this side runs
 
         index = hnswlib.Index(space="ip", dim=self.rows.shape[1])
         index.init_index(len(self.rows), M=self._params.m, ef_construction=self._params.ef_construction)
