@@ -1,0 +1,203 @@
+"""A table that already has a pgvector column gains a short one: by prefix, by rotation, and through a side table.
+
+    python examples/existing.py
+
+Runs against DATABASE_URL, or an embedded PostgreSQL where that is not set. It makes (and makes anew) the tables
+`existing_articles`, `existing_notes` and `existing_reviews`, and installs pgmrl's schema. Needs the extra `local`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from pgvector.sqlalchemy import VECTOR
+from sqlalchemy import Engine, Select, create_engine, inspect, select, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+import pgmrl.alembic  # noqa: F401 - registers the operations
+from pgmrl import Prefix, Rotation, Short, add_short, add_side_table, check, database, fit, search
+from pgmrl.corpus import docstrings
+from pgmrl.embedders import embed_batches, embedder
+from pgmrl.local import server_url
+from pgmrl.shortening import Definition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROWS = 2_000
+
+
+# --8<-- [start:before]
+class Base(DeclarativeBase):
+    """The application's models, as they were before pgmrl."""
+
+
+class Article(Base):
+    """A table full of vectors."""
+
+    __tablename__ = "existing_articles"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str]
+    embedding: Mapped[Any] = mapped_column(VECTOR(256), nullable=True)
+
+
+# --8<-- [end:before]
+class Note(Base):
+    """Another one."""
+
+    __tablename__ = "existing_notes"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str]
+    embedding: Mapped[Any] = mapped_column(VECTOR(256), nullable=True)
+
+
+class Review(Base):
+    """A table that must not change."""
+
+    __tablename__ = "existing_reviews"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str]
+    embedding: Mapped[Any] = mapped_column(VECTOR(256), nullable=True)
+
+
+def main() -> None:
+    """The tables as they were; then each of the three ways."""
+    with server_url() as url:
+        engine = create_engine(database.sqlalchemy_url(url))
+        query = _the_application_so_far(engine)
+        _by_prefix(engine, query)
+        _by_rotation(engine, query)
+        _by_side_table(engine, query)
+        engine.dispose()
+
+
+def _the_application_so_far(engine: Engine) -> Any:
+    """Make the tables and fill them, with nothing of pgmrl's; a query vector."""
+    texts = docstrings()[:ROWS]
+    _, vectors = next(embed_batches(embedder("static"), (one.text for one in texts), ROWS))
+    with engine.begin() as connection:
+        database.create_pgvector(connection)
+        connection.execute(text("DROP TABLE IF EXISTS existing_reviews_embedding"))
+        Base.metadata.drop_all(connection)
+        Base.metadata.create_all(connection)
+    with Session(engine) as session, session.begin():
+        for model in (Article, Note, Review):
+            session.add_all(model(title=one.name, embedding=vector) for one, vector in zip(texts, vectors, strict=True))
+    return vectors[0]
+
+
+def _by_prefix(engine: Engine, query: Any) -> None:
+    # --8<-- [start:prefix]
+    # once, after the class; the attribute and the code that writes it stay as they are
+    add_short(Article.embedding, Short(64, by=Prefix()), metric="cosine")
+    # --8<-- [end:prefix]
+
+    def migration(op: Any) -> None:
+        # --8<-- [start:prefix-migration]
+        op.add_short(
+            "existing_articles",
+            "embedding",
+            Definition.of(256, Short(64, by=Prefix()), metric="cosine", full="vector"),
+        )
+        # --8<-- [end:prefix-migration]
+
+    _migrate(engine, migration)
+    _finish(engine, "existing_articles")
+
+    # --8<-- [start:check]
+    with Session(engine) as session:
+        check(session, Article.embedding)  # raises NotMigrated, with the name of what is missing
+    # --8<-- [end:check]
+    _search(engine, Article, search(select(Article), Article.embedding, query, k=3))
+
+    # --8<-- [start:write]
+    with Session(engine) as session, session.begin():
+        session.add(Article(title="written as before", embedding=list(query)))
+    # --8<-- [end:write]
+
+
+def _by_rotation(engine: Engine, query: Any) -> None:
+    with tempfile.TemporaryDirectory() as rotations:
+        # --8<-- [start:fit]
+        add_short(Note.embedding, Short(64, by=Rotation()), metric="cosine")  # not learned yet
+
+        with engine.connect() as connection:
+            learned = fit(connection, Note.embedding, axes=128)
+        path = learned.rotation.save(rotations)  # r<hash>.npy: commit it beside the migrations
+        # --8<-- [end:fit]
+        for dims, kept in learned.kept.items():
+            print(f"{dims} dimensions: a rotation keeps {kept:.3f}, a prefix {learned.kept_prefix[dims]:.3f}")
+
+        def migration(op: Any) -> None:
+            # --8<-- [start:rotation-migration]
+            rotation = Rotation.load(path)
+            op.upgrade_pgmrl("0001")
+            op.install_rotation(path)
+            op.add_short(
+                "existing_notes",
+                "embedding",
+                Definition.of(256, Short(64, by=rotation), metric="cosine", full="vector"),
+            )
+            # --8<-- [end:rotation-migration]
+
+        _migrate(engine, migration)
+        _finish(engine, "existing_notes")
+        rotation = Rotation.load(path)
+
+    class Pinned(DeclarativeBase):
+        """The models of the next deployment."""
+
+    class PinnedNote(Pinned):
+        """As `Note`; its rotation is known now."""
+
+        __tablename__ = "existing_notes"
+
+        id: Mapped[int] = mapped_column(primary_key=True)
+        title: Mapped[str]
+        embedding: Mapped[Any] = mapped_column(VECTOR(256), nullable=True)
+
+    add_short(PinnedNote.embedding, Short(64, by=rotation), metric="cosine")
+    _search(engine, PinnedNote, search(select(PinnedNote), PinnedNote.embedding, query, k=3))
+
+
+def _by_side_table(engine: Engine, query: Any) -> None:
+    # --8<-- [start:side]
+    side = add_side_table(Review.embedding, Short(64, by=Prefix()), metric="cosine", full="halfvec")
+
+    with engine.begin() as connection:
+        database.upgrade(connection)  # pgmrl's schema: its function installs the trigger
+        side.create(connection)  # the table, its index, the trigger on the original, and a copy of what is there
+    # --8<-- [end:side]
+    _finish(engine, "existing_reviews_embedding")
+    _search(engine, Review, search(select(Review), Review.embedding, query, k=3))
+    columns = [column["name"] for column in inspect(engine).get_columns("existing_reviews")]
+    print(f"existing_reviews still has the columns {', '.join(columns)}")
+
+
+def _migrate(engine: Engine, migration: Callable[[Any], None]) -> None:
+    """What Alembic does with the `upgrade()` of a migration; `op` is what `from alembic import op` is there."""
+    with engine.begin() as connection, Operations.context(MigrationContext.configure(connection)) as op:
+        migration(op)
+
+
+def _finish(engine: Engine, table: str) -> None:
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(f"VACUUM (ANALYZE) {table}"))
+
+
+def _search(engine: Engine, model: Any, statement: Select[Any, float]) -> None:
+    with Session(engine) as session:
+        check(session, model.embedding)
+        print(f"{model.__tablename__}:")
+        for row, distance in session.execute(statement):
+            print(f"  {distance:.3f}  {row.title}")
+
+
+if __name__ == "__main__":
+    main()
