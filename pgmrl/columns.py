@@ -327,6 +327,14 @@ def _attach(column: Column[Any], table: Table, definition: Definition, index: Hn
     table.append_column(short)
     if index is not None:
         _add_index(table, short, definition, index)
+    if definition.short.type != "bit":
+        # of a row over two kilobytes PostgreSQL would move it to TOAST, at the cost of every write
+        event.listen(
+            table,
+            "after_create",
+            _statement(lambda t: ddl.set_storage(qualified(t.schema, t.name), name, "main")),
+            propagate=True,
+        )
     if not isinstance(definition.short.by, Prefix):
         full = column.name
         event.listen(

@@ -45,7 +45,8 @@ class Hnsw:
     """
 
     m: int = 16
-    ef_construction: int = 64
+    # above pgvector's 64: more recall at the same size and latency (benchmarks/NOTES.md)
+    ef_construction: int = 100
 
     def __post_init__(self) -> None:
         if not 2 <= self.m <= 100:

@@ -91,14 +91,14 @@ def search(
     """
     plan = _Plan.of(statement, column, k, shortlist, oversample, ef_search, exact)
     definition = plan.definition
-    bound = parts.sent_query(definition, query, f"the query for {plan.name}")
+    sent = parts.sent_query(definition, query, f"the query for {plan.name}", exact=plan.exact)
     rows = parts.candidates(cast("parts.AnySelect", statement), column, plan.attachment)
     if plan.exact:
-        winners: FromClause = rows.exactly(definition, bound, plan.k).subquery(parts.WINNERS)
+        winners: FromClause = rows.exactly(definition, sent.parameter, plan.k).subquery(parts.WINNERS)
         found = parts.result(cast("parts.AnySelect", statement), rows.keys, winners)
     else:
-        nearest = rows.nearest(definition, parts.short_query(definition, bound), plan.scan)
-        winners, ctes = parts.winners(definition, nearest, bound, len(rows.keys), plan.k)
+        nearest = rows.nearest(definition, sent.short, plan.scan)
+        winners, ctes = parts.winners(definition, nearest, sent, len(rows.keys), plan.k)
         found = parts.result(cast("parts.AnySelect", statement), rows.keys, winners).add_cte(*ctes)
     return found.add_columns(winners.c.distance.label(label))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import numpy as np
 from sqlalchemy import (
@@ -22,10 +22,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import aliased
 from sqlalchemy.orm.attributes import QueryableAttribute
+from sqlalchemy.sql.operators import custom_op
 
 from pgmrl.columns import base_column
 from pgmrl.errors import DefinitionError, SearchError
 from pgmrl.rotation import Rotation
+from pgmrl.shortening import FULL_LIMIT
 from pgmrl.types import FloatArray, NumpyVector, require_psycopg, to_wire
 
 if TYPE_CHECKING:
@@ -35,11 +37,12 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Mapper
 
     from pgmrl.columns import Attachment
+    from pgmrl.metrics import FullType
     from pgmrl.shortening import Definition
     from pgmrl.types import Wire
     from pgmrl.vectors import Vector
 
-__all__ = ["EF_SEARCH_LIMIT", "Candidates", "Scan", "candidates", "queries", "result", "short_query"]
+__all__ = ["EF_SEARCH_LIMIT", "Candidates", "Scan", "candidates", "queries", "result", "sent_query", "winners"]
 
 EF_SEARCH_LIMIT: Final = 1000  # pgvector's; beyond it the scan iterates
 AnySelect = Select[*tuple[Any, ...]]
@@ -84,7 +87,7 @@ class Candidates:
         """The shortlist: in the order of the short vectors, through their index."""
         if self.short is None:  # the plan has made such a search exact
             raise SearchError("this column has no short vectors yet: run `pgmrl fit`")
-        distance = self.short.op(definition.short_operator, return_type=Float())(query)
+        distance = _operator(definition.short_operator)(self.short, query)
         rows = self.rows.where(_gate(scan)).order_by(distance)
         # a bound LIMIT would change the plan once the server plans generically
         return rows.limit(literal_column(str(scan.shortlist)))
@@ -92,18 +95,24 @@ class Candidates:
     def reranked(self, definition: Definition, shortlist: FromClause, query: Any, k: int) -> AnySelect:
         """The k nearest of the shortlist by full distance."""
         *keys, full = shortlist.c
-        distance = full.op(definition.full_operator, return_type=Float())(query).label("distance")
+        distance = _operator(definition.full_operator)(full, query).label("distance")
         return select(*_numbered(keys), distance).order_by(distance, *keys).limit(literal_column(str(k)))
 
     def exactly(self, definition: Definition, query: Any, k: int) -> AnySelect:
         """The k nearest of all rows by full distance."""
-        distance = self.full.op(definition.full_operator, return_type=Float())(query)
+        distance = _operator(definition.full_operator)(self.full, query)
         # + 0 keeps an index on the full vector out, which would make the truth approximate
         ordered = distance + literal_column("0")
         rows = self.rows.with_only_columns(
             *_numbered(self.inner_keys), distance.label("distance"), maintain_column_froms=True
         )
         return rows.order_by(ordered, *self.inner_keys).limit(literal_column(str(k)))
+
+
+@lru_cache(maxsize=64)
+def _operator(name: str) -> custom_op[float]:
+    """A distance operator, made once: `column.op(name)` makes it for every search."""
+    return custom_op(name, return_type=Float())
 
 
 def candidates(statement: AnySelect, asked: Any, attachment: Attachment) -> Candidates:
@@ -139,12 +148,12 @@ def result(
     return statement.where(*same, defined).order_by(*first, winners.c.distance, *keys)
 
 
-def winners(definition: Definition, shortlist: AnySelect, sent: BindParameter[Any], keys: int, k: int) -> Winners:
+def winners(definition: Definition, shortlist: AnySelect, sent: Sent, keys: int, k: int) -> Winners:
     """The k nearest of a shortlist, for one query.
 
     As text and constants: with SQLAlchemy's constructs they would take most of the time that building a search takes.
     """
-    ranked = text(_ranked_sql(definition, sent._orig_key, keys, k)).bindparams(sent).columns()
+    ranked = text(_ranked_sql(definition, sent.full, keys, k)).bindparams(sent.parameter).columns()
     ctes = (
         shortlist.cte(SHORTLIST).prefix_with("MATERIALIZED", dialect="postgresql"),
         ranked.cte(WINNERS),
@@ -165,9 +174,9 @@ class Winners(NamedTuple):
     ctes: tuple[CTE, CTE]
 
 
-def _ranked_sql(definition: Definition, parameter: str, keys: int, k: int) -> str:
+def _ranked_sql(definition: Definition, query: str, keys: int, k: int) -> str:
     names = ", ".join(_key_names(keys))
-    distance = f"full_vector {definition.full_operator} :{parameter} AS distance"
+    distance = f"full_vector {definition.full_operator} {query} AS distance"
     return f"SELECT {names}, {distance} FROM {SHORTLIST} ORDER BY distance, {names} LIMIT {k}"  # noqa: S608
 
 
@@ -204,31 +213,98 @@ class QueryVector(NumpyVector):
         return lambda value: to_wire(check(value), kind)
 
 
-def sent_query(definition: Definition, query: Any, what: str) -> BindParameter[Any]:
-    """The parameter for the query's full vector, from a vector or from the caller's own parameter.
+class QueryVectors(NumpyVector):
+    """A query's full vector, sent with its short one behind it: for a parameter whose value comes at execution.
+
+    The client shortens by a rotation ten times faster than the server does, and one parameter has one value.
+
+    Args:
+        definition: of the column that is searched; its rotation holds its axes.
+
+    """
+
+    cache_ok = True
+
+    def __init__(self, definition: Definition) -> None:
+        halves = definition.full == definition.short.type == "halfvec"
+        dims = definition.dims + definition.short.dims
+        super().__init__(dims, "halfvec" if halves else "vector", definition.vector_schema)
+        self.definition = definition
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Wire]:
+        """Check the value, shorten it, and put both into binary form."""
+        require_psycopg(dialect)
+        check, shorten, kind = self.definition.query, self.definition.shorten, self.kind
+
+        def process(value: Any) -> Wire:
+            full = check(value)
+            return to_wire(np.concatenate([full, shorten(full).astype(np.float32)]), kind)
+
+        return process
+
+
+class Sent(NamedTuple):
+    """A query as the statement sees it.
+
+    Attributes:
+        parameter: what is sent.
+        full: SQL text of the full vector, with the parameter in it.
+        short: the short vector; None where the search is exact.
+
+    """
+
+    parameter: BindParameter[Any]
+    full: str
+    short: ColumnElement[Any] | TextClause | None
+
+
+def sent_query(definition: Definition, query: Any, what: str, *, exact: bool) -> Sent:
+    """The query's vectors, from a vector or from the caller's own parameter.
 
     Raises:
         VectorError: the vector cannot be searched with.
         SearchError: the parameter's name does not fit into SQL text.
 
     """
-    type_ = QueryVector(definition)
-    if not isinstance(query, BindParameter):
-        return bindparam("query", definition.query(query, what), type_=type_, unique=True)
-    if not query.key.isidentifier():
-        raise SearchError(f"the parameter's name {query.key!r} is no identifier: use letters, digits and underscores")
-    return bindparam(query.key, type_=type_)
+    if isinstance(query, BindParameter):
+        return _sent_later(definition, query.key, exact=exact)
+    vector = definition.query(query, what)
+    sent = bindparam("query", vector, type_=QueryVector(definition), unique=True)
+    if exact:
+        return Sent(sent, ":query", None)
+    if not _client_shortens(definition):
+        return Sent(sent, ":query", _shortened_by_server(definition, sent))
+    kind = cast("FullType", definition.short.type)
+    type_ = NumpyVector(definition.short.dims, kind, definition.vector_schema)
+    return Sent(sent, ":query", bindparam("short_query", definition.shorten(vector), type_=type_, unique=True))
 
 
-def short_query(definition: Definition, sent: BindParameter[Any]) -> ColumnElement[Any] | TextClause:
-    """The short vector of the query that is sent: by the client where it holds the axes, else by the server."""
-    rule, kind = definition.short.by, definition.short.type
-    known = not sent.required and isinstance(rule, Rotation) and rule.axes is not None
-    if known and kind != "bit":
-        type_ = NumpyVector(definition.short.dims, kind, definition.vector_schema)
-        return bindparam("short_query", definition.shorten(np.asarray(sent.value)), type_=type_, unique=True)
+def _sent_later(definition: Definition, name: str, *, exact: bool) -> Sent:
+    if not name.isidentifier():
+        raise SearchError(f"the parameter's name {name!r} is no identifier: use letters, digits and underscores")
+    both = definition.dims + definition.short.dims <= FULL_LIMIT
+    if both and not exact and _client_shortens(definition):
+        return _both_sent(definition, name)
+    sent = bindparam(name, type_=QueryVector(definition))
+    return Sent(sent, f":{name}", None if exact else _shortened_by_server(definition, sent))
+
+
+def _client_shortens(definition: Definition) -> bool:
+    rule = definition.short.by
+    return isinstance(rule, Rotation) and rule.axes is not None and definition.short.type != "bit"
+
+
+def _shortened_by_server(definition: Definition, sent: BindParameter[Any]) -> TextClause:
     # a scalar subquery is evaluated once, whatever plan the server takes
     return text(f"(SELECT {definition.sql(f':{sent._orig_key}')})").bindparams(sent)
+
+
+def _both_sent(definition: Definition, name: str) -> Sent:
+    sent = bindparam(name, type_=QueryVectors(definition))
+    part = definition.qualified("subvector")
+    full = f"(SELECT {part}(:{name}, 1, {definition.dims})::{definition.full_type})"
+    short = f"(SELECT {part}(:{name}, {definition.dims + 1}, {definition.short.dims})::{definition.short_type})"
+    return Sent(sent, full, text(short).bindparams(sent))
 
 
 def queries(definition: Definition, vectors: Vector) -> CTE:

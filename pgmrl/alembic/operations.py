@@ -203,6 +203,8 @@ def add_short_statements(operation: AddShort) -> Iterator[str]:
         yield added
         yield ddl.keep_short(definition, operation.schema, operation.table, operation.column)
         yield from ddl.fill_short(definition, operation.schema, operation.table, operation.column)
+    if definition.short.type != "bit":
+        yield ddl.set_storage(table, short, "main")
     if operation.index is not None:
         yield ddl.create_index(definition, operation.schema, operation.table, short, operation.index)
 
