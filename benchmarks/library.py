@@ -21,7 +21,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from benchmarks import tables
 from benchmarks.data import Dataset, Floats, K
 from benchmarks.journal import HERE
-from benchmarks.sides import Effort, Index, PlanRefusedError, Search, Side
+from benchmarks.sides import STATED_INDEX, Effort, Index, PlanRefusedError, Search, Side
 from pgmrl.columns import matryoshka
 from pgmrl.database import install_rotation, upgrade
 from pgmrl.ddl import Hnsw
@@ -83,8 +83,7 @@ class LibrarySide(Side):
     Args:
         server: a started server.
         axes: shape (short dims, dims).
-        efforts: with variant `prebuilt` the Select is built once and the server shortens the query; otherwise it is
-            built for each query and the client shortens.
+        efforts: with variant `prebuilt` the Select is built once; otherwise for each query.
         index: how the HNSW index is built.
     """
 
@@ -94,7 +93,7 @@ class LibrarySide(Side):
         super().__init__("pgmrl", "halfvec", "two stages", efforts)
         self.server = server
         self.rotation = Rotation.of(axes)
-        self.parameters = index or Index()
+        self.parameters = index or STATED_INDEX
         self.mapped = model(axes.shape[1], self.rotation, axes.shape[0], self.parameters)
         self._engine: Engine | None = None
         self._session: Session | None = None

@@ -21,7 +21,7 @@ around that recall@10; `<=` marks a side whose least effort measured was already
 most as far as the true tenth, among the values the table keeps. Every PostgreSQL side has one connection on a Unix
 socket, one prepared statement for each effort, binary parameters, autocommit, the same warm-up, and takes turns with
 the others in blocks of 100 queries. Tables hold an id and the vectors. `pgmrl` is the stated configuration through
-the library and a SQLAlchemy Session: `Short(128, by=Rotation)`, m=16, ef_construction=64, inline `halfvec`, its
+the library and a SQLAlchemy Session: `Short(128, by=Rotation)`, m=16, ef_construction=100, inline `halfvec`, its
 Select built for each query; `pgmrl, prebuilt` builds it once. The other two-stage sides are the same statement in bare
 SQL; `-m24-128` means m=24, ef_construction=128.
 """

@@ -148,6 +148,10 @@ class Index:
         return "" if self == Index() else f"-m{self.m}-{self.ef_construction}"
 
 
+STATED_INDEX: Final = Index(16, 100)
+"""pgmrl's default, and of the one stated configuration."""
+
+
 class PostgresSide(Side):
     """A table in PostgreSQL with an HNSW index, or with none.
 

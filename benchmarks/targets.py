@@ -15,10 +15,10 @@ RECALLS: Final = (0.98, 0.99)
 LEVEL: Final = 0.9
 """What counts as level: runs and builds vary by a tenth."""
 
-WAYS: Final = {"pgmrl, prebuilt": "prebuilt", "pgmrl": "built each time", "rotation-128": "bare SQL"}
+WAYS: Final = {"pgmrl, prebuilt": "prebuilt", "pgmrl": "built each time", "rotation-128-m16-100": "bare SQL"}
 OVERHEADS: Final = (
-    ("pgmrl, built each time", "psycopg, client shortens", "fresh"),
-    ("pgmrl, prebuilt", "psycopg, server shortens", "prebuilt"),
+    ("pgmrl, built each time", "psycopg, two parameters", "fresh"),
+    ("pgmrl, prebuilt", "psycopg, one parameter", "prebuilt"),
 )
 
 
