@@ -111,7 +111,7 @@ def fit_axes(vectors: NDArray[np.floating], count: int, *, normalise: bool) -> R
     analysis is the best rank-`count` approximation in the sense of least squares (Eckart and Young, 1936).
 
     Args:
-        vectors: shape (n, dims), finite.
+        vectors: shape (n, dims), finite; rows of zeros are passed over.
         count: axes to return, at most dims.
         normalise: scale rows to unit length first, so that under cosine long vectors weigh no more than short ones.
 
@@ -119,29 +119,45 @@ def fit_axes(vectors: NDArray[np.floating], count: int, *, normalise: bool) -> R
         The rotation with `count` axes, most important first, the largest component of each positive.
 
     Raises:
-        RotationError: fewer than `count` rows, or more axes than dimensions.
+        RotationError: fewer than `count` rows, more axes than dimensions, or values that are not finite.
     """
     dims = vectors.shape[1]
     if not 1 <= count <= dims:
         raise RotationError(f"{count} axes of {dims} dimensions: ask for 1 to {dims}")
-    if len(vectors) < count:
+    largest_of_rows = np.maximum(vectors.max(axis=1, initial=0), -vectors.min(axis=1, initial=0)).astype(np.float64)
+    if not np.isfinite(largest_of_rows).all():
+        raise RotationError("axes cannot be learned from values that are not finite: leave those rows out")
+    usable = int((largest_of_rows > 0).sum())
+    if usable < count:
         raise RotationError(
-            f"{len(vectors):,} usable rows are too few to learn {count} axes from: load more, or ask for fewer"
+            f"{usable:,} usable rows are too few to learn {count} axes from (a zero vector is none): "
+            "load more, or ask for fewer"
         )
-    moment = _second_moment(vectors, normalise=normalise)
+    moment = _second_moment(vectors, largest_of_rows, normalise=normalise)
     found = _leading_axes(moment, count)
     largest = np.take_along_axis(found, np.abs(found).argmax(axis=1, keepdims=True), axis=1)
     return Rotation.of(found * np.sign(largest))
 
 
-def _second_moment(vectors: NDArray[np.floating], *, normalise: bool) -> NDArray[np.float64]:
-    """The uncentred second moment, shape (dims, dims), in batches so that memory does not grow with the sample."""
+def _second_moment(
+    vectors: NDArray[np.floating], largest: NDArray[np.float64], *, normalise: bool
+) -> NDArray[np.float64]:
+    """The uncentred second moment up to a factor, shape (dims, dims); in batches: its memory is not the sample's.
+
+    Args:
+        vectors: shape (n, dims).
+        largest: the largest absolute value of each, shape (n,): squares of scaled values neither overflow nor vanish.
+        normalise: scale rows to unit length.
+    """
     dims = vectors.shape[1]
     moment = np.zeros((dims, dims))
+    scales = np.where(largest > 0, largest, 1) if normalise else np.full(len(vectors), largest.max())
     for start in range(0, len(vectors), FETCH):
-        batch = vectors[start : start + FETCH].astype(np.float32)
+        part = slice(start, start + FETCH)
+        batch = (vectors[part] / scales[part, None]).astype(np.float32)
         if normalise:
-            batch = batch / np.linalg.norm(batch, axis=1, keepdims=True)
+            norms = np.linalg.norm(batch, axis=1, keepdims=True)
+            batch = batch / np.where(norms > 0, norms, 1)
         moment += batch.T @ batch
     return moment / len(vectors)
 
