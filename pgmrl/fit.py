@@ -77,17 +77,18 @@ def fit(
         connection: of the database.
         column: the Matryoshka attribute or column; a rotation it already has makes no difference.
         sample: rows to read.
-        axes: axes to keep; default 256, or all where there are fewer.
+        axes: axes to keep, at most the column's dimensions; default 256, or all where there are fewer.
         seed: of the sampling; the same seed on an unchanged table gives the same rotation.
         progress: called with the number of rows read so far.
 
     Raises:
-        RotationError: too few usable rows to learn that many axes from.
-        NotMigrated: the table is not in the database.
+        RotationError: too few usable rows to learn that many axes from, or more axes than dimensions.
+        NotMigrated: the table or the column is not in the database.
     """
     connection = sqlalchemy_connection(connection)
     attachment, base = attachment_of(column), base_column(column)
     definition = attachment.definition
+    count = _axes_of(definition, sample, axes)
     table = base.table if attachment.side is None else base.table.metadata.tables[attachment.side]
     read = list(_sampled(connection, table, attachment.full, definition, sample, seed, progress))
     vectors = np.concatenate(read) if read else np.empty((0, definition.dims), np.float32)
@@ -96,12 +97,21 @@ def fit(
     held_out = min(HELD_OUT, len(vectors) // 5)
     shuffled = np.random.default_rng(seed).permutation(len(vectors))
     queries, learned_from = vectors[shuffled[:held_out]], vectors[shuffled[held_out:]]
-    count = min(axes or AXES, definition.dims)
     rotation = fit_axes(learned_from, count, normalise=definition.metric.normalise)
     sizes = [size for size in SIZES if size <= count]
     trial = _Trial.of(definition, learned_from, queries)
     kept, kept_prefix = ({size: trial.kept(by, size) for size in sizes} for by in (rotation, Prefix()))
     return Fit(rotation, len(vectors), skipped, kept, kept_prefix)
+
+
+def _axes_of(definition: Definition, sample: int, axes: int | None) -> int:
+    """How many axes to keep, of numbers that make sense."""
+    if sample < 1:
+        raise RotationError(f"a sample of {sample:,} rows: ask for at least 1")
+    count = min(AXES, definition.dims) if axes is None else axes
+    if not 1 <= count <= definition.dims:
+        raise RotationError(f"{count} axes of {definition.dims} dimensions: ask for 1 to {definition.dims}")
+    return count
 
 
 def fit_axes(vectors: NDArray[np.floating], count: int, *, normalise: bool) -> Rotation:
@@ -154,7 +164,7 @@ def _second_moment(
     scales = np.where(largest > 0, largest, 1) if normalise else np.full(len(vectors), largest.max())
     for start in range(0, len(vectors), FETCH):
         part = slice(start, start + FETCH)
-        batch = (vectors[part] / scales[part, None]).astype(np.float32)
+        batch: NDArray[np.floating] = (vectors[part] / scales[part, None]).astype(np.float32)
         if normalise:
             norms = np.linalg.norm(batch, axis=1, keepdims=True)
             batch = batch / np.where(norms > 0, norms, 1)
@@ -194,7 +204,7 @@ def _sampled(
 ) -> Iterator[Vector]:
     """Vectors of random rows, in arrays of shape (up to FETCH, dims)."""
     name, full = qualified(table.schema, table.name), quoted(column)
-    rows = _row_estimate(connection, name)
+    rows = _row_estimate(connection, name, column)
     percent = min(100.0, 105.0 * sample / max(rows, 1))
     send = definition.qualified(f"{definition.full}_send")
     query = (
@@ -205,7 +215,7 @@ def _sampled(
     escaped = query.replace(":", "\\:")  # a colon in a name is no parameter
     found = connection.execute(text(escaped), execution_options={"yield_per": FETCH})
     done = 0
-    for part in found.scalars().partitions():
+    for part in found.scalars().partitions(FETCH):
         read = np.stack([np.frombuffer(value, dtype, offset=4) for value in part]).astype(np.float32)
         done += len(read)
         if progress is not None:
@@ -213,12 +223,18 @@ def _sampled(
         yield read
 
 
-def _row_estimate(connection: Connection, name: str) -> int:
+def _row_estimate(connection: Connection, name: str, column: str) -> int:
     row = connection.execute(
-        text("SELECT reltuples FROM pg_class WHERE oid = to_regclass(:name)"), {"name": name}
+        text(
+            "SELECT c.reltuples, a.attname FROM pg_class AS c LEFT JOIN pg_attribute AS a "
+            "ON a.attrelid = c.oid AND a.attname = :column WHERE c.oid = to_regclass(:name)"
+        ),
+        {"name": name, "column": column},
     ).first()
     if row is None:
         raise NotMigrated(f"there is no table {name} in this database: run the application's migrations")
+    if row[1] is None:
+        raise NotMigrated(f"table {name} has no column {column}: run the application's migrations")
     if row[0] > 0:
         return int(row[0])
     counted = text(f"SELECT count(*) FROM {name}".replace(":", "\\:"))  # noqa: S608 - never analyzed; name is quoted
@@ -255,7 +271,8 @@ class _Trial:
         if self.truth is None:
             return 1.0
         whole = self.definition
-        shortened = Definition(whole.dims, Short(dims, by=by), whole.metric, whole.full)
+        # in single precision: the axes are judged, not whether the values fit half precision
+        shortened = Definition(whole.dims, Short(dims, by=by, type="vector"), whole.metric, whole.full)
         short, asked = (shortened.shorten(array).astype(np.float32) for array in (self.vectors, self.queries))
         listed = _nearest(whole.metric, short, asked, SHORTLIST)
         return float(np.mean([np.isin(true, found).mean() for true, found in zip(self.truth, listed, strict=True)]))
