@@ -14,10 +14,11 @@ from pgmrl.plain import sql
 from pgmrl.reflect import reflect
 from pgmrl.rotation import Rotation
 from pgmrl.search import search, search_many
-from pgmrl.shortening import Prefix, Short
+from pgmrl.shortening import Definition, Prefix, Short
 from pgmrl.vectors import Vector
 
 __all__ = [
+    "Definition",
     "Hnsw",
     "Matryoshka",
     "PgmrlError",

@@ -17,7 +17,6 @@ from sqlalchemy import Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
-from pgmrl import sql
 from pgmrl.errors import (
     DatabaseError,
     NotMigrated,
@@ -28,6 +27,7 @@ from pgmrl.errors import (
 )
 from pgmrl.names import quoted
 from pgmrl.rotation import Rotation
+from pgmrl.sql import load as load_sql
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -219,7 +219,7 @@ def require_schema(connection: Connection) -> None:
 
 def create_schema() -> str:
     """The statement that makes pgmrl's schema."""
-    return sql.load("schema")
+    return load_sql("schema")
 
 
 def create_version_table() -> str:
@@ -240,13 +240,13 @@ def set_version(revision: str | None) -> str:
 def script(name: str, vector_schema: str = "public") -> str:
     """A file of pgmrl's SQL with pgvector's schema put in; the view's text is the query's."""
     if name == "columns_view":
-        body = sql.load("columns", vector_schema)
+        body = load_sql("columns", vector_schema)
         comment = "Every Matryoshka column of this database, as the catalogue has it"
         return (
             f"CREATE VIEW pgmrl.columns AS\n{body};\n"
             f"COMMENT ON VIEW pgmrl.columns IS '{comment}';\nGRANT SELECT ON pgmrl.columns TO PUBLIC;"
         )
-    return sql.load(name, vector_schema)
+    return load_sql(name, vector_schema)
 
 
 def vector_schema_of(context: MigrationContext) -> str:
@@ -381,6 +381,6 @@ class ColumnInfo:
 def columns(connection: Connection | Session) -> list[ColumnInfo]:
     """All Matryoshka columns of the database; needs nothing of pgmrl's in it."""
     names = ", ".join(field.name + ("::text" if field.name == "index_name" else "") for field in fields(ColumnInfo))
-    query = f"SELECT {names} FROM ({sql.load('columns')}) AS c ORDER BY 1, 2, 3, 6"  # noqa: S608
+    query = f"SELECT {names} FROM ({load_sql('columns')}) AS c ORDER BY 1, 2, 3, 6"  # noqa: S608
     rows = sqlalchemy_connection(connection).execute(text(query))
     return [ColumnInfo(*row) for row in rows]

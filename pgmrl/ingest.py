@@ -49,7 +49,8 @@ class IngestReport:
     Attributes:
         rows: rows written.
         null_vectors: of them, rows without a vector, which no search returns.
-        zero_vectors: of them, rows with a zero vector, which no search by cosine returns.
+        zero_vectors: of them, rows whose short vector is zero under cosine: the index does not hold them, and only an
+            exact search can return them (none can where the full vector is zero too).
         batches: transactions (or savepoints).
         seconds: from the first row to the last.
     """
@@ -171,7 +172,7 @@ class _Target:
         except psycopg.Error as error:
             raise IngestError(self._explained(error, batch, done)) from error
         given = [vector for vector in vectors if vector is not None]
-        zeros = sum(not vector.any() for vector in given) if self.definition.metric.normalise else 0
+        zeros = int(self.definition.unfindable(np.stack(given)).sum()) if given else 0
         return len(batch) - len(given), zeros
 
     def _columns(self, batch: list[Row], done: int) -> list[str]:

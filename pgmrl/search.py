@@ -141,8 +141,9 @@ def search_many(
     """
     plan = _Plan.of(statement, column, k, shortlist, oversample, ef_search, exact)
     vectors = as_vectors(queries, plan.definition.dims, plan.definition.full, what=f"the queries for {plan.name}")
+    check = plan.definition.query if plan.exact else plan.definition.short_query
     for row, vector in enumerate(vectors):
-        plan.definition.query(vector, f"query {row} for {plan.name}")
+        check(vector, f"query {row} for {plan.name}")
     if not len(vectors):
         raise SearchError("there are no queries: give at least one vector")
     definition = plan.definition

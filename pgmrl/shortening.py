@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from pgmrl.errors import DefinitionError, RotationError
+from pgmrl.errors import DefinitionError, RotationError, VectorError
 from pgmrl.metrics import FullType, Metric, MetricName, ShortType, metric_named
 from pgmrl.names import identifier, quoted
 from pgmrl.rotation import Rotation
@@ -212,6 +212,35 @@ class Definition:
             return stored[..., : self.short.dims]
         projected: Vector = stored @ _projection(rule, self.short.dims)
         return projected
+
+    def unfindable(self, vectors: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Which vectors the short index does not hold: under cosine those whose short vector has no direction.
+
+        Args:
+            vectors: shape (n, dims).
+
+        Returns:
+            Shape (n,). Of a prefix, vectors whose leading dimensions are all zero; else zero vectors.
+        """
+        if not self.metric.normalise or self.short.type == "bit":
+            return np.zeros(len(vectors), np.bool_)
+        leading = vectors[:, : self.short.dims] if isinstance(self.short.by, Prefix) else vectors
+        found: NDArray[np.bool_] = np.logical_not(np.any(leading, axis=1))
+        return found
+
+    def short_query(self, value: Any, what: str = "the query vector") -> Vector:
+        """A query vector, checked as by `query`, and that it can be searched with through the short index.
+
+        Raises:
+            VectorError: as `query`, and a query whose short vector is zero, which the index answers with any rows.
+        """
+        vector = self.query(value, what)
+        if self.unfindable(vector[np.newaxis])[0]:
+            raise VectorError(
+                f"{what} is zero in its leading {self.short.dims} dimensions, so the short index cannot be searched "
+                "with it: use exact=True"
+            )
+        return vector
 
     def query(self, value: Any, what: str = "the query vector") -> Vector:
         """A query vector, checked for this column; shape (dims,), float32.

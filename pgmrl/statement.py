@@ -197,19 +197,21 @@ class QueryVector(NumpyVector):
 
     Args:
         definition: of the column that is searched.
+        exact: whether the short index is left out.
 
     """
 
     cache_ok = True
 
-    def __init__(self, definition: Definition) -> None:
+    def __init__(self, definition: Definition, exact: bool = False) -> None:
         super().__init__(definition.dims, definition.full, definition.vector_schema)
         self.definition = definition
+        self.exact = exact
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Wire]:
         """Check the value and put it into binary form."""
         require_psycopg(dialect)
-        check, kind = self.definition.query, self.kind
+        check, kind = self.definition.query if self.exact else self.definition.short_query, self.kind
         return lambda value: to_wire(check(value), kind)
 
 
@@ -234,7 +236,7 @@ class QueryVectors(NumpyVector):
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Wire]:
         """Check the value, shorten it, and put both into binary form."""
         require_psycopg(dialect)
-        check, shorten, kind = self.definition.query, self.definition.shorten, self.kind
+        check, shorten, kind = self.definition.short_query, self.definition.shorten, self.kind
 
         def process(value: Any) -> Wire:
             full = check(value)
@@ -268,15 +270,17 @@ def sent_query(definition: Definition, query: Any, what: str, *, exact: bool) ->
     """
     if isinstance(query, BindParameter):
         return _sent_later(definition, query.key, exact=exact)
-    vector = definition.query(query, what)
-    sent = bindparam("query", vector, type_=QueryVector(definition), unique=True)
+    vector = definition.query(query, what) if exact else definition.short_query(query, what)
+    # checked here, by name: not a second time when it is sent
+    type_ = NumpyVector(definition.dims, definition.full, definition.vector_schema)
+    sent = bindparam("query", vector, type_=type_, unique=True)
     if exact:
         return Sent(sent, ":query", None)
     if not _client_shortens(definition):
         return Sent(sent, ":query", _shortened_by_server(definition, sent))
     kind = cast("FullType", definition.short.type)
-    type_ = NumpyVector(definition.short.dims, kind, definition.vector_schema)
-    return Sent(sent, ":query", bindparam("short_query", definition.shorten(vector), type_=type_, unique=True))
+    short_type = NumpyVector(definition.short.dims, kind, definition.vector_schema)
+    return Sent(sent, ":query", bindparam("short_query", definition.shorten(vector), type_=short_type, unique=True))
 
 
 def _sent_later(definition: Definition, name: str, *, exact: bool) -> Sent:
@@ -285,7 +289,7 @@ def _sent_later(definition: Definition, name: str, *, exact: bool) -> Sent:
     both = definition.dims + definition.short.dims <= FULL_LIMIT
     if both and not exact and _client_shortens(definition):
         return _both_sent(definition, name)
-    sent = bindparam(name, type_=QueryVector(definition))
+    sent = bindparam(name, type_=QueryVector(definition, exact))
     return Sent(sent, f":{name}", None if exact else _shortened_by_server(definition, sent))
 
 

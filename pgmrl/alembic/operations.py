@@ -112,9 +112,9 @@ class AddShort(MigrateOperation):
     ) -> None:
         """Add the short column of `definition` beside a full one that is there.
 
-        A prefix is a generated column: PostgreSQL rewrites the table while nobody can use it. A rotation adds a plain
-        column, which is instant, and fills it with one UPDATE. Both build the index without CONCURRENTLY. On a large
-        table under load, wait for pgmrl's online operations.
+        Nobody can read or write the table until the migration's transaction ends: a prefix rewrites it, a rotation
+        adds a plain column and fills it with one UPDATE, and both build the index. For a table in use see
+        docs/existing.md, which splits the steps over transactions.
 
         Raises:
             RotationError: the rotation has not been learned.

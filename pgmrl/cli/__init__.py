@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import typer
+from sqlalchemy.exc import DBAPIError
 
 from pgmrl.cli import common, demo, fit, load, schema, search, server
 from pgmrl.errors import PgmrlError
@@ -34,6 +35,9 @@ def main() -> None:
         app()
     except PgmrlError as error:
         common.errors.print(f"[bold red]error:[/] {common.escaped(error)}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except DBAPIError as error:  # what the server says of the user's own SQL, tables and rights
+        common.errors.print(f"[bold red]error:[/] {common.escaped(str(error.orig).strip())}", soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

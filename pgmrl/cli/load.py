@@ -89,8 +89,8 @@ def load(
     console.print(f"{report.rows:,} rows in {report.seconds:.1f} s into {table}")
     if report.null_vectors or report.zero_vectors:
         console.print(
-            f"{report.null_vectors:,} rows have no vector and {report.zero_vectors:,} a zero vector: "
-            "no search returns them"
+            f"{report.null_vectors:,} rows have no vector and {report.zero_vectors:,} a zero short one: "
+            "the index does not hold them"
         )
     console.print(f'now: pgmrl search {table}.{column} "…"')
 

@@ -57,7 +57,7 @@ def search(
         searched = reflect(connection, column, metric=_metric(metric))
         statement = select(*_shown(searched, show))
         if where is not None:
-            statement = statement.where(text(where))
+            statement = statement.where(text(where.replace(":", "\\:")))  # a colon is no parameter
         options: dict[str, Any] = {"k": k, "shortlist": shortlist, "ef_search": ef_search, "exact": exact}
         found = run(connection, statement, searched, query, compare=compare, **options)
     if json:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import ForeignKey, bindparam, func, select, union
+from sqlalchemy import Column, ForeignKey, Integer, MetaData, Table, bindparam, func, select, union
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column, relationship
 
-from pgmrl.columns import matryoshka
+from pgmrl.columns import Matryoshka, matryoshka
 from pgmrl.errors import DefinitionError, ExactSearchWarning, PgmrlError, SearchError, VectorError
 from pgmrl.search import search, search_many, shortlist_size
 from pgmrl.shortening import Rotation, Short
@@ -263,3 +263,18 @@ def test_a_query_given_at_execution_is_checked_then(value: Any) -> None:
     assert callable(process)
     with pytest.raises(VectorError):
         process(value)
+
+
+def test_a_query_without_a_short_direction_is_refused() -> None:
+    """The index would answer with any rows; the exact search may still be asked."""
+    table = Table("t", MetaData(), Column("id", Integer, primary_key=True), Column("e", Matryoshka(8, Short(4))))
+    tail = np.array([0, 0, 0, 0, 1, 2, 3, 4], np.float32)
+    with pytest.raises(VectorError, match="leading 4 dimensions"):
+        search(select(table), table.c.e, tail)
+    with pytest.raises(VectorError, match="query 1 for"):
+        search_many(select(table), table.c.e, [np.ones(8), tail])
+    assert search(select(table), table.c.e, tail, exact=True) is not None
+    by_length = Table(
+        "u", MetaData(), Column("id", Integer, primary_key=True), Column("e", Matryoshka(8, Short(4), "l2"))
+    )
+    assert search(select(by_length), by_length.c.e, tail) is not None
