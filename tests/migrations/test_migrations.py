@@ -52,21 +52,6 @@ def connection(engine: Engine) -> Iterator[Connection]:
         yield opened
 
 
-@pytest.fixture
-def empty(server: Any, database_url: str) -> Iterator[Engine]:
-    """A database without pgmrl's schema and without pgvector."""
-    name = database_url.rpartition("/")[2].partition("?")[0] + "_empty"
-    admin = create_engine(database.sqlalchemy_url(server.url("postgres")), isolation_level="AUTOCOMMIT")
-    engine = create_engine(database.sqlalchemy_url(server.url(name)))
-    with admin.connect() as opened:
-        opened.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE template0")
-    yield engine
-    engine.dispose()
-    with admin.connect() as opened:
-        opened.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
-    admin.dispose()
-
-
 def catalogue(connection: Connection) -> list[tuple[Any, ...]]:
     """Everything in pgmrl's schema."""
     return [tuple(row) for row in connection.exec_driver_sql(CATALOGUE)]

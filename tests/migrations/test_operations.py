@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine
 
 from pgmrl import database
 from pgmrl.errors import DefinitionError
 from pgmrl.rotation import Rotation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 ENV = """
@@ -82,21 +82,6 @@ def application(tmp_path: Path) -> Callable[..., Config]:
         return made
 
     return config
-
-
-@pytest.fixture
-def empty(server: Any, database_url: str) -> Iterator[Engine]:
-    """A database with nothing in it."""
-    name = database_url.rpartition("/")[2].partition("?")[0] + "_app"
-    admin = create_engine(database.sqlalchemy_url(server.url("postgres")), isolation_level="AUTOCOMMIT")
-    engine = create_engine(database.sqlalchemy_url(server.url(name)))
-    with admin.connect() as opened:
-        opened.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE template0")
-    yield engine
-    engine.dispose()
-    with admin.connect() as opened:
-        opened.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
-    admin.dispose()
 
 
 def state(connection: Connection) -> tuple[Any, ...]:
