@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from sqlalchemy import Column, Integer, MetaData, Table, text
 from pgmrl import database
 from pgmrl.check import check
 from pgmrl.columns import Matryoshka
-from pgmrl.errors import DefinitionError, NotMigrated, PgvectorMissing
+from pgmrl.errors import DefinitionError, NotMigrated, PgvectorMissing, PgvectorVersionWarning
 from pgmrl.rotation import Rotation
 from pgmrl.shortening import Prefix, Short
 
@@ -92,3 +93,22 @@ def test_what_is_not_ours_is_refused(engine: Engine) -> None:
         connection.execute(text("DROP EXTENSION vector"))
         with pytest.raises(PgvectorMissing, match="CREATE EXTENSION vector"):
             check(connection, table.c.embedding)
+
+
+@pytest.mark.parametrize("version", ["0.7.4", "0.5.0"])
+def test_pgvector_without_iterative_scans_is_refused(engine: Engine, version: str) -> None:
+    """The version is the catalogue's, set back here: an older library is not at hand."""
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE pg_extension SET extversion = :v WHERE extname = 'vector'"), {"v": version})
+        with pytest.raises(PgvectorMissing, match=rf"pgvector {version} is too old.*ALTER EXTENSION vector UPDATE"):
+            database.check_pgvector(connection)
+
+
+@pytest.mark.parametrize(("version", "warns"), [("0.8.0", True), ("0.8.3", True), ("0.8.4", False), ("0.10.0", False)])
+def test_pgvector_with_vacuum_defects_is_warned_of(engine: Engine, version: str, warns: bool) -> None:
+    """Versions are compared as numbers: 0.10 comes after 0.8."""
+    with engine.begin() as connection, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        connection.execute(text("UPDATE pg_extension SET extversion = :v WHERE extname = 'vector'"), {"v": version})
+        assert database.check_pgvector(connection) == "public"
+    assert [one.category for one in caught] == ([PgvectorVersionWarning] if warns else [])
