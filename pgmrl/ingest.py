@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -13,6 +14,7 @@ import numpy as np
 import psycopg
 from pgvector import HalfVector
 from pgvector import Vector as PgVector
+from psycopg.rows import tuple_row
 from sqlalchemy import Connection, Table
 from sqlalchemy.orm import Session
 
@@ -22,10 +24,11 @@ from pgmrl.ddl import set_computed_by
 from pgmrl.errors import IngestError, NotMigrated, VectorError
 from pgmrl.names import qualified, quoted
 from pgmrl.rotation import Rotation
+from pgmrl.values import converted
 from pgmrl.vectors import as_vector, as_vectors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -125,6 +128,7 @@ class _Target:
         full: the vector column's name.
         kind: its type there, `vector` or `halfvec`; beside a side table it may differ from the definition's.
         attachment: what pgmrl knows of the column.
+        kinds: the type of each column in the catalogue, of a domain the one below it.
         oids: the type each column is sent as.
         keys: the primary key's columns.
         check_sample: short vectors to compare in each batch.
@@ -134,6 +138,7 @@ class _Target:
     full: str
     kind: str
     attachment: Attachment
+    kinds: dict[str, str]
     oids: dict[str, int]
     keys: tuple[str, ...]
     check_sample: int
@@ -144,9 +149,9 @@ class _Target:
         table = base.table
         if not isinstance(table, Table):
             raise IngestError(f"{column} is no column of a Table")
-        kind, oids = _types(driver, table, base.name)
+        kinds, oids = _types(driver, table, base.name)
         keys = tuple(key.name for key in table.primary_key.columns)
-        return cls(table, base.name, kind, attachment, oids, keys, check_sample)
+        return cls(table, base.name, kinds[base.name], attachment, kinds, oids, keys, check_sample)
 
     @property
     def definition(self) -> Definition:
@@ -163,7 +168,7 @@ class _Target:
         shorts = self._shorts(columns, [vector for vector in vectors if vector is not None])
         try:
             with driver.transaction():
-                self._copy(driver, batch, columns, vectors, shorts)
+                self._copy(driver, batch, columns, vectors, shorts, done)
                 if shorts is not None:
                     self._compare(
                         driver, [row for row, vector in zip(batch, vectors, strict=True) if vector is not None]
@@ -176,13 +181,27 @@ class _Target:
         return len(batch) - len(given), zeros
 
     def _columns(self, batch: list[Row], done: int) -> list[str]:
+        for number, row in enumerate(batch):
+            if not isinstance(row, Mapping):
+                raise IngestError(
+                    f"row {done + number + 1:,} is {row!r:.60}: give mappings from column name to value. {_fate(done)}"
+                )
         columns = list(dict.fromkeys(name for row in batch for name in row))
+        if not columns:
+            raise IngestError(f"{self._row(batch, 0, done)}: it has no columns: name some. {_fate(done)}")
         unknown = next((name for name in columns if name not in self.oids), None)
         if unknown is not None:
             number = next(number for number, row in enumerate(batch) if unknown in row)
             there = ", ".join(self.oids)
             raise IngestError(
-                f"{self._row(batch, number, done)}: {self.name} has no column {unknown!r} (it has {there})"
+                f"{self._row(batch, number, done)}: {self.name} has no column {unknown!r} (it has {there}). "
+                f"{_fate(done)}"
+            )
+        if self.attachment.short in columns and self.attachment.side is None:
+            number = next(number for number, row in enumerate(batch) if self.attachment.short in row)
+            raise IngestError(
+                f"{self._row(batch, number, done)}: {self.attachment.short!r} is computed, not given: leave it out. "
+                f"{_fate(done)}"
             )
         return columns
 
@@ -222,23 +241,52 @@ class _Target:
         columns: list[str],
         vectors: list[Vector | None],
         shorts: NDArray[Any] | None,
+        done: int,
     ) -> None:
         names = [*columns, *([str(self.attachment.short)] if shorts is not None else [])]
         if shorts is not None:
             driver.execute(set_computed_by(self.definition).encode())
         computed = iter(shorts if shorts is not None else ())
         statement = f"COPY {self.name} ({', '.join(map(quoted, names))}) FROM STDIN (FORMAT BINARY)"
-        with driver.cursor() as cursor, cursor.copy(statement.encode()) as copy:
-            copy.set_types([self.oids[name] for name in names])
+        with _cursor(driver) as cursor, cursor.copy(statement.encode()) as copy:
+            try:
+                copy.set_types([self.oids[name] for name in names])
+            except psycopg.ProgrammingError as error:
+                culprit = self._undumpable(driver, names)
+                raise IngestError(f"{self._row(batch, 0, done)}: {culprit}. {_fate(done)}") from error
             for row, vector in zip(batch, vectors, strict=True):
-                values = [_plain(row.get(name)) if name != self.full else _wire(vector, self.kind) for name in columns]
+                values = [
+                    self._value(name, row, done) if name != self.full else _wire(vector, self.kind) for name in columns
+                ]
                 if shorts is not None:
                     values.append(None if vector is None else _wire(next(computed), self.definition.short.type))
                 try:
                     copy.write_row(values)
-                except (TypeError, ValueError, OverflowError, psycopg.Error) as error:
+                except psycopg.OperationalError:  # of the connection, not of the row
+                    raise
+                except Exception as error:  # psycopg's dumpers raise whatever a wrong value makes them stumble over
                     culprit = self._culprit(driver, names, values, error)
-                    raise IngestError(f"row {self._named(row)}: {culprit}") from error
+                    raise IngestError(f"row {self._named(row)}: {culprit}. {_fate(done)}") from error
+
+    def _value(self, name: str, row: Row, done: int) -> Any:
+        value = row.get(name)
+        if value is None:
+            return None
+        try:
+            return converted(self.kinds[name], value)
+        except Exception as error:  # whatever a wrong value makes its conversion stumble over
+            raise IngestError(f"row {self._named(row)}: {self._refused(name, value)}. {_fate(done)}") from error
+
+    def _undumpable(self, driver: psycopg.Connection[Any], names: Sequence[str]) -> str:
+        for name in names:
+            try:
+                driver.adapters.get_dumper_by_oid(self.oids[name], psycopg.pq.Format.BINARY)
+            except psycopg.ProgrammingError:
+                return f"column {name!r}: psycopg does not know {self.kinds[name]}; register that type or leave it out"
+        raise AssertionError("each has a dumper")
+
+    def _refused(self, name: str, value: Any) -> str:
+        return f"column {name!r} ({self.kinds[name]}) does not take {value!r:.100}: give a value of its type"
 
     def _compare(self, driver: psycopg.Connection[Any], written: list[Row]) -> None:
         """Compare a sample of the short vectors with what the server computes from what it has stored."""
@@ -249,11 +297,11 @@ class _Target:
         kind = self.definition.short.type
         send = self.definition.qualified(f"{kind}_send")
         given, own = quoted(str(self.attachment.short)), self.definition.sql(quoted(self.full))
-        keys = ", ".join(map(quoted, self.keys))
+        keys = ", ".join(map(quoted, self.keys)).replace("%", "%%")
         places = ", ".join("(" + ", ".join(["%s"] * len(self.keys)) + ")" for _ in sample)
         query = f"SELECT {send}({given}), {send}({own}) FROM {self.name}".replace("%", "%%")  # noqa: S608
-        values = [_plain(row[key]) for row in sample for key in self.keys]
-        rows = driver.execute(f"{query} WHERE ({keys}) IN ({places})".encode(), values).fetchall()
+        values = [converted(self.kinds[key], row[key]) for row in sample for key in self.keys]
+        rows = _cursor(driver).execute(f"{query} WHERE ({keys}) IN ({places})".encode(), values).fetchall()
         dtype = ">f2" if kind == "halfvec" else ">f4"
         for ours, theirs in rows:
             pair = [np.frombuffer(value, dtype, offset=4).astype(np.float64) for value in (ours, theirs)]
@@ -292,7 +340,7 @@ class _Target:
                     dumper = driver.adapters.get_dumper_by_oid(self.oids[name], psycopg.pq.Format.BINARY)
                     dumper(type(value), driver).dump(value)
             except Exception:
-                return f"column {name!r} does not take {value!r}: give a value of its type"
+                return self._refused(name, value)
         return str(error)
 
 
@@ -311,26 +359,36 @@ def _driver(connection: Connection | Session | psycopg.Connection[Any]) -> psyco
     return driver
 
 
-def _types(driver: psycopg.Connection[Any], table: Table, full: str) -> tuple[str, dict[str, int]]:
-    """The vector's type, and the type that each column's values are sent as."""
+def _cursor(driver: psycopg.Connection[Any]) -> psycopg.Cursor[tuple[Any, ...]]:
+    """A cursor that does not depend on the factories of the caller's connection."""
+    return psycopg.Cursor(driver, row_factory=tuple_row)
+
+
+def _types(driver: psycopg.Connection[Any], table: Table, full: str) -> tuple[dict[str, str], dict[str, int]]:
+    """The type of each column, and the type that its values are sent as."""
     query = """
-        SELECT a.attname, b.typname, CASE
-            WHEN b.typname IN ('vector', 'halfvec', 'sparsevec', 'bit') THEN 'bytea'::regtype
-            WHEN b.typtype = 'e' OR b.typreceive::text IN ('textrecv', 'varcharrecv', 'bpcharrecv', 'citextrecv')
-            THEN 'text'::regtype ELSE b.oid END::oid::integer
-        FROM pg_attribute AS a
-        JOIN pg_type AS t ON t.oid = a.atttypid
-        JOIN pg_type AS b ON b.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
-        WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
+        WITH RECURSIVE plain AS (
+            SELECT a.attnum, a.attname, a.atttypid AS oid FROM pg_attribute AS a
+            WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
+            UNION ALL  -- a domain may be of a domain
+            SELECT p.attnum, p.attname, t.typbasetype FROM plain AS p
+            JOIN pg_type AS t ON t.oid = p.oid AND t.typtype = 'd'
+        )
+        SELECT p.attname, t.typname, CASE
+            WHEN t.typname IN ('vector', 'halfvec', 'sparsevec', 'bit') THEN 'bytea'::regtype
+            WHEN t.typtype = 'e' OR t.typreceive::text IN ('textrecv', 'varcharrecv', 'bpcharrecv', 'citextrecv')
+            THEN 'text'::regtype ELSE t.oid END::oid::integer
+        FROM plain AS p JOIN pg_type AS t ON t.oid = p.oid AND t.typtype <> 'd'
+        ORDER BY p.attnum
     """
     with _quietly(driver):
-        rows = driver.execute(query, [qualified(table.schema, table.name)]).fetchall()
+        rows = _cursor(driver).execute(query, [qualified(table.schema, table.name)]).fetchall()
     if not rows:
         raise NotMigrated(f"there is no table {table.fullname} in this database: run the application's migrations")
     kinds = {name: kind for name, kind, _ in rows}
     if kinds.get(full) not in WIRE:
         raise NotMigrated(f"table {table.fullname} has no vector column {full}: run the application's migrations")
-    return kinds[full], {name: oid for name, _, oid in rows}
+    return kinds, {name: oid for name, _, oid in rows}
 
 
 @contextmanager
@@ -370,7 +428,3 @@ def _wire(vector: Any, kind: str) -> bytes | None:
 
 def _fate(done: int) -> str:
     return f"Nothing of its batch was written, {done:,} rows before it were."
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
