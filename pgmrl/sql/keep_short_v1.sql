@@ -23,19 +23,22 @@ BEGIN
                    format(E'BEGIN\n    NEW.%I := %s;\n    RETURN NEW;\nEND', short_column, expression));
     EXECUTE format('COMMENT ON FUNCTION %s.%I() IS %L', place, keeper,
                    format('pgmrl: keeps %s in step with %s', short_column, full_column));
-    -- A loader that computed the short vectors with the same axes names the rotation in pgmrl.computed_by.
+    -- A loader that computed the short vectors with the same axes names the rotation in pgmrl.computed_by. A row that
+    -- comes without one all the same was written by something else: a trigger of the application's, for example.
     EXECUTE format('CREATE OR REPLACE TRIGGER %I BEFORE INSERT ON %s FOR EACH ROW '
-                   'WHEN (current_setting(''pgmrl.computed_by'', true) IS DISTINCT FROM %L) '
+                   'WHEN ((NEW.%I IS NULL AND NEW.%I IS NOT NULL) '
+                   'OR current_setting(''pgmrl.computed_by'', true) IS DISTINCT FROM %L) '
                    'EXECUTE FUNCTION %s.%I(%L, %L, %L, %L)',
-                   keeper, target, rotation, place, keeper, full_column, short_column, rotation, metric);
+                   keeper, target, short_column, full_column, rotation, place, keeper, full_column, short_column, rotation, metric);
     -- Not UPDATE OF: that would miss a vector changed by another trigger.
     -- Not IS DISTINCT FROM: pg_restore has an empty search_path and would not find the vectors' operator.
     EXECUTE format('CREATE OR REPLACE TRIGGER %I BEFORE UPDATE ON %s FOR EACH ROW '
                    'WHEN (record_image_ne(ROW(OLD.%I, OLD.%I), ROW(NEW.%I, NEW.%I)) '
-                   'AND current_setting(''pgmrl.computed_by'', true) IS DISTINCT FROM %L) '
+                   'AND (record_image_eq(ROW(OLD.%I), ROW(NEW.%I)) '
+                   'OR current_setting(''pgmrl.computed_by'', true) IS DISTINCT FROM %L)) '
                    'EXECUTE FUNCTION %s.%I(%L, %L, %L, %L)',
-                   keeper || '_u', target, full_column, short_column, full_column, short_column, rotation,
-                   place, keeper, full_column, short_column, rotation, metric);
+                   keeper || '_u', target, full_column, short_column, full_column, short_column,
+                   short_column, short_column, rotation, place, keeper, full_column, short_column, rotation, metric);
 END $$;
 COMMENT ON FUNCTION pgmrl.keep_short_v1(regclass, text, text, text, text, text, text)
     IS 'Installs the triggers that keep a rotated short column in step';
