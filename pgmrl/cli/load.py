@@ -77,6 +77,8 @@ def load(
         first, everything = peeked(rows)
         if not first:
             raise IngestError("there are no rows to load")
+        if text is not None:
+            _text(first[0], text)  # a pattern that does not fit is an error before the table is made
         types = column_types(first)
         made = not inspect(opened).has_table(name, schema=job.schema)
         target = job.make_table(opened, types, first) if made else job.existing(opened)
@@ -212,7 +214,10 @@ def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 def _text(row: dict[str, Any], pattern: str) -> str | None:
     """A column's text, or a pattern filled in; None where nothing of it is there."""
-    names = [name for _, name, _, _ in Formatter().parse(pattern) if name]
+    try:
+        names = [name for _, name, _, _ in Formatter().parse(pattern) if name is not None]
+    except ValueError as error:
+        raise IngestError(f"--text {pattern!r}: {error}; write a column, or columns in braces") from error
     if not names:
         names, pattern = [pattern], f"{{{pattern}}}"
     for name in names:
@@ -220,7 +225,10 @@ def _text(row: dict[str, Any], pattern: str) -> str | None:
             raise IngestError(f"--text names {name!r}; the rows have {', '.join(row)}")
     if all(row[name] is None for name in names):
         return None
-    return pattern.format(**{name: "" if row[name] is None else row[name] for name in names})
+    try:
+        return pattern.format(**{name: "" if row[name] is None else row[name] for name in names})
+    except (ValueError, LookupError, AttributeError) as error:
+        raise IngestError(f"--text {pattern!r}: {error}; write a column, or columns in braces") from error
 
 
 def analyze(opened: Engine, target: Column[Any]) -> None:

@@ -44,7 +44,7 @@ def file_rows(path: Path) -> Iterator[Iterator[dict[str, Any]]]:
         raise IngestError(f"{path} ends with none of {', '.join(readers)}: rename or convert it")
     if not path.is_file():
         raise IngestError(f"there is no file {path}")
-    yield reader(path)
+    yield _decoded(path, reader(path))
 
 
 @contextmanager
@@ -52,7 +52,9 @@ def query_rows(engine: Engine, query: str) -> Iterator[Iterator[dict[str, Any]]]
     """The rows of a query, fetched as they are needed; the transaction is read-only."""
     with engine.connect() as connection:
         connection.execute(text("SET TRANSACTION READ ONLY"))
-        streamed = connection.execution_options(yield_per=PEEK).exec_driver_sql(query)
+        streamed = connection.execution_options(yield_per=PEEK).execute(
+            text(query.replace(":", "\\:"))  # a colon is no parameter
+        )
         yield (dict(row) for row in streamed.mappings())
 
 
@@ -90,6 +92,13 @@ def _type(name: str, kinds: set[type]) -> TypeEngine[Any]:
         return JSONB()
     listed = ", ".join(sorted(kind.__name__ for kind in kinds))
     raise IngestError(f"column {name!r} has values of different or unknown types ({listed}): make them alike")
+
+
+def _decoded(path: Path, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    try:
+        yield from rows
+    except UnicodeDecodeError as error:
+        raise IngestError(f"{path} is not UTF-8 ({error}): convert it") from error
 
 
 def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
