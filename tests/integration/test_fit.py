@@ -19,11 +19,11 @@ from pgmrl.ingest import ingest
 from pgmrl.measure import recall_at_k
 from pgmrl.reflect import reflect
 from pgmrl.search import search
-from pgmrl.shortening import Rotation, Short
+from pgmrl.shortening import Definition, Rotation, Short
 from pgmrl.vectors import Vector
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
     from sqlalchemy import Connection
@@ -47,7 +47,7 @@ def packages(short: Short | None = None, **options: Any) -> Table:
     return Table("packages", MetaData(), Column("id", Integer, primary_key=True), Column("embedding", kind))
 
 
-def numbered(vectors: NDArray[Any], column: str = "embedding") -> Iterator[dict[str, Any]]:
+def numbered(vectors: Iterable[Any], column: str = "embedding") -> Iterator[dict[str, Any]]:
     """Rows with these vectors."""
     return ({"id": n, column: vector} for n, vector in enumerate(vectors))
 
@@ -336,3 +336,128 @@ def test_life_of_a_rotation(engine: Engine) -> None:
         assert fit(session, After.embedding).rotation.id == learned.rotation.id
         short = text(f"SELECT count(*) FROM documents WHERE embedding_{learned.rotation.id}_8 IS NOT NULL")
         assert session.execute(short).scalar_one() == session.scalar(select(func.count(After.id))) == 300
+
+
+def two_kinds(old: int, new: int) -> NDArray[np.float32]:
+    """Vectors of 32 dimensions: at first in the leading eight of them, then in others."""
+    rng = np.random.default_rng(0)
+    vectors = np.zeros((old + new, 32), np.float32)
+    vectors[:old, :8] = rng.normal(size=(old, 8))
+    vectors[old:, 16:24] = rng.normal(size=(new, 8))
+    return vectors
+
+
+def in_small(connection: Connection, vectors: Iterable[Any], **table: Any) -> Table:
+    """A table of 32 dimensions with these vectors."""
+    packages = Table(
+        "packages",
+        MetaData(),
+        Column("id", Integer, primary_key=True),
+        Column("embedding", Matryoshka(32, Short(8, by=Rotation()), index=None)),
+        **table,
+    )
+    packages.create(connection)
+    ingest(connection, packages.c.embedding, numbered(vectors))
+    return packages
+
+
+def weight(found: Fit, first: int, last: int) -> float:
+    """How much of the axes lies in these dimensions."""
+    return float((found.rotation.required_axes()[:, first:last].astype(np.float64) ** 2).sum())
+
+
+def test_rows_that_the_statistics_do_not_know_yet(connection: Connection) -> None:
+    """A load just before: the sample is of the whole table, not of its first rows."""
+    table = in_small(connection, two_kinds(2_000, 0))
+    connection.exec_driver_sql("ANALYZE packages")
+    new = ({"id": 2_000 + n, "embedding": vector} for n, vector in enumerate(two_kinds(0, 18_000)))
+    ingest(connection, table.c.embedding, new)
+    found = fit(connection, table.c.embedding, sample=1_000, axes=8)
+    assert found.rows == 1_000
+    assert weight(found, 16, 24) > 7.9
+
+
+def test_the_tables_last_rows_are_as_likely_as_the_first(connection: Connection) -> None:
+    """New rows are at the end of the table, and are what the next searches are about."""
+    table = in_small(connection, two_kinds(19_400, 600))
+    connection.exec_driver_sql("ANALYZE packages")
+    found = fit(connection, table.c.embedding, sample=5_000, axes=16)
+    assert found.rows == 5_000
+    assert weight(found, 16, 24) > 7.9
+
+
+def test_a_column_that_is_mostly_null(connection: Connection) -> None:
+    """In the middle of a backfill: as many vectors as were asked for, if they are there."""
+    vectors = spread(20_000, 32)
+    table = in_small(connection, (vector if n % 20 == 0 else None for n, vector in enumerate(vectors)))
+    connection.exec_driver_sql("ANALYZE packages")
+    read: list[int] = []
+    found = fit(connection, table.c.embedding, sample=600, axes=16, progress=read.append)
+    assert found.rows == 600
+    assert read == sorted(read)
+    assert read[-1] == 600
+    assert fit(connection, table.c.embedding, axes=16).rows == 1_000
+
+
+def test_a_partitioned_table(connection: Connection) -> None:
+    """With statistics and without."""
+    table = in_small(connection, (), postgresql_partition_by="RANGE (id)")
+    for n in range(3):
+        span = f"FROM ({n * 2_000}) TO ({(n + 1) * 2_000})"
+        connection.exec_driver_sql(f"CREATE TABLE part_{n} PARTITION OF packages FOR VALUES {span}")
+    ingest(connection, table.c.embedding, numbered(spread(6_000, 32)))
+    assert fit(connection, table.c.embedding, sample=1_000, axes=8).rows == 1_000
+    connection.exec_driver_sql("ANALYZE packages")
+    assert fit(connection, table.c.embedding, sample=1_000, axes=8).rows == 1_000
+
+
+def test_a_view_is_refused(connection: Connection) -> None:
+    """The server cannot sample it."""
+    table = in_small(connection, spread(100, 32))
+    connection.exec_driver_sql("ALTER TABLE packages RENAME TO origin")
+    connection.exec_driver_sql("CREATE VIEW packages AS SELECT * FROM origin")
+    with pytest.raises(RotationError, match="packages is no table"):
+        fit(connection, table.c.embedding, axes=8)
+
+
+def test_copies_of_a_row_are_as_good_as_that_row(connection: Connection) -> None:
+    """200 copies of each of 30 rows: which of them come back makes no difference, so all dimensions keep all."""
+    table = in_small(connection, np.repeat(spread(30, 32), 200, axis=0))
+    assert fit(connection, table.c.embedding, axes=32).kept[32] == 1
+
+
+def test_axes_for_as_many_dimensions_as_are_declared(connection: Connection) -> None:
+    """More than the default: what was learned fits the column it was learned for."""
+    short = Short(300, by=Rotation())
+    table = Table(
+        "t",
+        MetaData(),
+        Column("id", Integer, primary_key=True),
+        Column("embedding", Matryoshka(400, short, index=None)),
+    )
+    table.create(connection)
+    ingest(connection, table.c.embedding, numbered(spread(500, 400)))
+    found = fit(connection, table.c.embedding)
+    assert Definition.of(400, Short(300, by=found.rotation)).learned
+
+
+@pytest.mark.parametrize("level", ["AUTOCOMMIT", "REPEATABLE READ"])
+def test_nothing_is_left_behind(engine: Engine, level: Any) -> None:
+    """No setting, no cursor, and no transaction where there was none."""
+    ask = "SELECT current_setting('synchronize_seqscans'), (SELECT count(*) FROM pg_cursors WHERE name <> '')"
+    with engine.begin() as connection:
+        table = in_small(connection, spread(3_000, 32))
+    with engine.connect().execution_options(isolation_level=level) as connection:
+        assert fit(connection, table.c.embedding, sample=500, axes=8).rows == 500
+        assert tuple(connection.exec_driver_sql(ask).one()) == ("on", 0)
+
+
+def test_bits_keep_what_bits_keep(module_engine: Engine, loaded: Table, learned: Fit) -> None:
+    """Signs are judged as signs: fewer than the numbers they are of, and more of them keep more."""
+    bits = packages(Short(64, by=Rotation(), type="bit"))
+    assert bits.name == loaded.name
+    with module_engine.connect() as connection:
+        found = fit(connection, bits.c.embedding)
+    assert found.rotation == learned.rotation
+    assert all(found.kept[size] < learned.kept[size] for size in (16, 32, 64))
+    assert 0.5 < found.kept[64] < found.kept[256] < 1

@@ -10,6 +10,7 @@ import pytest
 
 from pgmrl.errors import RotationError
 from pgmrl.fit import fit_axes
+from pgmrl.metrics import METRICS
 from pgmrl.rotation import rotation_id
 
 if TYPE_CHECKING:
@@ -231,3 +232,38 @@ def test_the_input_is_left_alone() -> None:
     np.testing.assert_array_equal(vectors, before)
     assert fit_axes(vectors.astype(np.float64), 4, normalise=True).id == single.id
     assert_orthonormal(fit_axes(vectors.astype(np.float16), 4, normalise=True), 4, 16)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_distances_by_one_product(name: str) -> None:
+    """What every row is compared by is the metric's own distance."""
+    metric = METRICS[name]
+    vectors, queries = spread(200, 16), spread(5, 16, seed=1)
+    found = fit_module._distances(metric, vectors, queries)
+    expected = [metric.distances(vectors, query) for query in queries]
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 1_000])
+def test_every_row_is_as_likely_to_stay(batch: int) -> None:
+    """However the rows come, and however many more than there is place for."""
+    kept = np.zeros(1_000)
+    for seed in range(200):
+        reservoir = fit_module._Reservoir.of(100, 1, np.dtype(">f4"), seed)
+        rows = np.arange(1_000, dtype=np.float32)[:, None]
+        for start in range(0, 1_000, batch):
+            reservoir.add(rows[start : start + batch])
+        numbers = reservoir.rows[:, 0].astype(int)
+        assert len(set(numbers)) == reservoir.held == 100
+        kept[numbers] += 1
+    tenths = kept.reshape(10, 100).sum(axis=1)  # 2,000 are expected in each, with a deviation of 43
+    assert np.abs(tenths - 2_000).max() < 200
+
+
+def test_a_reservoir_that_is_not_filled() -> None:
+    """Fewer rows than there is place for: all of them, in their order."""
+    reservoir = fit_module._Reservoir.of(100, 1, np.dtype(">f2"), 0)
+    for start in (0, 20, 40):
+        reservoir.add(np.arange(start, start + 20, dtype=np.float16)[:, None])
+    assert reservoir.held == 60
+    assert reservoir.rows[:60, 0].tolist() == list(range(60))
