@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import psycopg
@@ -21,10 +21,10 @@ from sqlalchemy.orm import Session
 from pgmrl.columns import Attachment, attachment_of, base_column
 from pgmrl.database import sqlalchemy_connection
 from pgmrl.ddl import set_computed_by
-from pgmrl.errors import IngestError, NotMigrated, VectorError
+from pgmrl.errors import DefinitionError, IngestError, NotMigrated, VectorError
 from pgmrl.names import qualified, quoted
 from pgmrl.rotation import Rotation
-from pgmrl.values import converted
+from pgmrl.values import Model, converted
 from pgmrl.vectors import as_vector, as_vectors
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ def ingest(
     connection is in a transaction already (as a Session always is): it is written whole or not at all, and earlier
     batches stay.
 
+    Columns that a row does not name have their defaults, those that the model gives in Python too; None is NULL.
+
     A prefix is computed by the server. With a rotation whose axes are at hand the short vectors of a batch are one
     matrix product here, and a sample of them is compared with what the server computes from the stored vectors.
 
@@ -102,7 +104,8 @@ def ingest(
     driver = _driver(connection)
     target = _Target.of(driver, column, check_sample)
     report, start = IngestReport(), time.perf_counter()
-    for batch in _batches(_paired(rows, vectors, target.full), batch_size):
+    batches = _batches(_paired(rows, vectors, target.full), batch_size)
+    while batch := _next(batches, report.rows):
         nulls, zeros = target.write(driver, batch, done=report.rows)
         report = replace(
             report,
@@ -128,6 +131,7 @@ class _Target:
         full: the vector column's name.
         kind: its type there, `vector` or `halfvec`; beside a side table it may differ from the definition's.
         attachment: what pgmrl knows of the column.
+        model: what the Table says of values that the catalogue does not: defaults and types in Python.
         kinds: the type of each column in the catalogue, of a domain the one below it.
         oids: the type each column is sent as.
         keys: the primary key's columns.
@@ -138,6 +142,7 @@ class _Target:
     full: str
     kind: str
     attachment: Attachment
+    model: Model
     kinds: dict[str, str]
     oids: dict[str, int]
     keys: tuple[str, ...]
@@ -151,7 +156,10 @@ class _Target:
             raise IngestError(f"{column} is no column of a Table")
         kinds, oids = _types(driver, table, base.name)
         keys = tuple(key.name for key in table.primary_key.columns)
-        return cls(table, base.name, kinds[base.name], attachment, kinds, oids, keys, check_sample)
+        model = Model.of(table, except_for={base.name, attachment.short})
+        target = cls(table, base.name, kinds[base.name], attachment, model, kinds, oids, keys, check_sample)
+        target._check_keeper(driver)
+        return target
 
     @property
     def definition(self) -> Definition:
@@ -161,54 +169,106 @@ class _Target:
     def name(self) -> str:
         return qualified(self.table.schema, self.table.name)
 
+    @property
+    def range(self) -> FullType:
+        """The type whose range a vector must fit: also that of its copy in a side table."""
+        return "halfvec" if "halfvec" in {self.kind, self.definition.full} else "vector"
+
     def write(self, driver: psycopg.Connection[Any], batch: list[Row], done: int) -> tuple[int, int]:
         """Check and write a batch; the numbers of rows without a vector and with a zero one."""
-        columns = self._columns(batch, done)
+        batch = self._completed(batch, done)
+        self._check_columns(batch, done)
         vectors = self._checked(batch, done)
-        shorts = self._shorts(columns, [vector for vector in vectors if vector is not None])
+        parts = self._parts(batch, vectors)
+        at: _Part | None = None
         try:
             with driver.transaction():
-                self._copy(driver, batch, columns, vectors, shorts, done)
-                if shorts is not None:
-                    self._compare(
-                        driver, [row for row, vector in zip(batch, vectors, strict=True) if vector is not None]
-                    )
-                    driver.execute("SELECT set_config('pgmrl.computed_by', '', true)")
+                for at in parts:
+                    self._copy(driver, at, done)
+                    if at.shorts is not None:
+                        self._compare(driver, at)
+                        driver.execute("SELECT set_config('pgmrl.computed_by', '', true)")
+                at = None  # what fails now is not of one part: a deferred constraint
         except psycopg.Error as error:
-            raise IngestError(self._explained(error, batch, done)) from error
+            raise IngestError(self._explained(error, at, done)) from error
         given = [vector for vector in vectors if vector is not None]
         zeros = int(self.definition.unfindable(np.stack(given)).sum()) if given else 0
         return len(batch) - len(given), zeros
 
-    def _columns(self, batch: list[Row], done: int) -> list[str]:
+    def _check_keeper(self, driver: psycopg.Connection[Any]) -> None:
+        """A rotated short column without its trigger would stay empty, and nobody would know."""
+        short, rule = self.attachment.short, self.definition.short.by
+        if short is None or not isinstance(rule, Rotation) or self.attachment.side is not None:
+            return
+        if short not in self.oids:
+            if rule.axes is None:
+                return  # the migration that adds it fills it
+            raise NotMigrated(f"table {self.table.fullname} has no column {short}: run the migration that adds it")
+        query = (
+            "SELECT 1 FROM pg_trigger WHERE tgrelid = to_regclass(%s) AND tgenabled IN ('O', 'A') "
+            "AND position(convert_to(%s, 'UTF8') IN tgargs) > 0"
+        )
+        with _quietly(driver):
+            kept = _cursor(driver).execute(query, [self.name, str(rule.id)]).fetchone()
+        if kept is None:
+            raise NotMigrated(
+                f"nothing keeps {self.table.fullname}.{short} in step with {self.full}: run the migration that adds it"
+            )
+
+    def _completed(self, batch: list[Row], done: int) -> list[Row]:
+        """The rows with the model's defaults."""
         for number, row in enumerate(batch):
             if not isinstance(row, Mapping):
                 raise IngestError(
                     f"row {done + number + 1:,} is {row!r:.60}: give mappings from column name to value. {_fate(done)}"
                 )
-        columns = list(dict.fromkeys(name for row in batch for name in row))
-        if not columns:
-            raise IngestError(f"{self._row(batch, 0, done)}: it has no columns: name some. {_fate(done)}")
+        if not self.model.defaults:
+            return batch
+        completed: list[Row] = []
+        for number, row in enumerate(batch):
+            try:
+                completed.append(self.model.completed(row))
+            except DefinitionError as error:
+                raise IngestError(f"{self._row(row, number, done)}: {error}. {_fate(done)}") from error
+        return completed
+
+    def _parts(self, batch: list[Row], vectors: list[Vector | None]) -> list[_Part]:
+        """Rows of the same columns together: a column that COPY names cannot have its default in some of the rows."""
+        groups: dict[frozenset[str], list[int]] = {}
+        for number, row in enumerate(batch):
+            groups.setdefault(frozenset(row), []).append(number)
+        parts = []
+        for numbers in groups.values():
+            columns = list(batch[numbers[0]])
+            own = [vectors[number] for number in numbers]
+            shorts = self._shorts(columns, [vector for vector in own if vector is not None])
+            parts.append(_Part(columns, numbers, [batch[number] for number in numbers], own, shorts))
+        return parts
+
+    def _check_columns(self, batch: list[Row], done: int) -> None:
+        for number, row in enumerate(batch):
+            if not row:
+                raise IngestError(f"{self._row(row, number, done)}: it has no columns: name some. {_fate(done)}")
+        columns = dict.fromkeys(name for row in batch for name in row)
         unknown = next((name for name in columns if name not in self.oids), None)
         if unknown is not None:
             number = next(number for number, row in enumerate(batch) if unknown in row)
             there = ", ".join(self.oids)
             raise IngestError(
-                f"{self._row(batch, number, done)}: {self.name} has no column {unknown!r} (it has {there}). "
+                f"{self._row(batch[number], number, done)}: {self.name} has no column {unknown!r} (it has {there}). "
                 f"{_fate(done)}"
             )
         if self.attachment.short in columns and self.attachment.side is None:
             number = next(number for number, row in enumerate(batch) if self.attachment.short in row)
             raise IngestError(
-                f"{self._row(batch, number, done)}: {self.attachment.short!r} is computed, not given: leave it out. "
-                f"{_fate(done)}"
+                f"{self._row(batch[number], number, done)}: {self.attachment.short!r} is computed, not given: leave it "
+                f"out. {_fate(done)}"
             )
-        return columns
 
     def _checked(self, batch: list[Row], done: int) -> list[Vector | None]:
         given = [row.get(self.full) for row in batch]
         try:  # all at once; only where that fails is it worth knowing which row it was
-            return list(as_vectors(given, self.definition.dims, cast("FullType", self.kind)))
+            return list(as_vectors(given, self.definition.dims, self.range))
         except VectorError:
             return self._checked_singly(batch, done)
 
@@ -217,12 +277,9 @@ class _Target:
         for number, row in enumerate(batch):
             value = row.get(self.full)
             try:
-                checked.append(
-                    None if value is None else as_vector(value, self.definition.dims, cast("FullType", self.kind))
-                )
+                checked.append(None if value is None else as_vector(value, self.definition.dims, self.range))
             except VectorError as error:
-                where = self._row(batch, number, done)
-                raise IngestError(f"{where}: {error}. {_fate(done)}") from error
+                raise IngestError(f"{self._row(row, number, done)}: {error}. {_fate(done)}") from error
         return checked
 
     def _shorts(self, columns: list[str], vectors: list[Vector]) -> NDArray[Any] | None:
@@ -234,15 +291,8 @@ class _Target:
             return None
         return self.definition.shorten(np.stack(vectors))
 
-    def _copy(
-        self,
-        driver: psycopg.Connection[Any],
-        batch: list[Row],
-        columns: list[str],
-        vectors: list[Vector | None],
-        shorts: NDArray[Any] | None,
-        done: int,
-    ) -> None:
+    def _copy(self, driver: psycopg.Connection[Any], part: _Part, done: int) -> None:
+        columns, shorts = part.columns, part.shorts
         names = [*columns, *([str(self.attachment.short)] if shorts is not None else [])]
         if shorts is not None:
             driver.execute(set_computed_by(self.definition).encode())
@@ -252,11 +302,12 @@ class _Target:
             try:
                 copy.set_types([self.oids[name] for name in names])
             except psycopg.ProgrammingError as error:
-                culprit = self._undumpable(driver, names)
-                raise IngestError(f"{self._row(batch, 0, done)}: {culprit}. {_fate(done)}") from error
-            for row, vector in zip(batch, vectors, strict=True):
+                where, culprit = self._row(part.rows[0], part.numbers[0], done), self._undumpable(driver, names)
+                raise IngestError(f"{where}: {culprit}. {_fate(done)}") from error
+            for number, row, vector in zip(part.numbers, part.rows, part.vectors, strict=True):
                 values = [
-                    self._value(name, row, done) if name != self.full else _wire(vector, self.kind) for name in columns
+                    self._value(name, row, number, done) if name != self.full else _wire(vector, self.kind)
+                    for name in columns
                 ]
                 if shorts is not None:
                     values.append(None if vector is None else _wire(next(computed), self.definition.short.type))
@@ -266,16 +317,22 @@ class _Target:
                     raise
                 except Exception as error:  # psycopg's dumpers raise whatever a wrong value makes them stumble over
                     culprit = self._culprit(driver, names, values, error)
-                    raise IngestError(f"row {self._named(row)}: {culprit}. {_fate(done)}") from error
+                    raise IngestError(f"{self._row(row, number, done)}: {culprit}. {_fate(done)}") from error
 
-    def _value(self, name: str, row: Row, done: int) -> Any:
-        value = row.get(name)
+    def _value(self, name: str, row: Row, number: int, done: int) -> Any:
+        value = row[name]
         if value is None:
             return None
         try:
-            return converted(self.kinds[name], value)
+            return self._sent(name, value)
         except Exception as error:  # whatever a wrong value makes its conversion stumble over
-            raise IngestError(f"row {self._named(row)}: {self._refused(name, value)}. {_fate(done)}") from error
+            where = self._row(row, number, done)
+            raise IngestError(f"{where}: {self._refused(name, value)}. {_fate(done)}") from error
+
+    def _sent(self, name: str, value: Any) -> Any:
+        """A value as it is sent."""
+        bound = self.model.bound(name, value)
+        return None if bound is None else converted(self.kinds[name], bound)
 
     def _undumpable(self, driver: psycopg.Connection[Any], names: Sequence[str]) -> str:
         for name in names:
@@ -288,8 +345,9 @@ class _Target:
     def _refused(self, name: str, value: Any) -> str:
         return f"column {name!r} ({self.kinds[name]}) does not take {value!r:.100}: give a value of its type"
 
-    def _compare(self, driver: psycopg.Connection[Any], written: list[Row]) -> None:
+    def _compare(self, driver: psycopg.Connection[Any], part: _Part) -> None:
         """Compare a sample of the short vectors with what the server computes from what it has stored."""
+        written = [row for row, vector in zip(part.rows, part.vectors, strict=True) if vector is not None]
         step = max(1, len(written) // max(1, self.check_sample))
         sample = written[::step][: self.check_sample]
         if not sample:
@@ -300,31 +358,38 @@ class _Target:
         keys = ", ".join(map(quoted, self.keys)).replace("%", "%%")
         places = ", ".join("(" + ", ".join(["%s"] * len(self.keys)) + ")" for _ in sample)
         query = f"SELECT {send}({given}), {send}({own}) FROM {self.name}".replace("%", "%%")  # noqa: S608
-        values = [converted(self.kinds[key], row[key]) for row in sample for key in self.keys]
-        rows = _cursor(driver).execute(f"{query} WHERE ({keys}) IN ({places})".encode(), values).fetchall()
-        dtype = ">f2" if kind == "halfvec" else ">f4"
-        for ours, theirs in rows:
-            pair = [np.frombuffer(value, dtype, offset=4).astype(np.float64) for value in (ours, theirs)]
-            largest = np.abs(pair[1]).max().astype(np.float16 if kind == "halfvec" else np.float32)
-            if np.abs(pair[0] - pair[1]).max() > ULPS * max(float(np.spacing(largest)), 1e-5 * float(largest)):
-                raise IngestError(
-                    f"the short vectors computed here are not those {self.name} computes itself: nothing of this batch "
-                    "was written; load the rotation from its file again"
-                )
+        values = [self._sent(key, row[key]) for row in sample for key in self.keys]
+        # not prepared, which a pooler between the server and us may not allow
+        found = _cursor(driver).execute(f"{query} WHERE ({keys}) IN ({places})".encode(), values, prepare=False)
+        rows = found.fetchall()
+        if len(rows) < len(sample) or any(ours is None or theirs is None for ours, theirs in rows):
+            raise IngestError(
+                f"a trigger on {self.name} changes rows while they are loaded, so the short vectors computed here are "
+                "not theirs: nothing of this batch was written; pin the rotation by its id alone, Rotation(id), and "
+                "the server computes them"
+            )
+        if not all(_same(ours, theirs, kind) for ours, theirs in rows):
+            raise IngestError(
+                f"the short vectors computed here are not those {self.name} computes itself: nothing of this batch "
+                "was written; load the rotation from its file again"
+            )
 
     # -- what an error says ----------------------------------------------------------------------------------------
 
-    def _row(self, batch: list[Row], number: int, done: int) -> str:
-        return f"row {done + number + 1:,} ({self._named(batch[number])})"
+    def _row(self, row: Row, number: int, done: int) -> str:
+        return f"row {done + number + 1:,} ({self._named(row)})"
 
     def _named(self, row: Row) -> str:
         return ", ".join(f"{key}={row.get(key)!r}" for key in self.keys) or "no key"
 
-    def _explained(self, error: psycopg.Error, batch: list[Row], done: int) -> str:
+    def _explained(self, error: psycopg.Error, part: _Part | None, done: int) -> str:
         diag = error.diag
-        line = re.search(r"COPY .*, line (\d+)", diag.context or "")
-        number = int(line.group(1)) - 1 if line else -1
-        where = f"{self._row(batch, number, done)}: " if 0 <= number < len(batch) else ""
+        # "COPY packages, line 17" in the server's language
+        line = re.search(rf"COPY {re.escape(self.table.name)}, \S+ (\d+)", diag.context or "")
+        number = int(line.group(1)) - 1 if line and part is not None else -1
+        where = ""
+        if part is not None and 0 <= number < len(part.rows):
+            where = f"{self._row(part.rows[number], part.numbers[number], done)}: "
         said = [diag.message_primary or str(error).strip()]
         if diag.message_detail and "Failing row contains" not in diag.message_detail:  # which is a page of numbers
             said.append(diag.message_detail.rstrip("."))
@@ -345,6 +410,33 @@ class _Target:
 
 
 # -- helpers -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Rows of a batch that have the same columns.
+
+    Attributes:
+        columns: their columns.
+        numbers: their places in the batch.
+        rows: the rows.
+        vectors: their vectors; None for a row without one.
+        shorts: the short vectors of those that have one; None where the server computes them.
+    """
+
+    columns: list[str]
+    numbers: list[int]
+    rows: list[Row]
+    vectors: list[Vector | None]
+    shorts: NDArray[Any] | None
+
+
+def _same(ours: bytes, theirs: bytes, kind: str) -> bool:
+    """Whether two short vectors in binary form differ by no more than the order of adding explains."""
+    dtype = ">f2" if kind == "halfvec" else ">f4"
+    one, other = (np.frombuffer(value, dtype, offset=4).astype(np.float64) for value in (ours, theirs))
+    largest = np.abs(other).max().astype(np.float16 if kind == "halfvec" else np.float32)
+    return bool(np.abs(one - other).max() <= ULPS * max(float(np.spacing(largest)), 1e-5 * float(largest)))
 
 
 def _driver(connection: Connection | Session | psycopg.Connection[Any]) -> psycopg.Connection[Any]:
@@ -398,18 +490,25 @@ def _quietly(driver: psycopg.Connection[Any]) -> Iterator[None]:
         yield
 
 
-def _paired(rows: Iterable[Row], vectors: Iterable[Any] | None, full: str) -> Iterator[Row]:
+def _paired(rows: Iterable[Any], vectors: Iterable[Any] | None, full: str) -> Iterator[Row]:
     if vectors is None:
         yield from rows
         return
+    if isinstance(rows, Sized) and isinstance(vectors, Sized) and len(rows) != len(vectors):
+        raise IngestError(
+            f"there are {len(rows):,} rows and {len(vectors):,} vectors: give one for each row, or None. "
+            "Nothing was written."
+        )
     given = iter(vectors)
     missing = object()
     count = 0
     for count, row in enumerate(rows, 1):
+        if isinstance(row, Mapping) and full in row:
+            raise IngestError(f"row {count:,} has {full!r}, and `vectors` are given too: leave one of them out")
         vector = next(given, missing)
         if vector is missing:
             raise IngestError(f"there are {count - 1:,} vectors and more rows: give one for each, or None")
-        yield {**row, full: vector}
+        yield {**row, full: vector} if isinstance(row, Mapping) else row
     if next(given, missing) is not missing:
         raise IngestError(f"there are {count:,} rows and more vectors: give one for each row")
 
@@ -417,6 +516,15 @@ def _paired(rows: Iterable[Row], vectors: Iterable[Any] | None, full: str) -> It
 def _batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
     while batch := list(islice(rows, size)):
         yield batch
+
+
+def _next(batches: Iterator[list[Row]], done: int) -> list[Row]:
+    """The next batch, empty at the end; what goes wrong in the caller's iterator is told how far the load was."""
+    try:
+        return next(batches, [])
+    except Exception as error:
+        error.add_note(f"{done:,} rows had been written before.")
+        raise
 
 
 def _wire(vector: Any, kind: str) -> bytes | None:

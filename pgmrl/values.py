@@ -6,6 +6,9 @@ psycopg's own dumpers take some values that do not fit and send something else: 
 
 from __future__ import annotations
 
+import datetime as dt
+import math
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -13,15 +16,83 @@ from uuid import UUID
 import numpy as np
 from pgvector import Bit, HalfVector, SparseVector
 from pgvector import Vector as PgVector
+from sqlalchemy import Enum
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.types import TypeDecorator
 
+from pgmrl.errors import DefinitionError
 from pgmrl.vectors import as_vector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
-__all__ = ["converted"]
+    from sqlalchemy import Column, Table
+
+__all__ = ["Model", "converted"]
 
 INTEGERS: Final = {"int2": 2**15, "int4": 2**31, "int8": 2**63}
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What a Table says of its values and the catalogue does not.
+
+    Attributes:
+        defaults: makes the value of a column that a row does not have.
+        binders: of columns whose type is the application's own in Python: what is sent for a value.
+    """
+
+    defaults: Mapping[str, Callable[[], Any]]
+    binders: Mapping[str, Callable[[Any], Any]]
+
+    @classmethod
+    def of(cls, table: Table, except_for: Collection[str | None] = ()) -> Model:
+        """Of a Table; the columns `except_for` are none of its business."""
+        columns = [column for column in table.columns if column.name not in except_for]
+        dialect = PGDialect_psycopg()  # type: ignore[no-untyped-call]
+        binders = {
+            column.name: column.type.dialect_impl(dialect).bind_processor(dialect)
+            for column in columns
+            if isinstance(column.type, (TypeDecorator, Enum))
+        }
+        return cls(
+            {column.name: _default(column) for column in columns if column.default is not None},
+            {name: binder for name, binder in binders.items() if binder is not None},
+        )
+
+    def completed(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A row with the defaults of the columns that it does not have.
+
+        Raises:
+            DefinitionError: one of them can only be made by an INSERT.
+        """
+        missing = {name: make() for name, make in self.defaults.items() if name not in row}
+        return {**row, **missing} if missing else row
+
+    def bound(self, name: str, value: Any) -> Any:
+        """A value as the column's type in Python sends it."""
+        binder = self.binders.get(name)
+        return value if binder is None else binder(value)
+
+
+def _default(column: Column[Any]) -> Callable[[], Any]:
+    default: Any = column.default
+    message = (
+        f"column {column.name!r} has a default that only an INSERT can make: give its value in every row, "
+        "or declare it as server_default"
+    )
+
+    def make() -> Any:
+        if default.is_scalar:
+            return default.arg
+        if not default.is_callable:  # an expression or a sequence
+            raise DefinitionError(message)
+        try:
+            return default.arg(None)
+        except Exception as error:  # it reads the INSERT's other values
+            raise DefinitionError(message) from error
+
+    return make
 
 
 def converted(kind: str, value: Any) -> Any:
@@ -58,6 +129,35 @@ def _integer(limit: int) -> Callable[[Any], int]:
         return int(value)
 
     return convert
+
+
+def _single(value: Any) -> float:
+    number = float(value) if not isinstance(value, str) else math.nan
+    with np.errstate(over="ignore"):
+        single = np.float32(number)
+    if isinstance(value, str) or (np.isinf(single) and not math.isinf(number)):
+        raise ValueError("no number, or out of range")
+    return number
+
+
+def _bytes(value: Any) -> Any:
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise TypeError("no bytes")
+    return value
+
+
+def _date(value: Any) -> Any:
+    if isinstance(value, dt.datetime):
+        if value.time() != dt.time(0) or value.tzinfo is not None:
+            raise ValueError("a time of day would be cut off")
+        return value.date()
+    return value
+
+
+def _time(value: Any) -> Any:
+    if isinstance(value, dt.time) and value.tzinfo is not None:
+        raise ValueError("the time zone would be cut off")
+    return value
 
 
 def _boolean(value: Any) -> bool:
@@ -97,6 +197,10 @@ def _sparse(value: Any) -> bytes:
 _CONVERSIONS: Final[Mapping[str, Callable[[Any], Any]]] = {
     **{kind: _integer(limit) for kind, limit in INTEGERS.items()},
     "bool": _boolean,
+    "bytea": _bytes,
+    "date": _date,
+    "float4": _single,
+    "time": _time,
     "numeric": _numeric,
     "uuid": _uuid,
     "vector": _vector("vector"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import enum
 import ipaddress
 import threading
 import tracemalloc
@@ -17,7 +18,22 @@ import pytest
 from pgvector import HalfVector
 from pgvector import Vector as PgVector
 from psycopg.types.json import Jsonb
-from sqlalchemy import Column, Connection, Engine, ForeignKey, Integer, MetaData, Table, Text, create_engine, text
+from sqlalchemy import (
+    Column,
+    Connection,
+    DateTime,
+    Engine,
+    Enum,
+    ForeignKey,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    create_engine,
+    func,
+    text,
+)
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -152,17 +168,28 @@ def test_vectors_beside_the_rows(connection: Connection, kind: Any) -> None:
 
 
 def test_vectors_and_rows_in_different_numbers(connection: Connection) -> None:
-    """The last batch is not written; those before it are."""
+    """Nothing is written where the numbers are known; else the last batch is not, and those before it are."""
     table = docs()
     table.create(connection)
     rows = [{"id": n} for n in range(5)]
-    with pytest.raises(IngestError, match="4 vectors and more rows"):
+    with pytest.raises(IngestError, match=r"5 rows and 4 vectors.*Nothing was written"):
         ingest(connection, table.c.e, rows, vectors=vectors(4), batch_size=2)
+    assert connection.execute(text("SELECT count(*) FROM docs")).scalar_one() == 0
+    with pytest.raises(IngestError, match="4 vectors and more rows"):
+        ingest(connection, table.c.e, iter(rows), vectors=vectors(4), batch_size=2)
     with pytest.raises(IngestError, match="5 rows and more vectors"):
         ingest(connection, table.c.e, ({"id": n + 10} for n in range(5)), vectors=vectors(6), batch_size=2)
     with pytest.raises(IngestError, match="0 vectors and more rows"):
         ingest(connection, table.c.e, ({"id": n + 20} for n in range(5)), vectors=[])
     assert list(connection.execute(text("SELECT id FROM docs ORDER BY id")).scalars()) == [0, 1, 2, 3, 10, 11, 12, 13]
+
+
+def test_vectors_in_two_places(connection: Connection) -> None:
+    """Which one is meant nobody said."""
+    table = docs()
+    table.create(connection)
+    with pytest.raises(IngestError, match="row 2 has 'e', and `vectors` are given too"):
+        ingest(connection, table.c.e, [{"id": 1}, {"id": 2, "e": VALUES}], vectors=vectors(2))
 
 
 def test_no_rows(connection: Connection) -> None:
@@ -201,6 +228,9 @@ TYPES: list[tuple[str, Any, Any]] = [
     ("name", "abc", "abc"),
     ("boolean", np.bool_(True), "true"),
     ("date", dt.date(2024, 2, 29), "2024-02-29"),
+    ("date", np.datetime64("2024-02-29"), "2024-02-29"),
+    ("date", dt.datetime(2024, 2, 29), "2024-02-29"),
+    ("real", np.float64("inf"), "Infinity"),
     ("time", dt.time(1, 2, 3), "01:02:03"),
     ("timestamp", dt.datetime(2024, 2, 29, 1, 2, 3), "2024-02-29 01:02:03"),
     ("timestamptz", dt.datetime(2024, 2, 29, 1, 2, 3, tzinfo=UTC), "2024-02-29 01:02:03+00"),
@@ -296,6 +326,11 @@ WRONG: list[tuple[str, Any]] = [
     ("positive", -1),
     ("small_text", "much longer than that"),
     ("bytea", 5),
+    ("bytea", "text"),
+    ("real", 1e39),
+    ("real", "1.5"),
+    ("date", dt.datetime(2024, 2, 29, 5)),
+    ("time", dt.time(1, 2, tzinfo=UTC)),
     ("vector(2)", [1, 2, 3]),
     ("vector(2)", "x"),
     ("integer", object()),
@@ -456,6 +491,93 @@ def test_columns_that_are_left_out_have_their_defaults(connection: Connection) -
     assert connection.execute(text("SELECT id, name FROM docs")).all() == [(1, "anonymous"), (2, "anonymous")]
 
 
+def test_a_default_does_not_depend_on_the_batchs_other_rows(connection: Connection) -> None:
+    """What a row does not name has its default though other rows name it; None is NULL."""
+    table = docs()
+    table.create(connection)
+    connection.execute(text("ALTER TABLE docs ADD COLUMN n integer DEFAULT 7, ADD COLUMN m integer NOT NULL DEFAULT 8"))
+    rows: list[dict[str, Any]] = [
+        {"id": 1, "e": VALUES, "n": 1},
+        {"id": 2, "e": VALUES},
+        {"m": 2, "e": VALUES, "id": 3},
+        {"id": 4, "n": None},
+        {"id": 5, "n": 1, "e": VALUES},
+    ]
+    report = ingest(connection, table.c.e, rows)
+    assert (report.rows, report.null_vectors, report.batches) == (5, 1, 1)
+    found = connection.execute(text("SELECT id, n, m, e IS NULL FROM docs ORDER BY id")).all()
+    assert found == [(1, 1, 8, False), (2, 7, 8, False), (3, 7, 2, False), (4, None, 8, True), (5, 1, 8, False)]
+
+
+def test_a_bad_row_among_rows_of_other_columns_is_named(connection: Connection) -> None:
+    """By its place in what was given, and all of the batch is taken back."""
+    table = docs()
+    table.create(connection)
+    rows = [{"id": n, "e": VALUES, **({"name": "x"} if n % 2 else {})} for n in range(10)]
+    rows[7]["id"] = 1
+    with pytest.raises(IngestError, match=r"row 8 \(id=1\): duplicate key"):
+        ingest(connection, table.c.e, rows)
+    assert connection.execute(text("SELECT count(*) FROM docs")).scalar_one() == 0
+
+
+class Mood(enum.Enum):
+    """Whose labels in the database are its names."""
+
+    happy = 1
+    sad = 2
+
+
+class Lower(TypeDecorator[str]):
+    """A type of the application's own."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> str:  # noqa: ARG002
+        """Small letters."""
+        return str(value).lower()
+
+
+def model(connection: Connection, *columns: Column[Any], short: Short | None = None) -> Table:
+    """A table with more columns."""
+    key: Column[Any] = Column("id", Integer, primary_key=True)
+    table = Table("docs", MetaData(), key, *columns, Column("e", Matryoshka(8, short or Short(4))))
+    table.create(connection)
+    return table
+
+
+def test_types_of_the_application(connection: Connection) -> None:
+    """Enums and decorated types are sent as an INSERT of the model sends them."""
+    table = model(connection, Column("mood", Enum(Mood)), Column("low", Lower))
+    rows = [{"id": 1, "mood": Mood.sad, "low": "ABC", "e": VALUES}, {"id": 2, "mood": "happy", "low": None}]
+    ingest(connection, table.c.e, rows)
+    found = connection.execute(text("SELECT mood::text, low FROM docs ORDER BY id".replace(":", "\\:"))).all()
+    assert found == [("sad", "abc"), ("happy", None)]
+    assert connection.execute(table.select().with_only_columns(table.c.mood)).scalars().first() is Mood.sad
+    with pytest.raises(IngestError, match=r'row 1 \(id=3\): invalid input value for enum mood: "angry"'):
+        ingest(connection, table.c.e, [{"id": 3, "mood": "angry"}])
+
+
+def test_defaults_in_python(connection: Connection) -> None:
+    """COPY does not know them; a value made for each row, and NULL where NULL is given."""
+    table = model(connection, Column("made", postgresql.UUID, default=uuid.uuid4), Column("kind", Text, default="new"))
+    ingest(
+        connection, table.c.e, [{"id": 1, "e": VALUES}, {"id": 2}, {"id": 3, "kind": None}, {"id": 4, "kind": "old"}]
+    )
+    found = connection.execute(text("SELECT made, kind FROM docs ORDER BY id")).all()
+    assert len({made for made, _ in found}) == 4
+    assert [kind for _, kind in found] == ["new", "new", None, "old"]
+
+
+@pytest.mark.parametrize("default", [func.now(), lambda context: context.current_parameters["id"]])
+def test_defaults_that_only_an_insert_can_make(connection: Connection, default: Any) -> None:
+    """They are not silently NULL; a row that has a value needs none."""
+    table = model(connection, Column("made", DateTime, default=default))
+    assert ingest(connection, table.c.e, [{"id": 1, "e": VALUES, "made": dt.datetime(2024, 2, 29)}]).rows == 1
+    with pytest.raises(IngestError, match=r"row 2 \(id=3\): column 'made' has a default that only an INSERT can make"):
+        ingest(connection, table.c.e, [{"id": 2, "made": None}, {"id": 3}])
+
+
 def test_the_callers_own_error_passes_through(engine: Engine, table: Table, ids: Callable[[], list[int]]) -> None:
     """An exception of the generator is not ours to rename; whole batches before it stay."""
 
@@ -464,8 +586,9 @@ def test_the_callers_own_error_passes_through(engine: Engine, table: Table, ids:
         raise LookupError("the file ends in the middle")
 
     with engine.connect() as connection:
-        with pytest.raises(LookupError, match="in the middle"):
+        with pytest.raises(LookupError, match="in the middle") as caught:
             ingest(connection, table.c.e, rows(), batch_size=3)
+        assert caught.value.__notes__ == ["6 rows had been written before."]
         assert not connection.in_transaction()
     assert ids() == [0, 1, 2, 3, 4, 5]
 
@@ -690,6 +813,48 @@ def test_an_update_by_another_trigger_is_kept_in_step(connection: Connection, ro
     connection.execute(text("CREATE TRIGGER touches AFTER INSERT ON docs FOR EACH ROW EXECUTE FUNCTION touch()"))
     ingest(connection, rotated.c.e, numbered(vectors(5), 1))
     assert mismatches(connection, rotated) == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "NEW.e := NULL",
+        "NEW.e := '[8,7,6,5,4,3,2,1]'",
+        "NEW.id := NEW.id + 100; NEW.e := '[8,7,6,5,4,3,2,1]'",
+        "IF NEW.id = 3 THEN RETURN NULL; END IF",
+    ],
+)
+def test_a_trigger_that_changes_what_is_loaded(
+    engine: Engine, rotated: Table, ids: Callable[[], list[int]], change: str
+) -> None:
+    """The short vectors would be of other rows: refused, with what to do, and that works."""
+    with engine.begin() as connection:
+        body = f"BEGIN {change}; RETURN NEW; END"
+        connection.execute(
+            text(f"CREATE FUNCTION own() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$".replace(":", "\\:"))
+        )
+        connection.execute(text("CREATE TRIGGER a BEFORE INSERT ON docs FOR EACH ROW EXECUTE FUNCTION own()"))
+    with engine.connect() as connection, pytest.raises(IngestError, match=r"of this batch was written"):
+        ingest(connection, rotated.c.e, numbered(vectors(5), 1))
+    assert ids() == []
+    rule = rotated.c.e.info["pgmrl"].definition.short.by
+    with engine.begin() as connection:
+        ingest(connection, docs(Short(4, by=Rotation(rule.id))).c.e, numbered(vectors(5), 1))
+        assert mismatches(connection, rotated) == 0
+
+
+def test_a_rotation_that_nothing_keeps(connection: Connection, small_rotation: Rotation) -> None:
+    """Rows without a short vector are found by no search: said before anything is written."""
+    pinned = docs(Short(4, by=Rotation(small_rotation.id)))
+    connection.execute(text("CREATE TABLE docs (id integer PRIMARY KEY, name text, e halfvec(8))"))
+    assert ingest(connection, pinned.c.e, numbered(vectors(1))).rows == 1  # the migration fills it
+    with pytest.raises(NotMigrated, match=rf"docs has no column {pinned.c[3].name}: run the migration"):
+        ingest(connection, docs(Short(4, by=small_rotation)).c.e, numbered(vectors(1), 1))
+    connection.execute(text(f"ALTER TABLE docs ADD COLUMN {pinned.c[3].name} halfvec(4)"))
+    for short in (Rotation(small_rotation.id), small_rotation):
+        with pytest.raises(NotMigrated, match=rf"nothing keeps docs\.{pinned.c[3].name} in step"):
+            ingest(connection, docs(Short(4, by=short)).c.e, numbered(vectors(1), 1))
+    assert connection.execute(text("SELECT count(*) FROM docs")).scalar_one() == 1
 
 
 @pytest.mark.parametrize("keys", ["uuid", "composite"])
@@ -968,6 +1133,18 @@ def test_a_side_table(connection: Connection, kind: Any) -> None:
     assert error < 0.01
     exact = connection.execute(table.select().with_only_columns(table.c.e).where(table.c.id == 3)).scalar_one()
     np.testing.assert_array_equal(np.asarray(exact, np.float32), vectors(5)[3])
+
+
+def test_a_side_table_of_less_range(connection: Connection) -> None:
+    """The copy in half precision could not hold it: the row is named."""
+    from pgvector.sqlalchemy import VECTOR  # noqa: PLC0415
+
+    table = Table("docs", MetaData(), Column("id", Integer, primary_key=True), Column("e", VECTOR(8)))
+    add_side_table(table.c.e, Short(4))
+    table.metadata.create_all(connection)
+    rows = [{"id": 1, "e": VALUES}, {"id": 2, "e": [70_000.0, *VALUES[1:]]}]
+    with pytest.raises(IngestError, match=r"row 2 \(id=2\): .*half precision"):
+        ingest(connection, table.c.e, rows)
 
 
 def test_a_side_table_of_a_rotation(connection: Connection, small_rotation: Rotation) -> None:
