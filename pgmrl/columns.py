@@ -72,7 +72,7 @@ class Matryoshka(NumpyVector, SchemaEventTarget):
         metric: `cosine`, `l2` or `inner_product`.
         full: the full column's type, `halfvec` or `vector`.
         index: how the short column's HNSW index is built; None for no index.
-        storage: `main` (inline in the row) or `external` (TOAST); inline by default while two vectors fit a page.
+        storage: `main` (inline in the row) or `external` (TOAST); inline by default while a vector fits a page.
         forbid_zero: add a CHECK against zero vectors, which a cosine index does not contain.
         vector_schema: the schema pgvector lives in, where that is not on the search_path.
 

@@ -113,10 +113,11 @@ def test_an_equal_vector_is_not_written_again(engine: Engine, statements: list[s
     ("dims", "full", "storage", "expected"),
     [
         (768, "halfvec", None, "m"),
-        (3072, "halfvec", None, "e"),
+        (3072, "halfvec", None, "m"),
+        (3072, "vector", None, "e"),
         (768, "vector", None, "m"),
         (768, "halfvec", "external", "e"),
-        (3072, "halfvec", "main", "m"),
+        (3072, "vector", "main", "m"),
     ],
 )
 def test_storage_is_set(connection: Connection, dims: int, full: Any, storage: Any, expected: str) -> None:

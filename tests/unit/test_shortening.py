@@ -163,12 +163,12 @@ def test_build_parameters_pgvector_refuses(options: dict[str, int]) -> None:
     ("dims", "full", "expected"),
     [
         (768, "halfvec", "main"),
-        (2_000, "halfvec", "main"),
-        (2_001, "halfvec", "external"),
-        (1_000, "vector", "main"),
-        (1_001, "vector", "external"),
+        (3_750, "halfvec", "main"),
+        (3_751, "halfvec", "external"),
+        (1_875, "vector", "main"),
+        (1_876, "vector", "external"),
     ],
 )
-def test_vectors_are_inline_while_two_fit_a_page(dims: int, full: Any, expected: str) -> None:
+def test_vectors_are_inline_while_they_fit_a_page(dims: int, full: Any, expected: str) -> None:
     """By bytes, so that half precision has twice the dimensions."""
     assert default_storage(Definition.of(dims, Short(8, Prefix()), full=full)) == expected
