@@ -60,7 +60,7 @@ class Hnsw:
 
 
 def default_storage(definition: Definition) -> Storage:
-    """Inline while a vector fits a page beside a few columns, since reading TOAST doubles the rerank's time; else TOAST.
+    """Inline while a vector fits a page beside a few columns: reading TOAST doubles the time of the rerank.
 
     At 3,072 dimensions in half precision a page holds one row either way: the table is no larger.
     """
