@@ -136,7 +136,9 @@ class LibrarySide(Side):
 
     def load(self, dataset: Dataset) -> None:
         """Migrate, create the table, load the rows."""
-        wanted = f"{dataset.name} {self.rotation.id}"
+        wanted = (
+            f"{dataset.name} {self.rotation.id} {library_commit()}"  # another commit may lay the table out otherwise
+        )
         install(self.server, self.rotation)
         comment = text(f"SELECT obj_description(to_regclass('{TABLE}'), 'pg_class')")
         if self.connection.execute(comment).scalar() == wanted:
