@@ -137,7 +137,7 @@ def _by_rotation(engine: Engine, query: Any) -> None:
         def migration(op: Any) -> None:
             # --8<-- [start:rotation-migration]
             rotation = Rotation.load(path)
-            op.upgrade_pgmrl("0001")
+            op.upgrade_pgmrl("0002")
             op.install_rotation(path)
             op.add_short(
                 "existing_notes",

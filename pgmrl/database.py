@@ -6,14 +6,14 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from sqlalchemy import Connection, CursorResult, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -95,6 +95,11 @@ def connect(url: str) -> Iterator[Engine]:
         yield engine
     finally:
         engine.dispose()
+
+
+def execute_plain(connection: Connection, statement: str) -> CursorResult[Any]:
+    """Run text as it is: a colon or a percent sign in a name is no parameter."""
+    return connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
 
 def sqlalchemy_connection(connection: Connection | Session) -> Connection:
@@ -239,8 +244,8 @@ def set_version(revision: str | None) -> str:
 
 def script(name: str, vector_schema: str = "public") -> str:
     """A file of pgmrl's SQL with pgvector's schema put in; the view's text is the query's."""
-    if name == "columns_view":
-        body = load_sql("columns", vector_schema)
+    if name in {"columns_view", "columns_view_1"}:  # the first as of 0001: a migration's text does not change
+        body = load_sql(name.replace("_view", ""), vector_schema)
         comment = "Every Matryoshka column of this database, as the catalogue has it"
         return (
             f"CREATE VIEW pgmrl.columns AS\n{body};\n"
@@ -356,6 +361,8 @@ class ColumnInfo:
         index_bytes: its size.
         table_bytes: the table's size with TOAST, without indexes.
         estimated_rows: as of the last ANALYZE; -1 before the first.
+        kept_by: `generated` (a generated column) or `trigger`.
+        stage: `arriving` or `retired` while a reshape has two short columns side by side; else None.
 
     """
 
@@ -376,6 +383,8 @@ class ColumnInfo:
     index_bytes: int | None
     table_bytes: int
     estimated_rows: int
+    kept_by: str
+    stage: str | None
 
 
 def columns(connection: Connection | Session) -> list[ColumnInfo]:

@@ -80,17 +80,39 @@ def set_storage(table: str, column: str, storage: Storage) -> str:
     return f"ALTER TABLE {table} ALTER COLUMN {quoted(column)} SET STORAGE {storage.upper()}"
 
 
-def create_index(definition: Definition, schema: str | None, table: str, short: str, index: Hnsw) -> str:
-    """The HNSW index on a short column."""
-    name = index.index_name(table, short)
+def create_index(
+    definition: Definition,
+    schema: str | None,
+    table: str,
+    short: str,
+    index: Hnsw,
+    *,
+    name: str | None = None,
+    concurrently: bool = False,
+    only: bool = False,
+) -> str:
+    """The HNSW index on a short column.
+
+    Args:
+        definition: full and short vector.
+        schema: of the table.
+        table: the table.
+        short: the short column.
+        index: build parameters.
+        name: of the index, where it is not the model's.
+        concurrently: while others write.
+        only: of a partitioned table, without its partitions.
+    """
+    name = name or index.index_name(table, short)
+    how, where = "CONCURRENTLY " if concurrently else "", "ONLY " if only else ""
     return (
-        f"CREATE INDEX {quoted(name)} ON {qualified(schema, table)} USING hnsw "
+        f"CREATE INDEX {how}{quoted(name)} ON {where}{qualified(schema, table)} USING hnsw "
         f"({quoted(short)} {definition.operator_class}) WITH (m = {index.m}, ef_construction = {index.ef_construction})"
     )
 
 
 def fill_short(definition: Definition, schema: str | None, table: str, full: str) -> list[str]:
-    """Compute the short vectors that a rotated column does not have yet; one transaction."""
+    """Compute the short vectors that a plain short column does not have yet; one transaction."""
     short = quoted(definition.short_name(full))
     value = definition.sql(quoted(full))
     missing = f"{short} IS NULL AND {quoted(full)} IS NOT NULL"
@@ -102,13 +124,17 @@ def fill_short(definition: Definition, schema: str | None, table: str, full: str
 
 
 def set_computed_by(definition: Definition) -> str:
-    """Tell the trigger that this transaction computes the short vectors itself, with the rotation's own axes."""
-    rotation = definition.short.by.id if isinstance(definition.short.by, Rotation) else None
-    return f"SELECT set_config('pgmrl.computed_by', {literal(rotation or '')}, true)"
+    """Tell the trigger that this transaction computes the short vectors itself, by the same rule."""
+    return f"SELECT set_config('pgmrl.computed_by', {literal(rule_of(definition))}, true)"
+
+
+def rule_of(definition: Definition) -> str:
+    """How the trigger's arguments and the backfill name the shortening: `prefix`, or the rotation's id."""
+    return str(definition.short.by.id) if isinstance(definition.short.by, Rotation) else "prefix"
 
 
 def keep_short(definition: Definition, schema: str | None, table: str, full: str) -> str:
-    """Install the trigger that keeps a rotated short column in step, whoever writes.
+    """Install the trigger that keeps a plain short column in step, whoever writes.
 
     Raises:
         RotationError: the rotation has not been learned.
@@ -116,9 +142,8 @@ def keep_short(definition: Definition, schema: str | None, table: str, full: str
     """
     short = definition.short_name(full)
     expression = definition.sql(f"NEW.{quoted(full)}")
-    rotation = definition.short.by.id if isinstance(definition.short.by, Rotation) else None
-    texts = [keeper_name(table, short), full, short, str(rotation), definition.metric.name, expression]
-    return f"SELECT pgmrl.keep_short_v1({_regclass(schema, table)}, {', '.join(map(literal, texts))})"
+    texts = [keeper_name(table, short), full, short, rule_of(definition), definition.metric.name, expression]
+    return f"SELECT pgmrl.keep_short_v2({_regclass(schema, table)}, {', '.join(map(literal, texts))})"
 
 
 def keep_side(schema: str | None, table: str, side: str, keys: Sequence[str], full: str) -> str:

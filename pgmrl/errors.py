@@ -11,6 +11,8 @@
         ├── Unreachable
         ├── PgvectorMissing
         ├── NotMigrated
+        ├── MigrationError   a change that cannot be made, or was stopped
+        ├── Locked           a table that others hold
         └── LocalServerError
 
     PgmrlWarning
@@ -33,6 +35,8 @@ __all__ = [
     "ExactSearchWarning",
     "IngestError",
     "LocalServerError",
+    "Locked",
+    "MigrationError",
     "NotMigrated",
     "PgmrlError",
     "PgmrlWarning",
@@ -91,6 +95,14 @@ class PgvectorMissing(DatabaseError):
 
 class NotMigrated(DatabaseError):
     """A table, a column or pgmrl's own schema is not there yet. Run the application's migrations."""
+
+
+class MigrationError(DatabaseError):
+    """A change to a table cannot be made. See the message for what is in the way."""
+
+
+class Locked(DatabaseError):
+    """A table is held by other transactions. End them, or try again when they are over."""
 
 
 class LocalServerError(DatabaseError):

@@ -13,7 +13,7 @@ depends_on = None
 def upgrade() -> None:
     """Install; the files say what each thing is for."""
     vector_schema = database.vector_schema_of(op.get_context())
-    for name in ("rotations", "rotate_v1", "keep_short_v1", "keep_side_v1", "columns_view"):
+    for name in ("rotations", "rotate_v1", "keep_short_v1", "keep_side_v1", "columns_view_1"):
         op.execute(database.script(name, vector_schema))
 
 

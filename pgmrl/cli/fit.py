@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
-from sqlalchemy import text
 
 from pgmrl import database
-from pgmrl.alembic.operations import AddShort, add_short_statements
 from pgmrl.cli.common import Json, Url, console, engine, progress, write_json
 from pgmrl.columns import attachment_of
-from pgmrl.ddl import Hnsw
+from pgmrl.ddl import Hnsw, create_index
 from pgmrl.fit import Fit
 from pgmrl.fit import fit as learn
+from pgmrl.online import steps
+from pgmrl.online.target import Target
 from pgmrl.reflect import reflect
 from pgmrl.shortening import Definition, Short
 
@@ -76,13 +76,14 @@ def fit_and_add(opened: Engine, column: str, dims: int, directory: Path, *, quie
     given = attachment_of(target).definition
     short = Short(dims, by=found.rotation)
     definition = Definition(given.dims, short, given.metric, given.full, given.vector_schema)
-    operation = AddShort(target.table.name, target.name, definition, Hnsw(), target.table.schema)
+    place = Target(target.table.name, target.name, definition, target.table.schema)
+    index = create_index(definition, place.schema, place.table, place.short, Hnsw())
     with progress(quiet=quiet) as bars, opened.begin() as connection:
         database.upgrade(connection)
         database.install_rotation(connection, found.rotation)
-        statements = list(add_short_statements(operation))
+        statements = [*steps.add_in_place(place), index]
         for statement in bars.track(statements, description="short column and index"):
-            connection.execute(text(statement))
+            database.execute_plain(connection, statement)
     return str(found.rotation.id)
 
 

@@ -13,21 +13,26 @@ SELECT
         WHEN o.opcname LIKE '%l2_ops' THEN 'l2'
         WHEN o.opcname LIKE '%ip_ops' THEN 'inner_product'
     END) AS metric,
-    CASE WHEN k.rotation IS NULL THEN 'prefix' ELSE 'rotation' END AS shortening,
-    k.rotation,
+    CASE WHEN coalesce(k.rule, 'prefix') = 'prefix' THEN 'prefix' ELSE 'rotation' END AS shortening,
+    nullif(k.rule, 'prefix') AS rotation,
     x.indexrelid::regclass AS index_name,
     o.opcname AS operator_class,
     x.indisvalid AS index_valid,
-    pg_relation_size(x.indexrelid) AS index_bytes,
-    pg_table_size(c.oid) AS table_bytes,
-    c.reltuples::bigint AS estimated_rows
+    CASE WHEN i.relkind = 'I' THEN (SELECT sum(pg_relation_size(r.relid)) FROM pg_partition_tree(x.indexrelid) AS r)::bigint
+        ELSE pg_relation_size(x.indexrelid) END AS index_bytes,
+    CASE WHEN c.relkind = 'p' THEN (SELECT sum(pg_table_size(r.relid)) FROM pg_partition_tree(c.oid) AS r)::bigint
+        ELSE pg_table_size(c.oid) END AS table_bytes,
+    c.reltuples::bigint AS estimated_rows,
+    CASE WHEN k.rule IS NULL THEN 'generated' ELSE 'trigger' END AS kept_by,
+    -- 'arriving' or 'retired' while a reshape has two short columns side by side
+    substring(col_description(c.oid, s.attnum) FROM '^pgmrl: (arriving|retired)') AS stage
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 JOIN pg_attribute AS s ON s.attrelid = c.oid AND s.attnum > 0 AND NOT s.attisdropped
 JOIN pg_type AS t ON t.oid = s.atttypid AND t.typname IN ('halfvec', 'vector', 'bit')
--- a rotation: the arguments of its trigger are full column, short column, rotation, metric, each ended by a zero byte
+-- a trigger: its arguments are full column, short column, rotation or 'prefix', metric, each ended by a zero byte
 LEFT JOIN LATERAL (
-    SELECT a[1] AS full_name, a[3] AS rotation, a[4] AS metric
+    SELECT a[1] AS full_name, a[3] AS rule, a[4] AS metric
     FROM pg_trigger AS g
     JOIN pg_proc AS p ON p.oid = g.tgfoid AND p.proname LIKE 'zz\_pgmrl\_%'
     CROSS JOIN LATERAL string_to_array(replace(encode(g.tgargs, 'escape'), '\000', E'\x01'), E'\x01') AS a
@@ -47,4 +52,5 @@ LEFT JOIN (
     JOIN pg_am AS am ON am.oid = i.relam AND am.amname = 'hnsw'
     JOIN pg_opclass AS o ON o.oid = x.indclass[0]
 ) ON x.indrelid = c.oid AND x.indkey[0] = s.attnum
-WHERE c.relkind IN ('r', 'p', 'm')
+-- a partition shows through its parent
+WHERE c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition

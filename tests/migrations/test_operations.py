@@ -53,10 +53,12 @@ PREFIX = Definition.of(8, Short(4), full="vector")
 ROTATED = Definition.of(8, Short(4, Rotation("{id}")), full="vector")
 
 def upgrade():
-    op.upgrade_pgmrl("0001")
+    op.upgrade_pgmrl("0002")
     op.install_rotation("rotations/{id}.npy")
     op.add_short("documents", "embedding", PREFIX)
+    op.create_short_index("documents", "embedding", PREFIX, concurrently=False)
     op.add_short("documents", "embedding", ROTATED)
+    op.create_short_index("documents", "embedding", ROTATED, concurrently=False)
 
 def downgrade():
     op.drop_short("documents", ROTATED.short_name("embedding"))
@@ -151,6 +153,6 @@ def test_where_pgmrl_is_installed_already(engine: Engine, application: Callable[
 def test_a_revision_that_does_not_exist(empty: Engine, application: Callable[..., Config], tmp_path: Path) -> None:
     """Named with those there are."""
     path = tmp_path / "versions" / "a2.py"
-    path.write_text(path.read_text().replace('op.upgrade_pgmrl("0001")', 'op.upgrade_pgmrl("9999")'))
-    with empty.begin() as connection, pytest.raises(DefinitionError, match=r"no revision '9999': it has 0001"):
+    path.write_text(path.read_text().replace('op.upgrade_pgmrl("0002")', 'op.upgrade_pgmrl("9999")'))
+    with empty.begin() as connection, pytest.raises(DefinitionError, match=r"no revision '9999': it has 0001, 0002"):
         command.upgrade(application(connection), "head")

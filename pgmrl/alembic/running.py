@@ -1,0 +1,316 @@
+"""How the operations are done: in the migration's transaction, in transactions of their own, or printed as SQL."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alembic.operations import Operations
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+from pgmrl import database, ddl
+from pgmrl.alembic.operations import (
+    AddShort,
+    AlterShort,
+    BackfillShort,
+    CreateShortIndex,
+    DropShort,
+    DropShortIndex,
+    DropSide,
+    InstallRotation,
+    KeepSide,
+    MarkShort,
+    RebuildShortIndex,
+    RemoveRotation,
+    SetStorage,
+    UpgradePgmrl,
+    ValidateShort,
+)
+from pgmrl.errors import DefinitionError, MigrationError, NotMigrated
+from pgmrl.names import qualified
+from pgmrl.online import backfill, indexes, locks, steps
+from pgmrl.rotation import Rotation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from alembic.script import Script
+    from sqlalchemy import Connection
+
+__all__: list[str] = []
+
+log = logging.getLogger("alembic.pgmrl")
+
+
+# -- pgmrl's own schema --------------------------------------------------------------------------------------------
+
+
+@Operations.implementation_for(UpgradePgmrl)
+def _upgrade_pgmrl(operations: Operations, operation: UpgradePgmrl) -> None:
+    context = operations.migration_context
+    before = operation.since
+    if not context.as_sql and context.connection is not None:
+        before = _current(context.connection, operation)
+    if before is None:
+        operations.execute(text(database.create_schema()))
+        operations.execute(text(database.create_version_table()))
+    # a revision's own `op` is the application's, so that both run in one transaction, or print into one script
+    for revision, up in _revisions(before, None if operation.to == "base" else operation.to):
+        (revision.module.upgrade if up else revision.module.downgrade)()
+        reached = revision.revision if up else revision.down_revision
+        operations.execute(text(database.set_version(str(reached) if reached else None)))
+
+
+def _current(connection: Connection, operation: UpgradePgmrl) -> str | None:
+    there = database.current(connection)
+    wanted = operation.since
+    if wanted is not None and there != wanted:
+        raise NotMigrated(f"pgmrl's schema is at {there}, this migration continues from {wanted}: run those before it")
+    return there
+
+
+def _revisions(before: str | None, to: str | None) -> list[tuple[Script, bool]]:
+    scripts = ScriptDirectory(str(database.migrations_path()))
+    line = [revision.revision for revision in reversed(list(scripts.walk_revisions()))]
+    for name in (before, to):
+        if name is not None and name not in line:
+            raise DefinitionError(f"pgmrl has no revision {name!r}: it has {', '.join(line)}")
+    start = line.index(before) + 1 if before else 0
+    end = line.index(to) + 1 if to else 0
+    if start <= end:
+        return [(scripts.get_revision(name), True) for name in line[start:end]]
+    return [(scripts.get_revision(name), False) for name in reversed(line[end:start])]
+
+
+@Operations.implementation_for(InstallRotation)
+def _install_rotation(operations: Operations, operation: InstallRotation) -> None:
+    for statement in database.rotation_statements(_rotation(operations, operation.path)):
+        operations.execute(text(statement))
+
+
+@Operations.implementation_for(RemoveRotation)
+def _remove_rotation(operations: Operations, operation: RemoveRotation) -> None:
+    operations.execute(text(steps.remove_rotation(_rotation(operations, operation.path))))
+
+
+def _rotation(operations: Operations, given: str) -> Rotation:
+    path = Path(given)
+    script = operations.migration_context.opts.get("script")
+    if not path.is_absolute() and not path.exists() and script is not None:
+        path = Path(script.dir) / path
+    return Rotation.load(path)
+
+
+# -- short columns -------------------------------------------------------------------------------------------------
+
+
+@Operations.implementation_for(AddShort)
+def _add_short(operations: Operations, operation: AddShort) -> None:
+    target, connection = operation.target, _connection(operations)
+    if connection is not None and steps.check_add(connection, target, by_trigger=_by_trigger(operation)):
+        log.info("%s is there and kept in step", target.title)
+        return
+    if operation.online:
+        _alone(operations, steps.add_online(target), target.owner)
+    else:
+        _together(operations, steps.add_in_place(target), target.owner)
+
+
+def _by_trigger(operation: AddShort) -> bool:
+    return operation.online or ddl.rule_of(operation.definition) != "prefix"
+
+
+@Operations.implementation_for(DropShort)
+def _drop_short(operations: Operations, operation: DropShort) -> None:
+    connection, owner = _connection(operations), qualified(operation.schema, operation.table)
+    if connection is not None and not steps.check_drop(connection, operation.schema, operation.table, operation.short):
+        log.info("%s.%s is gone already", owner, operation.short)
+        return
+    _together(operations, steps.drop_short(operation.schema, operation.table, operation.short), owner)
+
+
+@Operations.implementation_for(AlterShort)
+def _alter_short(operations: Operations, operation: AlterShort) -> None:
+    target, connection = operation.target, _connection(operations)
+    if connection is not None and not steps.check_alter(connection, target):
+        return
+    dropped = steps.drop_short(operation.schema, operation.table, target.short)
+    _together(operations, [*dropped, *steps.add_in_place(target)], target.owner)
+
+
+@Operations.implementation_for(BackfillShort)
+def _backfill_short(operations: Operations, operation: BackfillShort) -> None:
+    if operation.undo:
+        return
+    target = operation.target
+    with _committing(operations, "backfill_short"):
+        connection = _connection(operations)
+        if connection is None:
+            _print(operations, [steps.backfill_script(target)])
+            return
+        steps.check_there(connection, target)
+        throttle = backfill.Throttle(max_rows_per_second=operation.max_rows_per_second)
+        backfill.backfill_on(connection, backfill.short_fill(connection, target), throttle, progress=steps.Told())
+
+
+@Operations.implementation_for(ValidateShort)
+def _validate_short(operations: Operations, operation: ValidateShort) -> None:
+    if operation.undo:
+        return
+    connection = _connection(operations)
+    if connection is None:
+        _print(operations, [steps.validate_script(operation.target)])
+    else:
+        steps.validate(connection, operation.target)
+
+
+@Operations.implementation_for(MarkShort)
+def _mark_short(operations: Operations, operation: MarkShort) -> None:
+    statement = steps.mark(operation.schema, operation.table, operation.short, operation.stage)
+    _together(operations, [statement], qualified(operation.schema, operation.table), lock=False)
+
+
+# -- indexes -------------------------------------------------------------------------------------------------------
+
+
+@Operations.implementation_for(CreateShortIndex)
+def _create_short_index(operations: Operations, operation: CreateShortIndex) -> None:
+    target, how = operation.target, operation.build
+    if not how.concurrently:
+        _in_transaction(operations, operation)
+        return
+    with _committing(operations, "create_short_index"):
+        connection = _connection(operations)
+        if connection is None:
+            _print(operations, steps.index_script(target, operation.index, how))
+        else:
+            steps.check_there(connection, target)
+            indexes.build(connection, target, operation.index, how, progress=steps.Told())
+
+
+def _in_transaction(operations: Operations, operation: CreateShortIndex) -> None:
+    target, connection = operation.target, _connection(operations)
+    if connection is not None and steps.has_index(connection, target, operation.index):
+        return
+    settings = [f"SELECT set_config('{name}', '{value}', true)" for name, value in operation.build.settings()]
+    statement = indexes.create_statement(target, operation.index, concurrently=False)
+    _together(operations, [*settings, statement], target.owner, lock=False)
+
+
+@Operations.implementation_for(DropShortIndex)
+def _drop_short_index(operations: Operations, operation: DropShortIndex) -> None:
+    name = operation.index.index_name(operation.table, operation.target.short)
+    if not operation.build.concurrently:
+        statement = indexes.drop_statement(operation.schema, name, concurrently=False)
+        _together(operations, [statement], operation.target.owner, lock=False)
+        return
+    with _committing(operations, "drop_short_index"):
+        connection = _connection(operations)
+        if connection is None:
+            _print(operations, [indexes.drop_statement(operation.schema, name)])
+        else:
+            indexes.drop(connection, operation.schema, name)
+
+
+@Operations.implementation_for(RebuildShortIndex)
+def _rebuild_short_index(operations: Operations, operation: RebuildShortIndex) -> None:
+    target, how = operation.target, operation.build
+    with _committing(operations, "rebuild_short_index"):
+        connection = _connection(operations)
+        if connection is None:
+            _print(operations, steps.rebuild_script(target, operation.index, how))
+        else:
+            steps.check_there(connection, target)
+            indexes.rebuild(connection, target, operation.index, how, progress=steps.Told())
+
+
+# -- the full column, and side tables ------------------------------------------------------------------------------
+
+
+@Operations.implementation_for(SetStorage)
+def _set_storage(operations: Operations, operation: SetStorage) -> None:
+    owner = qualified(operation.schema, operation.table)
+    _together(operations, [ddl.set_storage(owner, operation.column, operation.storage)], owner)
+
+
+@Operations.implementation_for(KeepSide)
+def _keep_side(operations: Operations, operation: KeepSide) -> None:
+    statement = ddl.keep_side(operation.schema, operation.table, operation.side, operation.keys, operation.column)
+    _together(operations, [statement], qualified(operation.schema, operation.table), lock=False)
+
+
+@Operations.implementation_for(DropSide)
+def _drop_side(operations: Operations, operation: DropSide) -> None:
+    statement = ddl.drop_keeper(operation.schema, operation.side, operation.column)
+    _together(operations, [statement], qualified(operation.schema, operation.table))
+
+
+# -- three ways to run a statement ---------------------------------------------------------------------------------
+
+
+def _connection(operations: Operations) -> Connection | None:
+    """None where the migration is printed."""
+    context = operations.migration_context
+    return None if context.as_sql else context.connection
+
+
+def _together(operations: Operations, statements: Sequence[str], owner: str, *, lock: bool = True) -> None:
+    """In the migration's own transaction, which keeps the lock until it ends."""
+    connection = _connection(operations)
+    taken = [locks.lock_table(owner)] if lock else []
+    if connection is None:
+        _print(operations, [*taken, *statements] if lock else statements)
+    elif connection.in_transaction() and not _autocommit(connection):
+        locks.with_savepoints(connection, [*taken, *statements], owner)
+    else:
+        locks.in_transaction(connection, [*taken, *statements], owner)
+
+
+def _alone(operations: Operations, statements: Sequence[str], owner: str) -> None:
+    """In a transaction of its own, so that the lock is over in a moment."""
+    with _committing(operations, "add_short(online=True)"):
+        connection = _connection(operations)
+        whole = [locks.lock_table(owner), *statements]
+        if connection is None:
+            _print(operations, ["BEGIN", locks.Patience().setting, *whole, "COMMIT"])
+        else:
+            locks.in_transaction(connection, whole, owner)
+
+
+@contextmanager
+def _committing(operations: Operations, name: str) -> Iterator[None]:
+    """Commit what the migration has done so far, and run what follows in autocommit.
+
+    Raises:
+        MigrationError: somebody else's transaction cannot be committed from here.
+    """
+    context = operations.migration_context
+    connection = _connection(operations)
+    if connection is not None and _autocommit(connection):
+        yield
+        return
+    # Alembic has no public word for whether the transaction is its own
+    if connection is not None and connection.in_transaction() and context._transaction is None:
+        raise MigrationError(
+            f"op.{name} commits on its own, and this connection's transaction is not Alembic's: give context.configure "
+            "a connection without one (engine.connect(), not engine.begin()), or for an index say concurrently=False"
+        )
+    with context.autocommit_block():
+        yield
+
+
+def _autocommit(connection: Connection) -> bool:
+    return bool(getattr(connection.connection.driver_connection, "autocommit", False))
+
+
+def _print(operations: Operations, statements: Iterable[str]) -> None:
+    for statement in statements:
+        operations.execute(_plain(statement))
+
+
+def _plain(statement: str) -> Any:
+    # a colon in a name is no parameter
+    return text(statement.replace(":", "\\:").replace("\\:\\:", "::"))
