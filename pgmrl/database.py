@@ -151,6 +151,24 @@ def check_pgvector(connection: Connection) -> str:
     return schema
 
 
+def hidden_schema(connection: Connection) -> str | None:
+    """Pgvector's schema where the search_path does not reach it; None where it does.
+
+    Raises:
+        PgvectorMissing: see `check_pgvector`.
+
+    """
+    schema = check_pgvector(connection)
+    visible = connection.execute(
+        text(
+            "SELECT bool_or(pg_type_is_visible(t.oid)) FROM pg_type AS t "
+            "JOIN pg_namespace AS n ON n.oid = t.typnamespace WHERE t.typname = 'vector' AND n.nspname = :schema"
+        ),
+        {"schema": schema},
+    ).scalar()
+    return None if visible else schema
+
+
 def _extension(connection: Connection) -> tuple[str, str] | None:
     row = connection.execute(
         text(

@@ -52,7 +52,7 @@ def reflect(connection: Connection | Session, name: str, *, metric: MetricName |
         raise NotMigrated(f"table {table.name} has no column {column_name!r} (it has {there}): run its migrations")
     column = table.c[column_name]
     full, dims = _vector_type(connection, table, column)
-    vector_schema = _hidden_schema(connection)
+    vector_schema = database.hidden_schema(connection)
     column.type = NumpyVector(dims, full, vector_schema)
     info = _best(connection, table, column_name)
     definition, short = _definition(info, dims, full, metric, vector_schema)
@@ -100,19 +100,6 @@ def _vector_type(connection: Connection, table: Table, column: Column[Any]) -> t
             f"{table.name}.{column.name} has no dimensions: ALTER TABLE … ALTER COLUMN … TYPE {kind}(768), say"
         )
     return cast("FullType", kind), int(dims)
-
-
-def _hidden_schema(connection: Connection) -> str | None:
-    """Pgvector's schema where the search_path does not reach it."""
-    schema = database.check_pgvector(connection)
-    visible = connection.execute(
-        text(
-            "SELECT bool_or(pg_type_is_visible(t.oid)) FROM pg_type AS t "
-            "JOIN pg_namespace AS n ON n.oid = t.typnamespace WHERE t.typname = 'vector' AND n.nspname = :schema"
-        ),
-        {"schema": schema},
-    ).scalar()
-    return None if visible else schema
 
 
 def _best(connection: Connection, table: Table, column: str) -> ColumnInfo | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 
 from sqlalchemy import text
 
+from pgmrl.database import hidden_schema
 from pgmrl.metrics import METRICS
 from pgmrl.names import qualified
 from pgmrl.online.indexes import IndexState, index_states
@@ -195,8 +196,9 @@ def table_state(connection: Connection, schema: str | None, table: str) -> Table
     columns = {row[0]: ColumnState(*row) for row in connection.execute(text(_COLUMNS), owner)}
     keepers, sides, mirrors = _triggers(connection, owner["owner"])
     shorts = {}
+    hidden = hidden_schema(connection)
     for column in columns.values():
-        state = _short_state(columns, column, keepers.get(column.name))
+        state = _short_state(columns, column, keepers.get(column.name), hidden)
         if state is not None:
             found = tuple(index_states(connection, owner["owner"], column.name))
             shorts[column.name] = replace(_with_metric(state, found), indexes=found)
@@ -221,7 +223,9 @@ def _triggers(connection: Connection, owner: str) -> tuple[dict[str, Keeper], li
     return keepers, sides, mirrors
 
 
-def _short_state(columns: dict[str, ColumnState], column: ColumnState, keeper: Keeper | None) -> ShortState | None:
+def _short_state(
+    columns: dict[str, ColumnState], column: ColumnState, keeper: Keeper | None, vector_schema: str | None
+) -> ShortState | None:
     if column.kind not in {"halfvec", "vector", "bit"} or column.dims is None:
         return None
     expression = column.generated or (keeper.source if keeper else None)
@@ -244,7 +248,7 @@ def _short_state(columns: dict[str, ColumnState], column: ColumnState, keeper: K
     if keeper and not column.generated:
         metric = keeper.metric
     short = Short(dims, by, cast("ShortType", column.kind), column.name)
-    definition = Definition(full.dims, short, METRICS[metric], cast("FullType", full.kind))
+    definition = Definition(full.dims, short, METRICS[metric], cast("FullType", full.kind), vector_schema)
     stage = re.match(r"pgmrl: (arriving|retired)", column.comment or "")
     kept_by: Literal["generated", "trigger"] = "generated" if column.generated else "trigger"
     return ShortState(full.name, column.name, definition, kept_by, (), stage.group(1) if stage else None)
