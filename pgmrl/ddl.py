@@ -162,6 +162,22 @@ def keep_side(schema: str | None, table: str, side: str, keys: Sequence[str], fu
     return f"SELECT pgmrl.keep_side_v1({tables}, {literal(keeper_name(side, full))}, {array}, {literal(full)})"
 
 
+def mirror_full(schema: str | None, table: str, old: str, new: str) -> str:
+    """Install the triggers that keep two full columns the same, while an application moves from one to the other."""
+    texts = ", ".join(map(literal, [mirror_name(table, new), old, new]))
+    return f"SELECT pgmrl.mirror_full_v1({_regclass(schema, table)}, {texts})"
+
+
+def drop_mirror(schema: str | None, table: str, new: str) -> str:
+    """Remove what `mirror_full` installed."""
+    return f"DROP FUNCTION IF EXISTS {qualified(schema, mirror_name(table, new))}() CASCADE"
+
+
+def mirror_name(table: str, new: str) -> str:
+    """Name of a mirroring function and its triggers; they fire before those that keep short columns."""
+    return identifier(f"zy_pgmrl_{table}_{new}", limit=61)
+
+
 def drop_keeper(schema: str | None, table: str, column: str) -> str:
     """Remove what `keep_short` (of a short column) or `keep_side` (of a side table's full one) installed."""
     return f"DROP FUNCTION IF EXISTS {qualified(schema, keeper_name(table, column))}() CASCADE"

@@ -73,6 +73,23 @@ class Fill:
         """For people."""
         return f"{self.schema}.{self.table}.{self.target}"
 
+    def statement(self, where: str = "true", limit: str = "") -> str:
+        """The statement of a batch. Rows that others hold are skipped, so that it waits for nobody.
+
+        Args:
+            where: a condition on `t`, as SQL text.
+            limit: `LIMIT n `, or nothing.
+        """
+        listed = ", ".join(f"t.{quoted(name)} AS pgmrl_key_{n}" for n, (name, _) in enumerate(self.keys))
+        joined = " AND ".join(f"t.{quoted(name)} = p.pgmrl_key_{n}" for n, (name, _) in enumerate(self.keys))
+        names = ", ".join(f"t.{quoted(name)}" for name, _ in self.keys)
+        order = "" if limit else f"ORDER BY {names} "
+        return (
+            f"WITH picked AS MATERIALIZED (SELECT {listed} FROM {self.owner} AS t WHERE {where} AND {self.missing} "
+            f"{order}{limit}FOR NO KEY UPDATE SKIP LOCKED) "
+            f"UPDATE {self.owner} AS t SET {quoted(self.target)} = {self.value} FROM picked AS p WHERE {joined}"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Throttle:
@@ -501,23 +518,11 @@ class _Worker:
             self._plain("SET LOCAL session_replication_role = replica")
         self._plain(f"SELECT set_config('pgmrl.computed_by', {literal(self.fill.rule)}, true)")
         try:
-            return int(self._plain(self.statement(where, limit)).rowcount)
+            return int(self._plain(self.fill.statement(where, limit)).rowcount)
         except DBAPIError as error:
             if str(getattr(error.orig, "sqlstate", "")).startswith("22"):
                 raise self._explained(error, where) from error
             raise
-
-    def statement(self, where: str, limit: str = "") -> str:
-        """Rows that others hold are skipped, so that this waits for nobody and nobody waits long for it."""
-        fill = self.fill
-        listed = ", ".join(f"t.{quoted(name)} AS pgmrl_key_{n}" for n, (name, _) in enumerate(fill.keys))
-        joined = " AND ".join(f"t.{quoted(name)} = p.pgmrl_key_{n}" for n, (name, _) in enumerate(fill.keys))
-        order = "" if limit else f"ORDER BY {self._names()} "
-        return (
-            f"WITH picked AS MATERIALIZED (SELECT {listed} FROM {fill.owner} AS t WHERE {where} AND {fill.missing} "
-            f"{order}{limit}FOR NO KEY UPDATE SKIP LOCKED) "
-            f"UPDATE {fill.owner} AS t SET {quoted(fill.target)} = {fill.value} FROM picked AS p WHERE {joined}"
-        )
 
     def _explained(self, error: DBAPIError, where: str) -> MigrationError:
         """Which row it was."""

@@ -40,6 +40,7 @@ __all__ = [
     "check_add",
     "check_alter",
     "check_drop",
+    "check_owner",
     "check_there",
     "drop_short",
     "has_index",
@@ -85,7 +86,7 @@ def check_add(connection: Connection, target: Target, *, by_trigger: bool) -> bo
         )
     if by_trigger:
         _check_keeping(connection, target)
-    _check_owner(connection, target.owner)
+    check_owner(connection, target.owner)
     return False
 
 
@@ -137,7 +138,7 @@ def check_drop(connection: Connection, schema: str | None, table: str, short: st
     if short not in state.shorts and short not in state.keepers:
         shorts = ", ".join(state.shorts) or "none"
         raise MigrationError(f"{table}.{short} is no short column of pgmrl's (there: {shorts}): use op.drop_column")
-    _check_owner(connection, qualified(schema, table))
+    check_owner(connection, qualified(schema, table))
     return True
 
 
@@ -153,7 +154,7 @@ def check_alter(connection: Connection, target: Target) -> bool:
         raise MigrationError(f"{target.title} is not there: op.add_short adds it")
     if ddl.rule_of(target.definition) != "prefix":
         _check_keeping(connection, target)
-    _check_owner(connection, target.owner)
+    check_owner(connection, target.owner)
     return not there.is_for(target.full, target.definition)
 
 
@@ -169,7 +170,12 @@ def _check_keeping(connection: Connection, target: Target) -> None:
         raise RotationError(f"rotation {by.id} is not in this database: op.install_rotation comes first")
 
 
-def _check_owner(connection: Connection, owner: str) -> None:
+def check_owner(connection: Connection, owner: str) -> None:
+    """Check that this role may change the table.
+
+    Raises:
+        MigrationError: it may not, with the role that may.
+    """
     row = connection.execute(
         text(
             "SELECT pg_has_role(current_user, c.relowner, 'USAGE') AS may, pg_get_userbyid(c.relowner) AS owner, "

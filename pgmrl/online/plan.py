@@ -1,0 +1,210 @@
+"""A migration as it will run: its steps with their SQL, the locks they take and how long, and the room they need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import text
+
+from pgmrl import ddl
+from pgmrl.database import execute_plain
+from pgmrl.online import indexes, locks, steps
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+    from pgmrl.ddl import Hnsw
+    from pgmrl.online.indexes import Build
+    from pgmrl.online.target import Target
+
+__all__ = ["PlannedStep", "Size", "size_of"]
+
+PAGE: Final = 8_192
+PAGE_USED: Final = 8_152  # without the page's header and what HNSW keeps at its end
+MOMENT: Final = "a moment; retried, never queued for long"
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How large a table is, as the catalogue estimates.
+
+    Attributes:
+        rows: as of the last ANALYZE.
+        heap: bytes of the rows, without TOAST.
+        table: bytes with TOAST, without indexes.
+        total: bytes with everything.
+    """
+
+    rows: int
+    heap: int
+    table: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """One step of a plan.
+
+    Attributes:
+        title: what it does.
+        sql: what it runs; of a backfill the statement of each batch.
+        lock: on the table, the strongest.
+        held: how long.
+        rewrites: whether the whole table is written anew under that lock.
+        room: bytes it needs on disk, an estimate; those that are free again afterwards included.
+    """
+
+    title: str
+    sql: tuple[str, ...]
+    lock: str
+    held: str
+    rewrites: bool = False
+    room: int = 0
+
+
+def size_of(connection: Connection, owner: str) -> Size:
+    """The size of a table, of all its partitions where it has some.
+
+    Args:
+        connection: of the database.
+        owner: the table as SQL text.
+    """
+    query = text(
+        "WITH parts AS (SELECT c.oid, c.reltuples FROM pg_class AS c "
+        "WHERE c.oid = to_regclass(:owner) AND c.relkind = 'r' "
+        "UNION SELECT p.relid, c.reltuples FROM pg_partition_tree(to_regclass(:owner)) AS p "
+        "JOIN pg_class AS c ON c.oid = p.relid WHERE p.isleaf) "
+        "SELECT coalesce(sum(greatest(reltuples, 0)), 0)::bigint, coalesce(sum(pg_relation_size(oid)), 0)::bigint, "
+        "coalesce(sum(pg_table_size(oid)), 0)::bigint, coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM parts"
+    )
+    rows, heap, table, total = tuple[int, ...](connection.execute(query, {"owner": owner}).one())
+    if rows == 0 and heap > 0:  # never analyzed
+        rows = int(execute_plain(connection, f"SELECT count(*) FROM {owner}").scalar_one())
+    return Size(rows, heap, table, total)
+
+
+# -- how much room -------------------------------------------------------------------------------------------------
+
+
+def short_bytes(target: Target) -> int:
+    """Bytes of one short vector as it is stored."""
+    short = target.definition.short
+    if short.type == "bit":
+        return 8 + (short.dims + 7) // 8
+    return 8 + short.dims * (2 if short.type == "halfvec" else 4)
+
+
+def index_bytes(target: Target, index: Hnsw, rows: int) -> int:
+    """The size an HNSW index on a short column will have.
+
+    From pgvector's page layout (src/hnsw.h): an element is 72 bytes and the vector, its neighbours at the lowest level
+    4 bytes and 6 for each of twice m; each has an item pointer, and the two stay on one page.
+    """
+    element = _aligned(72 + short_bytes(target)) + 4
+    neighbours = _aligned(4 + 6 * 2 * index.m) + 4
+    per_page = max(1, PAGE_USED // (element + neighbours))
+    return int(rows / per_page * PAGE * (1 + 0.5 / index.m))
+
+
+def graph_bytes(target: Target, index: Hnsw, rows: int) -> int:
+    """The memory in which the graph is built; past `maintenance_work_mem` pgvector goes on many times slower.
+
+    Fitted to what pgvector 0.8 says of itself: "no longer fits into maintenance_work_mem after N tuples".
+    """
+    return rows * (short_bytes(target) + 16 * 2 * index.m + 190)
+
+
+def _aligned(size: int) -> int:
+    return (size + 7) // 8 * 8
+
+
+# -- the steps -----------------------------------------------------------------------------------------------------
+
+
+def add(target: Target, *, online: bool, size: Size) -> PlannedStep:
+    """Add the short column."""
+    whole = short_bytes(target) * size.rows
+    if online:
+        sql = (locks.lock_table(target.owner), *steps.add_online(target))
+        return PlannedStep(f"add {target.title}, empty, and its trigger", sql, "ACCESS EXCLUSIVE", MOMENT)
+    prefix = ddl.rule_of(target.definition) == "prefix"
+    held = (
+        "until the migration's transaction ends, the " + ("rewrite" if prefix else "UPDATE of every row") + " included"
+    )
+    sql = (locks.lock_table(target.owner), *steps.add_in_place(target))
+    room = size.table + whole if prefix else size.heap + whole
+    return PlannedStep(f"add {target.title}, filled", sql, "ACCESS EXCLUSIVE", held, rewrites=True, room=room)
+
+
+def fill(target: Target, size: Size, statement: str) -> PlannedStep:
+    """Backfill the short column."""
+    room = size.heap + short_bytes(target) * size.rows  # every row is written once more
+    held = "a batch of rows at a time, about 0.2 s; rows that others hold are skipped"
+    return PlannedStep(f"backfill {target.title}", (statement,), "ROW EXCLUSIVE", held, room=room)
+
+
+def fill_full(target: Target, size: Size, statement: str) -> PlannedStep:
+    """Copy the full vectors into their new column."""
+    each = target.definition.dims * (2 if target.definition.full == "halfvec" else 4) + 8
+    held = "a batch of rows at a time, about 0.2 s; rows that others hold are skipped"
+    room = size.heap + each * size.rows
+    return PlannedStep(f"backfill {target.table}.{target.full}", (statement,), "ROW EXCLUSIVE", held, room=room)
+
+
+def index(target: Target, how: Hnsw, build: Build, size: Size) -> PlannedStep:
+    """Build the index."""
+    title = f"build the HNSW index on {target.title}"
+    room = index_bytes(target, how, size.rows)
+    if build.concurrently:
+        sql = tuple(steps.index_script(target, how, build))
+        held = "the whole build; reading and writing go on. It waits for transactions that are older than it"
+        return PlannedStep(title, sql, "SHARE UPDATE EXCLUSIVE", held, room=room)
+    sql = (indexes.create_statement(target, how, concurrently=False),)
+    return PlannedStep(title, sql, "SHARE", "the whole build: reading goes on, writing waits", room=room)
+
+
+def rebuild(target: Target, how: Hnsw, build: Build, size: Size) -> PlannedStep:
+    """Replace the index."""
+    sql = tuple(steps.rebuild_script(target, how, build))
+    held = "the whole build; reading and writing go on, and the old index serves"
+    room = index_bytes(target, how, size.rows)
+    return PlannedStep(f"rebuild the index on {target.title}", sql, "SHARE UPDATE EXCLUSIVE", held, room=room)
+
+
+def validate(target: Target) -> PlannedStep:
+    """Check that no row is left."""
+    sql = (f"SELECT count(*) FROM {target.owner} WHERE {target.missing}", steps.sample_statement(target))
+    return PlannedStep(f"check {target.title}", sql, "ACCESS SHARE", "one reading of the table")
+
+
+def drop_index(target: Target, name: str) -> PlannedStep:
+    """Drop an index."""
+    sql = (indexes.drop_statement(target.schema, name),)
+    held = "until transactions that may use it are over; reading and writing go on"
+    return PlannedStep(f"drop the index {name}", sql, "SHARE UPDATE EXCLUSIVE", held)
+
+
+def drop(schema: str | None, table: str, short: str, owner: str) -> PlannedStep:
+    """Drop a short column."""
+    sql = (locks.lock_table(owner), *steps.drop_short(schema, table, short))
+    return PlannedStep(f"drop {table}.{short} and its trigger", sql, "ACCESS EXCLUSIVE", MOMENT)
+
+
+def statements(title: str, owner: str, sql: Sequence[str]) -> PlannedStep:
+    """A short transaction of catalogue changes."""
+    return PlannedStep(title, (locks.lock_table(owner), *sql), "ACCESS EXCLUSIVE", MOMENT)
+
+
+def as_json(step: PlannedStep) -> dict[str, Any]:
+    """For machines."""
+    return {
+        "title": step.title,
+        "sql": list(step.sql),
+        "lock": step.lock,
+        "held": step.held,
+        "rewrites": step.rewrites,
+        "room_bytes": step.room,
+    }

@@ -1,0 +1,277 @@
+"""Before anything runs: what stands in the way of a migration, what it will cost, and what would make it cheaper."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from sqlalchemy import text
+
+from pgmrl import database
+from pgmrl.errors import PgmrlError
+from pgmrl.names import qualified
+from pgmrl.online import plan, steps
+from pgmrl.online.state import table_state
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sqlalchemy import Connection
+
+    from pgmrl.ddl import Hnsw
+    from pgmrl.online.indexes import Build
+    from pgmrl.online.plan import PlannedStep, Size
+    from pgmrl.online.state import TableState
+    from pgmrl.online.target import Target
+
+__all__ = ["Finding", "check", "parse_size"]
+
+LONG: Final = 30  # seconds after which a transaction is in the way
+UNITS: Final = {"": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3, "tb": 1024**4}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something to know before a migration runs.
+
+    Attributes:
+        level: `error` (it would fail), `warning` (it would hurt) or `note`.
+        subject: what was looked at, for machines.
+        message: what is, and what to do about it.
+    """
+
+    level: Literal["error", "warning", "note"]
+    subject: str
+    message: str
+
+
+def parse_size(given: str) -> int:
+    """Bytes of `50GB`, in PostgreSQL's units.
+
+    Raises:
+        ValueError: it is no size.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?b)?\s*", given.lower())
+    if found is None:
+        raise ValueError(f"{given!r} is no size: write 50GB or 800MB")
+    return int(float(found.group(1)) * UNITS[found.group(2) or ""])
+
+
+def check(
+    connection: Connection,
+    target: Target,
+    planned: Sequence[PlannedStep],
+    *,
+    by_trigger: bool,
+    index: Hnsw | None = None,
+    build: Build | None = None,
+    free_space: int | None = None,
+    kept: bool = False,
+) -> list[Finding]:
+    """Look at everything that can go wrong with adding a short column; reads the catalogue only.
+
+    Args:
+        connection: of the database.
+        target: the short column.
+        planned: the steps that would run.
+        by_trigger: whether a trigger keeps the column, so that pgmrl's schema is needed.
+        index: the index that would be built.
+        build: how.
+        free_space: bytes free on the server's disk, where the caller knows.
+        kept: the short column is there already and stays, or is not there on purpose.
+
+    Returns:
+        Findings, the worst first.
+    """
+    found = [] if kept else _definition(connection, target, by_trigger=by_trigger)
+    state = table_state(connection, target.schema, target.table)
+    if state is None:
+        return found
+    size = plan.size_of(connection, target.owner)
+    backfilled = any(step.title.startswith("backfill") for step in planned)
+    found += [*_pgvector(connection), *_rewrites(planned, size), *_transactions(connection, target.owner)]
+    found += [*_room(connection, planned, free_space), *_replication(connection, backfilled=backfilled)]
+    if index is not None:
+        found += _memory(connection, target, index, build, size)
+    if backfilled:
+        found += [
+            *_key(connection, state),
+            *_triggers(connection, target.owner),
+            *_full_index(connection, target, size),
+        ]
+    order = {"error": 0, "warning": 1, "note": 2}
+    return sorted(found, key=lambda one: order[one.level])
+
+
+def _definition(connection: Connection, target: Target, *, by_trigger: bool) -> list[Finding]:
+    try:
+        there = steps.check_add(connection, target, by_trigger=by_trigger)
+    except PgmrlError as error:
+        return [Finding("error", "definition", str(error))]
+    return [Finding("note", "definition", f"{target.title} is there already and kept in step")] if there else []
+
+
+def _pgvector(connection: Connection) -> Iterator[Finding]:
+    row = connection.execute(text("SELECT extversion FROM pg_extension WHERE extname = 'vector'")).scalar_one_or_none()
+    numbers = tuple(int(part) for part in str(row or "0").split(".") if part.isdecimal())
+    if numbers < database.PGVECTOR_NEEDED:
+        message = f"pgvector {row or 'is not installed; it'} must be 0.8.0 or later: ALTER EXTENSION vector UPDATE"
+        yield Finding("error", "pgvector", message)
+    elif numbers < database.PGVECTOR_SOUND:
+        message = f"pgvector {row} has defects when it vacuums HNSW indexes: update to 0.8.4 or later first"
+        yield Finding("warning", "pgvector", message)
+
+
+def _rewrites(planned: Sequence[PlannedStep], size: Size) -> Iterator[Finding]:
+    for step in planned:
+        if step.rewrites:
+            message = (
+                f"{step.title}: all {size.rows:,} rows ({_mb(size.table)}) are written anew under {step.lock}: nobody "
+                "reads or writes until it is done. The online path does not"
+            )
+            yield Finding("warning" if size.table > 100_000_000 else "note", "rewrite", message)
+
+
+def _transactions(connection: Connection, owner: str) -> Iterator[Finding]:
+    rows = connection.execute(
+        text(
+            "SELECT a.pid, a.usename, a.state, extract(epoch FROM now() - a.xact_start)::bigint AS seconds, "
+            "left(a.query, 60) AS query, EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid "
+            "AND l.relation = to_regclass(:owner)) AS holds "
+            "FROM pg_stat_activity AS a WHERE a.xact_start < now() - make_interval(secs => :long) "
+            "AND a.pid <> pg_backend_pid() AND a.datname = current_database() ORDER BY a.xact_start"
+        ),
+        {"owner": owner, "long": LONG},
+    ).all()
+    for row in rows:
+        what = "holds the table" if row.holds else "is older than a concurrent build, which will wait for it"
+        yield Finding(
+            "warning",
+            "transaction",
+            f"process {row.pid} ({row.usename}, {row.state}, for {row.seconds} s: {row.query}) {what}: let it end, or "
+            f"SELECT pg_terminate_backend({row.pid})",
+        )
+    prepared = connection.execute(
+        text("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()")
+    ).scalars()
+    for gid in prepared:
+        message = f"prepared transaction {gid}: a concurrent build waits for it; COMMIT PREPARED or ROLLBACK PREPARED"
+        yield Finding("warning", "transaction", message)
+
+
+def _room(connection: Connection, planned: Sequence[PlannedStep], given: int | None) -> Iterator[Finding]:
+    needed = sum(step.room for step in planned)
+    free = given if given is not None else _free_here(connection)
+    if free is None:
+        message = f"about {_mb(needed)} of disk are needed; SQL cannot say what is free (--free-space 50GB says it)"
+        yield Finding("note", "disk", message)
+    elif free < needed:
+        yield Finding("error", "disk", f"about {_mb(needed)} of disk are needed and {_mb(free)} are free: make room")
+    else:
+        yield Finding("note", "disk", f"about {_mb(needed)} of disk are needed, {_mb(free)} are free")
+
+
+def _free_here(connection: Connection) -> int | None:
+    """Free bytes under the data directory, where the server is on this machine and says where it lives."""
+    local, directory = tuple(
+        connection.execute(
+            text(
+                "SELECT inet_server_addr() IS NULL OR inet_server_addr() << '127.0.0.0/8', "
+                "(SELECT setting FROM pg_settings WHERE name = 'data_directory')"
+            )
+        ).one()
+    )
+    if not local or not directory or not Path(directory).is_dir():
+        return None
+    return shutil.disk_usage(directory).free
+
+
+def _memory(connection: Connection, target: Target, index: Hnsw, build: Build | None, size: Size) -> Iterator[Finding]:
+    setting = connection.execute(
+        text("SELECT pg_size_bytes(current_setting('maintenance_work_mem')), current_setting('maintenance_work_mem')")
+    ).one()
+    have, shown = (setting[0], setting[1])
+    if build is not None and build.maintenance_work_mem is not None:
+        have, shown = parse_size(build.maintenance_work_mem), build.maintenance_work_mem
+    needed = plan.graph_bytes(target, index, size.rows)
+    large = _mb(plan.index_bytes(target, index, size.rows))
+    said = f"the index will be about {large}; its graph is built in {_mb(needed)}"
+    if needed > have:
+        message = f"{said}, maintenance_work_mem is {shown}: past it a build is many times slower; give it more"
+        yield Finding("warning", "maintenance_work_mem", message)
+    else:
+        yield Finding("note", "maintenance_work_mem", f"{said}, maintenance_work_mem is {shown}: it fits")
+
+
+def _replication(connection: Connection, *, backfilled: bool) -> Iterator[Finding]:
+    rows = connection.execute(
+        text(
+            "SELECT application_name, pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::bigint AS lag "
+            "FROM pg_stat_replication WHERE NOT pg_is_in_recovery()"
+        )
+    ).all()
+    for row in rows:
+        lag = "its lag is not shown to this role (pg_monitor)" if row.lag is None else f"{_mb(row.lag)} behind"
+        level: Literal["warning", "note"] = "warning" if (row.lag or 0) > 64 * 1024**2 else "note"
+        tail = "; the backfill waits while it is more than 64 MB behind" if backfilled else ""
+        yield Finding(level, "replication", f"standby {row.application_name}: {lag}{tail}")
+
+
+def _key(connection: Connection, state: TableState) -> Iterator[Finding]:
+    owner = qualified(state.schema, state.table)
+    row = connection.execute(
+        text(
+            "SELECT EXISTS (SELECT FROM pg_index WHERE indrelid = to_regclass(:owner) AND indisprimary) AS key, "
+            "row_security_active(to_regclass(:owner)) AS hidden"
+        ),
+        {"owner": owner},
+    ).one()
+    if not row.key:
+        yield Finding("error", "primary key", f"table {owner} has no primary key, by which a backfill goes: add one")
+    if row.hidden:
+        message = f"row-level security hides rows of {owner} from this role: run it as the owner or with BYPASSRLS"
+        yield Finding("error", "row security", message)
+
+
+def _triggers(connection: Connection, owner: str) -> Iterator[Finding]:
+    names = connection.execute(
+        text(
+            "SELECT t.tgname FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid "
+            "WHERE t.tgrelid = to_regclass(:owner) AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') "
+            "AND (t.tgtype & 16) <> 0 AND p.proname NOT LIKE 'z_\\_pgmrl\\_%' ORDER BY 1"
+        ),
+        {"owner": owner},
+    ).scalars()
+    listed = ", ".join(names)
+    if listed:
+        message = (
+            f"triggers of the application fire for every row that is backfilled: {listed}. Where that is wrong (an "
+            "updated_at, an audit log), backfill with --without-triggers"
+        )
+        yield Finding("warning", "triggers", message)
+
+
+def _full_index(connection: Connection, target: Target, size: Size) -> Iterator[Finding]:
+    names = connection.execute(
+        text(
+            "SELECT i.relname FROM pg_index AS x JOIN pg_class AS i ON i.oid = x.indexrelid "
+            "JOIN pg_am AS m ON m.oid = i.relam AND m.amname IN ('hnsw', 'ivfflat') "
+            "WHERE x.indrelid = to_regclass(:owner)"
+        ),
+        {"owner": target.owner},
+    ).scalars()
+    listed = ", ".join(names)
+    if listed:
+        message = (
+            f"the table has vector indexes already ({listed}): a backfilled row that finds no room on its page is "
+            f"inserted into each once more, up to {size.rows:,} times. It is slow, and bloats them: REINDEX "
+            "CONCURRENTLY those that stay; or keep the short vectors in a side table, which leaves this one alone"
+        )
+        yield Finding("warning", "vector indexes", message)
+
+
+def _mb(size: float) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
