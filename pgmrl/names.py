@@ -7,7 +7,9 @@ from typing import Final
 
 from sqlalchemy.dialects import postgresql
 
-__all__ = ["identifier", "literal", "qualified", "quoted"]
+from pgmrl.errors import DefinitionError
+
+__all__ = ["column_parts", "identifier", "literal", "qualified", "quoted"]
 
 LIMIT: Final = 63
 _PREPARER = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
@@ -35,6 +37,18 @@ def quoted(name: str) -> str:
 def qualified(schema: str | None, name: str) -> str:
     """A name with its schema, where one is given, as SQL text."""
     return f"{quoted(schema)}.{quoted(name)}" if schema else quoted(name)
+
+
+def column_parts(name: str) -> tuple[str | None, str, str]:
+    """Schema (or None), table and column of `table.column` or `schema.table.column`, as people write them.
+
+    Raises:
+        DefinitionError: it is neither.
+    """
+    parts = name.split(".")
+    if len(parts) not in {2, 3} or not all(parts):
+        raise DefinitionError(f"{name!r} names no column: write table.column or schema.table.column")
+    return (parts[0] if len(parts) == 3 else None), parts[-2], parts[-1]
 
 
 def literal(value: str) -> str:

@@ -11,6 +11,7 @@ from pgmrl import database
 from pgmrl.columns import INFO_KEY, Attachment
 from pgmrl.ddl import Hnsw
 from pgmrl.errors import DefinitionError, NotMigrated
+from pgmrl.names import column_parts
 from pgmrl.shortening import Definition, Prefix, Rotation, Short
 from pgmrl.types import NumpyVector
 
@@ -45,7 +46,7 @@ def reflect(connection: Connection | Session, name: str, *, metric: MetricName |
         DefinitionError: the name has another form, or the column is no vector of known dimensions.
     """
     connection = database.sqlalchemy_connection(connection)
-    schema, table_name, column_name = _parts(name)
+    schema, table_name, column_name = column_parts(name)
     table = _table(connection, schema, table_name)
     if column_name not in table.c:
         there = ", ".join(table.c.keys())
@@ -58,13 +59,6 @@ def reflect(connection: Connection | Session, name: str, *, metric: MetricName |
     definition, short = _definition(info, dims, full, metric, vector_schema)
     column.info[INFO_KEY] = Attachment(definition, column_name, short, Hnsw())
     return column
-
-
-def _parts(name: str) -> tuple[str | None, str, str]:
-    parts = name.split(".")
-    if len(parts) not in {2, 3} or not all(parts):
-        raise DefinitionError(f"{name!r} names no column: write table.column or schema.table.column")
-    return (parts[0] if len(parts) == 3 else None), parts[-2], parts[-1]
 
 
 def _table(connection: Connection, schema: str | None, name: str) -> Table:

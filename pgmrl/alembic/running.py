@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alembic.operations import Operations
+from alembic.operations import MigrateOperation, Operations
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
@@ -35,20 +36,49 @@ from pgmrl.online import backfill, indexes, locks, steps
 from pgmrl.rotation import Rotation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from alembic.script import Script
     from sqlalchemy import Connection
 
-__all__: list[str] = []
+__all__ = ["collected"]
 
 log = logging.getLogger("alembic.pgmrl")
+
+
+_collecting: ContextVar[list[MigrateOperation] | None] = ContextVar("_collecting", default=None)
+
+
+@contextmanager
+def collected() -> Iterator[list[MigrateOperation]]:
+    """Inside, operations of pgmrl are listed instead of done: to plan migrations without running them."""
+    listed: list[MigrateOperation] = []
+    token = _collecting.set(listed)
+    try:
+        yield listed
+    finally:
+        _collecting.reset(token)
+
+
+def _implements(kind: type[MigrateOperation]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def register(run: Callable[..., None]) -> Callable[..., None]:
+        def either(operations: Operations, operation: MigrateOperation) -> None:
+            listed = _collecting.get()
+            if listed is None:
+                run(operations, operation)
+            else:
+                listed.append(operation)
+
+        Operations.implementation_for(kind)(either)
+        return run
+
+    return register
 
 
 # -- pgmrl's own schema --------------------------------------------------------------------------------------------
 
 
-@Operations.implementation_for(UpgradePgmrl)
+@_implements(UpgradePgmrl)
 def _upgrade_pgmrl(operations: Operations, operation: UpgradePgmrl) -> None:
     context = operations.migration_context
     before = operation.since
@@ -85,13 +115,13 @@ def _revisions(before: str | None, to: str | None) -> list[tuple[Script, bool]]:
     return [(scripts.get_revision(name), False) for name in reversed(line[end:start])]
 
 
-@Operations.implementation_for(InstallRotation)
+@_implements(InstallRotation)
 def _install_rotation(operations: Operations, operation: InstallRotation) -> None:
     for statement in database.rotation_statements(_rotation(operations, operation.path)):
         operations.execute(text(statement))
 
 
-@Operations.implementation_for(RemoveRotation)
+@_implements(RemoveRotation)
 def _remove_rotation(operations: Operations, operation: RemoveRotation) -> None:
     operations.execute(text(steps.remove_rotation(_rotation(operations, operation.path))))
 
@@ -107,7 +137,7 @@ def _rotation(operations: Operations, given: str) -> Rotation:
 # -- short columns -------------------------------------------------------------------------------------------------
 
 
-@Operations.implementation_for(AddShort)
+@_implements(AddShort)
 def _add_short(operations: Operations, operation: AddShort) -> None:
     target, connection = operation.target, _connection(operations)
     if connection is not None and steps.check_add(connection, target, by_trigger=_by_trigger(operation)):
@@ -123,7 +153,7 @@ def _by_trigger(operation: AddShort) -> bool:
     return operation.online or ddl.rule_of(operation.definition) != "prefix"
 
 
-@Operations.implementation_for(DropShort)
+@_implements(DropShort)
 def _drop_short(operations: Operations, operation: DropShort) -> None:
     connection, owner = _connection(operations), qualified(operation.schema, operation.table)
     if connection is not None and not steps.check_drop(connection, operation.schema, operation.table, operation.short):
@@ -132,7 +162,7 @@ def _drop_short(operations: Operations, operation: DropShort) -> None:
     _together(operations, steps.drop_short(operation.schema, operation.table, operation.short), owner)
 
 
-@Operations.implementation_for(AlterShort)
+@_implements(AlterShort)
 def _alter_short(operations: Operations, operation: AlterShort) -> None:
     target, connection = operation.target, _connection(operations)
     if connection is not None and not steps.check_alter(connection, target):
@@ -141,7 +171,7 @@ def _alter_short(operations: Operations, operation: AlterShort) -> None:
     _together(operations, [*dropped, *steps.add_in_place(target)], target.owner)
 
 
-@Operations.implementation_for(BackfillShort)
+@_implements(BackfillShort)
 def _backfill_short(operations: Operations, operation: BackfillShort) -> None:
     if operation.undo:
         return
@@ -156,7 +186,7 @@ def _backfill_short(operations: Operations, operation: BackfillShort) -> None:
         backfill.backfill_on(connection, backfill.short_fill(connection, target), throttle, progress=steps.Told())
 
 
-@Operations.implementation_for(ValidateShort)
+@_implements(ValidateShort)
 def _validate_short(operations: Operations, operation: ValidateShort) -> None:
     if operation.undo:
         return
@@ -167,7 +197,7 @@ def _validate_short(operations: Operations, operation: ValidateShort) -> None:
         steps.validate(connection, operation.target)
 
 
-@Operations.implementation_for(MarkShort)
+@_implements(MarkShort)
 def _mark_short(operations: Operations, operation: MarkShort) -> None:
     statement = steps.mark(operation.schema, operation.table, operation.short, operation.stage)
     _together(operations, [statement], qualified(operation.schema, operation.table), lock=False)
@@ -176,7 +206,7 @@ def _mark_short(operations: Operations, operation: MarkShort) -> None:
 # -- indexes -------------------------------------------------------------------------------------------------------
 
 
-@Operations.implementation_for(CreateShortIndex)
+@_implements(CreateShortIndex)
 def _create_short_index(operations: Operations, operation: CreateShortIndex) -> None:
     target, how = operation.target, operation.build
     if not how.concurrently:
@@ -200,7 +230,7 @@ def _in_transaction(operations: Operations, operation: CreateShortIndex) -> None
     _together(operations, [*settings, statement], target.owner, lock=False)
 
 
-@Operations.implementation_for(DropShortIndex)
+@_implements(DropShortIndex)
 def _drop_short_index(operations: Operations, operation: DropShortIndex) -> None:
     name = operation.index.index_name(operation.table, operation.target.short)
     if not operation.build.concurrently:
@@ -215,7 +245,7 @@ def _drop_short_index(operations: Operations, operation: DropShortIndex) -> None
             indexes.drop(connection, operation.schema, name)
 
 
-@Operations.implementation_for(RebuildShortIndex)
+@_implements(RebuildShortIndex)
 def _rebuild_short_index(operations: Operations, operation: RebuildShortIndex) -> None:
     target, how = operation.target, operation.build
     with _committing(operations, "rebuild_short_index"):
@@ -230,19 +260,19 @@ def _rebuild_short_index(operations: Operations, operation: RebuildShortIndex) -
 # -- the full column, and side tables ------------------------------------------------------------------------------
 
 
-@Operations.implementation_for(SetStorage)
+@_implements(SetStorage)
 def _set_storage(operations: Operations, operation: SetStorage) -> None:
     owner = qualified(operation.schema, operation.table)
     _together(operations, [ddl.set_storage(owner, operation.column, operation.storage)], owner)
 
 
-@Operations.implementation_for(KeepSide)
+@_implements(KeepSide)
 def _keep_side(operations: Operations, operation: KeepSide) -> None:
     statement = ddl.keep_side(operation.schema, operation.table, operation.side, operation.keys, operation.column)
     _together(operations, [statement], qualified(operation.schema, operation.table), lock=False)
 
 
-@Operations.implementation_for(DropSide)
+@_implements(DropSide)
 def _drop_side(operations: Operations, operation: DropSide) -> None:
     statement = ddl.drop_keeper(operation.schema, operation.side, operation.column)
     _together(operations, [statement], qualified(operation.schema, operation.table))

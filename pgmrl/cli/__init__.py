@@ -7,7 +7,7 @@ import sys
 import typer
 from sqlalchemy.exc import DBAPIError
 
-from pgmrl.cli import common, demo, fit, load, schema, search, server
+from pgmrl.cli import common, demo, fit, load, online, plans, schema, search, server
 from pgmrl.errors import PgmrlError
 
 __all__ = ["app", "main"]
@@ -26,6 +26,10 @@ app.command("fit")(fit.fit)
 app.command("search")(search.search)
 app.command("upgrade")(schema.upgrade)
 app.command("columns")(schema.columns)
+app.command("check-migration")(plans.check_migration)
+app.command("backfill")(online.backfill)
+app.command("progress")(online.running)
+app.command("reshape")(plans.reshape)
 app.add_typer(server.app, name="local")
 
 

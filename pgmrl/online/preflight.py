@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pgmrl.online.state import TableState
     from pgmrl.online.target import Target
 
-__all__ = ["Finding", "check", "parse_size"]
+__all__ = ["Finding", "check", "parse_size", "shown"]
 
 LONG: Final = 30  # seconds after which a transaction is in the way
 UNITS: Final = {"": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3, "tb": 1024**4}
@@ -70,6 +70,7 @@ def check(
     build: Build | None = None,
     free_space: int | None = None,
     kept: bool = False,
+    installs: bool = False,
 ) -> list[Finding]:
     """Look at everything that can go wrong with adding a short column; reads the catalogue only.
 
@@ -82,11 +83,12 @@ def check(
         build: how.
         free_space: bytes free on the server's disk, where the caller knows.
         kept: the short column is there already and stays, or is not there on purpose.
+        installs: the migration itself brings pgmrl's schema and the rotation.
 
     Returns:
         Findings, the worst first.
     """
-    found = [] if kept else _definition(connection, target, by_trigger=by_trigger)
+    found = [] if kept else _definition(connection, target, by_trigger=by_trigger and not installs)
     state = table_state(connection, target.schema, target.table)
     if state is None:
         return found
@@ -129,8 +131,8 @@ def _rewrites(planned: Sequence[PlannedStep], size: Size) -> Iterator[Finding]:
     for step in planned:
         if step.rewrites:
             message = (
-                f"{step.title}: all {size.rows:,} rows ({_mb(size.table)}) are written anew under {step.lock}: nobody "
-                "reads or writes until it is done. The online path does not"
+                f"{step.title}: all {size.rows:,} rows ({shown(size.table)}) are written anew under {step.lock}: "
+                "nobody reads or writes until it is done. The online path does not"
             )
             yield Finding("warning" if size.table > 100_000_000 else "note", "rewrite", message)
 
@@ -166,12 +168,14 @@ def _room(connection: Connection, planned: Sequence[PlannedStep], given: int | N
     needed = sum(step.room for step in planned)
     free = given if given is not None else _free_here(connection)
     if free is None:
-        message = f"about {_mb(needed)} of disk are needed; SQL cannot say what is free (--free-space 50GB says it)"
+        message = f"about {shown(needed)} of disk are needed; SQL cannot say what is free (--free-space 50GB says it)"
         yield Finding("note", "disk", message)
     elif free < needed:
-        yield Finding("error", "disk", f"about {_mb(needed)} of disk are needed and {_mb(free)} are free: make room")
+        yield Finding(
+            "error", "disk", f"about {shown(needed)} of disk are needed and {shown(free)} are free: make room"
+        )
     else:
-        yield Finding("note", "disk", f"about {_mb(needed)} of disk are needed, {_mb(free)} are free")
+        yield Finding("note", "disk", f"about {shown(needed)} of disk are needed, {shown(free)} are free")
 
 
 def _free_here(connection: Connection) -> int | None:
@@ -193,17 +197,17 @@ def _memory(connection: Connection, target: Target, index: Hnsw, build: Build | 
     setting = connection.execute(
         text("SELECT pg_size_bytes(current_setting('maintenance_work_mem')), current_setting('maintenance_work_mem')")
     ).one()
-    have, shown = (setting[0], setting[1])
+    have, named = (setting[0], setting[1])
     if build is not None and build.maintenance_work_mem is not None:
-        have, shown = parse_size(build.maintenance_work_mem), build.maintenance_work_mem
+        have, named = parse_size(build.maintenance_work_mem), build.maintenance_work_mem
     needed = plan.graph_bytes(target, index, size.rows)
-    large = _mb(plan.index_bytes(target, index, size.rows))
-    said = f"the index will be about {large}; its graph is built in {_mb(needed)}"
+    large = shown(plan.index_bytes(target, index, size.rows))
+    said = f"the index will be about {large}; its graph is built in {shown(needed)}"
     if needed > have:
-        message = f"{said}, maintenance_work_mem is {shown}: past it a build is many times slower; give it more"
+        message = f"{said}, maintenance_work_mem is {named}: past it a build is many times slower; give it more"
         yield Finding("warning", "maintenance_work_mem", message)
     else:
-        yield Finding("note", "maintenance_work_mem", f"{said}, maintenance_work_mem is {shown}: it fits")
+        yield Finding("note", "maintenance_work_mem", f"{said}, maintenance_work_mem is {named}: it fits")
 
 
 def _replication(connection: Connection, *, backfilled: bool) -> Iterator[Finding]:
@@ -214,7 +218,7 @@ def _replication(connection: Connection, *, backfilled: bool) -> Iterator[Findin
         )
     ).all()
     for row in rows:
-        lag = "its lag is not shown to this role (pg_monitor)" if row.lag is None else f"{_mb(row.lag)} behind"
+        lag = "its lag is not shown to this role (pg_monitor)" if row.lag is None else f"{shown(row.lag)} behind"
         level: Literal["warning", "note"] = "warning" if (row.lag or 0) > 64 * 1024**2 else "note"
         tail = "; the backfill waits while it is more than 64 MB behind" if backfilled else ""
         yield Finding(level, "replication", f"standby {row.application_name}: {lag}{tail}")
@@ -273,5 +277,6 @@ def _full_index(connection: Connection, target: Target, size: Size) -> Iterator[
         yield Finding("warning", "vector indexes", message)
 
 
-def _mb(size: float) -> str:
+def shown(size: float) -> str:
+    """A number of bytes for people."""
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"

@@ -142,20 +142,44 @@ def reshape(
     if rotation is not None and rotation.id in database.installed_rotations(connection):
         rotation = None
     change = Reshape(old, new, had, index or had or Hnsw(), rotation)
-    _check(state, change)
+    _check(connection, state, change)
     return change
+
+
+def current_index(connection: Connection, table: str, full: str, *, schema: str | None = None) -> Hnsw | None:
+    """How the index is built that searches use now; None where there is none.
+
+    Raises:
+        MigrationError: as `reshape`.
+    """
+    indexes_there = _current(_state(connection, schema, table), full).indexes
+    return indexes_there[0].index if indexes_there else None
 
 
 def _means(definition: Definition) -> tuple[Any, ...]:
     return (definition.short.dims, ddl.rule_of(definition), definition.short.type, definition.metric.name)
 
 
-def _check(state: TableState, change: Reshape) -> None:
+def _check(connection: Connection, state: TableState, change: Reshape) -> None:
+    if change.moves_full and _is_side(connection, change.new.owner):
+        raise MigrationError(
+            f"{change.new.owner} is a side table, which a trigger fills by the full column's name: make another side "
+            "table with the other type instead"
+        )
     if change.same_columns and change.old_index == change.new_index:
         raise MigrationError(f"{change.new.title} is so already: say what is to change, such as --short-dims or --m")
     there = state.shorts.get(change.new.short)
     if not change.same_columns and there is not None and not there.is_for(change.new.full, change.new.definition):
         raise MigrationError(f"{change.new.title} is there and is something else: give the new one a --name")
+
+
+def _is_side(connection: Connection, owner: str) -> bool:
+    query = text(
+        "SELECT EXISTS (SELECT FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid "
+        "WHERE p.proname LIKE 'zz\\_pgmrl\\_%' AND t.tgnargs = 1 "
+        "AND to_regclass(convert_from(rtrim(t.tgargs, '\\x00'::bytea), 'UTF8')) = to_regclass(:owner))"
+    )
+    return bool(connection.execute(query, {"owner": owner}).scalar_one())
 
 
 def _state(connection: Connection, schema: str | None, table: str) -> TableState:
@@ -182,29 +206,39 @@ def _current(state: TableState, full: str) -> ShortState:
 # -- expand --------------------------------------------------------------------------------------------------------
 
 
-def plan_expand(connection: Connection, change: Reshape, build: Build) -> tuple[list[PlannedStep], list[Finding]]:
+def plan_expand(
+    connection: Connection, change: Reshape, build: Build, *, free_space: int | None = None
+) -> tuple[list[PlannedStep], list[Finding]]:
     """The steps of `expand` as they will run, and what stands in their way."""
     new, size = change.new, plan.size_of(connection, change.new.owner)
     if change.same_columns:
         planned = [plan.rebuild(new, change.new_index, build, size)]
-        return planned, preflight.check(
-            connection, new, planned, by_trigger=False, index=change.new_index, build=build, kept=True
-        )
+        return planned, _found(connection, change, planned, build, free_space)
     planned = [plan.statements(f"add {new.title}, empty, and its triggers", new.owner, _added(change))]
     if change.moves_full:
         fill = _full_fill(connection, change)
         planned.append(plan.fill_full(new, size, fill.statement()))
-    planned.append(plan.fill(new, size, backfill.short_fill(connection, new).statement()))
+        # the triggers compute the short vector of each row that is copied
+        size_left = replace(size, rows=0, heap=0)
+    else:
+        size_left = size
+    planned.append(plan.fill(new, size_left, backfill.short_fill(connection, new).statement()))
     planned += [plan.index(new, change.new_index, build, size), plan.validate(new)]
-    looked_at = change.old if change.moves_full else new  # the new full column is not there yet
-    return planned, preflight.check(
+    return planned, _found(connection, change, planned, build, free_space)
+
+
+def _found(
+    connection: Connection, change: Reshape, planned: list[PlannedStep], build: Build, free_space: int | None
+) -> list[Finding]:
+    return preflight.check(
         connection,
-        looked_at,
+        change.old if change.moves_full else change.new,  # the new full column is not there yet
         planned,
-        by_trigger=True,
+        by_trigger=not change.same_columns,
         index=change.new_index,
         build=build,
-        kept=change.moves_full,
+        free_space=free_space,
+        kept=change.moves_full or change.same_columns,
     )
 
 
@@ -378,6 +412,13 @@ def plan_contract(what: Contraction) -> list[PlannedStep]:
     return [*planned, plan.statements(f"drop {', '.join(short.short for short in what.old)}", what.owner, sql)]
 
 
+def plan_undo(what: Contraction) -> list[PlannedStep]:
+    """The steps of `undo` as they will run."""
+    target = Target(what.table, what.kept.full, what.kept.definition, what.schema)
+    planned = [plan.drop_index(target, index.name) for index in what.kept.indexes]
+    return [*planned, plan.statements(f"drop {what.kept.short}", what.owner, _undone(what))]
+
+
 def contract(connection: Connection, what: Contraction, *, watch: float = 60.0, force: bool = False) -> None:
     """Drop what the application no longer reads.
 
@@ -412,10 +453,14 @@ def undo(connection: Connection, what: Contraction) -> None:
     """
     for index in what.kept.indexes:
         indexes.drop(connection, what.schema, index.name)
+    locks.in_transaction(connection, [locks.lock_table(what.owner), *_undone(what)], what.owner)
+
+
+def _undone(what: Contraction) -> list[str]:
     statements = steps.drop_short(what.schema, what.table, what.kept.short)
-    if what.old_full is not None:
-        statements = [*_unmirrored(what), *statements, f"ALTER TABLE {what.owner} DROP COLUMN {quoted(what.kept.full)}"]
-    locks.in_transaction(connection, [locks.lock_table(what.owner), *statements], what.owner)
+    if what.old_full is None:
+        return statements
+    return [*_unmirrored(what), *statements, f"ALTER TABLE {what.owner} DROP COLUMN {quoted(what.kept.full)}"]
 
 
 def _dropped(what: Contraction) -> list[str]:
