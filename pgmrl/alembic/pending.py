@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.util import CommandError
 
-from pgmrl import ddl
-from pgmrl.alembic.operations import (
-    AddShort,
-    AlterShort,
-    BackfillShort,
-    CreateShortIndex,
-    DropShort,
-    DropShortIndex,
-    OnShort,
-    RebuildShortIndex,
-    ValidateShort,
-)
+from pgmrl.alembic.operations import AddShort, CreateShortIndex, DropShort, OnShort, RebuildShortIndex
+from pgmrl.alembic.planning import by_trigger, planned
 from pgmrl.alembic.running import collected
 from pgmrl.errors import MigrationError
 from pgmrl.names import qualified
-from pgmrl.online import backfill, plan, preflight, steps
+from pgmrl.online import plan, preflight
 from pgmrl.online.preflight import Finding
 from pgmrl.online.state import table_state
 
@@ -36,8 +26,7 @@ if TYPE_CHECKING:
     from alembic.operations import MigrateOperation
     from sqlalchemy import Connection
 
-    from pgmrl.online.plan import PlannedStep, Size
-    from pgmrl.online.target import Target
+    from pgmrl.online.plan import PlannedStep
 
 __all__ = ["operations_of", "pending"]
 
@@ -99,7 +88,7 @@ def _checked(
     connection: Connection, owner: str, title: str, operations: list[MigrateOperation], free_space: int | None
 ) -> Checked:
     size = plan.size_of(connection, owner)
-    listed = [step for one in operations for step in _steps(connection, one, size)]
+    listed = [step for one in operations for step in planned(connection, one, size)]
     target = next((one.target for one in operations if isinstance(one, OnShort)), None)
     if target is None:
         return title, listed, []
@@ -113,7 +102,7 @@ def _checked(
         connection,
         target,
         listed,
-        by_trigger=added is not None and (added.online or ddl.rule_of(added.definition) != "prefix"),
+        by_trigger=added is not None and by_trigger(added),
         index=made.index if made else None,
         build=made.build if made else None,
         free_space=free_space,
@@ -121,31 +110,3 @@ def _checked(
         installs=True,
     )
     return title, listed, found
-
-
-def _steps(connection: Connection, operation: Any, size: Size) -> Iterator[PlannedStep]:
-    owner = qualified(operation.schema, operation.table)
-    if isinstance(operation, AddShort):
-        yield plan.add(operation.target, online=operation.online, size=size)
-    elif isinstance(operation, AlterShort):
-        yield plan.drop(operation.schema, operation.table, operation.target.short, owner)
-        yield plan.add(operation.target, online=False, size=size)
-    elif isinstance(operation, BackfillShort):
-        yield plan.fill(operation.target, size, _batch(connection, operation.target))
-    elif isinstance(operation, CreateShortIndex):
-        yield plan.index(operation.target, operation.index, operation.build, size)
-    elif isinstance(operation, RebuildShortIndex):
-        yield plan.rebuild(operation.target, operation.index, operation.build, size)
-    elif isinstance(operation, DropShortIndex):
-        yield plan.drop_index(operation.target, operation.index.index_name(operation.table, operation.target.short))
-    elif isinstance(operation, ValidateShort):
-        yield plan.validate(operation.target)
-    elif isinstance(operation, DropShort):
-        yield plan.drop(operation.schema, operation.table, operation.short, owner)
-
-
-def _batch(connection: Connection, target: Target) -> str:
-    try:
-        return backfill.short_fill(connection, target).statement()
-    except MigrationError:  # no table yet, or no key: the findings say so
-        return steps.backfill_script(target)

@@ -30,6 +30,7 @@ from pgmrl.alembic.operations import (
     UpgradePgmrl,
     ValidateShort,
 )
+from pgmrl.alembic.planning import announce, by_trigger
 from pgmrl.errors import DefinitionError, MigrationError, NotMigrated
 from pgmrl.names import qualified
 from pgmrl.online import backfill, indexes, locks, steps
@@ -140,17 +141,15 @@ def _rotation(operations: Operations, given: str) -> Rotation:
 @_implements(AddShort)
 def _add_short(operations: Operations, operation: AddShort) -> None:
     target, connection = operation.target, _connection(operations)
-    if connection is not None and steps.check_add(connection, target, by_trigger=_by_trigger(operation)):
+    if connection is not None and steps.check_add(connection, target, by_trigger=by_trigger(operation)):
         log.info("%s is there and kept in step", target.title)
         return
+    if connection is not None:
+        announce(connection, operation)
     if operation.online:
         _alone(operations, steps.add_online(target), target.owner)
     else:
         _together(operations, steps.add_in_place(target), target.owner)
-
-
-def _by_trigger(operation: AddShort) -> bool:
-    return operation.online or ddl.rule_of(operation.definition) != "prefix"
 
 
 @_implements(DropShort)
@@ -182,6 +181,7 @@ def _backfill_short(operations: Operations, operation: BackfillShort) -> None:
             _print(operations, [steps.backfill_script(target)])
             return
         steps.check_there(connection, target)
+        announce(connection, operation)
         throttle = backfill.Throttle(max_rows_per_second=operation.max_rows_per_second)
         backfill.backfill_on(connection, backfill.short_fill(connection, target), throttle, progress=steps.Told())
 
@@ -218,6 +218,7 @@ def _create_short_index(operations: Operations, operation: CreateShortIndex) -> 
             _print(operations, steps.index_script(target, operation.index, how))
         else:
             steps.check_there(connection, target)
+            announce(connection, operation)
             indexes.build(connection, target, operation.index, how, progress=steps.Told())
 
 
@@ -254,6 +255,7 @@ def _rebuild_short_index(operations: Operations, operation: RebuildShortIndex) -
             _print(operations, steps.rebuild_script(target, operation.index, how))
         else:
             steps.check_there(connection, target)
+            announce(connection, operation)
             indexes.rebuild(connection, target, operation.index, how, progress=steps.Told())
 
 
