@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from alembic import command
 from alembic.config import Config
-from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, CursorResult, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
@@ -32,6 +31,7 @@ from pgmrl.sql import load as load_sql
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from alembic.migration import MigrationContext
     from numpy.typing import NDArray
 
 __all__ = [
@@ -217,8 +217,9 @@ def current(connection: Connection) -> str | None:
     there = connection.execute(text("SELECT to_regclass('pgmrl.alembic_version') IS NOT NULL")).scalar_one()
     if not there:
         return None
-    options = {"version_table": VERSION_TABLE, "version_table_schema": SCHEMA}
-    return MigrationContext.configure(connection, opts=options).get_current_revision()
+    query = text(f"SELECT version_num FROM {SCHEMA}.{VERSION_TABLE}")  # noqa: S608 - constants
+    found: str | None = connection.execute(query).scalar_one_or_none()
+    return found
 
 
 def head() -> str:

@@ -40,9 +40,7 @@ def by_trigger(operation: AddShort) -> bool:
     return operation.online or ddl.rule_of(operation.definition) != "prefix"
 
 
-def announce(
-    connection: Connection, operation: AddShort | BackfillShort | CreateShortIndex | RebuildShortIndex
-) -> None:
+def announce(connection: Connection, operation: OnShort) -> None:
     """Say in Alembic's log what is about to happen; called after the operation's own checks.
 
     Raises:

@@ -166,6 +166,8 @@ def _transactions(connection: Connection, owner: str) -> Iterator[Finding]:
 
 def _room(connection: Connection, planned: Sequence[PlannedStep], given: int | None) -> Iterator[Finding]:
     needed = sum(step.room for step in planned)
+    if needed == 0:
+        return
     free = given if given is not None else _free_here(connection)
     if free is None:
         message = f"about {shown(needed)} of disk are needed; SQL cannot say what is free (--free-space 50GB says it)"
