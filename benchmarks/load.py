@@ -22,12 +22,12 @@ import psycopg
 
 ROOT = Path(__file__).parent.parent
 WRITES = ("title", "vector", "insert", "delete")
-MIX = ("read",) * 10 + ("title",) * 4 + ("vector",) * 2 + ("insert",) * 3 + ("delete",)
+MIX = ("title",) * 4 + ("vector",) * 2 + ("insert",) * 3 + ("delete",)  # of a writer
 
 
 @dataclass
 class Client:
-    """One connection.
+    """One connection: an even number only reads, an odd one only writes.
 
     Attributes:
         conninfo: of the server.
@@ -59,7 +59,7 @@ class Client:
                     over.wait(max(0.0, due - time.time()))
                 else:
                     due = time.time()
-                kind = self.random.choice(MIX)
+                kind = self.random.choice(MIX) if self.number % 2 else "read"
                 self._do(connection, kind)
                 self.done.append((kind, due, time.time() - due))
 
