@@ -398,7 +398,7 @@ def report(results: dict[str, Any]) -> str:
     if setting:
         told = (
             f"{setting['rows']:,} rows of 256 dimensions (`vector`), short vector of 64, {setting['rate']:.0f} "
-            f"operations a second by two clients that read and two that write. {setting['machine']}; {setting['server']}."
+            f"operations a second by two readers and two writers. {setting['machine']}; {setting['server']}."
         )
         lines += [told, ""]
     lines += _waits_table(results)
