@@ -219,7 +219,7 @@ def _triggers(connection: Connection, owner: str) -> tuple[dict[str, Keeper], li
         elif len(given) == 1:
             full = name.rpartition("_")[2]
             copied = re.search(r"DO UPDATE SET (?P<name>\"(?:[^\"]|\"\")+\"|\w+) = EXCLUDED", source)
-            sides.append(SideState(name, given[0], copied.group("name").strip('"') if copied else full))
+            sides.append(SideState(name, given[0], _unquoted(copied.group("name")) if copied else full))
     return keepers, sides, mirrors
 
 
@@ -239,7 +239,7 @@ def _short_state(
     else:
         return None
     full = columns.get(
-        keeper.full if keeper and not column.generated else name.removeprefix("NEW.").strip('"').replace('""', '"')
+        keeper.full if keeper and not column.generated else _unquoted(name.removeprefix("NEW."))
     )
     if full is None or full.kind not in {"halfvec", "vector"} or full.dims is None or dims != column.dims:
         return None
@@ -252,6 +252,10 @@ def _short_state(
     stage = re.match(r"pgmrl: (arriving|retired)", column.comment or "")
     kept_by: Literal["generated", "trigger"] = "generated" if column.generated else "trigger"
     return ShortState(full.name, column.name, definition, kept_by, (), stage.group(1) if stage else None)
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name
 
 
 def _with_metric(state: ShortState, indexes: tuple[IndexState, ...]) -> ShortState:

@@ -78,7 +78,10 @@ def check_add(connection: Connection, target: Target, *, by_trigger: bool) -> bo
                 " the new one another name, Short(..., name=...), or use op.alter_short"
             )
         keeper = state.keepers.get(target.short)
-        return there.kept_by == "generated" or (keeper is not None and keeper.complete)
+        if there.kept_by == "generated":
+            return True
+        if keeper is not None and keeper.complete and keeper.metric == target.definition.metric.name:
+            return True
     taken = state.columns.get(target.short)
     if taken is not None and (taken.type != _plain_type(target) or taken.generated is not None):
         raise MigrationError(
