@@ -6,6 +6,7 @@ failure: they look at what is there first.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -24,6 +25,46 @@ if TYPE_CHECKING:
 
 Index = TypeVar("Index", bound="OnIndex")
 
+
+class PgmrlOperation(MigrateOperation):
+    """What all of them have in common."""
+
+    def to_diff_tuple(self) -> tuple[str, MigrateOperation]:
+        """For `alembic check` and `compare_metadata`."""
+        return (re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower(), self)
+
+
+@dataclass(frozen=True)
+class OneWay(PgmrlOperation):
+    """An operation that has nothing to undo, or that is done on the way back only; no directive of its own.
+
+    A table's index, for example, goes with its column: nothing has to drop it, but the way back has to build it.
+
+    Attributes:
+        operation: what is done.
+        back: it is done on the way back.
+
+    """
+
+    operation: MigrateOperation
+    back: bool = False
+
+    def reverse(self) -> OneWay:
+        """The way back."""
+        return replace(self, back=not self.back)
+
+    def to_diff_tuple(self) -> tuple[str, MigrateOperation]:
+        """The operation's own."""
+        told: tuple[str, MigrateOperation] = self.operation.to_diff_tuple()
+        return told
+
+
+@Operations.implementation_for(OneWay)
+def _one_way(operations: Operations, one: OneWay) -> None:
+    if not one.back:
+        operations.invoke(one.operation)
+
+
 __all__ = [
     "AddShort",
     "AlterShort",
@@ -35,6 +76,7 @@ __all__ = [
     "InstallRotation",
     "KeepSide",
     "MarkShort",
+    "OneWay",
     "RebuildShortIndex",
     "RemoveRotation",
     "SetStorage",
@@ -45,7 +87,7 @@ __all__ = [
 
 @Operations.register_operation("upgrade_pgmrl")
 @dataclass(frozen=True)
-class UpgradePgmrl(MigrateOperation):
+class UpgradePgmrl(PgmrlOperation):
     """Bring pgmrl's schema from one of its revisions to another.
 
     Attributes:
@@ -78,7 +120,7 @@ class UpgradePgmrl(MigrateOperation):
 
 @Operations.register_operation("install_rotation")
 @dataclass(frozen=True)
-class InstallRotation(MigrateOperation):
+class InstallRotation(PgmrlOperation):
     """Put the axes of a saved rotation into the database, which checks their hash.
 
     Attributes:
@@ -105,7 +147,7 @@ class InstallRotation(MigrateOperation):
 
 @Operations.register_operation("remove_rotation")
 @dataclass(frozen=True)
-class RemoveRotation(MigrateOperation):
+class RemoveRotation(PgmrlOperation):
     """Take the axes of a rotation out of the database, unless a short column still needs them.
 
     Attributes:
@@ -134,7 +176,7 @@ class RemoveRotation(MigrateOperation):
 
 
 @dataclass(frozen=True)
-class OnShort(MigrateOperation):
+class OnShort(PgmrlOperation):
     """What the operations on one short column have in common.
 
     Attributes:
@@ -212,7 +254,7 @@ class AddShort(OnShort):
 
 @Operations.register_operation("drop_short")
 @dataclass(frozen=True)
-class DropShort(MigrateOperation):
+class DropShort(PgmrlOperation):
     """Drop a short column with its index and what keeps it in step; the full vectors stay.
 
     Attributes:
@@ -372,7 +414,7 @@ class ValidateShort(OnShort):
 
 @Operations.register_operation("mark_short")
 @dataclass(frozen=True)
-class MarkShort(MigrateOperation):
+class MarkShort(PgmrlOperation):
     """Say that a short column stands beside another for a while, so that autogenerate leaves it alone.
 
     Attributes:
@@ -557,7 +599,7 @@ def _as(kind: type[Index], other: OnIndex) -> Index:
 
 @Operations.register_operation("set_storage")
 @dataclass(frozen=True)
-class SetStorage(MigrateOperation):
+class SetStorage(PgmrlOperation):
     """Say where a column's values are stored from now on.
 
     Attributes:
@@ -593,7 +635,7 @@ class SetStorage(MigrateOperation):
 
 @Operations.register_operation("keep_side")
 @dataclass(frozen=True)
-class KeepSide(MigrateOperation):
+class KeepSide(PgmrlOperation):
     """Install the triggers that copy a table's vector into its side table, and copy what is there.
 
     Attributes:
@@ -625,7 +667,7 @@ class KeepSide(MigrateOperation):
 
 @Operations.register_operation("drop_side")
 @dataclass(frozen=True)
-class DropSide(MigrateOperation):
+class DropSide(PgmrlOperation):
     """Remove the triggers that copy a vector into a side table; the side table stays.
 
     Attributes:

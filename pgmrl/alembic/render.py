@@ -1,25 +1,65 @@
-"""How autogenerate writes pgmrl's types into a migration: as plain pgvector types, which stay as they are."""
+"""How autogenerate writes pgmrl's operations and types into a migration, with the imports they need.
+
+Vector types are written as plain pgvector types, which stay as they are when the model changes.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pgvector.sqlalchemy import BIT
+from alembic.autogenerate.render import render_op, renderers
+from pgvector.sqlalchemy import BIT, HALFVEC, VECTOR
+from sqlalchemy.dialects.postgresql import BIT as POSTGRESQL_BIT
 
+from pgmrl.alembic.operations import (
+    AddShort,
+    AlterShort,
+    BackfillShort,
+    CreateShortIndex,
+    DropShort,
+    DropShortIndex,
+    DropSide,
+    InstallRotation,
+    KeepSide,
+    MarkShort,
+    OneWay,
+    RebuildShortIndex,
+    RemoveRotation,
+    SetStorage,
+    UpgradePgmrl,
+    ValidateShort,
+)
+from pgmrl.rotation import Rotation
 from pgmrl.types import NumpyVector
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from alembic.autogenerate.api import AutogenContext
 
-__all__ = ["render_item"]
+    from pgmrl.alembic.operations import OnIndex, OnShort
+    from pgmrl.ddl import Hnsw
+    from pgmrl.shortening import Definition
+
+    RenderItem = Callable[[str, Any, AutogenContext], str | Literal[False]]
+
+__all__ = ["NewRotation", "render_item", "with_types"]
+
+REGISTERS: Final = "import pgmrl.alembic  # noqa: F401"
+FROM: Final = "from pgmrl import "
+
+
+# -- types ---------------------------------------------------------------------------------------------------------
 
 
 def render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[False]:
-    """For `context.configure(render_item=render_item)` in an application's `env.py`.
+    """For `context.configure(render_item=render_item)` where pgmrl's plugin is not listed in `autogenerate_plugins`.
 
     A Matryoshka type in a migration would bring its short column a second time, and change with the model; the plain
-    type stays what it was. Generated columns and indexes are written by Alembic itself. Triggers and storage are not:
-    add `op.add_short` for a rotation.
+    type stays what it was. The plugin brings this of its own. Without it Alembic writes generated columns and indexes
+    itself; triggers and storage are not written: add `op.add_short` for a rotation.
     """
     if kind != "type":
         return False
@@ -27,10 +67,190 @@ def render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[
         if item.vector_schema:  # pgvector's own types cannot say a schema
             context.imports.add("from pgmrl.types import NumpyVector")
             return NumpyVector.__repr__(item)
-        name = item.kind.upper()
-        context.imports.add(f"from pgvector.sqlalchemy import {name}")
-        return f"{name}({item.dims})"
+        return _plain(item.kind.upper(), item.dims, context)
+    if isinstance(item, VECTOR | HALFVEC):
+        return _plain(type(item).__name__, item.dim, context)
     if isinstance(item, BIT):
-        context.imports.add("from pgvector.sqlalchemy import BIT")
-        return f"BIT({getattr(item.impl_instance, 'length', '')})"
+        impl: Any = item.impl_instance
+        return _plain("BIT", impl.length if isinstance(impl, POSTGRESQL_BIT) else None, context)
     return False
+
+
+def _plain(name: str, size: int | None, context: AutogenContext) -> str:
+    context.imports.add(f"from pgvector.sqlalchemy import {name}")
+    return f"{name}({'' if size is None else size})"
+
+
+def with_types(own: RenderItem | None) -> RenderItem:
+    """The application's own `render_item` first, then pgmrl's for what it leaves."""
+    if own is None or own is render_item:
+        return render_item
+
+    def render(kind: str, item: Any, context: AutogenContext) -> str | Literal[False]:
+        rendered = own(kind, item, context)
+        return render_item(kind, item, context) if rendered is False else rendered
+
+    return render
+
+
+# -- values --------------------------------------------------------------------------------------------------------
+
+
+def _import(context: AutogenContext, *names: str) -> None:
+    """Add to the one line that imports from pgmrl."""
+    lines = {line for line in context.imports if line.startswith(FROM)}
+    there = {name for line in lines for name in line.removeprefix(FROM).split(", ")}
+    context.imports.difference_update(lines)
+    context.imports.add(FROM + ", ".join(sorted(there | set(names))))
+
+
+def _definition(context: AutogenContext, definition: Definition) -> str:
+    short = definition.short
+    given = [str(short.dims)]
+    if isinstance(short.by, Rotation):
+        _import(context, "Rotation")
+        given.append(f"Rotation({short.by.id!r})")
+    given += [f"type={short.type!r}"] if short.type != "halfvec" else []
+    given += [f"name={_name(short.name)}"] if short.name is not None else []
+    _import(context, "Definition", "Short")
+    place = f", {definition.vector_schema!r}" if definition.vector_schema else ""
+    return (
+        f"Definition.of({definition.dims}, Short({', '.join(given)}), {definition.metric.name!r}, "
+        f"{definition.full!r}{place})"
+    )
+
+
+def _hnsw(context: AutogenContext, index: Hnsw) -> str:
+    _import(context, "Hnsw")
+    return f"Hnsw(m={index.m}, ef_construction={index.ef_construction})"
+
+
+def _name(name: str) -> str:
+    return repr(str(name))  # SQLAlchemy's quoted_name has a repr of its own
+
+
+def _call(context: AutogenContext, directive: str, *given: str, schema: str | None = None, **named: str) -> str:
+    context.imports.add(REGISTERS)
+    schema_given = {"schema": _name(schema)} if schema else {}
+    arguments = [*given, *(f"{name}={value}" for name, value in {**named, **schema_given}.items())]
+    return f"{context.opts['alembic_module_prefix'] or ''}{directive}({', '.join(arguments)})"
+
+
+def _on_short(context: AutogenContext, directive: str, op: OnShort, **named: str) -> str:
+    given = (_name(op.table), _name(op.column), _definition(context, op.definition))
+    return _call(context, directive, *given, schema=op.schema, **named)
+
+
+# -- operations ----------------------------------------------------------------------------------------------------
+
+
+@renderers.dispatch_for(OneWay)
+def _one_way(context: AutogenContext, op: OneWay) -> list[str]:
+    return [] if op.back else render_op(context, op.operation)
+
+
+@renderers.dispatch_for(UpgradePgmrl)
+def _upgrade_pgmrl(context: AutogenContext, op: UpgradePgmrl) -> str:
+    named = {"since": repr(op.since)} if op.since else {}
+    return _call(context, "upgrade_pgmrl", repr(op.to), **named)
+
+
+@renderers.dispatch_for(InstallRotation)
+def _install_rotation(context: AutogenContext, op: InstallRotation) -> str:
+    return _call(context, "install_rotation", repr(op.path))
+
+
+@dataclass(frozen=True)
+class NewRotation(InstallRotation):
+    """A rotation of the model; its axes are saved beside the migrations when the migration is written.
+
+    Attributes:
+        rotation: with its axes.
+        folder: where they are saved.
+
+    """
+
+    rotation: Rotation = field(default=Rotation(), compare=False, repr=False)
+    folder: Path = field(default=Path(), compare=False, repr=False)
+
+
+@renderers.dispatch_for(NewRotation)
+def _new_rotation(context: AutogenContext, op: NewRotation) -> str:
+    if not (op.folder / Path(op.path).name).exists():
+        op.rotation.save(op.folder)
+    return _install_rotation(context, op)
+
+
+@renderers.dispatch_for(RemoveRotation)
+def _remove_rotation(context: AutogenContext, op: RemoveRotation) -> str:
+    return _call(context, "remove_rotation", repr(op.path))
+
+
+@renderers.dispatch_for(AddShort)
+def _add_short(context: AutogenContext, op: AddShort) -> str:
+    return _on_short(context, "add_short", op, **({"online": "True"} if op.online else {}))
+
+
+@renderers.dispatch_for(DropShort)
+def _drop_short(context: AutogenContext, op: DropShort) -> str:
+    return _call(context, "drop_short", _name(op.table), _name(op.short), schema=op.schema)
+
+
+@renderers.dispatch_for(AlterShort)
+def _alter_short(context: AutogenContext, op: AlterShort) -> str:
+    return _on_short(context, "alter_short", op)
+
+
+@renderers.dispatch_for(BackfillShort)
+def _backfill_short(context: AutogenContext, op: BackfillShort) -> str | list[str]:
+    rate = op.max_rows_per_second
+    named = {} if rate is None else {"max_rows_per_second": repr(rate)}
+    return [] if op.undo else _on_short(context, "backfill_short", op, **named)
+
+
+@renderers.dispatch_for(ValidateShort)
+def _validate_short(context: AutogenContext, op: ValidateShort) -> str | list[str]:
+    return [] if op.undo else _on_short(context, "validate_short", op)
+
+
+@renderers.dispatch_for(MarkShort)
+def _mark_short(context: AutogenContext, op: MarkShort) -> str:
+    return _call(context, "mark_short", _name(op.table), _name(op.short), repr(op.stage), schema=op.schema)
+
+
+@renderers.dispatch_for(CreateShortIndex)
+def _create_short_index(context: AutogenContext, op: CreateShortIndex) -> str:
+    return _on_short(context, "create_short_index", op, **_how(context, op))
+
+
+@renderers.dispatch_for(DropShortIndex)
+def _drop_short_index(context: AutogenContext, op: DropShortIndex) -> str:
+    return _on_short(context, "drop_short_index", op, **_how(context, op))
+
+
+@renderers.dispatch_for(RebuildShortIndex)
+def _rebuild_short_index(context: AutogenContext, op: RebuildShortIndex) -> str:
+    return _on_short(context, "rebuild_short_index", op, **_how(context, op))
+
+
+def _how(context: AutogenContext, op: OnIndex) -> dict[str, str]:
+    named = {"index": _hnsw(context, op.index)}
+    if not op.build.concurrently:
+        named["concurrently"] = "False"
+    return named
+
+
+@renderers.dispatch_for(SetStorage)
+def _set_storage(context: AutogenContext, op: SetStorage) -> str:
+    return _call(context, "set_storage", _name(op.table), _name(op.column), repr(op.storage), schema=op.schema)
+
+
+@renderers.dispatch_for(KeepSide)
+def _keep_side(context: AutogenContext, op: KeepSide) -> str:
+    keys = repr([str(key) for key in op.keys])
+    return _call(context, "keep_side", _name(op.table), _name(op.side), keys, _name(op.column), schema=op.schema)
+
+
+@renderers.dispatch_for(DropSide)
+def _drop_side(context: AutogenContext, op: DropSide) -> str:
+    return _call(context, "drop_side", _name(op.table), _name(op.side), _name(op.column), schema=op.schema)

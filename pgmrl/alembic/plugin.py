@@ -1,0 +1,501 @@
+"""pgmrl's plugin for `alembic revision --autogenerate`: what it sees, and what it puts in place of Alembic's own.
+
+    context.configure(..., autogenerate_plugins=["alembic.autogenerate.*", "pgmrl"])
+
+Where pgmrl is installed without its entry point, `env.py` sets it up:
+
+    import pgmrl.alembic.plugin
+    from alembic.runtime.plugins import Plugin
+
+    Plugin.setup_plugin_from_module(pgmrl.alembic.plugin, "pgmrl")
+
+With `pgmrl_online=True` in `context.configure` tables that exist are changed while they are in use.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+from alembic.operations import ops
+from pgvector.sqlalchemy import HALFVEC, VECTOR
+from sqlalchemy import CheckConstraint, Column, Table
+from sqlalchemy.types import NullType
+
+import pgmrl_alembic
+from pgmrl import database
+from pgmrl.alembic import running  # noqa: F401 - registers how the operations are done
+from pgmrl.alembic.diff import (
+    Changes,
+    WantedFull,
+    WantedShort,
+    WantedSide,
+    WantedTable,
+    diff,
+    installs_trigger,
+    rotations_used,
+    side_changes,
+)
+from pgmrl.alembic.operations import DropSide, InstallRotation, KeepSide, OneWay, UpgradePgmrl
+from pgmrl.alembic.render import NewRotation, with_types
+from pgmrl.columns import INFO_KEY, Attachment, Matryoshka
+from pgmrl.ddl import Hnsw
+from pgmrl.errors import MigrationError, PgvectorMissing, RotationError
+from pgmrl.names import identifier
+from pgmrl.online.state import table_state
+from pgmrl.types import NumpyVector
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from alembic.autogenerate.api import AutogenContext
+    from alembic.operations import MigrateOperation
+    from alembic.runtime.plugins import Plugin
+    from alembic.util import PriorityDispatchResult
+
+    from pgmrl.online.state import TableState
+    from pgmrl.rotation import Rotation
+
+__all__ = ["compare", "leave_short", "see_table", "setup"]
+
+log = logging.getLogger("alembic.pgmrl")
+
+NEEDED: Final = (1, 20, 1)
+KEEPING: Final = "0002"  # the revision of pgmrl's schema that triggers need
+FOLDER: Final = "rotations"  # beside the application's migrations
+
+
+def _require_alembic(version: str) -> None:
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+    if numbers < NEEDED:
+        raise MigrationError(
+            f"Alembic {version} is too old for pgmrl's autogenerate plugin: pip install 'alembic>=1.20.1', "
+            "or take pgmrl out of autogenerate_plugins and write its operations by hand"
+        )
+
+
+_require_alembic(metadata.version("alembic"))
+
+
+def setup(plugin: Plugin) -> None:
+    """Register the comparisons; for `Plugin.setup_plugin_from_module` in `env.py`."""
+    pgmrl_alembic.setup(plugin)
+
+
+# -- what Alembic looks at -----------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Seen:
+    """A table that passed the application's filters.
+
+    Attributes:
+        schema: None for the default one.
+        name: of the table.
+        there: as reflected; None where it is to be created.
+        model: as the model has it; None where it is to be dropped.
+        state: what pgmrl looks at; None where there is none of its concern.
+        changes: what is to be done.
+    """
+
+    schema: str | None
+    name: str
+    there: Table | None
+    model: Table | None
+    state: TableState | None = None
+    changes: Changes | None = None
+
+    @property
+    def key(self) -> tuple[str | None, str]:
+        return (self.schema, self.name)
+
+    @property
+    def said_schema(self) -> str | None:
+        """The schema as the migration says it."""
+        return self.schema if self.model is None else self.model.schema or self.schema
+
+
+_seen: WeakKeyDictionary[AutogenContext, list[_Seen]] = WeakKeyDictionary()
+
+
+def see_table(
+    context: AutogenContext,
+    _modify: ops.ModifyTableOps,
+    schema: str | None,
+    name: str,
+    there: Table | None,
+    model: Table | None,
+) -> PriorityDispatchResult:
+    """Remember a table that Alembic compares: this is where its filters have been asked."""
+    _seen.setdefault(context, []).append(_Seen(schema, str(name), there, model))
+    return _go_on()
+
+
+def leave_short(
+    _context: AutogenContext,
+    _alter: ops.AlterColumnOp,
+    _schema: str | None,
+    _table: str,
+    name: str,
+    _there: Column[Any],
+    model: Column[Any],
+) -> PriorityDispatchResult:
+    """Do not compare what generates a short column: another road to the same values is no difference."""
+    from alembic.util import PriorityDispatchResult  # noqa: PLC0415
+
+    if any(str(attachment.short) == str(name) for attachment in _attachments(model.table)):
+        return PriorityDispatchResult.STOP
+    return _go_on()
+
+
+def _go_on() -> PriorityDispatchResult:
+    from alembic.util import PriorityDispatchResult  # noqa: PLC0415
+
+    return PriorityDispatchResult.CONTINUE
+
+
+def _attachments(table: Any) -> Iterator[Attachment]:
+    """Of the table's own columns, those that a side table searches left out."""
+    for column in table.columns:
+        found = column.info.get(INFO_KEY)
+        if isinstance(found, Attachment) and found.side is None and found.full == column.name:
+            yield found
+
+
+def compare(context: AutogenContext, upgrade: ops.UpgradeOps) -> PriorityDispatchResult:
+    """Put pgmrl's operations in place of what Alembic would do with short columns.
+
+    Raises:
+        RotationError: a rotation is pinned whose axes are nowhere.
+    """
+    context.opts = {**context.opts, "render_item": with_types(context.opts.get("render_item"))}
+    seen = [one for one in _seen.pop(context, []) if not _own(one.schema, one.model)]
+    upgrade.ops = [op for op in upgrade.ops if not _own(getattr(op, "schema", None), None) or _modelled(context, op)]
+    _Comparison(context, seen).run(upgrade)
+    return _go_on()
+
+
+def _own(schema: str | None, model: Table | None) -> bool:
+    """Whether it is pgmrl's own table, which `include_schemas=True` shows."""
+    return schema == database.SCHEMA and model is None
+
+
+def _modelled(context: AutogenContext, op: MigrateOperation) -> bool:
+    return f"{database.SCHEMA}.{getattr(op, 'table_name', '')}" in context.table_key_to_table
+
+
+# -- one run -------------------------------------------------------------------------------------------------------
+
+
+class _Comparison:
+    """One run of autogenerate on one database."""
+
+    def __init__(self, context: AutogenContext, seen: list[_Seen]) -> None:
+        if context.connection is None:
+            raise MigrationError("autogenerate needs a connection: configure the context with one")
+        self.context = context
+        self.connection = context.connection
+        self.online = bool(context.opts.get("pgmrl_online"))
+        self.seen = seen
+        try:
+            database.check_pgvector(self.connection)
+            self.installed = True
+        except PgvectorMissing:
+            self.installed = False
+
+    def run(self, upgrade: ops.UpgradeOps) -> None:
+        """Change the list of operations in place."""
+        for one in self.seen:
+            one.state = self.state(one)
+            wanted = None if one.model is None else self.wanted(one.model, one.there)
+            one.changes = diff(one.said_schema, one.name, wanted, one.state, online=self.online)
+            _repair_types(one)
+        kept, dropped = self.sides()
+        first, last = self.apart(kept, dropped)
+        body = self.merged(self.sides_first(upgrade.ops, dropped))
+        done = [*first, *dropped, *body, *kept, *last]
+        upgrade.ops = [*self.needs(done), *done]
+        for op in upgrade.ops:
+            if isinstance(op, OneWay) and op.back:
+                continue
+            if not isinstance(op, ops.OpContainer) and type(op).__module__.startswith("pgmrl"):
+                log.info("Detected %s", op.operation if isinstance(op, OneWay) else op)
+
+    # -- the two sides of the comparison ------------------------------------------------------------------------
+
+    def state(self, one: _Seen) -> TableState | None:
+        if one.there is None or not self.installed:
+            return None
+        vectors = any(isinstance(column.type, VECTOR | HALFVEC | NullType) for column in one.there.columns)
+        if not vectors and (one.model is None or not list(_attachments(one.model))):
+            return None
+        return table_state(self.connection, one.schema, one.name)
+
+    def wanted(self, model: Table, there: Table | None) -> WantedTable:
+        fulls, shorts = [], []
+        for attachment in _attachments(model):
+            definition, type_ = attachment.definition, model.c[attachment.full].type
+            storage = type_.storage if isinstance(type_, Matryoshka) else None
+            fulls.append(WantedFull(attachment.full, f"{definition.full}({definition.dims})", storage))
+            if attachment.short is not None:
+                name = attachment.index.index_name(model.name, attachment.short)
+                has_index = any(index.name == name for index in model.indexes)
+                shorts.append(WantedShort(attachment.full, definition, attachment.index if has_index else None))
+        names = frozenset(str(column.name) for column in model.columns)
+        indexed = frozenset() if there is None else frozenset(_named(there, "index"))
+        return WantedTable(names, tuple(fulls), tuple(shorts), frozenset(self.hidden(model, there)), indexed)
+
+    def hidden(self, model: Table, there: Table | None) -> Iterator[str]:
+        """Columns and indexes that `include_name` or `include_object` leave out."""
+        parents: Any = {"table_name": model.name, "schema_name": model.schema}
+        for kind in ("column", "index"):
+            declared, found = _named(model, kind), {} if there is None else _named(there, kind)
+            for name in declared.keys() | found.keys():
+                item, other = declared.get(name), found.get(name)
+                named = other is None or self.context.run_name_filters(name, kind, dict(parents))
+                reflected = item is None
+                one, compared = (other, None) if reflected else (item, other)
+                if not named or not self.context.run_object_filters(one, name, kind, reflected, compared):  # type: ignore[arg-type]
+                    yield name
+
+    # -- side tables --------------------------------------------------------------------------------------------
+
+    def sides(self) -> tuple[list[KeepSide], list[DropSide]]:
+        kept: list[KeepSide] = []
+        dropped: list[DropSide] = []
+        for one in self.seen:
+            there = one.state.sides if one.state is not None else ()
+            keys = [] if one.there is None else [str(key.name) for key in one.there.primary_key.columns]
+            wanted = [] if one.model is None else list(self.wanted_sides(one.model))
+            new, old = side_changes(one.said_schema, one.name, wanted, there, keys)
+            kept += new
+            dropped += old
+        return kept, dropped
+
+    def wanted_sides(self, model: Table) -> Iterator[WantedSide]:
+        compared = {one.model for one in self.seen if one.model is not None}
+        for column in model.columns:
+            found = column.info.get(INFO_KEY)
+            side = model.metadata.tables.get(found.side) if isinstance(found, Attachment) and found.side else None
+            if side is not None and side in compared:
+                keys = tuple(str(key.name) for key in model.primary_key.columns)
+                yield WantedSide(str(side.name), keys, str(column.name))
+
+    def apart(
+        self, kept: Sequence[KeepSide], dropped: Sequence[DropSide]
+    ) -> tuple[list[MigrateOperation], list[MigrateOperation]]:
+        """The indexes of side tables: built when the copy is there, in both directions."""
+        first: list[MigrateOperation] = []
+        last: list[MigrateOperation] = []
+        new = {self.place(op.schema, op.side): self.place(op.schema, op.table) for op in kept}
+        old = {self.place(op.schema, op.side) for op in dropped}
+        there = {one.key for one in self.seen if one.there is not None}
+        for one in self.seen:
+            place, changes = one.key, one.changes
+            if changes is not None and place in new and one.there is None:
+                last += [_concurrently(op) if new[place] in there else op for op in changes.indexes]
+                changes.indexes = []
+            if changes is not None and place in old and one.model is None:
+                first += [_concurrently(op) for op in changes.restores]
+                changes.restores = []
+        return first, last
+
+    def sides_first(self, own: Sequence[MigrateOperation], dropped: Sequence[DropSide]) -> list[MigrateOperation]:
+        """Alembic drops tables in any order; a side table refers to its owner and goes before it."""
+        sides = {self.place(op.schema, op.side) for op in dropped}
+        gone = {one.key for one in self.seen if one.model is None and one.key in sides}
+        return sorted(own, key=lambda op: self.key(op) not in gone)
+
+    # -- Alembic's own operations -------------------------------------------------------------------------------
+
+    def merged(self, own: Sequence[MigrateOperation]) -> list[MigrateOperation]:
+        """Alembic's operations without those on short columns, and pgmrl's around them."""
+        waiting = {one.key: one for one in self.seen}
+        result: list[MigrateOperation] = []
+        for op in own:
+            key = self.key(op)
+            one = waiting.get(key) if key is not None else None
+            done = _without_shorts(op, next((seen for seen in self.seen if seen.key == key), None))
+            if one is None or one.changes is None:
+                result += done
+                continue
+            if isinstance(op, ops.ModifyTableOps) and one.model is not None and one.there is not None:
+                done = _with_own(op, one)
+            changes = one.changes
+            del waiting[one.key]
+            result += [*changes.restores, *changes.before, *done]
+            result += [*changes.after, *changes.indexes, *changes.drops]
+        for one in waiting.values():
+            if one.changes is not None:
+                result += [*one.changes.restores, *one.changes.before, *_with_own(None, one)]
+                result += [*one.changes.after, *one.changes.indexes, *one.changes.drops]
+        return result
+
+    def key(self, op: MigrateOperation) -> tuple[str | None, str] | None:
+        if not isinstance(op, ops.ModifyTableOps | ops.CreateTableOp | ops.DropTableOp):
+            return None
+        return self.place(op.schema, op.table_name)
+
+    def place(self, schema: str | None, table: str) -> tuple[str | None, str]:
+        """A table as Alembic names it: without a schema in the default one."""
+        return (None if schema == self.connection.dialect.default_schema_name else schema, str(table))
+
+    # -- what comes first ---------------------------------------------------------------------------------------
+
+    def needs(self, done: Sequence[MigrateOperation]) -> list[MigrateOperation]:
+        """pgvector, pgmrl's schema and rotations, as far as they are not there."""
+        first: list[MigrateOperation] = []
+        if not self.installed and any(one.changes is not None and one.changes.all for one in self.seen):
+            first.append(OneWay(ops.ExecuteSQLOp("CREATE EXTENSION IF NOT EXISTS vector")))
+        if installs_trigger(done):
+            current = database.current(self.connection)
+            if current is None or current < KEEPING:
+                first.append(UpgradePgmrl(database.head(), current))
+        rotations = rotations_used(done)
+        there = database.installed_rotations(self.connection) if rotations else []
+        return [*first, *(self.install(rotation) for rotation in rotations if rotation.id not in there)]
+
+    def install(self, rotation: Rotation) -> MigrateOperation:
+        script = self.context.migration_context.script
+        path = f"{FOLDER}/{rotation.id}.npy"
+        if script is not None and (Path(script.dir) / path).exists():
+            return InstallRotation(path)
+        if rotation.axes is None:
+            raise RotationError(
+                f"rotation {rotation.id} is not in this database, and the model has only its id: say "
+                f"Rotation.load(<file that `pgmrl fit` wrote>) in the model, or put that file to {path} beside the "
+                "migrations"
+            )
+        if script is None:
+            raise RotationError(f"rotation {rotation.id} is not in this database: install it with `pgmrl fit`")
+        return NewRotation(path, rotation, Path(script.dir) / FOLDER)
+
+
+def _named(table: Table, kind: str) -> dict[str, Any]:
+    items: Any = table.columns if kind == "column" else table.indexes
+    return {str(item.name): item for item in items if item.name is not None}
+
+
+def _concurrently(op: MigrateOperation) -> MigrateOperation:
+    if isinstance(op, OneWay):
+        index: Any = op.operation
+        return replace(op, operation=replace(index, build=replace(index.build, concurrently=True)))
+    return op
+
+
+def _repair_types(one: _Seen) -> None:
+    """Name the types that reflection did not know because pgvector is not on the search_path."""
+    if one.state is None or one.there is None:
+        return
+    for column in one.there.columns:
+        found = one.state.columns.get(str(column.name))
+        if (
+            found is not None
+            and isinstance(column.type, NullType)
+            and found.dims
+            and found.kind in {"vector", "halfvec"}
+        ):
+            place = next((short.definition.vector_schema for short in one.state.shorts.values()), None)
+            column.type = NumpyVector(found.dims, "vector" if found.kind == "vector" else "halfvec", place)
+
+
+# -- Alembic's operations on one table -----------------------------------------------------------------------------
+
+
+def _without_shorts(op: MigrateOperation, one: _Seen | None) -> list[MigrateOperation]:
+    """An operation of Alembic's without what concerns short columns; none where nothing is left."""
+    if one is None:
+        return [op]
+    names = _short_names(one)
+    if isinstance(op, ops.CreateTableOp):
+        op.columns = [item for item in op.columns if not (isinstance(item, Column) and item.name in names)]
+    elif isinstance(op, ops.DropTableOp) and op._reverse is not None:
+        left = op._reverse.columns
+        op._reverse.columns = [item for item in left if not (isinstance(item, Column) and item.name in names)]
+    elif isinstance(op, ops.ModifyTableOps):
+        op.ops = [inner for inner in op.ops if not _concerns(inner, one, names)]
+        return [op] if op.ops else []
+    return [op]
+
+
+def _short_names(one: _Seen) -> set[str]:
+    declared = set() if one.model is None else {str(a.short) for a in _attachments(one.model) if a.short}
+    return declared | (set(one.state.shorts) if one.state is not None else set())
+
+
+def _concerns(op: MigrateOperation, one: _Seen, shorts: set[str]) -> bool:
+    if isinstance(op, ops.AddColumnOp):
+        return op.column.name in shorts
+    if isinstance(op, ops.DropColumnOp | ops.AlterColumnOp):
+        return op.column_name in shorts
+    if isinstance(op, ops.CreateIndexOp | ops.DropIndexOp):
+        lost = one.changes.lost if one.changes is not None else set()
+        columns = {str(getattr(part, "name", "")) for part in op.to_index().expressions}
+        return op.index_name in _index_names(one) or bool(columns & lost)
+    return False
+
+
+def _index_names(one: _Seen) -> set[str]:
+    declared = [] if one.model is None else _attachments(one.model)
+    names = {found.index.index_name(one.name, found.short) for found in declared if found.short}
+    there = one.state.shorts if one.state is not None else {}
+    return names | {Hnsw().index_name(one.name, short) for short in there}
+
+
+def _with_own(op: ops.ModifyTableOps | None, one: _Seen) -> list[MigrateOperation]:
+    """Alembic's operations on a table that stays, with the changes of full columns that it does not see."""
+    given = [] if op is None else op.ops
+    first, last = _checks(one, given)
+    own = [*first, *given, *_retyped(one, given), *last]
+    return [ops.ModifyTableOps(one.name, own, schema=one.said_schema)] if own else []
+
+
+def _retyped(one: _Seen, given: Sequence[MigrateOperation]) -> list[MigrateOperation]:
+    """Alembic sees another type as a rule; not where `compare_type=False`, or pgvector is off the search_path."""
+    if one.changes is None or one.model is None or one.there is None:
+        return []
+    added: list[MigrateOperation] = []
+    for name in sorted(one.changes.retyped):
+        alters = [op for op in given if isinstance(op, ops.AlterColumnOp) and op.column_name == name]
+        if not alters:
+            there = one.there.columns[name]
+            new = ops.AlterColumnOp(
+                one.name, name, schema=one.said_schema, existing_type=there.type, existing_nullable=there.nullable
+            )
+            alters = [new]
+            added.append(new)
+        if alters[0].modify_type is None:
+            alters[0].modify_type = one.model.columns[name].type
+    return added
+
+
+def _checks(one: _Seen, given: Sequence[MigrateOperation]) -> tuple[list[MigrateOperation], list[MigrateOperation]]:
+    """The CHECK against zero vectors where `forbid_zero` was added or removed; Alembic compares no CHECK."""
+    first: list[MigrateOperation] = []
+    last: list[MigrateOperation] = []
+    if one.model is None or one.there is None or one.changes is None:
+        return first, last
+    told = {str(getattr(op, "constraint_name", "")) for op in given}
+    for attachment in _attachments(one.model):
+        declared, there = (_check_named(table, one.name, attachment.full) for table in (one.model, one.there))
+        type_ = one.model.columns[attachment.full].type
+        if not isinstance(type_, Matryoshka) or {str(c.name) for c in (declared, there) if c is not None} & told:
+            continue  # a copied table does not say, or the application lets Alembic compare them
+        retyped = attachment.full in one.changes.retyped  # its function is another one then
+        if there is not None and (declared is None or retyped):
+            first.append(ops.DropConstraintOp.from_constraint(there))
+        if declared is not None and (there is None or retyped):
+            last.append(ops.CreateCheckConstraintOp.from_constraint(declared))
+    return first, last
+
+
+def _check_named(table: Table, owner: str, full: str) -> CheckConstraint | None:
+    usual = identifier(f"{owner}_{full}_not_zero")
+    found = [one for one in table.constraints if isinstance(one, CheckConstraint)]
+    # a naming convention puts something before it
+    return next((one for one in found if one.name is not None and str(one.name).endswith(usual)), None)
