@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pgmrl.online.plan import PlannedStep, Size
     from pgmrl.online.target import Target
 
-__all__ = ["announce", "by_trigger", "planned"]
+__all__ = ["announce", "batch", "by_trigger", "planned"]
 
 log = logging.getLogger("alembic.pgmrl")
 
@@ -75,7 +75,7 @@ def planned(connection: Connection, operation: Any, size: Size) -> Iterator[Plan
         yield plan.drop(operation.schema, operation.table, operation.target.short, owner)
         yield plan.add(operation.target, online=False, size=size)
     elif isinstance(operation, BackfillShort):
-        yield plan.fill(operation.target, size, _batch(connection, operation.target))
+        yield plan.fill(operation.target, size, batch(connection, operation.target))
     elif isinstance(operation, CreateShortIndex):
         yield plan.index(operation.target, operation.index, operation.build, size)
     elif isinstance(operation, RebuildShortIndex):
@@ -88,7 +88,8 @@ def planned(connection: Connection, operation: Any, size: Size) -> Iterator[Plan
         yield plan.drop(operation.schema, operation.table, operation.short, owner)
 
 
-def _batch(connection: Connection, target: Target) -> str:
+def batch(connection: Connection, target: Target) -> str:
+    """The statement of a backfill's batches."""
     try:
         return backfill.short_fill(connection, target).statement()
     except MigrationError:  # no table yet, or no key: the findings say so

@@ -10,6 +10,7 @@ import typer
 from rich.syntax import Syntax
 
 from pgmrl.alembic.pending import pending
+from pgmrl.alembic.planning import batch
 from pgmrl.cli.common import Json, Url, console, engine, errors, escaped, progress, write_json
 from pgmrl.cli.online import (
     Bars,
@@ -27,7 +28,6 @@ from pgmrl.ddl import Hnsw
 from pgmrl.names import column_parts
 from pgmrl.online import plan, preflight
 from pgmrl.online import reshape as reshaping
-from pgmrl.online.backfill import short_fill
 from pgmrl.online.indexes import Build
 from pgmrl.online.target import Target
 from pgmrl.reflect import reflect
@@ -198,7 +198,7 @@ def _checked(
     size = plan.size_of(connection, target.owner)
     steps = [plan.add(target, online=online, size=size)]
     if online:
-        steps.append(plan.fill(target, size, short_fill(connection, target).statement()))
+        steps.append(plan.fill(target, size, batch(connection, target)))
     steps += [plan.index(target, index, build, size)]
     if online:
         steps += [plan.validate(target)]

@@ -88,13 +88,17 @@ def check(
     Returns:
         Findings, the worst first.
     """
-    found = [] if kept else _definition(connection, target, by_trigger=by_trigger and not installs)
+    found = list(_pgvector(connection))
+    if any(one.level == "error" for one in found):
+        return found  # nothing else can be asked
+    if not kept:
+        found += _definition(connection, target, by_trigger=by_trigger and not installs)
     state = table_state(connection, target.schema, target.table)
     if state is None:
         return found
     size = plan.size_of(connection, target.owner)
     backfilled = any(step.title.startswith("backfill") for step in planned)
-    found += [*_pgvector(connection), *_rewrites(planned, size), *_transactions(connection, target.owner)]
+    found += [*_rewrites(planned, size), *_transactions(connection, target.owner)]
     found += [*_room(connection, planned, free_space), *_replication(connection, backfilled=backfilled)]
     if index is not None:
         found += _memory(connection, target, index, build, size)

@@ -1,0 +1,420 @@
+"""What is said before a migration runs: plans, findings, `pgmrl check-migration`, `reshape`, `backfill`, `progress`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import Connection, Engine, create_engine
+from typer.testing import CliRunner
+
+from pgmrl import Definition, Hnsw, Short, cli
+from pgmrl.errors import PgmrlError
+from pgmrl.online import indexes, locks, plan, preflight, steps
+from pgmrl.online.indexes import Build
+from pgmrl.online.target import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from typer.testing import Result
+
+DEFINITION = Definition.of(64, Short(16), full="vector")
+TARGET = Target("documents", "embedding", DEFINITION)
+ROWS = 3_000
+
+
+TOUCH = (
+    "CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; "
+    "CREATE TRIGGER touched BEFORE UPDATE ON documents FOR EACH ROW EXECUTE FUNCTION touch()"
+)
+
+
+@pytest.fixture(autouse=True)
+def place(database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """DATABASE_URL is a database of the test's own, and the working directory an empty one."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def auto(engine: Engine) -> Iterator[Connection]:
+    """A connection in autocommit, on a database with the table."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("CREATE TABLE documents (id int PRIMARY KEY, embedding vector(64), title text)")
+        vector = "(SELECT array_agg(random() - 0.5) FROM generate_series(1, 64) WHERE n = n)::vector"
+        rows = f"generate_series(1, {ROWS}) AS n"
+        connection.exec_driver_sql(f"INSERT INTO documents SELECT n, {vector}, 'a' FROM {rows}")
+        connection.exec_driver_sql("VACUUM ANALYZE documents")
+        yield connection
+
+
+def run(*arguments: object) -> Result:
+    """`pgmrl …`, as its own process would see it; an error of pgmrl's is raised."""
+    result = CliRunner().invoke(cli.app, [str(one) for one in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def found(connection: Connection, **given: Any) -> dict[str, preflight.Finding]:
+    """The findings for the online path, by subject."""
+    size = plan.size_of(connection, TARGET.owner)
+    planned = [plan.add(TARGET, online=True, size=size), plan.fill(TARGET, size, "UPDATE …")]
+    planned.append(plan.index(TARGET, Hnsw(), Build(), size))
+    listed = preflight.check(connection, TARGET, planned, by_trigger=True, index=Hnsw(), build=Build(), **given)
+    return {one.subject: one for one in listed}
+
+
+def add_online(connection: Connection, target: Target = TARGET) -> None:
+    """The short column, empty, with its trigger."""
+    locks.in_transaction(connection, [locks.lock_table(target.owner), *steps.add_online(target)], target.owner)
+
+
+# -- findings ------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_in_the_way(auto: Connection) -> None:
+    """On a quiet database there are notes: the disk, the memory."""
+    assert {name: one.level for name, one in found(auto).items()} == {"disk": "note", "maintenance_work_mem": "note"}
+
+
+@pytest.mark.parametrize(
+    ("statement", "subject", "level", "said"),
+    [
+        (
+            TOUCH,
+            "triggers",
+            "warning",
+            r"for every row that is backfilled: touched\..*--without-triggers",
+        ),
+        (
+            "CREATE INDEX old ON documents USING hnsw (embedding vector_cosine_ops) WITH (m = 4, ef_construction = 8)",
+            "vector indexes",
+            "warning",
+            r"vector indexes already \(old\)",
+        ),
+        ("ALTER TABLE documents DROP CONSTRAINT documents_pkey", "primary key", "error", "no primary key.*add one"),
+        (
+            "ALTER TABLE documents ADD COLUMN embedding_short_16 text",
+            "definition",
+            "error",
+            "of type text is in the way",
+        ),
+        (
+            "ALTER TABLE documents RENAME COLUMN embedding TO other",
+            "definition",
+            "error",
+            "no column 'embedding'.*other",
+        ),
+        ("SET maintenance_work_mem = '1MB'", "maintenance_work_mem", "warning", "is 1MB: past it.*give it more"),
+    ],
+)
+def test_what_is_in_the_way(auto: Connection, statement: str, subject: str, level: str, said: str) -> None:
+    """Each with its remedy."""
+    auto.exec_driver_sql(statement)
+    finding = found(auto)[subject]
+    assert finding.level == level
+    assert re.search(said, finding.message)
+
+
+def test_disk(auto: Connection) -> None:
+    """Too little room is an error, before anything is written."""
+    assert found(auto, free_space=1000)["disk"].level == "error"
+    assert found(auto, free_space=10**12)["disk"].level == "note"
+    with pytest.raises(ValueError, match="'lots' is no size: write 50GB"):
+        preflight.parse_size("lots")
+    assert preflight.parse_size("1.5 GB") == 1.5 * 1024**3
+
+
+def test_a_long_transaction(auto: Connection, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A concurrent build waits for it; whoever holds the table is told apart."""
+    monkeypatch.setattr(preflight, "LONG", 0)
+    with engine.connect() as other:
+        other.exec_driver_sql("LOCK TABLE documents IN ACCESS SHARE MODE")
+        time.sleep(0.05)
+        finding = found(auto)["transaction"]
+    assert finding.level == "warning"
+    assert "holds the table: let it end, or SELECT pg_terminate_backend(" in finding.message
+
+
+def test_an_older_pgvector(auto: Connection) -> None:
+    """By the catalogue's number: vacuuming HNSW was broken before 0.8.4."""
+    auto.exec_driver_sql("UPDATE pg_extension SET extversion = '0.8.2' WHERE extname = 'vector'")
+    with pytest.warns(match=r"pgvector 0\.8\.2"):
+        assert found(auto)["pgvector"].level == "warning"
+    auto.exec_driver_sql("UPDATE pg_extension SET extversion = '0.7.4' WHERE extname = 'vector'")
+    assert found(auto)["pgvector"].level == "error"
+
+
+def test_a_rewrite_is_named(auto: Connection) -> None:
+    """The generated column; how large, and what it stops."""
+    size = plan.size_of(auto, TARGET.owner)
+    planned = [plan.add(TARGET, online=False, size=size)]
+    [note] = [one for one in preflight.check(auto, TARGET, planned, by_trigger=False) if one.subject == "rewrite"]
+    assert f"all {ROWS:,} rows" in note.message
+    assert "nobody reads or writes until it is done" in note.message
+    assert planned[0].lock == "ACCESS EXCLUSIVE"
+
+
+@pytest.mark.parametrize("short", [Short(16), Short(64), Short(64, type="bit"), Short(8, type="vector")])
+@pytest.mark.parametrize("index", [Hnsw(4, 8), Hnsw(16, 40)])
+def test_the_index_is_as_large_as_expected(auto: Connection, short: Short, index: Hnsw) -> None:
+    """Within a quarter: the formula follows pgvector's page layout."""
+    target = Target("documents", "embedding", Definition.of(64, short, full="vector"))
+    add_online(auto, target)
+    for statement in (f"UPDATE documents SET {target.short} = {target.value}",):
+        auto.exec_driver_sql(statement)
+    indexes.build(auto, target, index)
+    [state] = indexes.index_states(auto, "documents", target.short)
+    assert state.bytes == pytest.approx(plan.index_bytes(target, index, ROWS), rel=0.25)
+
+
+def test_a_table_that_was_never_analyzed(engine: Engine) -> None:
+    """Its rows are counted from a sample, not taken for none."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql(
+            "CREATE TABLE fresh WITH (autovacuum_enabled = off) AS SELECT * FROM generate_series(1, 5000)"
+        )
+        assert plan.size_of(connection, "fresh").rows == 5000
+
+
+# -- check-migration -----------------------------------------------------------------------------------------------
+
+
+def test_check_migration_changes_nothing(auto: Connection) -> None:
+    """It prints steps, SQL, locks and room; a second run says the same."""
+    before = auto.exec_driver_sql("SELECT count(*) FROM pg_attribute WHERE attrelid = 'documents'::regclass").scalar()
+    first = run("check-migration", "documents.embedding", "--short-dims", 16)
+    assert first.exit_code == 0
+    for part in (
+        "ALTER TABLE documents ADD COLUMN",
+        "ACCESS EXCLUSIVE, a moment",
+        "CREATE INDEX CONCURRENTLY",
+        "of disk",
+    ):
+        assert part in first.output
+    assert run("check-migration", "documents.embedding", "--short-dims", 16).output == first.output
+    assert (
+        auto.exec_driver_sql("SELECT count(*) FROM pg_attribute WHERE attrelid = 'documents'::regclass").scalar()
+        == before
+    )
+
+
+def test_check_migration_for_machines(auto: Connection) -> None:
+    """--json, and exit code 1 where it would fail."""
+    auto.exec_driver_sql("ALTER TABLE documents DROP CONSTRAINT documents_pkey")
+    result = run("check-migration", "documents.embedding", "--short-dims", 16, "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.output)[0]["findings"][0]["subject"] == "primary key"
+    result = run("check-migration", "documents.embedding", "--short-dims", 16, "--json", "--in-place")
+    assert result.exit_code == 0
+    [checked] = json.loads(result.output)
+    assert [step["rewrites"] for step in checked["steps"]] == [True, False]
+    assert checked["room_bytes"] == sum(step["room_bytes"] for step in checked["steps"])
+
+
+ENV = """
+import os
+from alembic import context
+from sqlalchemy import create_engine, pool
+import pgmrl.alembic
+
+url = os.environ["DATABASE_URL"]
+if context.is_offline_mode():
+    context.configure(url=url, literal_binds=True, dialect_opts={"paramstyle": "named"})
+    with context.begin_transaction():
+        context.run_migrations()
+else:
+    with create_engine(url, poolclass=pool.NullPool).connect() as connection:
+        context.configure(connection=connection)
+        with context.begin_transaction():
+            context.run_migrations()
+"""
+MIGRATION = """
+from alembic import op
+from pgmrl import Definition, Hnsw, Short
+revision, down_revision = "a1", None
+DEFINITION = Definition.of(64, Short(16), full="vector")
+
+def upgrade():
+    op.execute("SELECT 1")
+    op.upgrade_pgmrl("0002")
+    op.add_short("documents", "embedding", DEFINITION, online=True)
+    op.backfill_short("documents", "embedding", DEFINITION)
+    op.create_short_index("documents", "embedding", DEFINITION, index=Hnsw(8, 40))
+    op.validate_short("documents", "embedding", DEFINITION)
+
+def downgrade():
+    op.drop_short("documents", "embedding_short_16")
+"""
+
+
+@pytest.fixture
+def application(place: Path) -> Path:
+    """An application's migrations, one of them pending."""
+    (place / "versions").mkdir()
+    (place / "env.py").write_text(ENV)
+    (place / "versions" / "a1.py").write_text(MIGRATION)
+    config = place / "alembic.ini"
+    config.write_text(f"[alembic]\nscript_location = {place}\n")
+    return config
+
+
+def test_pending_migrations(auto: Connection, application: Path) -> None:
+    """Their operations are listed with their plan, and none is done."""
+    result = run("check-migration", "--config", application, "--json")
+    assert result.exit_code == 0
+    [checked] = json.loads(result.output)
+    assert checked["title"] == "documents.embedding_short_16"
+    titles = [step["title"] for step in checked["steps"]]
+    assert titles == [
+        "add documents.embedding_short_16, empty, and its trigger",
+        "backfill documents.embedding_short_16",
+        "build the HNSW index on documents.embedding_short_16",
+        "check documents.embedding_short_16",
+    ]
+    assert auto.exec_driver_sql("SELECT to_regclass('alembic_version')").scalar() is None
+    subprocess.run([sys.executable, "-m", "alembic", "upgrade", "head"], cwd=application.parent, check=True)
+    assert "nothing of pgmrl's in these migrations" in run("check-migration", "--config", application).output
+
+
+def test_pending_migrations_that_would_fail(auto: Connection, application: Path) -> None:
+    """Exit code 1, with the reason."""
+    auto.exec_driver_sql("ALTER TABLE documents ADD COLUMN embedding_short_16 text")
+    result = run("check-migration", "--config", application)
+    assert result.exit_code == 1
+    assert "of type text is in the way" in result.output
+    with pytest.raises(PgmrlError, match=r"there is no nothing\.ini"):
+        run("check-migration", "--config", "nothing.ini")
+    assert run("check-migration").exit_code == 2
+
+
+# -- backfill and progress -----------------------------------------------------------------------------------------
+
+
+def test_backfill(auto: Connection) -> None:
+    """From nothing to every row; then there is nothing to do, and it says so at once."""
+    add_online(auto)
+    assert "never started" in run("backfill", "documents.embedding", "--status").output
+    result = run("backfill", "documents.embedding", "--workers", 2, "--json")
+    assert result.exit_code == 0
+    [job] = json.loads(result.output)
+    assert (job["finished"], job["rows_written"]) == (True, ROWS)
+    assert "finished, 3,000 rows filled" in run("backfill", "documents.embedding", "--status").output
+    assert "finished" in run("progress").output
+    assert json.loads(run("progress", "--json").output)["backfills"][0]["finished"]
+    steps.validate(auto, TARGET)
+
+
+def test_backfill_of_what_needs_none(auto: Connection) -> None:
+    """A generated column, an unknown one, an unknown table."""
+    for statement in steps.add_in_place(TARGET):
+        auto.exec_driver_sql(statement)
+    with pytest.raises(PgmrlError, match=r"embedding_short_16 \(kept by generated\)\); a generated column needs no"):
+        run("backfill", "documents.embedding")
+    with pytest.raises(PgmrlError, match="has no column 'nothing'"):
+        run("backfill", "documents.nothing")
+    with pytest.raises(PgmrlError, match="there is no table nothing"):
+        run("backfill", "nothing.embedding")
+    assert run("backfill", "documents.embedding", "--max-lag", "much").exit_code == 2
+
+
+def test_stopped_from_another_terminal_and_by_a_signal(auto: Connection, engine: Engine) -> None:
+    """`--stop`, then Ctrl-C; both finish the batch at hand, exit with 1, and lose nothing."""
+    add_online(auto)
+    command = [sys.executable, "-m", "pgmrl.cli", "backfill", "documents.embedding", "--max-rows-per-second", "300"]
+    for stop in ("--stop", "signal"):
+        process = subprocess.Popen(command, env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # noqa: S603
+        _until(engine, "SELECT count(*) > 0 FROM pgmrl.backfills WHERE state = 'running' AND rows_seen > 0", process)
+        if stop == "--stop":
+            assert run("backfill", "documents.embedding", "--stop").exit_code == 0
+        else:
+            process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert "%" in run("backfill", "documents.embedding", "--status").output
+    assert run("backfill", "documents.embedding").exit_code == 0
+    steps.validate(auto, TARGET)
+
+
+def _until(engine: Engine, question: str, process: subprocess.Popen[bytes]) -> None:
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for _ in range(600):
+            if connection.exec_driver_sql(question).scalar():
+                return
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+    raise AssertionError(question)
+
+
+def test_progress_of_an_index_from_another_terminal(auto: Connection, database_url: str) -> None:
+    """The server's own words for a build that another session runs."""
+    add_online(auto)
+    auto.exec_driver_sql("UPDATE documents SET title = 'b'")
+    seen: list[str] = []
+
+    def look(now: indexes.BuildProgress) -> None:
+        seen.append(f"{now.index}: {now.phase}")
+
+    auto.exec_driver_sql(
+        "INSERT INTO documents SELECT id + 10000 * g, embedding, title FROM documents, generate_series(1, 5) g"
+    )
+    indexes.build(auto, TARGET, Hnsw(16, 200), progress=look)
+    assert any("documents_embedding_short_16_hnsw" in line for line in seen)
+    assert create_engine(database_url).url.database
+
+
+def test_progress_where_nothing_was_ever_done() -> None:
+    """A sentence, not an empty screen."""
+    assert "No backfill was ever started here" in run("progress").output
+
+
+# -- reshape -------------------------------------------------------------------------------------------------------
+
+
+def test_reshape_from_the_command_line(auto: Connection) -> None:
+    """Dry run, expand, status, contract; the model to deploy is printed."""
+    for statement in [*steps.add_in_place(TARGET), indexes.create_statement(TARGET, Hnsw(8, 40), concurrently=False)]:
+        auto.exec_driver_sql(statement)
+    dry = run("reshape", "documents.embedding", "--short-dims", 8, "--dry-run")
+    assert dry.exit_code == 0
+    assert "CREATE INDEX CONCURRENTLY documents_embedding_short_8_hnsw" in dry.output
+    assert auto.exec_driver_sql("SELECT count(*) FROM pg_attribute WHERE attname = 'embedding_short_8'").scalar() == 0
+    done = run("reshape", "documents.embedding", "--short-dims", 8)
+    assert done.exit_code == 0
+    model = "matryoshka(64, Short(8, by=Prefix()), metric='cosine', full='vector', index=Hnsw(m=8, ef_construction=40))"
+    assert model in done.output
+    status = run("reshape", "documents.embedding", "--status").output
+    assert "embedding_short_16 (in use" in status
+    assert "embedding_short_8 (arriving" in status
+    planned = run("reshape", "documents.embedding", "--contract", "--dry-run").output
+    assert "DROP INDEX CONCURRENTLY IF EXISTS documents_embedding_short_16_hnsw" in planned
+    assert "dropped embedding_short_16" in run("reshape", "documents.embedding", "--contract", "--watch", 0.1).output
+    rebuilt = run("reshape", "documents.embedding", "--m", 12, "--json")
+    assert json.loads(rebuilt.output)["complete"]
+    [state] = indexes.index_states(auto, "documents", "embedding_short_8")
+    assert (state.index, state.valid) == (Hnsw(12, 40), True)
+    run("reshape", "documents.embedding", "--full", "halfvec")
+    assert "dropped embedding_halfvec_short_8" in run("reshape", "documents.embedding", "--undo").output
+    assert run("reshape", "documents.embedding", "--by", "rotation").exit_code == 2
+
+
+def test_reshape_without_room(auto: Connection) -> None:
+    """It says so and does nothing."""
+    for statement in steps.add_in_place(TARGET):
+        auto.exec_driver_sql(statement)
+    result = run("reshape", "documents.embedding", "--short-dims", 8, "--free-space", "1MB")
+    assert result.exit_code == 1
+    assert "of disk are needed and 1.0 MB are free: make room" in result.output
+    assert auto.exec_driver_sql("SELECT count(*) FROM pg_attribute WHERE attname = 'embedding_short_8'").scalar() == 0
