@@ -16,39 +16,32 @@ from pgmrl.alembic.operations import (
     BackfillShort,
     CreateShortIndex,
     DropShort,
-    DropSide,
-    KeepSide,
     MarkShort,
     OneWay,
     RebuildShortIndex,
     SetStorage,
     ValidateShort,
 )
-from pgmrl.ddl import Hnsw, keeper_name, rule_of
+from pgmrl.ddl import Hnsw, rule_of
 from pgmrl.metrics import METRICS
 from pgmrl.online.indexes import Build
-from pgmrl.shortening import Rotation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from alembic.operations import MigrateOperation
 
     from pgmrl.ddl import Storage
     from pgmrl.online.indexes import IndexState
-    from pgmrl.online.state import ColumnState, ShortState, SideState, TableState
+    from pgmrl.online.state import ColumnState, ShortState, TableState
     from pgmrl.shortening import Definition
 
 __all__ = [
     "Changes",
     "WantedFull",
     "WantedShort",
-    "WantedSide",
     "WantedTable",
     "diff",
-    "installs_trigger",
-    "rotations_used",
-    "side_changes",
 ]
 
 USUAL: Final = "external"  # the storage of pgvector's types, which a new column and one of a new type have
@@ -92,21 +85,6 @@ class WantedShort:
 
 
 @dataclass(frozen=True, slots=True)
-class WantedSide:
-    """A side table as the model declares it.
-
-    Attributes:
-        side: its name.
-        keys: the primary key's columns.
-        column: the vector's column, named alike in both.
-    """
-
-    side: str
-    keys: tuple[str, ...]
-    column: str
-
-
-@dataclass(frozen=True, slots=True)
 class WantedTable:
     """What the model declares of one table.
 
@@ -137,6 +115,7 @@ class Changes:
         drops: of what is no longer wanted.
         retyped: full columns whose type Alembic has to change.
         lost: short columns that go, with whatever indexes they have.
+        repeated: the migration commits before its end, so that its own additions have to bear a second run.
     """
 
     restores: list[MigrateOperation] = field(default_factory=list)
@@ -146,6 +125,7 @@ class Changes:
     drops: list[MigrateOperation] = field(default_factory=list)
     retyped: set[str] = field(default_factory=set)
     lost: set[str] = field(default_factory=set)
+    repeated: bool = False
 
     @property
     def all(self) -> list[MigrateOperation]:
@@ -273,6 +253,7 @@ class _Changed(_Place):
             if short.name not in wanted.hidden:
                 self.short(short)
         self.unwanted()
+        self.done.repeated = self.online
         return self.done
 
     def full(self, full: WantedFull) -> None:
@@ -305,7 +286,10 @@ class _Changed(_Place):
 
     def new_index(self, want: WantedShort) -> None:
         if want.index is not None and want.index.index_name(self.table, want.name) not in self.wanted.hidden:
-            self.done.indexes.append(OneWay(self.index(want.full, want.definition, want.index)))
+            # without a vector yet it takes a moment: the migration stays one transaction
+            filled = want.full in self.state.columns or self.online
+            built = self.index(want.full, want.definition, want.index, concurrently=filled)
+            self.done.indexes.append(OneWay(built))
 
     def repaired(self, want: WantedShort) -> None:
         # online, whatever was asked for: the column is there, and only its triggers are missing
@@ -420,75 +404,3 @@ def _for_index(definition: Definition, index: IndexState) -> Definition:
     if not metrics or definition.metric in metrics:
         return definition
     return replace(definition, metric=metrics[0])
-
-
-# -- side tables ---------------------------------------------------------------------------------------------------
-
-
-def side_changes(
-    schema: str | None, table: str, wanted: Sequence[WantedSide], there: Sequence[SideState], keys: Sequence[str]
-) -> tuple[list[KeepSide], list[DropSide]]:
-    """The triggers to install on a table, and those to remove.
-
-    Args:
-        schema: of the table and its side tables.
-        table: the table whose vectors are copied.
-        wanted: what the model declares.
-        there: what the table has.
-        keys: its primary key in the database.
-    """
-    names = {one.name for one in there}
-    kept = [
-        KeepSide(table, one.side, one.keys, one.column, schema)
-        for one in wanted
-        if keeper_name(one.side, one.column) not in names
-    ]
-    stay = {keeper_name(one.side, one.column) for one in wanted}
-    dropped = []
-    for one in there:
-        if one.name not in stay:
-            was = KeepSide(table, _last_name(one.side), tuple(keys), one.full, schema)
-            dropped.append(DropSide(table, was.side, one.full, schema, was))
-    return kept, dropped
-
-
-def _last_name(text: str) -> str:
-    """The table's own name of a qualified one, without its quotes."""
-    name = text
-    if text.endswith('"'):
-        start = text.rfind('"', 0, -1)
-        while start > 0 and text[start - 1] == '"':  # a doubled quote within
-            start = text.rfind('"', 0, start - 1)
-        name = text[start + 1 : -1].replace('""', '"')
-    else:
-        name = text.rpartition(".")[2]
-    return name
-
-
-# -- what the operations need --------------------------------------------------------------------------------------
-
-
-def _forward(ops: Iterable[MigrateOperation]) -> list[MigrateOperation]:
-    found = [one.operation if isinstance(one, OneWay) and not one.back else one for one in ops]
-    return [one for one in found if not isinstance(one, OneWay)]
-
-
-def installs_trigger(ops: Iterable[MigrateOperation]) -> bool:
-    """Whether pgmrl's schema is needed."""
-    return any(
-        isinstance(one, KeepSide)
-        or (isinstance(one, AddShort | AlterShort) and rule_of(one.definition) != "prefix")
-        or (isinstance(one, AddShort) and one.online)
-        for one in _forward(ops)
-    )
-
-
-def rotations_used(ops: Iterable[MigrateOperation]) -> list[Rotation]:
-    """The rotations whose axes have to be in the database, each once."""
-    found: dict[str, Rotation] = {}
-    for one in _forward(ops):
-        if isinstance(one, AddShort | AlterShort) and isinstance(one.definition.short.by, Rotation):
-            rotation = one.definition.short.by
-            known = found.get(str(rotation.id))
-            found[str(rotation.id)] = known if known is not None and known.axes is not None else rotation
-    return list(found.values())

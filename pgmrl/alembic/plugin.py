@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,31 +24,20 @@ from weakref import WeakKeyDictionary
 
 from alembic.operations import ops
 from pgvector.sqlalchemy import HALFVEC, VECTOR
-from sqlalchemy import CheckConstraint, Column, Table
+from sqlalchemy import Column, Table
 from sqlalchemy.types import NullType
 
 import pgmrl_alembic
 from pgmrl import database
 from pgmrl.alembic import running  # noqa: F401 - registers how the operations are done
-from pgmrl.alembic.diff import (
-    Changes,
-    WantedFull,
-    WantedShort,
-    WantedSide,
-    WantedTable,
-    diff,
-    installs_trigger,
-    rotations_used,
-    side_changes,
-)
+from pgmrl.alembic.diff import WantedFull, WantedShort, WantedTable, diff
+from pgmrl.alembic.modify import Seen, attachments, repair_types, with_own, without_shorts
+from pgmrl.alembic.needs import WantedSide, commits, installs_trigger, rotations_used, side_changes
 from pgmrl.alembic.operations import DropSide, InstallRotation, KeepSide, OneWay, UpgradePgmrl
 from pgmrl.alembic.render import NewRotation, with_types
 from pgmrl.columns import INFO_KEY, Attachment, Matryoshka
-from pgmrl.ddl import Hnsw
 from pgmrl.errors import MigrationError, PgvectorMissing, RotationError
-from pgmrl.names import identifier
 from pgmrl.online.state import table_state
-from pgmrl.types import NumpyVector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -90,37 +79,7 @@ def setup(plugin: Plugin) -> None:
 # -- what Alembic looks at -----------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Seen:
-    """A table that passed the application's filters.
-
-    Attributes:
-        schema: None for the default one.
-        name: of the table.
-        there: as reflected; None where it is to be created.
-        model: as the model has it; None where it is to be dropped.
-        state: what pgmrl looks at; None where there is none of its concern.
-        changes: what is to be done.
-    """
-
-    schema: str | None
-    name: str
-    there: Table | None
-    model: Table | None
-    state: TableState | None = None
-    changes: Changes | None = None
-
-    @property
-    def key(self) -> tuple[str | None, str]:
-        return (self.schema, self.name)
-
-    @property
-    def said_schema(self) -> str | None:
-        """The schema as the migration says it."""
-        return self.schema if self.model is None else self.model.schema or self.schema
-
-
-_seen: WeakKeyDictionary[AutogenContext, list[_Seen]] = WeakKeyDictionary()
+_seen: WeakKeyDictionary[AutogenContext, list[Seen]] = WeakKeyDictionary()
 
 
 def see_table(
@@ -132,7 +91,7 @@ def see_table(
     model: Table | None,
 ) -> PriorityDispatchResult:
     """Remember a table that Alembic compares: this is where its filters have been asked."""
-    _seen.setdefault(context, []).append(_Seen(schema, str(name), there, model))
+    _seen.setdefault(context, []).append(Seen(schema, str(name), there, model))
     return _go_on()
 
 
@@ -148,7 +107,7 @@ def leave_short(
     """Do not compare what generates a short column: another road to the same values is no difference."""
     from alembic.util import PriorityDispatchResult  # noqa: PLC0415
 
-    if any(str(attachment.short) == str(name) for attachment in _attachments(model.table)):
+    if any(str(attachment.short) == str(name) for attachment in attachments(model.table)):
         return PriorityDispatchResult.STOP
     return _go_on()
 
@@ -157,14 +116,6 @@ def _go_on() -> PriorityDispatchResult:
     from alembic.util import PriorityDispatchResult  # noqa: PLC0415
 
     return PriorityDispatchResult.CONTINUE
-
-
-def _attachments(table: Any) -> Iterator[Attachment]:
-    """Of the table's own columns, those that a side table searches left out."""
-    for column in table.columns:
-        found = column.info.get(INFO_KEY)
-        if isinstance(found, Attachment) and found.side is None and found.full == column.name:
-            yield found
 
 
 def compare(context: AutogenContext, upgrade: ops.UpgradeOps) -> PriorityDispatchResult:
@@ -195,7 +146,7 @@ def _modelled(context: AutogenContext, op: MigrateOperation) -> bool:
 class _Comparison:
     """One run of autogenerate on one database."""
 
-    def __init__(self, context: AutogenContext, seen: list[_Seen]) -> None:
+    def __init__(self, context: AutogenContext, seen: list[Seen]) -> None:
         if context.connection is None:
             raise MigrationError("autogenerate needs a connection: configure the context with one")
         self.context = context
@@ -214,11 +165,12 @@ class _Comparison:
             one.state = self.state(one)
             wanted = None if one.model is None else self.wanted(one.model, one.there)
             one.changes = diff(one.said_schema, one.name, wanted, one.state, online=self.online)
-            _repair_types(one)
+            repair_types(one)
         kept, dropped = self.sides()
         first, last = self.apart(kept, dropped)
         body = self.merged(self.sides_first(upgrade.ops, dropped))
         done = [*first, *dropped, *body, *kept, *last]
+        _warn_of_commits(done)
         upgrade.ops = [*self.needs(done), *done]
         for op in upgrade.ops:
             if isinstance(op, OneWay) and op.back:
@@ -228,17 +180,17 @@ class _Comparison:
 
     # -- the two sides of the comparison ------------------------------------------------------------------------
 
-    def state(self, one: _Seen) -> TableState | None:
+    def state(self, one: Seen) -> TableState | None:
         if one.there is None or not self.installed:
             return None
         vectors = any(isinstance(column.type, VECTOR | HALFVEC | NullType) for column in one.there.columns)
-        if not vectors and (one.model is None or not list(_attachments(one.model))):
+        if not vectors and (one.model is None or not list(attachments(one.model))):
             return None
         return table_state(self.connection, one.schema, one.name)
 
     def wanted(self, model: Table, there: Table | None) -> WantedTable:
         fulls, shorts = [], []
-        for attachment in _attachments(model):
+        for attachment in attachments(model):
             definition, type_ = attachment.definition, model.c[attachment.full].type
             storage = type_.storage if isinstance(type_, Matryoshka) else None
             fulls.append(WantedFull(attachment.full, f"{definition.full}({definition.dims})", storage))
@@ -300,6 +252,7 @@ class _Comparison:
             if changes is not None and place in new and one.there is None:
                 last += [_concurrently(op) if new[place] in there else op for op in changes.indexes]
                 changes.indexes = []
+                changes.repeated = new[place] in there
             if changes is not None and place in old and one.model is None:
                 first += [_concurrently(op) for op in changes.restores]
                 changes.restores = []
@@ -320,19 +273,19 @@ class _Comparison:
         for op in own:
             key = self.key(op)
             one = waiting.get(key) if key is not None else None
-            done = _without_shorts(op, next((seen for seen in self.seen if seen.key == key), None))
+            done = without_shorts(op, next((seen for seen in self.seen if seen.key == key), None))
             if one is None or one.changes is None:
                 result += done
                 continue
             if isinstance(op, ops.ModifyTableOps) and one.model is not None and one.there is not None:
-                done = _with_own(op, one)
+                done = with_own(op, one)
             changes = one.changes
             del waiting[one.key]
             result += [*changes.restores, *changes.before, *done]
             result += [*changes.after, *changes.indexes, *changes.drops]
         for one in waiting.values():
             if one.changes is not None:
-                result += [*one.changes.restores, *one.changes.before, *_with_own(None, one)]
+                result += [*one.changes.restores, *one.changes.before, *with_own(None, one)]
                 result += [*one.changes.after, *one.changes.indexes, *one.changes.drops]
         return result
 
@@ -376,6 +329,23 @@ class _Comparison:
         return NewRotation(path, rotation, Path(script.dir) / FOLDER)
 
 
+def _warn_of_commits(done: Sequence[MigrateOperation]) -> None:
+    """A migration that commits before its end is run again from its start after a failure."""
+    last = max((n for n, op in enumerate(done) if commits(op)), default=0)
+    inner = [one for op in done[:last] for one in (op.ops if isinstance(op, ops.OpContainer) else [op])]
+    told = [type(op).__name__ for op in inner if type(op).__module__ == ops.__name__ and not _repeatable(op)]
+    if told:
+        log.warning(
+            "this migration commits before its end (concurrent indexes, backfills). Should it fail after that, %s "
+            "would run a second time: give what is not pgmrl's a revision of its own",
+            ", ".join(dict.fromkeys(told)),
+        )
+
+
+def _repeatable(op: MigrateOperation) -> bool:
+    return isinstance(op, ops.AlterColumnOp) or bool(getattr(op, "if_not_exists", False))
+
+
 def _named(table: Table, kind: str) -> dict[str, Any]:
     items: Any = table.columns if kind == "column" else table.indexes
     return {str(item.name): item for item in items if item.name is not None}
@@ -386,116 +356,3 @@ def _concurrently(op: MigrateOperation) -> MigrateOperation:
         index: Any = op.operation
         return replace(op, operation=replace(index, build=replace(index.build, concurrently=True)))
     return op
-
-
-def _repair_types(one: _Seen) -> None:
-    """Name the types that reflection did not know because pgvector is not on the search_path."""
-    if one.state is None or one.there is None:
-        return
-    for column in one.there.columns:
-        found = one.state.columns.get(str(column.name))
-        if (
-            found is not None
-            and isinstance(column.type, NullType)
-            and found.dims
-            and found.kind in {"vector", "halfvec"}
-        ):
-            place = next((short.definition.vector_schema for short in one.state.shorts.values()), None)
-            column.type = NumpyVector(found.dims, "vector" if found.kind == "vector" else "halfvec", place)
-
-
-# -- Alembic's operations on one table -----------------------------------------------------------------------------
-
-
-def _without_shorts(op: MigrateOperation, one: _Seen | None) -> list[MigrateOperation]:
-    """An operation of Alembic's without what concerns short columns; none where nothing is left."""
-    if one is None:
-        return [op]
-    names = _short_names(one)
-    if isinstance(op, ops.CreateTableOp):
-        op.columns = [item for item in op.columns if not (isinstance(item, Column) and item.name in names)]
-    elif isinstance(op, ops.DropTableOp) and op._reverse is not None:
-        left = op._reverse.columns
-        op._reverse.columns = [item for item in left if not (isinstance(item, Column) and item.name in names)]
-    elif isinstance(op, ops.ModifyTableOps):
-        op.ops = [inner for inner in op.ops if not _concerns(inner, one, names)]
-        return [op] if op.ops else []
-    return [op]
-
-
-def _short_names(one: _Seen) -> set[str]:
-    declared = set() if one.model is None else {str(a.short) for a in _attachments(one.model) if a.short}
-    return declared | (set(one.state.shorts) if one.state is not None else set())
-
-
-def _concerns(op: MigrateOperation, one: _Seen, shorts: set[str]) -> bool:
-    if isinstance(op, ops.AddColumnOp):
-        return op.column.name in shorts
-    if isinstance(op, ops.DropColumnOp | ops.AlterColumnOp):
-        return op.column_name in shorts
-    if isinstance(op, ops.CreateIndexOp | ops.DropIndexOp):
-        lost = one.changes.lost if one.changes is not None else set()
-        columns = {str(getattr(part, "name", "")) for part in op.to_index().expressions}
-        return op.index_name in _index_names(one) or bool(columns & lost)
-    return False
-
-
-def _index_names(one: _Seen) -> set[str]:
-    declared = [] if one.model is None else _attachments(one.model)
-    names = {found.index.index_name(one.name, found.short) for found in declared if found.short}
-    there = one.state.shorts if one.state is not None else {}
-    return names | {Hnsw().index_name(one.name, short) for short in there}
-
-
-def _with_own(op: ops.ModifyTableOps | None, one: _Seen) -> list[MigrateOperation]:
-    """Alembic's operations on a table that stays, with the changes of full columns that it does not see."""
-    given = [] if op is None else op.ops
-    first, last = _checks(one, given)
-    own = [*first, *given, *_retyped(one, given), *last]
-    return [ops.ModifyTableOps(one.name, own, schema=one.said_schema)] if own else []
-
-
-def _retyped(one: _Seen, given: Sequence[MigrateOperation]) -> list[MigrateOperation]:
-    """Alembic sees another type as a rule; not where `compare_type=False`, or pgvector is off the search_path."""
-    if one.changes is None or one.model is None or one.there is None:
-        return []
-    added: list[MigrateOperation] = []
-    for name in sorted(one.changes.retyped):
-        alters = [op for op in given if isinstance(op, ops.AlterColumnOp) and op.column_name == name]
-        if not alters:
-            there = one.there.columns[name]
-            new = ops.AlterColumnOp(
-                one.name, name, schema=one.said_schema, existing_type=there.type, existing_nullable=there.nullable
-            )
-            alters = [new]
-            added.append(new)
-        if alters[0].modify_type is None:
-            alters[0].modify_type = one.model.columns[name].type
-    return added
-
-
-def _checks(one: _Seen, given: Sequence[MigrateOperation]) -> tuple[list[MigrateOperation], list[MigrateOperation]]:
-    """The CHECK against zero vectors where `forbid_zero` was added or removed; Alembic compares no CHECK."""
-    first: list[MigrateOperation] = []
-    last: list[MigrateOperation] = []
-    if one.model is None or one.there is None or one.changes is None:
-        return first, last
-    told = {str(getattr(op, "constraint_name", "")) for op in given}
-    for attachment in _attachments(one.model):
-        declared, there = (_check_named(table, one.name, attachment.full) for table in (one.model, one.there))
-        type_ = one.model.columns[attachment.full].type
-        if not isinstance(type_, Matryoshka) or {str(c.name) for c in (declared, there) if c is not None} & told:
-            continue  # a copied table does not say, or the application lets Alembic compare them
-        retyped = attachment.full in one.changes.retyped  # its function is another one then
-        if there is not None and (declared is None or retyped):
-            first.append(ops.DropConstraintOp.from_constraint(there))
-        if declared is not None and (there is None or retyped):
-            last.append(ops.CreateCheckConstraintOp.from_constraint(declared))
-    return first, last
-
-
-def _check_named(table: Table, owner: str, full: str) -> CheckConstraint | None:
-    usual = identifier(f"{owner}_{full}_not_zero")
-    found = [one for one in table.constraints if isinstance(one, CheckConstraint)]
-    # a naming convention puts something before it
-    return next((one for one in found if one.name is not None and str(one.name).endswith(usual)), None)

@@ -15,7 +15,7 @@ from sqlalchemy import Column, Integer, MetaData, Table, Text
 
 from pgmrl import database
 from pgmrl.alembic.plugin import _require_alembic
-from pgmrl.columns import Matryoshka, add_short
+from pgmrl.columns import Matryoshka, add_short, add_side_table
 from pgmrl.errors import MigrationError, RotationError
 from pgmrl.online.state import table_state
 from pgmrl.rotation import Rotation
@@ -309,6 +309,81 @@ def test_a_rotation_that_has_not_been_learned(project: Application) -> None:
     project.check(engine, documents(Short(4, by=Rotation())))
 
 
+# -- run a second time ---------------------------------------------------------------------------------------------
+
+
+def without_vectors(metadata: MetaData) -> None:
+    """The table before it has vectors."""
+    key, title = Column("id", Integer, primary_key=True, autoincrement=False), Column("title", Text)
+    Table("documents", metadata, key, title)
+
+
+def aside(metadata: MetaData) -> None:
+    """Searched through a side table."""
+    documents()(metadata)
+    add_side_table(metadata.tables["documents"].c.embedding, Short(4, by=AXES))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "options"),
+    [
+        (without_vectors, typed(), {"pgmrl_online": True}),
+        (documents(), aside, {}),
+        (typed(full="vector"), typed(storage="external"), {}),
+        (documents(Short(4)), documents(Short(2, by=AXES)), {}),
+    ],
+    ids=["column", "side table", "full type", "prefix to rotation"],
+)
+def test_a_migration_that_failed_is_run_again(
+    project: Application, before: Model, after: Model, options: dict[str, Any]
+) -> None:
+    """After its last step it has committed most of what it did, and Alembic does not know that it ran."""
+    engine = migrated(project, before)
+    with engine.begin() as connection:
+        database.upgrade(connection, "0001")
+    project.revise(engine, after, "a2", **options)
+    (path,) = (project.folder / "versions").glob("a2*.py")
+    whole = path.read_text()
+    path.write_text(whole.replace("    # ### end Alembic commands ###", "    raise KeyboardInterrupt", 1))
+    with pytest.raises(KeyboardInterrupt):
+        project.upgrade(engine, after, **options)
+    path.write_text(whole)
+    project.upgrade(engine, after, **options)
+    project.check(engine, after, **options)
+    assert project.validate(engine) == 1
+
+
+def test_what_cannot_be_run_again_is_told(project: Application, caplog: pytest.LogCaptureFixture) -> None:
+    """Alembic's own additions in a migration that commits on its way."""
+    engine = migrated(project, documents())
+
+    def make(metadata: MetaData) -> None:
+        documents(Short(4))(metadata)
+        metadata.tables["documents"].append_column(Column("more", Text))
+
+    with caplog.at_level("WARNING", "alembic.pgmrl"):
+        project.revise(engine, make, "a2")
+    assert "AddColumnOp would run a second time" in caplog.text
+    caplog.clear()
+    for path in (project.folder / "versions").glob("a2*.py"):
+        path.unlink()
+    with caplog.at_level("WARNING", "alembic.pgmrl"):
+        project.revise(engine, documents(Short(4)), "a3")
+    assert "second time" not in caplog.text
+
+
+def test_a_new_vector_column_stays_in_one_transaction(project: Application) -> None:
+    """It is empty: its index is built at once, and a failure leaves nothing."""
+    engine = migrated(project, without_vectors)
+    before = project.state(engine)
+    project.revise(engine, typed(), "a2")
+    (path,) = (project.folder / "versions").glob("a2*.py")
+    path.write_text(path.read_text().replace("    # ### end Alembic commands ###", "    raise KeyboardInterrupt", 1))
+    with pytest.raises(KeyboardInterrupt):
+        project.upgrade(engine, typed())
+    assert project.state(engine) == before
+
+
 # -- Alembic's options ---------------------------------------------------------------------------------------------
 
 
@@ -420,5 +495,6 @@ def test_the_entry_point_can_be_iterated() -> None:
     """Alembic 1.18.0 to 1.20.0 did; it must not break the import of Alembic."""
     import pgmrl_alembic  # noqa: PLC0415
 
-    assert list(pgmrl_alembic) == [pgmrl_alembic]  # type: ignore[call-overload]
+    module: Any = pgmrl_alembic
+    assert list(module) == [module]
     assert Path(str(pgmrl_alembic.__file__)).parent.name == "pgmrl_alembic"
