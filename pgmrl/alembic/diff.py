@@ -176,7 +176,7 @@ class _Place:
         ops: list[MigrateOperation] = []
         if there.stage:
             ops.append(OneWay(MarkShort(self.table, there.short, cast("Stage", there.stage), None, self.schema), True))
-        best = _best_index(there, Hnsw().index_name(self.table, there.short))
+        best = _usual_index(there, self.table)
         if best is not None:
             of_index = _for_index(definition, best)
             ops.append(OneWay(self.index(there.full, of_index, best.index, concurrently=concurrently), True))
@@ -392,9 +392,10 @@ def _tidy(there: ShortState) -> Definition:
     return unnamed if unnamed.short_name(there.full) == there.short else definition
 
 
-def _best_index(there: ShortState, usual: str) -> IndexState | None:
-    """The index to bring back: the one of the usual name, else a valid one."""
-    return max(there.indexes, key=lambda one: (one.name == usual, one.valid), default=None)
+def _usual_index(there: ShortState, table: str) -> IndexState | None:
+    """The index to bring back; others are the application's own."""
+    name = Hnsw().index_name(table, there.short)
+    return next((one for one in there.indexes if one.name == name), None)
 
 
 def _for_index(definition: Definition, index: IndexState) -> Definition:

@@ -9,6 +9,7 @@ from alembic.operations import ops
 from sqlalchemy import CheckConstraint, Column, Table
 from sqlalchemy.types import NullType
 
+from pgmrl.alembic.operations import OneWay
 from pgmrl.columns import INFO_KEY, Attachment, Matryoshka
 from pgmrl.ddl import Hnsw
 from pgmrl.names import identifier
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pgmrl.alembic.diff import Changes
     from pgmrl.online.state import TableState
 
-__all__ = ["Seen", "attachments", "repair_types", "with_own", "without_shorts"]
+__all__ = ["Seen", "attachments", "column_named", "repair_types", "with_own", "without_shorts"]
 
 
 @dataclass(slots=True)
@@ -64,6 +65,11 @@ def attachments(table: Any) -> Iterator[Attachment]:
             yield found
 
 
+def column_named(table: Table, name: str) -> Column[Any]:
+    """A column by its name in the database; its key may be another."""
+    return next(column for column in table.columns if column.name == name)
+
+
 def repair_types(one: Seen) -> None:
     """Name the types that reflection did not know because pgvector is not on the search_path."""
     if one.state is None or one.there is None:
@@ -95,9 +101,20 @@ def without_shorts(op: MigrateOperation, one: Seen | None) -> list[MigrateOperat
         left = op._reverse.columns
         op._reverse.columns = [item for item in left if not (isinstance(item, Column) and item.name in names)]
     elif isinstance(op, ops.ModifyTableOps):
+        _restore_own(op, one)
         op.ops = [inner for inner in op.ops if not _concerns(inner, one, names)]
         return [op] if op.ops else []
     return [op]
+
+
+def _restore_own(modify: ops.ModifyTableOps, one: Seen) -> None:
+    """The application's own indexes go with a short column, and come back after it."""
+    if one.changes is None:
+        return
+    managed = _index_names(one)
+    for op in modify.ops:
+        if isinstance(op, ops.DropIndexOp) and op.index_name not in managed and _columns(op) & one.changes.lost:
+            one.changes.restores.append(OneWay(op.reverse(), True))
 
 
 def _short_names(one: Seen) -> set[str]:
@@ -112,9 +129,13 @@ def _concerns(op: MigrateOperation, one: Seen, shorts: set[str]) -> bool:
         return op.column_name in shorts
     if isinstance(op, ops.CreateIndexOp | ops.DropIndexOp):
         lost = one.changes.lost if one.changes is not None else set()
-        columns = {str(getattr(part, "name", "")) for part in op.to_index().expressions}
-        return op.index_name in _index_names(one) or bool(columns & lost)
+        going = isinstance(op, ops.DropIndexOp) and bool(_columns(op) & lost)
+        return op.index_name in _index_names(one) or going
     return False
+
+
+def _columns(op: ops.CreateIndexOp | ops.DropIndexOp) -> set[str]:
+    return {str(getattr(part, "name", "")) for part in op.to_index().expressions}
 
 
 def _index_names(one: Seen) -> set[str]:
@@ -132,8 +153,26 @@ def with_own(op: ops.ModifyTableOps | None, one: Seen) -> list[MigrateOperation]
     for inner in given:
         if isinstance(inner, ops.AddColumnOp) and inner.column.name in fulls:
             inner.if_not_exists = True if one.changes is not None and one.changes.repeated else inner.if_not_exists
-    own = [*first, *given, *_retyped(one, given), *last]
+    # the application's own indexes on a short column come when it is there
+    late = [inner for inner in given if isinstance(inner, ops.CreateIndexOp) and _columns(inner) & _short_names(one)]
+    if late and one.changes is not None:
+        one.changes.indexes.append(ops.ModifyTableOps(one.name, late, schema=one.said_schema))
+    _build_again(one)
+    own = [*first, *(inner for inner in given if inner not in late), *_retyped(one, given), *last]
     return [ops.ModifyTableOps(one.name, own, schema=one.said_schema)] if own else []
+
+
+def _build_again(one: Seen) -> None:
+    """The application's own indexes on a short column that is replaced go with the old one; Alembic sees no change."""
+    if one.changes is None or one.model is None or one.there is None:
+        return
+    there = {str(index.name): index for index in one.there.indexes}
+    managed = _index_names(one)
+    for index in one.model.indexes:
+        op, old = ops.CreateIndexOp.from_index(index), there.get(str(index.name))
+        if old is not None and index.name not in managed and _columns(op) & one.changes.lost:
+            one.changes.indexes.append(OneWay(op))
+            one.changes.restores.append(OneWay(ops.CreateIndexOp.from_index(old), True))
 
 
 def _retyped(one: Seen, given: Sequence[MigrateOperation]) -> list[MigrateOperation]:
@@ -144,14 +183,14 @@ def _retyped(one: Seen, given: Sequence[MigrateOperation]) -> list[MigrateOperat
     for name in sorted(one.changes.retyped):
         alters = [op for op in given if isinstance(op, ops.AlterColumnOp) and op.column_name == name]
         if not alters:
-            there = one.there.columns[name]
+            there = column_named(one.there, name)
             new = ops.AlterColumnOp(
                 one.name, name, schema=one.said_schema, existing_type=there.type, existing_nullable=there.nullable
             )
             alters = [new]
             added.append(new)
         if alters[0].modify_type is None:
-            alters[0].modify_type = one.model.columns[name].type
+            alters[0].modify_type = column_named(one.model, name).type
     return added
 
 
@@ -164,7 +203,7 @@ def _checks(one: Seen, given: Sequence[MigrateOperation]) -> tuple[list[MigrateO
     told = {str(getattr(op, "constraint_name", "")) for op in given}
     for attachment in attachments(one.model):
         declared, there = (_check_named(table, one.name, attachment.full) for table in (one.model, one.there))
-        type_ = one.model.columns[attachment.full].type
+        type_ = column_named(one.model, attachment.full).type
         if not isinstance(type_, Matryoshka) or {str(c.name) for c in (declared, there) if c is not None} & told:
             continue  # a copied table does not say, or the application lets Alembic compare them
         retyped = attachment.full in one.changes.retyped  # its function is another one then

@@ -24,20 +24,20 @@ from weakref import WeakKeyDictionary
 
 from alembic.operations import ops
 from pgvector.sqlalchemy import HALFVEC, VECTOR
-from sqlalchemy import Column, Table
+from sqlalchemy import Column, Table, text
 from sqlalchemy.types import NullType
 
 import pgmrl_alembic
 from pgmrl import database
 from pgmrl.alembic import running  # noqa: F401 - registers how the operations are done
 from pgmrl.alembic.diff import WantedFull, WantedShort, WantedTable, diff
-from pgmrl.alembic.modify import Seen, attachments, repair_types, with_own, without_shorts
+from pgmrl.alembic.modify import Seen, attachments, column_named, repair_types, with_own, without_shorts
 from pgmrl.alembic.needs import WantedSide, commits, installs_trigger, rotations_used, side_changes
-from pgmrl.alembic.operations import DropSide, InstallRotation, KeepSide, OneWay, UpgradePgmrl
+from pgmrl.alembic.operations import DropSide, InstallRotation, KeepSide, OneWay, PgmrlOperation, UpgradePgmrl
 from pgmrl.alembic.render import NewRotation, with_types
 from pgmrl.columns import INFO_KEY, Attachment, Matryoshka
-from pgmrl.errors import MigrationError, PgvectorMissing, RotationError
-from pgmrl.online.state import table_state
+from pgmrl.errors import MigrationError, RotationError
+from pgmrl.online.state import TableState, table_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from alembic.runtime.plugins import Plugin
     from alembic.util import PriorityDispatchResult
 
-    from pgmrl.online.state import TableState
     from pgmrl.rotation import Rotation
 
 __all__ = ["compare", "leave_short", "see_table", "setup"]
@@ -153,11 +152,8 @@ class _Comparison:
         self.connection = context.connection
         self.online = bool(context.opts.get("pgmrl_online"))
         self.seen = seen
-        try:
-            database.check_pgvector(self.connection)
-            self.installed = True
-        except PgvectorMissing:
-            self.installed = False
+        query = text("SELECT count(*) = 1 FROM pg_extension WHERE extname = 'vector'")
+        self.installed = bool(self.connection.execute(query).scalar_one())
 
     def run(self, upgrade: ops.UpgradeOps) -> None:
         """Change the list of operations in place."""
@@ -173,16 +169,17 @@ class _Comparison:
         _warn_of_commits(done)
         upgrade.ops = [*self.needs(done), *done]
         for op in upgrade.ops:
-            if isinstance(op, OneWay) and op.back:
-                continue
-            if not isinstance(op, ops.OpContainer) and type(op).__module__.startswith("pgmrl"):
-                log.info("Detected %s", op.operation if isinstance(op, OneWay) else op)
+            if isinstance(op, PgmrlOperation) and not (isinstance(op, OneWay) and op.back):
+                inner = op.operation if isinstance(op, OneWay) else op
+                log.info("Detected %s %r", op.to_diff_tuple()[0], getattr(inner, "table", ""))
 
     # -- the two sides of the comparison ------------------------------------------------------------------------
 
     def state(self, one: Seen) -> TableState | None:
-        if one.there is None or not self.installed:
+        if one.there is None:
             return None
+        if not self.installed:  # no column can be of its types
+            return TableState(one.schema or "", one.name, False, {}, {}, {}, (), ())
         vectors = any(isinstance(column.type, VECTOR | HALFVEC | NullType) for column in one.there.columns)
         if not vectors and (one.model is None or not list(attachments(one.model))):
             return None
@@ -191,7 +188,7 @@ class _Comparison:
     def wanted(self, model: Table, there: Table | None) -> WantedTable:
         fulls, shorts = [], []
         for attachment in attachments(model):
-            definition, type_ = attachment.definition, model.c[attachment.full].type
+            definition, type_ = attachment.definition, column_named(model, attachment.full).type
             storage = type_.storage if isinstance(type_, Matryoshka) else None
             fulls.append(WantedFull(attachment.full, f"{definition.full}({definition.dims})", storage))
             if attachment.short is not None:

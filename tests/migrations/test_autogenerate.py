@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from pgvector.sqlalchemy import HALFVEC, VECTOR
-from sqlalchemy import Column, ForeignKey, Integer, MetaData, Table, Text
+from sqlalchemy import Column, ForeignKey, Index, Integer, MetaData, Table, Text
 
 from pgmrl.columns import Matryoshka, add_short, add_side_table
 from pgmrl.ddl import Hnsw
@@ -97,6 +97,29 @@ def both(*models: Model) -> Model:
     def make(metadata: MetaData) -> None:
         for model in models:
             model(metadata)
+
+    return make
+
+
+def indexed(**given: Any) -> Model:
+    """The application's own index on the short column, beside pgmrl's."""
+
+    def make(metadata: MetaData) -> None:
+        beside(called="s", **given)(metadata)
+        column = metadata.tables["documents"].c.s
+        Index("own", column, postgresql_using="hnsw", postgresql_ops={"s": "halfvec_l2_ops"})
+
+    return make
+
+
+def named(dims: int) -> Model:
+    """Two vector columns, and names in capitals."""
+
+    def make(metadata: MetaData) -> None:
+        key = Column("ID", Integer, primary_key=True, autoincrement=False)
+        first: Column[Any] = Column("Embedding", Matryoshka(8, Short(dims)))
+        second: Column[Any] = Column("Other", Matryoshka(8, Short(4, by=ONE), "l2"), key="second")
+        Table("Documents", metadata, key, Column("title", Text), first, second)
 
     return make
 
@@ -191,6 +214,16 @@ CASES = [
     Case("index removed", beside(), beside(index=None), ("op.drop_short_index(",)),
     Case("index added", beside(index=None), beside(), ("op.create_short_index(",)),
     Case("no zeros from now on", typed(), typed(forbid_zero=True), ("op.create_check_constraint(",)),
+    Case(
+        "type under a check",
+        typed(full="vector", forbid_zero=True),
+        typed(forbid_zero=True),
+        ("op.drop_constraint(", "type_=HALFVEC(8)", "op.create_check_constraint("),
+    ),
+    Case("the application's own index", plain(), indexed(), ("op.create_index('own'",)),
+    Case("its own index removed with the column", indexed(), plain(), ("op.drop_short(",)),
+    Case("its own index on a column replaced", indexed(), indexed(full=HALFVEC), ("op.create_index('own'",)),
+    Case("two columns in capitals", named(4), named(2), ("op.add_short('Documents', 'Embedding'",)),
     Case("zeros allowed", typed(forbid_zero=True, full="vector"), typed(), ("op.drop_constraint(",)),
     Case(
         "invalid index",
