@@ -217,11 +217,8 @@ class _Gone(_Place):
             done.restores += ops
             forward = there.kept_by == "trigger"
             done.before.append(dropped if forward else OneWay(dropped.reverse(), True))
-        done.before += self.old_storage(state, state.columns)
+        done.before += _old_storage(self, state, state.columns)
         return done
-
-    def old_storage(self, state: TableState, columns: Iterable[str]) -> list[MigrateOperation]:
-        return _old_storage(self, state, columns)
 
 
 @dataclass(frozen=True, slots=True)

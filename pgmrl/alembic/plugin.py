@@ -33,7 +33,15 @@ from pgmrl.alembic import running  # noqa: F401 - registers how the operations a
 from pgmrl.alembic.diff import WantedFull, WantedShort, WantedTable, diff
 from pgmrl.alembic.modify import Seen, attachments, column_named, repair_types, with_own, without_shorts
 from pgmrl.alembic.needs import WantedSide, commits, installs_trigger, rotations_used, side_changes
-from pgmrl.alembic.operations import DropSide, InstallRotation, KeepSide, OneWay, PgmrlOperation, UpgradePgmrl
+from pgmrl.alembic.operations import (
+    BackfillShort,
+    DropSide,
+    InstallRotation,
+    KeepSide,
+    OneWay,
+    PgmrlOperation,
+    UpgradePgmrl,
+)
 from pgmrl.alembic.render import NewRotation, with_types
 from pgmrl.columns import INFO_KEY, Attachment, Matryoshka
 from pgmrl.errors import MigrationError, RotationError
@@ -122,6 +130,7 @@ def compare(context: AutogenContext, upgrade: ops.UpgradeOps) -> PriorityDispatc
 
     Raises:
         RotationError: a rotation is pinned whose axes are nowhere.
+        MigrationError: a table in use has no primary key to backfill it by.
     """
     context.opts = {**context.opts, "render_item": with_types(context.opts.get("render_item"))}
     seen = [one for one in _seen.pop(context, []) if not _own(one.schema, one.model)]
@@ -161,6 +170,7 @@ class _Comparison:
             one.state = self.state(one)
             wanted = None if one.model is None else self.wanted(one.model, one.there)
             one.changes = diff(one.said_schema, one.name, wanted, one.state, online=self.online)
+            _check_key(one)
             repair_types(one)
         kept, dropped = self.sides()
         first, last = self.apart(kept, dropped)
@@ -324,6 +334,19 @@ class _Comparison:
         if script is None:
             raise RotationError(f"rotation {rotation.id} is not in this database: install it with `pgmrl fit`")
         return NewRotation(path, rotation, Path(script.dir) / FOLDER)
+
+
+def _check_key(one: Seen) -> None:
+    """Say now that a table cannot be filled in batches, and not in the middle of its migration."""
+    if one.there is None or one.changes is None or len(one.there.primary_key.columns):
+        return
+    if any(
+        isinstance(op, OneWay) and not op.back and isinstance(op.operation, BackfillShort) for op in one.changes.all
+    ):
+        raise MigrationError(
+            f"table {one.name} has no primary key, by which a backfill goes: give it one, or add the short column "
+            "without pgmrl_online"
+        )
 
 
 def _warn_of_commits(done: Sequence[MigrateOperation]) -> None:

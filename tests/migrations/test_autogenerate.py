@@ -198,6 +198,10 @@ CASES = [
     Case("new side table, rotation", plain(), aside(ONE), ("op.keep_side(", "op.install_rotation(")),
     Case("new table and side table", unrelated, aside(), ("op.keep_side(",)),
     Case("side table of two keys", plain(name=HOSTILE, keys=2), aside(name=HOSTILE, keys=2), ("'id', 'id1'",)),
+    Case(
+        "side table in a schema", plain(schema="shop"), aside(ONE, schema="shop"), ("schema='shop'",), options=SCHEMAS
+    ),
+    Case("hostile side table removed", aside(name=HOSTILE, keys=2), plain(name=HOSTILE, keys=2), ("op.drop_side(",)),
     Case("side table removed", aside(), plain(), ("op.drop_side(",)),
     Case("everything of a side table removed", aside(ONE), unrelated, ("op.drop_side(",), loses=True),
     Case("vector column removed", typed(), documents(), ("op.drop_short(", "op.drop_column("), loses=True),
