@@ -123,11 +123,13 @@ class SideState:
         name: of the function.
         side: the side table as SQL text.
         full: the column's name.
+        complete: whether both triggers are there and enabled.
     """
 
     name: str
     side: str
     full: str
+    complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +221,8 @@ def _triggers(connection: Connection, owner: str) -> tuple[dict[str, Keeper], li
         elif len(given) == 1:
             full = name.rpartition("_")[2]
             copied = re.search(r"DO UPDATE SET (?P<name>\"(?:[^\"]|\"\")+\"|\w+) = EXCLUDED", source)
-            sides.append(SideState(name, given[0], _unquoted(copied.group("name")) if copied else full))
+            column = _unquoted(copied.group("name")) if copied else full
+            sides.append(SideState(name, given[0], column, enabled == 2))
     return keepers, sides, mirrors
 
 
@@ -238,9 +241,7 @@ def _short_state(
         name, by, dims = prefix.group(1), Prefix(), int(prefix.group(2))  # type: ignore[assignment]
     else:
         return None
-    full = columns.get(
-        keeper.full if keeper and not column.generated else _unquoted(name.removeprefix("NEW."))
-    )
+    full = columns.get(keeper.full if keeper and not column.generated else _unquoted(name.removeprefix("NEW.")))
     if full is None or full.kind not in {"halfvec", "vector"} or full.dims is None or dims != column.dims:
         return None
     normalised = "l2_normalize(" in expression or column.kind == "bit"
