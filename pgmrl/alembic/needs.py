@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pgmrl.online.state import SideState
 
-__all__ = ["WantedSide", "commits", "installs_trigger", "rotations_used", "side_changes"]
+__all__ = ["WantedSide", "commits", "installs_trigger", "rotations_used", "side_changes", "side_repairs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,18 @@ def side_changes(
             was = KeepSide(table, _last_name(one.side), tuple(keys), one.full, schema)
             dropped.append(DropSide(table, was.side, one.full, schema, was))
     return kept, dropped
+
+
+def side_repairs(
+    schema: str | None, table: str, wanted: Sequence[WantedSide], there: Sequence[SideState]
+) -> list[OneWay]:
+    """Triggers of side tables that are disabled or gone in part, installed once more; arguments as `side_changes`."""
+    broken = {one.name for one in there if not one.complete}
+    return [
+        OneWay(KeepSide(table, one.side, one.keys, one.column, schema))
+        for one in wanted
+        if keeper_name(one.side, one.column) in broken
+    ]
 
 
 def _last_name(text: str) -> str:

@@ -32,7 +32,7 @@ from pgmrl import database
 from pgmrl.alembic import running  # noqa: F401 - registers how the operations are done
 from pgmrl.alembic.diff import WantedFull, WantedShort, WantedTable, diff
 from pgmrl.alembic.modify import Seen, attachments, column_named, repair_types, with_own, without_shorts
-from pgmrl.alembic.needs import WantedSide, commits, installs_trigger, rotations_used, side_changes
+from pgmrl.alembic.needs import WantedSide, commits, installs_trigger, rotations_used, side_changes, side_repairs
 from pgmrl.alembic.operations import (
     BackfillShort,
     DropSide,
@@ -172,10 +172,10 @@ class _Comparison:
             one.changes = diff(one.said_schema, one.name, wanted, one.state, online=self.online)
             _check_key(one)
             repair_types(one)
-        kept, dropped = self.sides()
+        kept, dropped, repaired = self.sides()
         first, last = self.apart(kept, dropped)
         body = self.merged(self.sides_first(upgrade.ops, dropped))
-        done = [*first, *dropped, *body, *kept, *last]
+        done = [*first, *dropped, *body, *kept, *repaired, *last]
         _warn_of_commits(done)
         upgrade.ops = [*self.needs(done), *done]
         for op in upgrade.ops:
@@ -224,9 +224,10 @@ class _Comparison:
 
     # -- side tables --------------------------------------------------------------------------------------------
 
-    def sides(self) -> tuple[list[KeepSide], list[DropSide]]:
+    def sides(self) -> tuple[list[KeepSide], list[DropSide], list[OneWay]]:
         kept: list[KeepSide] = []
         dropped: list[DropSide] = []
+        repaired: list[OneWay] = []
         for one in self.seen:
             there = one.state.sides if one.state is not None else ()
             keys = [] if one.there is None else [str(key.name) for key in one.there.primary_key.columns]
@@ -234,7 +235,8 @@ class _Comparison:
             new, old = side_changes(one.said_schema, one.name, wanted, there, keys)
             kept += new
             dropped += old
-        return kept, dropped
+            repaired += side_repairs(one.said_schema, one.name, wanted, there)
+        return kept, dropped, repaired
 
     def wanted_sides(self, model: Table) -> Iterator[WantedSide]:
         compared = {one.model for one in self.seen if one.model is not None}

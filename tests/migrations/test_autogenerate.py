@@ -237,6 +237,20 @@ CASES = [
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'documents_embedding_short_4_hnsw'::regclass",
     ),
     Case(
+        "side trigger disabled",
+        aside(),
+        aside(),
+        ("op.keep_side(",),
+        "ALTER TABLE documents DISABLE TRIGGER USER",
+    ),
+    Case(
+        "side trigger gone",
+        aside(),
+        aside(),
+        ("op.keep_side(",),
+        "DROP TRIGGER zz_pgmrl_documents_embedding_embedding_u ON documents",
+    ),
+    Case(
         "trigger disabled",
         beside(by=ONE),
         beside(by=ONE),
