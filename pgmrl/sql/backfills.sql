@@ -8,6 +8,7 @@ CREATE TABLE pgmrl.backfills (
     source_column text NOT NULL,
     target_column text NOT NULL,
     rule text NOT NULL,
+    key_columns text[] NOT NULL,
     table_oid oid NOT NULL,
     target_number integer NOT NULL,
     position text[],
@@ -31,6 +32,7 @@ CREATE TABLE pgmrl.backfill_ranges (
 );
 CREATE INDEX backfill_ranges_backfill_id ON pgmrl.backfill_ranges (backfill_id);
 COMMENT ON TABLE pgmrl.backfills IS 'Backfills, running and finished: how far each one is';
+COMMENT ON COLUMN pgmrl.backfills.key_columns IS 'The primary key by which it goes, with types: another key begins anew';
 COMMENT ON COLUMN pgmrl.backfills.target_number IS 'attnum of the target: a column dropped and made again begins anew';
 COMMENT ON COLUMN pgmrl.backfills.position IS 'The last key that was handed to a worker; NULL before the first';
 COMMENT ON COLUMN pgmrl.backfills.exhausted IS 'Whether every range has been handed out';

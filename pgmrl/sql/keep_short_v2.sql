@@ -34,17 +34,21 @@ BEGIN
                    'OR current_setting(''pgmrl.computed_by'', true) IS DISTINCT FROM %L) '
                    'EXECUTE FUNCTION %s.%I(%L, %L, %L, %L)',
                    keeper, target, short_column, full_column, rule, place, keeper, full_column, short_column, rule, metric);
+    -- A backfill ('backfill <rule>') answers for the short vector of the full one it read: where another trigger of the
+    -- application's changes that in the same statement, it is computed once more.
     -- Not UPDATE OF: that would miss a vector changed by another trigger.
     -- Not IS DISTINCT FROM: pg_restore has an empty search_path and would not find the vectors' operator.
     EXECUTE format('CREATE OR REPLACE TRIGGER %I BEFORE UPDATE ON %s FOR EACH ROW '
                    'WHEN ((NEW.%I IS NULL AND NEW.%I IS NOT NULL) '
                    'OR (record_image_ne(ROW(OLD.%I, OLD.%I), ROW(NEW.%I, NEW.%I)) '
                    'AND (record_image_eq(ROW(OLD.%I), ROW(NEW.%I)) '
-                   'OR current_setting(''pgmrl.computed_by'', true) IS DISTINCT FROM %L))) '
+                   'OR coalesce(current_setting(''pgmrl.computed_by'', true), '''') NOT IN (%L, '
+                   'CASE WHEN record_image_eq(ROW(OLD.%I), ROW(NEW.%I)) THEN %L ELSE %L END)))) '
                    'EXECUTE FUNCTION %s.%I(%L, %L, %L, %L)',
                    keeper || '_u', target, short_column, full_column,
                    full_column, short_column, full_column, short_column,
-                   short_column, short_column, rule, place, keeper, full_column, short_column, rule, metric);
+                   short_column, short_column, rule, full_column, full_column, 'backfill ' || rule, rule,
+                   place, keeper, full_column, short_column, rule, metric);
 END $$;
 COMMENT ON FUNCTION pgmrl.keep_short_v2(regclass, text, text, text, text, text, text)
     IS 'Installs the triggers that keep a plain short column in step';

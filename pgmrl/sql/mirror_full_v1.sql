@@ -23,7 +23,8 @@ BEGIN
                    format(E'BEGIN\n'
                           '    IF TG_OP = ''INSERT'' THEN\n'
                           '        IF NEW.%2$I IS NULL THEN NEW.%2$I := NEW.%1$I::%4$s; ELSE NEW.%1$I := NEW.%2$I::%3$s; END IF;\n'
-                          '    ELSIF record_image_ne(ROW(OLD.%2$I), ROW(NEW.%2$I)) THEN\n'
+                          '    ELSIF record_image_ne(ROW(OLD.%2$I), ROW(NEW.%2$I)) '
+                          'AND current_setting(''pgmrl.computed_by'', true) IS DISTINCT FROM ''backfill mirror'' THEN\n'
                           '        NEW.%1$I := NEW.%2$I::%3$s;\n'
                           '    ELSE\n'
                           '        NEW.%2$I := NEW.%1$I::%4$s;\n'
@@ -34,13 +35,15 @@ BEGIN
     EXECUTE format('CREATE OR REPLACE TRIGGER %I BEFORE INSERT ON %s FOR EACH ROW EXECUTE FUNCTION %s.%I(%L, %L)',
                    keeper, target, place, keeper, old_column, new_column);
     -- While a row has not been copied yet, any update copies it. The backfill itself sets the new column from the old
-    -- one: writing that back would change the old one by the rounding.
+    -- one: writing that back would change the old one by the rounding. Where another trigger of the application's changes
+    -- the old one in the same statement, that is copied.
     EXECUTE format('CREATE OR REPLACE TRIGGER %I BEFORE UPDATE ON %s FOR EACH ROW '
                    'WHEN ((record_image_ne(ROW(OLD.%I, OLD.%I), ROW(NEW.%I, NEW.%I)) OR (NEW.%I IS NULL AND NEW.%I IS NOT NULL)) '
-                   'AND current_setting(''pgmrl.computed_by'', true) IS DISTINCT FROM ''mirror'') '
+                   'AND (current_setting(''pgmrl.computed_by'', true) IS DISTINCT FROM ''backfill mirror'' '
+                   'OR record_image_ne(ROW(OLD.%I), ROW(NEW.%I)))) '
                    'EXECUTE FUNCTION %s.%I(%L, %L)',
                    keeper || '_u', target, old_column, new_column, old_column, new_column, new_column, old_column,
-                   place, keeper, old_column, new_column);
+                   old_column, old_column, place, keeper, old_column, new_column);
 END $$;
 COMMENT ON FUNCTION pgmrl.mirror_full_v1(regclass, text, text, text)
     IS 'Installs the triggers that keep two full columns the same while an application moves between them';
