@@ -17,9 +17,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from pgmrl.database import execute_plain
-from pgmrl.ddl import Hnsw, create_index
+from pgmrl.ddl import create_index
 from pgmrl.errors import MigrationError
 from pgmrl.names import identifier, qualified, quoted
+from pgmrl.online.index_states import BuildProgress, IndexState, build_progress, index_states
 from pgmrl.online.locks import in_transaction
 
 if TYPE_CHECKING:
@@ -27,14 +28,17 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
+    from pgmrl.ddl import Hnsw
     from pgmrl.online.target import Target
-    from pgmrl.shortening import Definition
+
+    Progress = Callable[[BuildProgress], None]
 
 __all__ = ["Build", "BuildProgress", "IndexState", "build", "build_progress", "drop", "index_states", "rebuild"]
 
 log = logging.getLogger("alembic.pgmrl")
 
 POLL: Final = 1.0
+TAKEN: Final = "42P07"  # duplicate_table: somebody else built an index of this name meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,96 +64,6 @@ class Build:
         return [(name, str(value)) for name, value in wanted.items() if value is not None]
 
 
-@dataclass(frozen=True, slots=True)
-class IndexState:
-    """An HNSW index on a short column, as the catalogue has it.
-
-    Attributes:
-        oid: of the index.
-        name: its name.
-        operator_class: of its column.
-        index: build parameters.
-        valid: False after an interrupted build, and while one runs.
-        bytes: its size.
-        builder: the process that is building it, or None.
-    """
-
-    oid: int
-    name: str
-    operator_class: str
-    index: Hnsw
-    valid: bool
-    bytes: int
-    builder: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class BuildProgress:
-    """What the server says of an index build.
-
-    Attributes:
-        table: being indexed.
-        index: being built.
-        pid: the server process.
-        phase: in the server's words.
-        done: blocks (or tuples) done in this phase.
-        total: of how many; 0 where the server does not say.
-        waiting_for: processes it waits for.
-    """
-
-    table: str
-    index: str
-    pid: int
-    phase: str
-    done: int
-    total: int
-    waiting_for: int
-
-
-_STATES = """
-SELECT i.oid, i.relname, o.opcname, i.reloptions, x.indisvalid AND x.indisready AS valid,
-    CASE WHEN i.relkind = 'I' THEN (SELECT sum(pg_relation_size(r.relid)) FROM pg_partition_tree(i.oid) AS r)::bigint
-        ELSE pg_relation_size(i.oid) END AS bytes,
-    (SELECT p.pid FROM pg_stat_progress_create_index AS p WHERE p.index_relid = i.oid LIMIT 1) AS builder
-FROM pg_index AS x
-JOIN pg_class AS i ON i.oid = x.indexrelid
-JOIN pg_am AS am ON am.oid = i.relam AND am.amname = 'hnsw'
-JOIN pg_opclass AS o ON o.oid = x.indclass[0]
-JOIN pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = x.indkey[0]
-WHERE x.indrelid = to_regclass(:owner) AND a.attname = :short AND x.indnatts = 1 AND x.indpred IS NULL
-ORDER BY i.relname
-"""
-
-_PROGRESS = """
-SELECT p.relid::regclass::text AS table, p.index_relid::regclass::text AS index, p.pid, p.phase,
-    CASE WHEN p.blocks_total > 0 THEN p.blocks_done ELSE p.tuples_done END AS done,
-    CASE WHEN p.blocks_total > 0 THEN p.blocks_total ELSE p.tuples_total END AS total,
-    p.lockers_total - p.lockers_done AS waiting_for
-FROM pg_stat_progress_create_index AS p JOIN pg_database AS d ON d.oid = p.datid AND d.datname = current_database()
-ORDER BY 1, 2
-"""
-
-
-def index_states(connection: Connection, owner: str, short: str) -> list[IndexState]:
-    """The HNSW indexes on a short column, partial ones left out.
-
-    Args:
-        connection: of the database.
-        owner: the table as SQL text.
-        short: the short column's name.
-    """
-    rows = connection.execute(text(_STATES), {"owner": owner, "short": short})
-    return [
-        IndexState(row.oid, row.relname, row.opcname, _hnsw(row.reloptions), row.valid, row.bytes or 0, row.builder)
-        for row in rows
-    ]
-
-
-def build_progress(connection: Connection) -> list[BuildProgress]:
-    """The index builds that run in this database now."""
-    return [BuildProgress(*row) for row in connection.execute(text(_PROGRESS))]
-
-
 def build(
     connection: Connection,
     target: Target,
@@ -157,7 +71,7 @@ def build(
     how: Build | None = None,
     *,
     name: str | None = None,
-    progress: Callable[[BuildProgress], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Build the index on a short column concurrently; does nothing where it is there and valid.
 
@@ -176,23 +90,9 @@ def build(
         MigrationError: an index of this name is something else, or the server could not build it.
     """
     wanted = name or index.index_name(target.table, target.short)
-    there = _cleared(connection, target, wanted, progress)
-    if there is not None:
-        if _same(there, target, index):
-            return
-        raise MigrationError(
-            f"{wanted} is there with {there.operator_class}, m={there.index.m}, "
-            f"ef_construction={there.index.ef_construction}: rebuild it (op.rebuild_short_index)"
-        )
-    _check_name_free(connection, target, wanted)
-    kind = connection.execute(
-        text("SELECT relkind FROM pg_class WHERE oid = to_regclass(:owner)"), {"owner": target.owner}
-    ).scalar_one()
+    target = _placed(connection, target)
     with _settings(connection, how or Build()), _watched(connection, progress):
-        if kind == "p":
-            _build_partitioned(connection, target, index, wanted)
-        else:
-            _build_one(connection, target, index, wanted)
+        _build(connection, target, index, wanted, progress)
 
 
 def rebuild(
@@ -201,7 +101,7 @@ def rebuild(
     index: Hnsw,
     how: Build | None = None,
     *,
-    progress: Callable[[BuildProgress], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Replace the index by one with other parameters; the old one serves until the new one is valid.
 
@@ -212,19 +112,22 @@ def rebuild(
         MigrationError: as `build`.
     """
     name = index.index_name(target.table, target.short)
+    target = _placed(connection, target)
     new, old = beside(name)
-    there = _cleared(connection, target, name, progress)
-    if there is None:
-        build(connection, target, index, how, progress=progress)
-    elif not _same(there, target, index):
-        ready = _cleared(connection, target, new, progress)
-        if ready is not None and not _same(ready, target, index):
-            drop(connection, target.schema, new)
-        build(connection, target, index, how, name=new, progress=progress)
-        in_transaction(connection, rename_statements(target, name, new, old), target.owner)
-    for leftover in (new, old):
-        if any(state.name == leftover for state in index_states(connection, target.owner, target.short)):
-            drop(connection, target.schema, leftover)
+    with _settings(connection, how or Build()), _watched(connection, progress):
+        there = _cleared(connection, target, name, progress)
+        if there is None or not there.valid:
+            _build(connection, target, index, name, progress)
+        elif not _same(there, target, index):
+            _drop_leftover(connection, target, old)  # of a run that was killed after it had exchanged the names
+            ready = _cleared(connection, target, new, progress)
+            if ready is not None and not _same(ready, target, index):
+                drop(connection, target.schema, new)
+            _build(connection, target, index, new, progress)
+            _check_name_free(connection, target, old)
+            in_transaction(connection, _exchange(connection, target, name, new, old), target.owner)
+        for leftover in (new, old):
+            _drop_leftover(connection, target, leftover)
 
 
 def beside(name: str) -> tuple[str, str]:
@@ -234,10 +137,11 @@ def beside(name: str) -> tuple[str, str]:
 
 def rename_statements(target: Target, name: str, new: str, old: str) -> list[str]:
     """Exchange two indexes by name; takes no lock that readers or writers would notice."""
-    return [
-        f"ALTER INDEX {qualified(target.schema, name)} RENAME TO {quoted(old)}",
-        f"ALTER INDEX {qualified(target.schema, new)} RENAME TO {quoted(name)}",
-    ]
+    return [_rename(target.schema, name, old), _rename(target.schema, new, name)]
+
+
+def _rename(schema: str | None, before: str, after: str) -> str:
+    return f"ALTER INDEX {qualified(schema, before)} RENAME TO {quoted(after)}"
 
 
 def drop(connection: Connection, schema: str | None, name: str) -> None:
@@ -247,13 +151,17 @@ def drop(connection: Connection, schema: str | None, name: str) -> None:
         connection: in autocommit.
         schema: of the index.
         name: of the index.
+
+    Raises:
+        MigrationError: the server refused, or was told to end it.
     """
     partitioned = connection.execute(
         text("SELECT relkind = 'I' FROM pg_class WHERE oid = to_regclass(:name)"), {"name": qualified(schema, name)}
     ).scalar()
     if partitioned:  # PostgreSQL does not drop these concurrently
         in_transaction(connection, [f"DROP INDEX IF EXISTS {qualified(schema, name)}"], qualified(schema, name))
-    else:
+        return
+    with _settings(connection, Build()), _clear_errors(f"index {name} could not be dropped"):
         execute_plain(connection, drop_statement(schema, name))
 
 
@@ -281,26 +189,51 @@ def create_statement(
 # -- one table -----------------------------------------------------------------------------------------------------
 
 
-def _build_one(connection: Connection, target: Target, index: Hnsw, name: str) -> None:
+def _build(connection: Connection, target: Target, index: Hnsw, name: str, progress: Progress | None) -> None:
+    there = _cleared(connection, target, name, progress)
+    if there is not None and not _same(there, target, index):
+        if there.valid:
+            raise MigrationError(
+                f"{name} is there with {there.operator_class}, m={there.index.m}, "
+                f"ef_construction={there.index.ef_construction}: rebuild it (op.rebuild_short_index)"
+            )
+        drop(connection, target.schema, name)  # a partitioned table's, begun with other parameters
+        there = None
+    if there is not None and there.valid:
+        return
+    if there is None:
+        _check_name_free(connection, target, name)  # passes where it has become this index in the meantime
+    if _partitioned(connection, target):
+        _build_partitioned(connection, target, index, name, progress)
+    else:
+        _build_one(connection, target, index, name, progress)
+
+
+def _build_one(connection: Connection, target: Target, index: Hnsw, name: str, progress: Progress | None) -> None:
     statement = create_statement(target, index, concurrently=True, name=name)
     try:
         execute_plain(connection, statement)
     except DBAPIError as error:
         if error.connection_invalidated:
-            raise
-        execute_plain(connection, drop_statement(target.schema, name))
-        raise MigrationError(
-            f"index {name} could not be built: {str(error.orig).strip()}\nNothing of it is left; run this again."
-        ) from error
+            raise MigrationError(
+                f"the connection was lost while index {name} was built: run this again, it waits where the server is "
+                "still at it and begins anew where it is not"
+            ) from error
+        if getattr(error.orig, "sqlstate", None) == TAKEN:  # by another run of this, most likely
+            _build(connection, target, index, name, progress)
+            return
+        if _cleared(connection, target, name, progress) is None:
+            raise MigrationError(
+                f"index {name} could not be built: {str(error.orig).strip()}\n"
+                "Nothing of it is left; correct this and run it again."
+            ) from error
     state = _state(connection, target, name)
     if state is None or not state.valid:
         raise MigrationError(f"index {name} is INVALID after its build: run this again, it begins anew")
 
 
-def _cleared(
-    connection: Connection, target: Target, name: str, progress: Callable[[BuildProgress], None] | None
-) -> IndexState | None:
-    """The valid index of this name; one being built is waited for, an INVALID one removed."""
+def _cleared(connection: Connection, target: Target, name: str, progress: Progress | None) -> IndexState | None:
+    """The index of this name; one being built is waited for, an INVALID one removed unless it lacks partitions."""
     state = _state(connection, target, name)
     while state is not None and state.builder is not None:
         log.info("index %s is being built by process %s: waiting for it", name, state.builder)
@@ -313,7 +246,22 @@ def _cleared(
     return None
 
 
-def _wait(connection: Connection, pid: int, progress: Callable[[BuildProgress], None] | None) -> None:
+def _drop_leftover(connection: Connection, target: Target, name: str) -> None:
+    """Of a rebuild, `_new` or `_old`; in partitions those that were not attached yet."""
+    if _state(connection, target, name) is not None:
+        drop(connection, target.schema, name)
+    if _partitioned(connection, target):
+        suffix = 0 if name == beside(_usual_name(target))[0] else 1
+        for schema, table, _ in connection.execute(text(_CHILDREN), {"owner": target.owner, "index": None}).all():
+            child = replace(target, schema=schema, table=table)
+            _drop_leftover(connection, child, beside(_usual_name(child))[suffix])
+
+
+def _usual_name(target: Target) -> str:
+    return identifier(f"{target.table}_{target.short}_hnsw")
+
+
+def _wait(connection: Connection, pid: int, progress: Progress | None) -> None:
     while builds := [one for one in build_progress(connection) if one.pid == pid]:
         if progress is not None:
             progress(builds[0])
@@ -331,30 +279,52 @@ def _same(state: IndexState, target: Target, index: Hnsw) -> bool:
 
 
 def _check_name_free(connection: Connection, target: Target, name: str) -> None:
+    taken = connection.execute(
+        text("SELECT to_regclass(:name) IS NOT NULL"), {"name": qualified(target.schema, name)}
+    ).scalar_one()
+    if taken and _state(connection, target, name) is None:
+        raise MigrationError(
+            f"{qualified(target.schema, name)} is there already and is no HNSW index on {target.title}: "
+            "rename or drop it"
+        )
+
+
+def _placed(connection: Connection, target: Target) -> Target:
+    """With its schema: an index is in its table's, which need not be the first of the search_path.
+
+    Raises:
+        MigrationError: there is no such table.
+    """
     query = text(
-        "SELECT c.relkind FROM pg_class AS c WHERE c.relname = :name AND c.relnamespace = "
-        "(SELECT t.relnamespace FROM pg_class AS t WHERE t.oid = to_regclass(:owner))"
+        "SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+        "WHERE c.oid = to_regclass(:owner) AND c.relkind IN ('r', 'p')"
     )
-    kind = connection.execute(query, {"name": name, "owner": target.owner}).scalar()
-    if kind is not None and _state(connection, target, name) is None:
-        raise MigrationError(f"{name} is there already and is no HNSW index on {target.title}: rename or drop it")
-
-
-def _hnsw(options: list[str] | None) -> Hnsw:
-    given = dict(option.split("=", 1) for option in options or ())
-    # pgvector's own defaults, not ours
-    return Hnsw(int(given.get("m", 16)), int(given.get("ef_construction", 64)))
+    schema = connection.execute(query, {"owner": target.owner}).scalar()
+    if schema is None:
+        raise MigrationError(f"there is no table {target.owner}: check its name and schema=")
+    # a name made of another table's would be another column
+    definition = replace(target.definition, short=replace(target.definition.short, name=target.short))
+    return replace(target, schema=schema, definition=definition)
 
 
 # -- partitions ----------------------------------------------------------------------------------------------------
 
-_LEAVES = """
+_CHILDREN = """
 SELECT n.nspname, c.relname,
     (SELECT x.indexrelid::regclass::text FROM pg_inherits AS h JOIN pg_index AS x ON x.indexrelid = h.inhrelid
-     WHERE h.inhparent = to_regclass(:index) AND x.indrelid = c.oid) AS attached
+     WHERE h.inhparent = to_regclass(CAST(:index AS text)) AND x.indrelid = c.oid) AS attached
 FROM pg_partition_tree(to_regclass(:owner)) AS t
 JOIN pg_class AS c ON c.oid = t.relid JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE t.parentrelid = to_regclass(:owner)
+WHERE t.parentrelid = to_regclass(:owner) AND c.relkind IN ('r', 'p')
+ORDER BY 1, 2
+"""
+
+_TREE = """
+SELECT n.nspname, i.relname, c.relname AS owner
+FROM pg_partition_tree(to_regclass(CAST(:index AS text))) AS t
+JOIN pg_class AS i ON i.oid = t.relid JOIN pg_namespace AS n ON n.oid = i.relnamespace
+JOIN pg_index AS x ON x.indexrelid = i.oid JOIN pg_class AS c ON c.oid = x.indrelid
+WHERE t.parentrelid IS NOT NULL
 ORDER BY 1, 2
 """
 
@@ -364,27 +334,47 @@ def _partitioned(connection: Connection, target: Target) -> bool:
     return bool(connection.execute(query, {"owner": target.owner}).scalar())
 
 
-def _build_partitioned(connection: Connection, target: Target, index: Hnsw, name: str) -> None:
+def _build_partitioned(
+    connection: Connection, target: Target, index: Hnsw, name: str, progress: Progress | None
+) -> None:
     """An index on the parent alone, one on each partition, and each attached: the last makes the parent's valid."""
     if _state(connection, target, name) is None:
         statement = create_statement(target, index, concurrently=False, name=name, only=True)
         in_transaction(connection, [statement], target.owner)
     parent = qualified(target.schema, name)
-    for schema, table, attached in connection.execute(text(_LEAVES), {"owner": target.owner, "index": parent}).all():
+    suffix = "_new" if name == beside(index.index_name(target.table, target.short))[0] else ""
+    children = connection.execute(text(_CHILDREN), {"owner": target.owner, "index": parent}).all()
+    for schema, table, attached in children:
         if attached is not None:
             continue
-        leaf = replace(target, table=table, schema=schema, definition=_named(target))
-        own = identifier(f"{table}_{target.short}_hnsw")
-        build(connection, leaf, index, name=own)
+        own, child = (
+            identifier(index.index_name(table, target.short) + suffix),
+            replace(target, table=table, schema=schema),
+        )
+        there = _state(connection, child, own) if suffix else None
+        if there is not None and not _same(there, target, index):
+            drop(connection, schema, own)  # of a rebuild to other parameters that was killed
+        _build(connection, child, index, own, progress)
         in_transaction(connection, [f"ALTER INDEX {parent} ATTACH PARTITION {qualified(schema, own)}"], target.owner)
     state = _state(connection, target, name)
     if state is None or not state.valid:
         raise MigrationError(f"index {name} is not valid: a partition was added meanwhile; run this again")
 
 
-def _named(target: Target) -> Definition:
-    definition = target.definition  # a name made of the partition's would be another column
-    return replace(definition, short=replace(definition.short, name=target.short))
+def _exchange(connection: Connection, target: Target, name: str, new: str, old: str) -> list[str]:
+    """The parents' names, and those of the partitions' indexes, which are named alike."""
+    statements = rename_statements(target, name, new, old)
+    before, after = (
+        connection.execute(text(_TREE), {"index": qualified(target.schema, one)}).all() for one in (name, new)
+    )
+    arriving = {}
+    for schema, own, table in after:
+        usual = _usual_name(replace(target, table=table))
+        if own == beside(usual)[0]:
+            arriving[schema, usual] = own
+    leaving = [(schema, own) for schema, own, _ in before if (schema, own) in arriving]
+    statements += [_rename(schema, own, beside(own)[1]) for schema, own in leaving]
+    return statements + [_rename(schema, own, usual) for (schema, usual), own in arriving.items()]
 
 
 # -- around a build ------------------------------------------------------------------------------------------------
@@ -397,14 +387,23 @@ def _settings(connection: Connection, how: Build) -> Iterator[None]:
     before = {
         name: connection.execute(text("SELECT current_setting(:n)"), {"n": name}).scalar_one() for name, _ in wanted
     }
-    for name, value in wanted:
-        connection.execute(text("SELECT set_config(:n, :v, false)"), {"n": name, "v": value})
     try:
+        with _clear_errors("the settings of the build were refused"):
+            for name, value in wanted:
+                connection.execute(text("SELECT set_config(:n, :v, false)"), {"n": name, "v": value})
         yield
     finally:
         if not connection.invalidated and not connection.closed:
             for name, value in before.items():
                 connection.execute(text("SELECT set_config(:n, :v, false)"), {"n": name, "v": value})
+
+
+@contextmanager
+def _clear_errors(what: str) -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        raise MigrationError(f"{what}: {str(error.orig).strip()}\nCorrect this and run it again.") from error
 
 
 @contextmanager
@@ -433,3 +432,5 @@ def _watch(engine: Engine, pid: int, progress: Callable[[BuildProgress], None], 
                         progress(one)
     except SQLAlchemyError:
         log.info("no progress to show: a second connection was refused", exc_info=True)
+    except Exception:  # whoever is told cannot end the build
+        log.warning("progress is not shown any more", exc_info=True)

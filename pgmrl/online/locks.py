@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from pgmrl.database import execute_plain
 from pgmrl.errors import Locked
@@ -138,7 +138,10 @@ def _holders(connection: Connection, owner: str | None) -> str:
     query = text(
         "SELECT DISTINCT a.pid, a.usename, a.state, round(extract(epoch FROM now() - a.xact_start)) AS seconds, "
         "left(a.query, 80) AS query FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid) "
-        "WHERE l.relation = to_regclass(:owner) AND l.granted AND a.pid <> pg_backend_pid() ORDER BY 4 DESC NULLS LAST"
+        "WHERE l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()) "
+        "AND (l.relation = to_regclass(:owner) OR l.relation IN "  # a partition's lock is in the way as well
+        "(SELECT p.relid FROM pg_partition_tree(to_regclass(:owner)) AS p)) "
+        "AND l.granted AND a.pid <> pg_backend_pid() ORDER BY 4 DESC NULLS LAST"
     )
     rows = connection.execute(query, {"owner": owner}).all()
     told = [f"process {row.pid} ({row.usename}, {row.state}, {row.seconds} s): {row.query}" for row in rows[:5]]
@@ -149,5 +152,5 @@ def _holders(connection: Connection, owner: str | None) -> str:
 def _ignored() -> Iterator[None]:
     try:
         yield
-    except DBAPIError:
+    except SQLAlchemyError:
         log.debug("the connection is gone", exc_info=True)
