@@ -19,7 +19,7 @@ import numpy as np
 
 from pgmrl.errors import DefinitionError, RotationError, VectorError
 from pgmrl.metrics import FullType, Metric, MetricName, ShortType, metric_named
-from pgmrl.names import identifier, quoted
+from pgmrl.names import LIMIT, identifier, quoted
 from pgmrl.rotation import Rotation
 from pgmrl.vectors import Vector, as_query
 
@@ -279,6 +279,8 @@ def _check_definition(definition: Definition) -> None:
     if short.dims > SHORT_LIMITS[short.type]:
         limit = SHORT_LIMITS[short.type]
         raise DefinitionError(f"an HNSW index on `{short.type}` takes {limit:,} dimensions, not {short.dims:,}")
+    if short.name is not None and not 1 <= len(short.name.encode()) <= LIMIT:  # the server would cut it silently
+        raise DefinitionError(f"name={short.name!r} has {len(short.name.encode())} bytes: give 1 to {LIMIT}")
     if isinstance(short.by, Rotation):
         _check_axes(short.by, dims, short.dims)
 
