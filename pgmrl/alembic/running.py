@@ -34,6 +34,7 @@ from pgmrl.alembic.planning import announce, by_trigger
 from pgmrl.errors import DefinitionError, MigrationError, NotMigrated
 from pgmrl.names import qualified
 from pgmrl.online import backfill, indexes, locks, steps
+from pgmrl.online.state import table_state
 from pgmrl.rotation import Rotation
 
 if TYPE_CHECKING:
@@ -146,6 +147,8 @@ def _add_short(operations: Operations, operation: AddShort) -> None:
         log.info("%s is there and kept in step", target.title)
         return
     if connection is not None:
+        if operation.online:
+            backfill.short_fill(connection, target)  # needs a primary key: said before the column is there
         announce(connection, operation)
     if operation.online:
         _alone(operations, steps.add_online(target), target.owner)
@@ -200,6 +203,12 @@ def _validate_short(operations: Operations, operation: ValidateShort) -> None:
 
 @_implements(MarkShort)
 def _mark_short(operations: Operations, operation: MarkShort) -> None:
+    connection = _connection(operations)
+    if connection is not None:
+        state = table_state(connection, operation.schema, operation.table)
+        if state is None or operation.short not in state.columns:
+            log.info("%s.%s is gone already", operation.table, operation.short)  # contracted before this was run
+            return
     statement = steps.mark(operation.schema, operation.table, operation.short, operation.stage)
     _together(operations, [statement], qualified(operation.schema, operation.table), lock=False)
 

@@ -66,7 +66,7 @@ def table(connection: Connection, target: Target = TARGET, rows: int = 500, part
 
 def all_indexes(connection: Connection) -> dict[str, tuple[bool, list[str]]]:
     """Every HNSW index of the database by name: whether it is valid, and its parameters."""
-    rows = run(
+    rows: Any = run(
         connection,
         "SELECT i.relname, x.indisvalid AND x.indisready, i.reloptions FROM pg_index AS x "
         "JOIN pg_class AS i ON i.oid = x.indexrelid JOIN pg_am AS a ON a.oid = i.relam WHERE a.amname = 'hnsw'",
