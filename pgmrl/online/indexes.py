@@ -296,12 +296,14 @@ def _placed(connection: Connection, target: Target) -> Target:
         MigrationError: there is no such table.
     """
     query = text(
-        "SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+        "SELECT n.nspname, n.nspname = current_schema() AS first FROM pg_class AS c "
+        "JOIN pg_namespace AS n ON n.oid = c.relnamespace "
         "WHERE c.oid = to_regclass(:owner) AND c.relkind IN ('r', 'p')"
     )
-    schema = connection.execute(query, {"owner": target.owner}).scalar()
-    if schema is None:
+    found = connection.execute(query, {"owner": target.owner}).first()
+    if found is None:
         raise MigrationError(f"there is no table {target.owner}: check its name and schema=")
+    schema = target.schema if found.first else found.nspname
     # a name made of another table's would be another column
     definition = replace(target.definition, short=replace(target.definition.short, name=target.short))
     return replace(target, schema=schema, definition=definition)

@@ -296,7 +296,7 @@ def test_a_name_that_is_taken(auto: Connection) -> None:
     table(auto)
     run(auto, f"CREATE TABLE {NAME} (id int)")
     with pytest.raises(
-        MigrationError, match=r"is there already and is no HNSW index on public\.documents.*rename or drop it"
+        MigrationError, match=r"is there already and is no HNSW index on documents.*rename or drop it"
     ):
         build(auto, TARGET, SMALL)
     run(auto, f"DROP TABLE {NAME}; CREATE INDEX {NAME} ON documents (id)")
