@@ -115,11 +115,11 @@ class Load:
 
     def __exit__(self, *_: object) -> None:
         for process in self.processes:
-            told, _ = process.communicate("stop\n")
+            told, _unused = process.communicate("stop\n")
             found = json.loads(told)
             self.done += [(kind, due, seconds) for kind, due, seconds in found["done"]]
             self.own += found["own"]
-        self.done.sort(key=lambda one: one[1])
+        self.done.sort(key=lambda operation: operation[1])
 
 
 def main() -> None:
@@ -135,13 +135,8 @@ def main() -> None:
     over.set()
     for thread in threads:
         thread.join()
-    json.dump(
-        {
-            "done": [one for client in clients for one in client.done],
-            "own": [i for client in clients for i in client.own],
-        },
-        sys.stdout,
-    )
+    done = [one for client in clients for one in client.done]
+    json.dump({"done": done, "own": [number for client in clients for number in client.own]}, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ from pgmrl.alembic.operations import (
 from pgmrl.alembic.render import NewRotation, with_types
 from pgmrl.columns import INFO_KEY, Attachment, Matryoshka
 from pgmrl.errors import MigrationError, RotationError
+from pgmrl.online import steps
 from pgmrl.online.state import TableState, table_state
 
 if TYPE_CHECKING:
@@ -62,7 +63,6 @@ __all__ = ["compare", "leave_short", "see_table", "setup"]
 log = logging.getLogger("alembic.pgmrl")
 
 NEEDED: Final = (1, 20, 1)
-KEEPING: Final = "0002"  # the revision of pgmrl's schema that triggers need
 FOLDER: Final = "rotations"  # beside the application's migrations
 
 
@@ -316,7 +316,7 @@ class _Comparison:
             first.append(OneWay(ops.ExecuteSQLOp("CREATE EXTENSION IF NOT EXISTS vector")))
         if installs_trigger(done):
             current = database.current(self.connection)
-            if current is None or current < KEEPING:
+            if current is None or current < steps.KEEPING:
                 first.append(UpgradePgmrl(database.head(), current))
         rotations = rotations_used(done)
         there = database.installed_rotations(self.connection) if rotations else []

@@ -203,7 +203,16 @@ def _checked(
     if online:
         steps += [plan.validate(target)]
     by_trigger = online or isinstance(target.definition.short.by, Rotation)
-    found = preflight.check(connection, target, steps, by_trigger=by_trigger, index=index, build=build, free_space=free)
+    found = preflight.check(
+        connection,
+        target,
+        steps,
+        by_trigger=by_trigger,
+        index=index,
+        build=build,
+        free_space=free,
+        installs=True,
+    )
     return Checked(target.title, steps, found)
 
 

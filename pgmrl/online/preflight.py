@@ -83,7 +83,7 @@ def check(
         build: how.
         free_space: bytes free on the server's disk, where the caller knows.
         kept: the short column is there already and stays, or is not there on purpose.
-        installs: the migration itself brings pgmrl's schema and the rotation.
+        installs: pgmrl's schema and the rotation come before it, or with it.
 
     Returns:
         Findings, the worst first.
@@ -93,6 +93,7 @@ def check(
         return found  # nothing else can be asked
     if not kept:
         found += _definition(connection, target, by_trigger=by_trigger and not installs)
+        found += _schema(connection) if by_trigger and installs else []
     state = table_state(connection, target.schema, target.table)
     if state is None:
         return found
@@ -110,6 +111,15 @@ def check(
         ]
     order = {"error": 0, "warning": 1, "note": 2}
     return sorted(found, key=lambda one: order[one.level])
+
+
+def _schema(connection: Connection) -> Iterator[Finding]:
+    there = database.current(connection)
+    if there is None or there < steps.KEEPING:
+        message = (
+            f"pgmrl's schema is at {there} and comes first: op.upgrade_pgmrl('{steps.KEEPING}') or `pgmrl upgrade`"
+        )
+        yield Finding("note", "schema", message)
 
 
 def _definition(connection: Connection, target: Target, *, by_trigger: bool) -> list[Finding]:

@@ -54,6 +54,7 @@ __all__ = [
 
 log = logging.getLogger("alembic.pgmrl")
 
+KEEPING = "0002"  # the revision of pgmrl's schema that triggers need
 SAMPLE = 1_000  # rows whose short vector is computed once more by `validate`
 TOLERANCE = 2e-3  # client and server round the last digit of half precision differently
 
@@ -163,10 +164,10 @@ def check_alter(connection: Connection, target: Target) -> bool:
 
 def _check_keeping(connection: Connection, target: Target) -> None:
     current = database.current(connection)
-    if current is None or current < "0002":
+    if current is None or current < KEEPING:
         raise NotMigrated(
-            f"{target.title} is kept by a trigger, for which pgmrl's schema must be at 0002 (it is at {current}): "
-            "op.upgrade_pgmrl('0002') comes first, or run `pgmrl upgrade`"
+            f"{target.title} is kept by a trigger, for which pgmrl's schema must be at {KEEPING} (it is at {current}): "
+            f"op.upgrade_pgmrl('{KEEPING}') comes first, or run `pgmrl upgrade`"
         )
     by = target.definition.short.by
     if isinstance(by, Rotation) and by.id not in database.installed_rotations(connection):

@@ -1,0 +1,30 @@
+"""The shelf: Python's own documentation. It has never heard of vectors."""
+
+from sqlalchemy import ForeignKey
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+
+class Base(DeclarativeBase):
+    """The models."""
+
+
+class Module(Base):
+    """A module of the standard library."""
+
+    __tablename__ = "modules"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+
+
+class Entry(Base):
+    """One documented object."""
+
+    __tablename__ = "entries"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    module_id: Mapped[int] = mapped_column(ForeignKey("modules.id"), index=True)
+    module: Mapped[Module] = relationship()
+    name: Mapped[str]
+    text: Mapped[str]
+    kind: Mapped[str] = mapped_column(server_default="function")
