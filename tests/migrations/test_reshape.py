@@ -84,6 +84,7 @@ def statements(shop: Engine) -> Iterator[list[str]]:
 def auto(shop: Engine) -> Iterator[Connection]:
     """A connection in autocommit."""
     with shop.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.detach()  # a test disposes of the pool: what goes back to it then is closed by nobody
         yield connection
 
 
