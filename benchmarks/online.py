@@ -390,7 +390,7 @@ def _problems(bench: Bench) -> list[str]:
 def report(results: dict[str, Any]) -> str:
     """The tables."""
     lines = [
-        "# Migrations under load",
+        "## Numbers",
         "",
         "Made by `python -m benchmarks.online`; the numbers are in online.json.",
         "",
@@ -404,7 +404,7 @@ def report(results: dict[str, Any]) -> str:
         lines += [told, ""]
     lines += _waits_table(results)
     if "throughput" in results:
-        lines += ["## Clients that do as much as they can, beside a backfill", ""]
+        lines += ["### Clients that do as much as they can, beside a backfill", ""]
         lines += [
             "| backfill | its rows a second | clients' operations a second | of those without |",
             "|---|---|---|---|",
@@ -422,7 +422,7 @@ def report(results: dict[str, Any]) -> str:
             f"started again each time, it completed {one['completed']} times. Problems found afterwards (rows lost or "
             f"out of step, indexes missing or INVALID, ranges left over): {len(one['problems'])}."
         )
-        lines += ["## Killed at random points", "", told, "", *one["problems"]]
+        lines += ["### Killed at random points", "", told, "", *one["problems"]]
     return "\n".join(lines) + "\n"
 
 
@@ -431,7 +431,7 @@ def _waits_table(results: dict[str, Any]) -> Iterator[str]:
         if way not in results:
             continue
         one = results[way]
-        yield from (f"## {title}", "", "| phase | seconds | writers: median | p99 | longest | readers: longest |")
+        yield from (f"### {title}", "", "| phase | seconds | writers: median | p99 | longest | readers: longest |")
         yield "|---|---|---|---|---|---|"
         for phase in one["phases"]:
             cells = [_ms(phase[name]) for name in ("writer_median", "writer_p99", "writer_longest", "reader_longest")]
