@@ -25,6 +25,7 @@ examples:
   python -m benchmarks main --sides "plain-*,pgmrl" some sides only
   python -m benchmarks main --budget 600            stop after ten minutes; the same command goes on from there
   python -m benchmarks report                       tables and plots again from the raw results
+  python -m benchmarks.online                       migrations of a table in use, and 100 kills (its own --help)
 
 Raw results are appended to benchmarks/results/raw/<part>.jsonl (of --quick: benchmarks/results/tmp/quick/), and what is
 there for the same configuration is not measured again. Remove a file to measure its part anew.

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,10 @@ from sqlalchemy import Connection, Engine, create_engine
 from typer.testing import CliRunner
 
 from pgmrl import Definition, Hnsw, Short, cli
+from pgmrl.database import execute_plain
 from pgmrl.errors import PgmrlError
 from pgmrl.online import indexes, locks, plan, preflight, steps
+from pgmrl.online.backfill import short_fill
 from pgmrl.online.indexes import Build
 from pgmrl.online.target import Target
 
@@ -418,3 +421,71 @@ def test_reshape_without_room(auto: Connection) -> None:
     assert result.exit_code == 1
     assert "of disk are needed and 1.0 MB are free: make room" in result.output
     assert auto.exec_driver_sql("SELECT count(*) FROM pg_attribute WHERE attname = 'embedding_short_8'").scalar() == 0
+
+
+# -- locks ---------------------------------------------------------------------------------------------------------
+
+STRENGTH = ["AccessShareLock", "RowShareLock", "RowExclusiveLock", "ShareUpdateExclusiveLock", "ShareLock"]
+STRENGTH += ["ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock"]
+
+
+def strongest(connection: Connection, sql: tuple[str, ...]) -> str:
+    """The strongest lock on the table that statements take, as pg_locks has it; they are rolled back."""
+    execute_plain(connection, "BEGIN")
+    try:
+        for statement in sql:
+            execute_plain(connection, statement)
+        held = execute_plain(
+            connection,
+            "SELECT mode FROM pg_locks WHERE relation = 'documents'::regclass AND pid = pg_backend_pid() AND granted",
+        )
+        return max(held.scalars(), key=STRENGTH.index)
+    finally:
+        execute_plain(connection, "ROLLBACK")
+
+
+def test_the_locks_are_those_that_are_said(auto: Connection) -> None:
+    """Of each step that can run inside a transaction, read from pg_locks."""
+    size = plan.size_of(auto, TARGET.owner)
+    before = [plan.add(TARGET, online=True, size=size), plan.add(TARGET, online=False, size=size)]
+    for step in before:
+        assert strongest(auto, step.sql).lower() == f"{step.lock.replace(' ', '').lower()}lock"
+    add_online(auto)
+    fill = short_fill(auto, TARGET)
+    plain = Build(concurrently=False)
+    after = [
+        plan.fill(TARGET, size, fill.statement()),
+        plan.validate(TARGET),
+        plan.index(TARGET, Hnsw(4, 8), plain, size),
+        plan.drop(None, "documents", "embedding_short_16", "documents"),
+    ]
+    for step in after:
+        assert strongest(auto, step.sql).lower() == f"{step.lock.replace(' ', '').lower()}lock", step.title
+
+
+def test_the_lock_of_a_concurrent_build(auto: Connection, engine: Engine) -> None:
+    """It holds SHARE UPDATE EXCLUSIVE, which neither reading nor writing notices."""
+    add_online(auto)
+    auto.exec_driver_sql(f"UPDATE documents SET {TARGET.short} = {TARGET.value}")
+    seen: set[str] = set()
+    over = threading.Event()
+
+    def look() -> None:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as other:
+            while not over.is_set():
+                found = execute_plain(
+                    other,
+                    "SELECT l.mode FROM pg_locks AS l JOIN pg_stat_progress_create_index AS p USING (pid) "
+                    "WHERE l.relation = 'documents'::regclass",
+                )
+                seen.update(found.scalars())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        indexes.build(auto, TARGET, Hnsw(16, 200))
+    finally:
+        over.set()
+        thread.join()
+    assert "ShareUpdateExclusiveLock" in seen
+    assert max(seen, key=STRENGTH.index) == "ShareUpdateExclusiveLock"
