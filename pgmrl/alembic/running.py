@@ -86,6 +86,8 @@ def _upgrade_pgmrl(operations: Operations, operation: UpgradePgmrl) -> None:
     before = operation.since
     if not context.as_sql and context.connection is not None:
         before = _current(context.connection, operation)
+    if before is not None and operation.since is None and _reached(before, operation.to):
+        return  # somebody brought it further already: a step of a history never goes back unasked
     if before is None:
         operations.execute(text(database.create_schema()))
         operations.execute(text(database.create_version_table()))
@@ -103,6 +105,10 @@ def _current(connection: Connection, operation: UpgradePgmrl) -> str | None:
     if wanted is not None and there not in {wanted, operation.to}:
         raise NotMigrated(f"pgmrl's schema is at {there}, this migration continues from {wanted}: run those before it")
     return there
+
+
+def _reached(there: str, to: str) -> bool:
+    return to != "base" and all(up is False for _, up in _revisions(there, to))
 
 
 def _revisions(before: str | None, to: str | None) -> list[tuple[Script, bool]]:

@@ -150,6 +150,18 @@ def test_where_pgmrl_is_installed_already(engine: Engine, application: Callable[
         assert len(database.columns(connection)) == 2
 
 
+def test_an_older_history_does_not_take_pgmrl_back(
+    engine: Engine, application: Callable[..., Config], tmp_path: Path
+) -> None:
+    """An operator has run `pgmrl upgrade` before the application's history gets there."""
+    path = tmp_path / "versions" / "a2.py"
+    only = "def upgrade():\n    op.upgrade_pgmrl('0001')\n\ndef downgrade():\n    pass\n"
+    path.write_text('from alembic import op\nrevision, down_revision = "a2", "a1"\n' + only)
+    with engine.begin() as connection:
+        command.upgrade(application(connection), "head")
+        assert database.current(connection) == database.head()
+
+
 def test_a_revision_that_does_not_exist(empty: Engine, application: Callable[..., Config], tmp_path: Path) -> None:
     """Named with those there are."""
     path = tmp_path / "versions" / "a2.py"

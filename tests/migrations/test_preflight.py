@@ -439,7 +439,7 @@ def strongest(connection: Connection, sql: tuple[str, ...]) -> str:
             connection,
             "SELECT mode FROM pg_locks WHERE relation = 'documents'::regclass AND pid = pg_backend_pid() AND granted",
         )
-        return max(held.scalars(), key=STRENGTH.index)
+        return str(max(held.scalars(), key=STRENGTH.index))
     finally:
         execute_plain(connection, "ROLLBACK")
 
