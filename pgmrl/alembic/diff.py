@@ -235,7 +235,8 @@ class _Changed(_Place):
         self.done.retyped |= {
             full.name for full in wanted.fulls if full.name in columns and columns[full.name].type != full.type
         }
-        moving = self.done.retyped | (set(columns) - wanted.columns)
+        # a full column that another one stands for is dropped by `pgmrl reshape --contract`
+        moving = self.done.retyped | (set(columns) - wanted.columns - self.state.mirrored)
         for there in self.state.shorts.values():
             if there.full in moving and there.short not in wanted.hidden:
                 *restores, dropped = self.removed(there)
@@ -306,7 +307,7 @@ class _Changed(_Place):
         column = self.state.columns[there.short]
         if want.definition.short.type != "bit" and column.storage != "main":
             after.append(self.storage(there.short, "main", column.storage))
-        if there.stage:
+        if there.stage and there.full not in self.state.mirrored:
             self.done.drops.append(MarkShort(self.table, there.short, None, cast("Stage", there.stage), self.schema))
         self.same_index(want, there)
 
@@ -358,7 +359,7 @@ class _Changed(_Place):
         keep = {want.name for want in self.wanted.shorts} | self.wanted.hidden | self.done.lost
         served = {want.full for want in self.wanted.shorts}
         for there in self.state.shorts.values():
-            if there.short in keep or there.stage is not None:
+            if there.short in keep or there.stage is not None or there.full in self.state.mirrored:
                 continue
             if self.online and there.full in served:
                 self.done.drops.append(MarkShort(self.table, there.short, "retired", None, self.schema))

@@ -126,7 +126,8 @@ def _concerns(op: MigrateOperation, one: Seen, shorts: set[str]) -> bool:
     if isinstance(op, ops.AddColumnOp):
         return op.column.name in shorts
     if isinstance(op, ops.DropColumnOp | ops.AlterColumnOp):
-        return op.column_name in shorts
+        mirrored = isinstance(op, ops.DropColumnOp) and one.state is not None and op.column_name in one.state.mirrored
+        return op.column_name in shorts or mirrored
     if isinstance(op, ops.CreateIndexOp | ops.DropIndexOp):
         lost = one.changes.lost if one.changes is not None else set()
         going = isinstance(op, ops.DropIndexOp) and bool(_columns(op) & lost)

@@ -394,6 +394,8 @@ def contraction(connection: Connection, table: str, full: str, *, schema: str | 
     family = set(mirror) if mirror else {full}
     mine = [short for short in state.shorts.values() if short.full in family]
     arriving = [short for short in mine if short.stage == "arriving"]
+    if not arriving and any(short.stage == "retired" for short in mine):  # by a migration
+        arriving = [short for short in mine if short.stage is None]
     if len(arriving) != 1 or len(mine) < 2:
         listed = ", ".join(f"{short.short} ({short.stage or 'in use'})" for short in mine) or "none"
         raise MigrationError(f"no reshape of {table}.{full} is under way; its short columns: {listed}")

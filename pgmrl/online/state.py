@@ -156,6 +156,11 @@ class TableState:
     sides: tuple[SideState, ...]
     mirrors: tuple[tuple[str, str], ...]
 
+    @property
+    def mirrored(self) -> set[str]:
+        """Full columns that stand beside another one while an application moves between them."""
+        return {name for pair in self.mirrors for name in pair}
+
 
 _TABLE: Final = """
 SELECT n.nspname, c.relname, c.relkind = 'p' AS partitioned
