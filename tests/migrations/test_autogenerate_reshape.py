@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pgvector.sqlalchemy import VECTOR
@@ -42,7 +42,7 @@ def shorter(metadata: MetaData) -> None:
 def halved(metadata: MetaData) -> None:
     """Another full column."""
     key = Column("id", Integer, primary_key=True, autoincrement=False)
-    full = Column("embedding_halfvec", Matryoshka(8, Short(4), full="halfvec"))
+    full: Column[Any] = Column("embedding_halfvec", Matryoshka(8, Short(4), full="halfvec"))
     Table("documents", metadata, key, Column("title", Text), full)
 
 
