@@ -100,11 +100,9 @@ def _by_prefix(engine: Engine, query: Any) -> None:
 
     def migration(op: Any) -> None:
         # --8<-- [start:prefix-migration]
-        op.add_short(
-            "existing_articles",
-            "embedding",
-            Definition.of(256, Short(64, by=Prefix()), metric="cosine", full="vector"),
-        )
+        definition = Definition.of(256, Short(64, by=Prefix()), metric="cosine", full="vector")
+        op.add_short("existing_articles", "embedding", definition)
+        op.create_short_index("existing_articles", "embedding", definition)
         # --8<-- [end:prefix-migration]
 
     _migrate(engine, migration)
@@ -139,11 +137,9 @@ def _by_rotation(engine: Engine, query: Any) -> None:
             rotation = Rotation.load(path)
             op.upgrade_pgmrl("0002")
             op.install_rotation(path)
-            op.add_short(
-                "existing_notes",
-                "embedding",
-                Definition.of(256, Short(64, by=rotation), metric="cosine", full="vector"),
-            )
+            definition = Definition.of(256, Short(64, by=rotation), metric="cosine", full="vector")
+            op.add_short("existing_notes", "embedding", definition)
+            op.create_short_index("existing_notes", "embedding", definition)
             # --8<-- [end:rotation-migration]
 
         _migrate(engine, migration)
@@ -182,8 +178,10 @@ def _by_side_table(engine: Engine, query: Any) -> None:
 
 def _migrate(engine: Engine, migration: Callable[[Any], None]) -> None:
     """What Alembic does with the `upgrade()` of a migration; `op` is what `from alembic import op` is there."""
-    with engine.begin() as connection, Operations.context(MigrationContext.configure(connection)) as op:
-        migration(op)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        with context.begin_transaction(), Operations.context(context) as op:
+            migration(op)
 
 
 def _finish(engine: Engine, table: str) -> None:
