@@ -15,7 +15,7 @@ from pgmrl.alembic.operations import (
     OnIndex,
     RebuildShortIndex,
 )
-from pgmrl.ddl import keeper_name, rule_of
+from pgmrl.ddl import keeper_name
 from pgmrl.shortening import Rotation
 
 if TYPE_CHECKING:
@@ -109,9 +109,7 @@ def _forward(ops: Iterable[MigrateOperation]) -> list[MigrateOperation]:
 def installs_trigger(ops: Iterable[MigrateOperation]) -> bool:
     """Whether pgmrl's schema is needed."""
     return any(
-        isinstance(one, KeepSide)
-        or (isinstance(one, AddShort | AlterShort) and rule_of(one.definition) != "prefix")
-        or (isinstance(one, AddShort) and one.online)
+        isinstance(one, KeepSide) or (isinstance(one, AddShort | AlterShort) and one.by_trigger)
         for one in _forward(ops)
     )
 

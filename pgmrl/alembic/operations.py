@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from alembic.operations import MigrateOperation, Operations
 
-from pgmrl.ddl import Hnsw
+from pgmrl.ddl import Hnsw, rule_of
 from pgmrl.errors import DefinitionError
 from pgmrl.online.indexes import Build
 from pgmrl.online.target import Target
@@ -197,6 +197,11 @@ class OnShort(PgmrlOperation):
         """The short column."""
         return Target(self.table, self.column, self.definition, self.schema)
 
+    @property
+    def by_trigger(self) -> bool:
+        """Whether a trigger keeps the column, for which pgmrl's schema is needed."""
+        return rule_of(self.definition) != "prefix"
+
 
 @Operations.register_operation("add_short")
 @dataclass(frozen=True)
@@ -209,6 +214,11 @@ class AddShort(OnShort):
     """
 
     online: bool = False
+
+    @property
+    def by_trigger(self) -> bool:
+        """Whether a trigger keeps the column, for which pgmrl's schema is needed."""
+        return self.online or super().by_trigger
 
     @classmethod
     def add_short(

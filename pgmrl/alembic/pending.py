@@ -11,7 +11,7 @@ from alembic.migration import MigrationContext
 from alembic.util import CommandError
 
 from pgmrl.alembic.operations import AddShort, CreateShortIndex, DropShort, OnShort, RebuildShortIndex
-from pgmrl.alembic.planning import by_trigger, planned
+from pgmrl.alembic.planning import planned
 from pgmrl.alembic.running import collected
 from pgmrl.errors import MigrationError
 from pgmrl.names import qualified
@@ -102,7 +102,7 @@ def _checked(
         connection,
         target,
         listed,
-        by_trigger=added is not None and by_trigger(added),
+        by_trigger=added is not None and added.by_trigger,
         index=made.index if made else None,
         build=made.build if made else None,
         free_space=free_space,

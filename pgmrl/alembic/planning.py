@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from pgmrl import ddl
 from pgmrl.alembic.operations import (
     AddShort,
     AlterShort,
@@ -30,14 +29,9 @@ if TYPE_CHECKING:
     from pgmrl.online.plan import PlannedStep, Size
     from pgmrl.online.target import Target
 
-__all__ = ["announce", "batch", "by_trigger", "planned"]
+__all__ = ["announce", "batch", "planned"]
 
 log = logging.getLogger("alembic.pgmrl")
-
-
-def by_trigger(operation: AddShort) -> bool:
-    """Whether a trigger will keep the column, for which pgmrl's schema is needed."""
-    return operation.online or ddl.rule_of(operation.definition) != "prefix"
 
 
 def announce(connection: Connection, operation: OnShort) -> None:

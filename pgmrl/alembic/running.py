@@ -30,7 +30,7 @@ from pgmrl.alembic.operations import (
     UpgradePgmrl,
     ValidateShort,
 )
-from pgmrl.alembic.planning import announce, by_trigger
+from pgmrl.alembic.planning import announce
 from pgmrl.errors import DefinitionError, MigrationError, NotMigrated
 from pgmrl.names import qualified
 from pgmrl.online import backfill, indexes, locks, steps
@@ -149,7 +149,7 @@ def _rotation(operations: Operations, given: str) -> Rotation:
 @_implements(AddShort)
 def _add_short(operations: Operations, operation: AddShort) -> None:
     target, connection = operation.target, _connection(operations)
-    if connection is not None and steps.check_add(connection, target, by_trigger=by_trigger(operation)):
+    if connection is not None and steps.check_add(connection, target, by_trigger=operation.by_trigger):
         log.info("%s is there and kept in step", target.title)
         return
     if connection is not None:

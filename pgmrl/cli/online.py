@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import Progress
-from sqlalchemy import text
 
 from pgmrl.cli.common import Json, Url, console, engine, errors, escaped, progress, write_json
 from pgmrl.errors import MigrationError, NotMigrated
@@ -202,19 +201,12 @@ def _fills(connection: Connection, column: str, short: str | None) -> list[Fill]
 
 def _mirrored(connection: Connection, state: TableState, full: str) -> list[Fill]:
     owner = qualified(state.schema, state.table)
+    types = {short.full: short.definition.full_type for short in state.shorts.values()}
     return [
-        jobs.full_fill(connection, owner, old, new, _type_of(connection, owner, new))
+        jobs.full_fill(connection, owner, old, new, types[new])
         for old, new in state.mirrors
-        if new == full
+        if new == full and new in types
     ]
-
-
-def _type_of(connection: Connection, owner: str, column: str) -> str:
-    query = text(
-        "SELECT format_type(atttypid, atttypmod) FROM pg_attribute "
-        "WHERE attrelid = to_regclass(:owner) AND attname = :column"
-    )
-    return str(connection.execute(query, {"owner": owner, "column": column}).scalar_one())
 
 
 def _report(opened: Engine, fills: list[Fill], *, ask_to_stop: bool, json: bool) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from pgmrl import database
 from pgmrl.cli.common import Json, Url, console, engine, escaped, write_json
+from pgmrl.online.preflight import shown
 
 __all__ = ["columns", "upgrade"]
 
@@ -71,4 +72,4 @@ def _described(info: database.ColumnInfo) -> str:
 
 
 def _size(count: int | None) -> str:
-    return "" if count is None else f"{count / 1e6:,.1f} MB"
+    return "" if count is None else shown(count)

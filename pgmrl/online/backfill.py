@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from pgmrl.ddl import rule_of
 from pgmrl.errors import MigrationError
 from pgmrl.names import qualified, quoted
-from pgmrl.online.jobs import Fill, Job, Throttle, begin, check, clear_errors, job_of, jobs, left, stop
+from pgmrl.online.jobs import Fill, Job, Throttle, begin, check, clear_errors, job_of, jobs, stop
 from pgmrl.online.worker import Worker
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pgmrl.online.target import Target
 
-__all__ = ["Fill", "Job", "Throttle", "backfill", "backfill_on", "full_fill", "jobs", "left", "short_fill", "stop"]
+__all__ = ["Fill", "Job", "Throttle", "backfill", "backfill_on", "full_fill", "jobs", "short_fill", "stop"]
 
 
 # -- what to fill --------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from pgmrl.database import execute_plain
-from pgmrl.ddl import create_index
+from pgmrl.ddl import Hnsw, create_index
 from pgmrl.errors import MigrationError
 from pgmrl.names import identifier, qualified, quoted
 from pgmrl.online.index_states import BuildProgress, IndexState, build_progress, index_states
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-    from pgmrl.ddl import Hnsw
     from pgmrl.online.target import Target
 
     Progress = Callable[[BuildProgress], None]
@@ -258,7 +257,7 @@ def _drop_leftover(connection: Connection, target: Target, name: str) -> None:
 
 
 def _usual_name(target: Target) -> str:
-    return identifier(f"{target.table}_{target.short}_hnsw")
+    return Hnsw().index_name(target.table, target.short)  # whatever its parameters
 
 
 def _wait(connection: Connection, pid: int, progress: Progress | None) -> None:

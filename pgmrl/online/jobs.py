@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-__all__ = ["Fill", "Job", "Throttle", "begin", "check", "clear_errors", "job_of", "jobs", "left", "stop", "transaction"]
+__all__ = ["Fill", "Job", "Throttle", "begin", "check", "clear_errors", "job_of", "jobs", "stop", "transaction"]
 
 PASSING: Final = {"40001", "40P01"}  # serialization_failure, deadlock_detected: another try gets through
 
@@ -202,12 +202,6 @@ def removed(fill: Fill) -> MigrationError:
 def stop(connection: Connection, job_id: int) -> None:
     """Ask the workers of a backfill to stop after the batch at hand; another `backfill` goes on."""
     connection.execute(text("UPDATE pgmrl.backfills SET stop_requested = true WHERE id = :id"), {"id": job_id})
-
-
-def left(connection: Connection, fill: Fill) -> int:
-    """The number of rows that still have no value; reads the whole table, but no vector in TOAST."""
-    query = f"SELECT count(*) FROM {fill.owner} AS t WHERE {fill.missing}"
-    return int(execute_plain(connection, query).scalar_one())
 
 
 # -- before it begins ----------------------------------------------------------------------------------------------

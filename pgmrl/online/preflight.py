@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -11,9 +12,8 @@ from typing import TYPE_CHECKING, Final, Literal
 from sqlalchemy import text
 
 from pgmrl import database
-from pgmrl.errors import PgmrlError
-from pgmrl.names import qualified
-from pgmrl.online import plan, steps
+from pgmrl.errors import MigrationError, PgmrlError, PgvectorMissing
+from pgmrl.online import backfill, plan, steps
 from pgmrl.online.state import table_state
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pgmrl.ddl import Hnsw
     from pgmrl.online.indexes import Build
     from pgmrl.online.plan import PlannedStep, Size
-    from pgmrl.online.state import TableState
     from pgmrl.online.target import Target
 
 __all__ = ["Finding", "check", "parse_size", "shown"]
@@ -99,13 +98,13 @@ def check(
         return found
     size = plan.size_of(connection, target.owner)
     backfilled = any(step.title.startswith("backfill") for step in planned)
-    found += [*_rewrites(planned, size), *_transactions(connection, target.owner)]
+    found += [_table(target, planned, size), *_rewrites(planned, size), *_transactions(connection, target.owner)]
     found += [*_room(connection, planned, free_space), *_replication(connection, backfilled=backfilled)]
     if index is not None:
         found += _memory(connection, target, index, build, size)
     if backfilled:
         found += [
-            *_key(connection, state),
+            *_key(connection, target),
             *_triggers(connection, target.owner),
             *_full_index(connection, target, size),
         ]
@@ -131,14 +130,21 @@ def _definition(connection: Connection, target: Target, *, by_trigger: bool) -> 
 
 
 def _pgvector(connection: Connection) -> Iterator[Finding]:
-    row = connection.execute(text("SELECT extversion FROM pg_extension WHERE extname = 'vector'")).scalar_one_or_none()
-    numbers = tuple(int(part) for part in str(row or "0").split(".") if part.isdecimal())
-    if numbers < database.PGVECTOR_NEEDED:
-        message = f"pgvector {row or 'is not installed; it'} must be 0.8.0 or later: ALTER EXTENSION vector UPDATE"
-        yield Finding("error", "pgvector", message)
-    elif numbers < database.PGVECTOR_SOUND:
-        message = f"pgvector {row} has defects when it vacuums HNSW indexes: update to 0.8.4 or later first"
-        yield Finding("warning", "pgvector", message)
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            database.check_pgvector(connection)
+    except PgvectorMissing as error:
+        yield Finding("error", "pgvector", str(error))
+        return
+    for one in said:
+        yield Finding("warning", "pgvector", str(one.message))
+
+
+def _table(target: Target, planned: Sequence[PlannedStep], size: Size) -> Finding:
+    rewritten = "it is written anew" if any(step.rewrites for step in planned) else "nothing is rewritten under a lock"
+    large = f"{shown(size.table)}, {shown(size.total)} with its indexes"
+    return Finding("note", "table", f"{target.owner} has about {size.rows:,} rows, {large}; {rewritten}")
 
 
 def _rewrites(planned: Sequence[PlannedStep], size: Size) -> Iterator[Finding]:
@@ -240,19 +246,16 @@ def _replication(connection: Connection, *, backfilled: bool) -> Iterator[Findin
         yield Finding(level, "replication", f"standby {row.application_name}: {lag}{tail}")
 
 
-def _key(connection: Connection, state: TableState) -> Iterator[Finding]:
-    owner = qualified(state.schema, state.table)
-    row = connection.execute(
-        text(
-            "SELECT EXISTS (SELECT FROM pg_index WHERE indrelid = to_regclass(:owner) AND indisprimary) AS key, "
-            "row_security_active(to_regclass(:owner)) AS hidden"
-        ),
-        {"owner": owner},
-    ).one()
-    if not row.key:
-        yield Finding("error", "primary key", f"table {owner} has no primary key, by which a backfill goes: add one")
-    if row.hidden:
-        message = f"row-level security hides rows of {owner} from this role: run it as the owner or with BYPASSRLS"
+def _key(connection: Connection, target: Target) -> Iterator[Finding]:
+    try:
+        backfill.short_fill(connection, target)
+    except MigrationError as error:
+        yield Finding("error", "primary key", str(error))
+    query = text("SELECT row_security_active(to_regclass(:owner))")
+    if connection.execute(query, {"owner": target.owner}).scalar():
+        message = (
+            f"row-level security hides rows of {target.owner} from this role: run it as the owner or with BYPASSRLS"
+        )
         yield Finding("error", "row security", message)
 
 

@@ -18,7 +18,7 @@ from pgmrl import database, ddl
 from pgmrl.database import execute_plain
 from pgmrl.ddl import Hnsw
 from pgmrl.errors import MigrationError
-from pgmrl.names import identifier, literal, qualified, quoted
+from pgmrl.names import identifier, qualified, quoted
 from pgmrl.online import backfill, indexes, locks, plan, preflight, steps
 from pgmrl.online.indexes import Build
 from pgmrl.online.state import table_state
@@ -539,4 +539,4 @@ def status(connection: Connection, table: str, full: str, *, schema: str | None 
         for short in state.shorts.values()
         if short.full in family
     ]
-    return f"{literal(table)}: {'; '.join(parts) or 'no short column'}"
+    return f"{table}.{full}: {'; '.join(parts) or 'no short column'}"

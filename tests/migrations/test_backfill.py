@@ -21,7 +21,7 @@ from pgmrl.errors import MigrationError, NotMigrated
 from pgmrl.names import qualified, quoted
 from pgmrl.online import backfill as backfills
 from pgmrl.online import steps
-from pgmrl.online.backfill import Throttle, backfill, backfill_on, full_fill, jobs, left, short_fill, stop
+from pgmrl.online.backfill import Fill, Throttle, backfill, backfill_on, full_fill, jobs, short_fill, stop
 from pgmrl.online.target import Target
 from pgmrl.rotation import Rotation
 from pgmrl.shortening import Definition, Short
@@ -90,6 +90,11 @@ def assert_right(connection: Connection, target: Target = TARGET) -> None:
         assert ["".join("01"[bit] for bit in row) for row in wanted.astype(int)] == [other for _, other in filled]
     else:
         np.testing.assert_allclose(np.array([json.loads(other) for _, other in filled]), wanted, atol=2e-3)
+
+
+def left(connection: Connection, fill: Fill) -> int:
+    """The number of rows that still have no value."""
+    return int(run(connection, f"SELECT count(*) FROM {fill.owner} AS t WHERE {fill.missing}").scalar_one())
 
 
 def until(question: Callable[[], Any], seconds: float = 30) -> Any:
@@ -379,7 +384,7 @@ def test_the_applications_triggers(auto: Connection, engine: Engine, without: bo
 SCRIPT = """
 import sys
 from sqlalchemy import create_engine
-from pgmrl.online.backfill import Throttle, backfill, short_fill
+from pgmrl.online.backfill import Fill, Throttle, backfill, short_fill
 from pgmrl.online.target import Target
 from pgmrl.shortening import Definition, Short
 engine = create_engine(sys.argv[1])

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine
 from typer.testing import CliRunner
 
 from pgmrl import Definition, Hnsw, Short, cli
@@ -89,7 +89,14 @@ def add_online(connection: Connection, target: Target = TARGET) -> None:
 
 def test_nothing_in_the_way(auto: Connection) -> None:
     """On a quiet database there are notes: the disk, the memory."""
-    assert {name: one.level for name, one in found(auto).items()} == {"disk": "note", "maintenance_work_mem": "note"}
+    listed = found(auto)
+    assert {name: one.level for name, one in listed.items()} == dict.fromkeys(
+        ("table", "disk", "maintenance_work_mem"), "note"
+    )
+    assert re.match(
+        rf"documents has about {ROWS:,} rows, .* MB, .* MB with its indexes; nothing is rewritten",
+        listed["table"].message,
+    )
 
 
 @pytest.mark.parametrize(
@@ -176,8 +183,7 @@ def test_the_index_is_as_large_as_expected(auto: Connection, short: Short, index
     """Within a quarter: the formula follows pgvector's page layout."""
     target = Target("documents", "embedding", Definition.of(64, short, full="vector"))
     add_online(auto, target)
-    for statement in (f"UPDATE documents SET {target.short} = {target.value}",):
-        auto.exec_driver_sql(statement)
+    auto.exec_driver_sql(f"UPDATE documents SET {target.short} = {target.value}")
     indexes.build(auto, target, index)
     [state] = indexes.index_states(auto, "documents", target.short)
     assert state.bytes == pytest.approx(plan.index_bytes(target, index, ROWS), rel=0.25)
@@ -361,21 +367,18 @@ def _until(engine: Engine, question: str, process: subprocess.Popen[bytes]) -> N
     raise AssertionError(question)
 
 
-def test_progress_of_an_index_from_another_terminal(auto: Connection, database_url: str) -> None:
-    """The server's own words for a build that another session runs."""
+def test_progress_of_an_index_from_another_terminal(auto: Connection) -> None:
+    """`pgmrl progress` shows the server's own words for a build that another session runs."""
     add_online(auto)
-    auto.exec_driver_sql("UPDATE documents SET title = 'b'")
-    seen: list[str] = []
-
-    def look(now: indexes.BuildProgress) -> None:
-        seen.append(f"{now.index}: {now.phase}")
-
-    auto.exec_driver_sql(
-        "INSERT INTO documents SELECT id + 10000 * g, embedding, title FROM documents, generate_series(1, 5) g"
-    )
-    indexes.build(auto, TARGET, Hnsw(16, 200), progress=look)
-    assert any("documents_embedding_short_16_hnsw" in line for line in seen)
-    assert create_engine(database_url).url.database
+    more = "SELECT id + 10000 * g, embedding, title FROM documents, generate_series(1, 5) AS g"
+    auto.exec_driver_sql(f"INSERT INTO documents {more}")
+    build = threading.Thread(target=indexes.build, args=(auto, TARGET, Hnsw(16, 200)))
+    build.start()
+    shown = []
+    while build.is_alive():
+        shown.append(run("progress").output)
+    build.join()
+    assert any(re.search(r"documents_embedding_short_16_hnsw on documents: .*building index", one) for one in shown)
 
 
 def test_progress_where_nothing_was_ever_done() -> None:
