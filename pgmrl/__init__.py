@@ -9,12 +9,14 @@ from pgmrl.columns import Matryoshka, add_short, add_side_table, matryoshka
 from pgmrl.ddl import Hnsw
 from pgmrl.errors import PgmrlError
 from pgmrl.fit import fit
+from pgmrl.functions import SqlFunctions
 from pgmrl.ingest import ingest
 from pgmrl.plain import sql
 from pgmrl.reflect import reflect
 from pgmrl.rotation import Rotation
 from pgmrl.search import search, search_many
 from pgmrl.shortening import Definition, Prefix, Short
+from pgmrl.sql_functions import add_functions, install_functions
 from pgmrl.vectors import Vector
 
 __all__ = [
@@ -25,12 +27,15 @@ __all__ = [
     "Prefix",
     "Rotation",
     "Short",
+    "SqlFunctions",
     "Vector",
+    "add_functions",
     "add_short",
     "add_side_table",
     "check",
     "fit",
     "ingest",
+    "install_functions",
     "matryoshka",
     "reflect",
     "search",

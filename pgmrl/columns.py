@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.orm import InstrumentedAttribute
 
+    from pgmrl.functions.declared import SqlFunctions
     from pgmrl.metrics import FullType, Metric, MetricName
     from pgmrl.vectors import Vector
 
@@ -49,6 +50,7 @@ class Attachment:
         short: the short column's name; None before a rotation has been learned.
         index: how the short column's index is built.
         side: the key of the side table in the MetaData, where the vectors are searched there.
+        functions: the SQL functions that search it; None for none.
 
     """
 
@@ -57,6 +59,7 @@ class Attachment:
     short: str | None
     index: Hnsw
     side: str | None = None
+    functions: SqlFunctions | None = None
 
 
 class Matryoshka(NumpyVector, SchemaEventTarget):

@@ -48,6 +48,12 @@ class Metric:
         """The HNSW operator class for short vectors of this type."""
         return "bit_hamming_ops" if short_type == "bit" else f"{short_type}_{self.ops}"
 
+    def similarity_sql(self, distance: str) -> str:
+        """A similarity, larger is nearer, from the SQL text of a distance: cosine, inner product, 1 / (1 + l2)."""
+        if self.name == "cosine":
+            return f"1 - {distance}"
+        return f"-{distance}" if self.name == "inner_product" else f"1 / (1 + {distance})"
+
     def distances(self, vectors: NDArray[np.floating], query: NDArray[np.floating]) -> NDArray[np.float64]:
         """Distances as the server computes them.
 

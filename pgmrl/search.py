@@ -18,14 +18,15 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVarTuple, cast
+from typing import TYPE_CHECKING, Any, TypeVarTuple, cast
 
 from sqlalchemy import Select
 
 from pgmrl import statement as parts
 from pgmrl.columns import Attachment, attachment_of, base_column
 from pgmrl.errors import ExactSearchWarning, SearchError
-from pgmrl.statement import EF_SEARCH_LIMIT, Scan
+from pgmrl.limits import EF_SEARCH_LIMIT, OVERSAMPLE, SHORTLIST_LIMIT, SHORTLIST_MIN
+from pgmrl.statement import Scan
 from pgmrl.vectors import as_vectors
 
 if TYPE_CHECKING:
@@ -34,13 +35,7 @@ if TYPE_CHECKING:
 
     from pgmrl.shortening import Definition
 
-__all__ = ["OVERSAMPLE", "search", "search_many", "shortlist_size"]
-
-OVERSAMPLE: Final = 10
-"""Shortlist rows for each result, unless the caller says otherwise; see docs/choosing.md for what it buys."""
-
-SHORTLIST_MIN: Final = 40
-SHORTLIST_LIMIT: Final = 100_000
+__all__ = ["search", "search_many", "shortlist_size"]
 
 Ts = TypeVarTuple("Ts")
 

@@ -26,6 +26,7 @@ from sqlalchemy.sql.operators import custom_op
 
 from pgmrl.columns import base_column
 from pgmrl.errors import DefinitionError, SearchError
+from pgmrl.limits import EF_SEARCH_LIMIT, MAX_SCAN_TUPLES
 from pgmrl.rotation import Rotation
 from pgmrl.shortening import FULL_LIMIT
 from pgmrl.types import FloatArray, NumpyVector, require_psycopg, to_wire
@@ -42,13 +43,11 @@ if TYPE_CHECKING:
     from pgmrl.types import Wire
     from pgmrl.vectors import Vector
 
-__all__ = ["EF_SEARCH_LIMIT", "Candidates", "Scan", "candidates", "queries", "result", "sent_query", "winners"]
+__all__ = ["Candidates", "Scan", "candidates", "queries", "result", "sent_query", "winners"]
 
-EF_SEARCH_LIMIT: Final = 1000  # pgvector's; beyond it the scan iterates
 AnySelect = Select[*tuple[Any, ...]]
 SHORTLIST: Final = "pgmrl_shortlist"  # names that no application's table has: a CTE would hide it
 WINNERS: Final = "pgmrl_winners"
-MAX_SCAN_TUPLES: Final = 20_000  # pgvector's default
 
 
 class Scan(NamedTuple):

@@ -1,0 +1,123 @@
+"""What people call: SQL functions that the planner inlines, and views of related rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pgmrl.functions.worker import COST, filter_arguments, norm
+from pgmrl.names import literal, qualified, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pgmrl.functions.declared import Filter
+    from pgmrl.functions.place import Place
+
+__all__ = ["told", "views", "wrappers"]
+
+
+def told(place: Place, what: str) -> str:
+    """A comment: what it is, and of which column."""
+    return f"{what}; {place.schema}.{place.table}.{place.column} by {place.definition.metric.name}"
+
+
+def wrappers(place: Place) -> Iterator[str]:
+    """The statements that make the functions people call, with their comments."""
+    declared = place.declared
+    usual = ["k integer DEFAULT 10", "shortlist integer DEFAULT NULL", "exact boolean DEFAULT false"]
+    filters = filter_arguments(place)
+    keys = [f"{quoted(name)} {type_}" for name, (_, type_) in zip(place.key_arguments, place.keys, strict=True)]
+    count = len(keys)
+    nothing = ["NULL"] * count
+    yield from _wrapper(
+        place,
+        "search",
+        [f"query {place.full_type_name}", *usual, *filters],
+        ["$1", "$2", "$3", "$4", *nothing, *_numbers(5, declared.tests)],
+        "$2",
+        f"the rows of {place.table} nearest to a vector",
+    )
+    given = ", ".join(f"${number}" for number in range(1, count + 1))
+    k, size, exact = (f"${count + number}" for number in (1, 2, 3))
+    vector = f"{place.sql('vector')}({given})"
+    yield from _wrapper(
+        place,
+        "similar",
+        [*keys, *usual, *filters],
+        [vector, k, size, exact, *given.split(", "), *_numbers(count + 4, declared.tests)],
+        k,
+        f"the rows of {place.table} most like one of them, without that one",
+    )
+    named = [literal(qualified(place.schema, place.table)), literal(place.column), "$1"]
+    query = f"pgmrl.query_v1({', '.join(named)})::{place.qualified_definition.qualified(place.definition.full)}"
+    yield from _wrapper(
+        place,
+        "search_named",
+        ["name text", *usual, *filters],
+        [query, "$2", "$3", "$4", *nothing, *_numbers(5, declared.tests)],
+        "$2",
+        f"the rows of {place.table} nearest to a named query (pgmrl.queries)",
+    )
+
+
+def _numbers(first: int, tests: Sequence[Filter]) -> list[str]:
+    return [f"${first + number}" for number in range(len(tests))]
+
+
+def _wrapper(place: Place, kind: str, arguments: list[str], passed: list[str], k: str, what: str) -> Iterator[str]:
+    name = place.sql(kind)
+    columns = ", ".join(f"s.{quoted(one)}" for one in place.key_results)
+    # The limit tells the planner how many rows come; the worker refuses a k that is NULL or less than 1.
+    yield (
+        f"CREATE OR REPLACE FUNCTION {name}({', '.join(arguments)}) RETURNS SETOF {place.sql('hit')}\n"
+        f"LANGUAGE sql STABLE ROWS 10 COST {COST} SECURITY INVOKER\nBEGIN ATOMIC\n"
+        f"    SELECT {columns}, s.distance, s.similarity, s.rank, s.requested, s.returned\n"
+        f"    FROM {place.worker}({', '.join(passed)}) AS s\n    LIMIT GREATEST({k}, 1);\nEND"
+    )
+    types = ", ".join(one.split(" DEFAULT ", 1)[0] for one in arguments)
+    yield f"COMMENT ON FUNCTION {name}({types}) IS {literal(told(place, what))}"
+
+
+# -- views ---------------------------------------------------------------------------------------------------------
+
+
+def views(place: Place) -> Iterator[str]:
+    """The statements that make the views of related rows."""
+    declared = place.declared
+    if declared.related is None:
+        return
+    keys = [f"t.{quoted(name)} AS {quoted(name)}" for name, _ in place.keys]
+    related = [
+        f"s.{quoted(shown)} AS {quoted(f'related_{name}')}"
+        for shown, (name, _) in zip(place.key_results, place.keys, strict=True)
+    ]
+    own = ", ".join(f"t.{quoted(name)}" for name, _ in place.keys)
+    view = place.sql("related")
+    yield (
+        f"CREATE OR REPLACE VIEW {view} WITH (security_invoker = true) AS\n"
+        f"SELECT {', '.join([*keys, *related])}, s.rank, s.distance, s.similarity\n"
+        f"FROM {place.source}\n"
+        f"CROSS JOIN LATERAL {place.worker}({place.full}, {declared.related}, NULL, false, {own}) AS s\n"
+        f"WHERE {_searchable(place)}"
+    )
+    what = f"the {declared.related} rows of {place.table} most like each row; ask for one row or a few"
+    yield f"COMMENT ON VIEW {view} IS {literal(told(place, what))}"
+    if declared.stored:
+        stored = place.sql("related_stored")
+        listed = ", ".join(quoted(name) for name, _ in place.keys)
+        yield f"CREATE MATERIALIZED VIEW IF NOT EXISTS {stored} AS SELECT * FROM {view} WITH NO DATA"
+        key = quoted(place.named("related_stored_key"))  # for REFRESH MATERIALIZED VIEW CONCURRENTLY
+        yield f"CREATE UNIQUE INDEX IF NOT EXISTS {key} ON {stored} ({listed}, rank)"
+        what = f"{what.split(';', maxsplit=1)[0]}, as the owner saw them at the last REFRESH MATERIALIZED VIEW"
+        yield f"COMMENT ON MATERIALIZED VIEW {stored} IS {literal(told(place, what))}"
+
+
+def _searchable(place: Place) -> str:
+    """Rows whose vector can be searched with: the worker refuses the others."""
+    definition = place.qualified_definition
+    there = f"{place.full} IS NOT NULL"
+    if not definition.metric.normalise:
+        return there
+    bits = definition.short.type == "bit"
+    value, kind = (place.full, definition.full) if bits else (place.short, definition.short.type)
+    return f"{there} AND {quoted(place.vector_schema)}.{norm(kind)}({value}) OPERATOR(pg_catalog.>) 0"

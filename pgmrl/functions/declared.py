@@ -1,0 +1,108 @@
+"""What a model, a migration or the command line says about the SQL functions of one column."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from pgmrl.errors import DefinitionError
+from pgmrl.names import LIMIT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["RELATED_LIMIT", "Filter", "SqlFunctions", "Test"]
+
+Test = Literal["=", ">=", "<=", "in", "contains"]
+"""How a row's value is compared with the argument: `in` takes an array of values, `contains` is `@>` of arrays."""
+
+SUFFIXES: Final[dict[Test, str]] = {"=": "", ">=": "_min", "<=": "_max", "in": "_any", "contains": "_with"}
+RELATED_LIMIT: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """One filter argument of the functions; the filter is applied inside the shortlist, and NULL means no filter.
+
+    Attributes:
+        column: the column whose value is tested.
+        test: how; the argument is named `section`, `size_min`, `size_max`, `section_any` or `tags_with`.
+
+    Raises:
+        DefinitionError: an unknown test.
+
+    """
+
+    column: str
+    test: Test = "="
+
+    def __post_init__(self) -> None:
+        if self.test not in SUFFIXES:
+            raise DefinitionError(f"a filter tests with one of {', '.join(SUFFIXES)}, not {self.test!r}")
+
+    @classmethod
+    def of(cls, given: str | Filter) -> Filter:
+        """A filter from `"section"`, `"size >="`, `"size <="`, `"section in"` or `"tags contains"`."""
+        if isinstance(given, Filter):
+            return given
+        column, _, test = given.strip().rpartition(" ")
+        return cls(column.strip(), test) if column and test in SUFFIXES else cls(given.strip())
+
+    @property
+    def argument(self) -> str:
+        """The argument's name."""
+        return self.column + SUFFIXES[self.test]
+
+    def __str__(self) -> str:
+        return self.column if self.test == "=" else f"{self.column} {self.test}"
+
+
+@dataclass(frozen=True, slots=True)
+class SqlFunctions:
+    """Functions that search one column from plain SQL.
+
+    Attributes:
+        filters: columns that become arguments, such as `"section"` or `"size >="`; see `Filter`.
+        name: what their names begin with; by default the table's name.
+        related: also a view of the rows most related to each row, this many of each.
+        stored: also the same as a materialised view, for `REFRESH MATERIALIZED VIEW`.
+        words: a `tsvector` column of the table: also a function for hybrid search.
+        config: the text search configuration of `words`.
+        grant_to: roles that may call them; by default every role may. Rights on the table are needed in any case.
+        schema: where they are made; by default the table's schema.
+
+    Raises:
+        DefinitionError: a filter named twice, or a number or name that cannot work.
+
+    """
+
+    filters: tuple[str | Filter, ...] = ()
+    name: str | None = None
+    related: int | None = None
+    stored: bool = False
+    words: str | None = None
+    config: str = "english"
+    grant_to: tuple[str, ...] = ()
+    schema: str | None = None
+
+    def __post_init__(self) -> None:
+        given: tuple[object, ...] = (self.filters, self.grant_to)
+        if any(isinstance(one, str) for one in given):
+            raise DefinitionError("filters and grant_to take a tuple of names: write ('section',)")
+        object.__setattr__(self, "filters", tuple(map(Filter.of, self.filters)))
+        object.__setattr__(self, "grant_to", tuple(self.grant_to))
+        names = [one.argument for one in self.tests]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise DefinitionError(f"two filters have the argument {twice[0]!r}: name each once")
+        if self.related is not None and not 1 <= self.related <= RELATED_LIMIT:
+            raise DefinitionError(f"related={self.related}: give 1 to {RELATED_LIMIT:,}")
+        if self.stored and self.related is None:
+            raise DefinitionError("stored=True keeps the related rows: say how many with related=10")
+        if self.name is not None and not 1 <= len(self.name.encode()) <= LIMIT:
+            raise DefinitionError(f"name={self.name!r} has {len(self.name.encode())} bytes: give 1 to {LIMIT}")
+
+    @property
+    def tests(self) -> Sequence[Filter]:
+        """The filters, each as a `Filter`."""
+        return [Filter.of(one) for one in self.filters]

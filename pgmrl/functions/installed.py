@@ -1,0 +1,144 @@
+"""Installing, listing and dropping a column's functions in a database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from pgmrl import database
+from pgmrl.errors import MigrationError, NotMigrated
+from pgmrl.functions.text import drop_statement, install_statements
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import Session
+
+    from pgmrl.ddl import Hnsw
+    from pgmrl.functions.place import Place
+
+__all__ = ["NEEDED", "FunctionInfo", "drop", "functions", "install", "installed_markers"]
+
+NEEDED = "0003"
+"""The revision of pgmrl's schema that functions need."""
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionInfo:
+    """One SQL function that pgmrl made; the view pgmrl.functions has the same.
+
+    Attributes:
+        function_schema: where it is.
+        function_name: its name.
+        arguments: with types and defaults, as SQL.
+        description: its comment.
+        table_schema: schema of the table it searches.
+        table_name: the table.
+        full_column: the full vector's column.
+        short_column: the short vector's column.
+        filters: what its filter arguments test.
+        version: of its text.
+        callable: whether the current role may call it.
+
+    """
+
+    function_schema: str
+    function_name: str
+    arguments: str
+    description: str | None
+    table_schema: str
+    table_name: str
+    full_column: str
+    short_column: str
+    filters: list[str]
+    version: int
+    callable: bool
+
+
+def require(connection: Connection) -> None:
+    """Check that pgmrl's schema can hold functions.
+
+    Raises:
+        NotMigrated: it is missing, or too old.
+
+    """
+    current = database.current(connection)
+    if current is None or current < NEEDED:
+        there = "is not installed" if current is None else f"is at {current}"
+        raise NotMigrated(f"pgmrl's schema {there}, SQL functions need {NEEDED}: run `pgmrl upgrade`")
+
+
+def install(connection: Connection | Session, place: Place, index: Hnsw) -> None:
+    """Install a column's functions, or replace those that are there, in the caller's transaction.
+
+    Raises:
+        NotMigrated: pgmrl's schema is missing or too old.
+        MigrationError: something of somebody else's is in the way, or uses what has to be dropped.
+
+    """
+    connection = database.sqlalchemy_connection(connection)
+    require(connection)
+    _run(connection, install_statements(place, index))
+
+
+def drop(connection: Connection | Session, schema: str, name: str) -> bool:
+    """Drop the functions of this name, with their views; False where there are none.
+
+    Raises:
+        NotMigrated: pgmrl's schema is missing or too old.
+        MigrationError: something else uses them.
+
+    """
+    connection = database.sqlalchemy_connection(connection)
+    require(connection)
+    return bool(_run(connection, [drop_statement(schema, name)]))
+
+
+def _run(connection: Connection, statements: Sequence[str]) -> Any:
+    found = None
+    try:
+        with connection.begin_nested():
+            for statement in statements:
+                result = database.execute_plain(connection, statement)
+                found = result.scalar() if result.returns_rows else None
+    except DBAPIError as error:
+        raise _explained(error) or error from None
+    return found
+
+
+def _explained(error: DBAPIError) -> MigrationError | None:
+    """The server's words on what is in the way, with its hint; None for any other error, such as missing rights."""
+    state = getattr(error.orig, "sqlstate", None)
+    if state not in {"42723", "42710", "2BP01", "3F000", "42P13"}:
+        return None
+    said = getattr(error.orig, "diag", None)
+    parts = [getattr(said, part, None) for part in ("message_primary", "message_detail", "message_hint")]
+    return MigrationError("\n".join(part for part in parts if part))
+
+
+def functions(connection: Connection | Session) -> list[FunctionInfo]:
+    """Every function that pgmrl made in this database.
+
+    Raises:
+        NotMigrated: pgmrl's schema is missing or too old.
+
+    """
+    connection = database.sqlalchemy_connection(connection)
+    require(connection)
+    names = ", ".join(FunctionInfo.__dataclass_fields__)
+    rows = connection.execute(text(f"SELECT {names} FROM pgmrl.functions ORDER BY 1, 2"))
+    return [FunctionInfo(*row) for row in rows]
+
+
+def installed_markers(connection: Connection) -> list[tuple[str, dict[str, Any]]]:
+    """Schema and declaration of every set of functions; none where pgmrl's schema cannot hold any."""
+    current = database.current(connection)
+    if current is None or current < NEEDED:
+        return []
+    return [
+        (row[0], row[1]) for row in connection.execute(text("SELECT function_schema, marker FROM pgmrl.function_sets"))
+    ]

@@ -1,0 +1,187 @@
+"""The functions that do the work, in PL/pgSQL: the search itself, and the vector of one row."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Final
+
+from pgmrl.limits import EF_SEARCH_LIMIT, MAX_SCAN_TUPLES, OVERSAMPLE, SHORTLIST_LIMIT, SHORTLIST_MIN
+from pgmrl.names import literal, qualified, quoted
+from pgmrl.shortening import Prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pgmrl.ddl import Hnsw
+    from pgmrl.functions.declared import Filter
+    from pgmrl.functions.place import Place
+
+__all__ = ["COST", "dollar", "filter_arguments", "norm", "vector", "worker"]
+
+COST: Final = 10_000
+"""A search costs as much as this many comparisons: the planner should not repeat it lightly."""
+
+FIXED: Final = 4  # arguments of the worker before the key and the filters
+
+
+def dollar(body: str) -> str:
+    """A text in dollar quotes, with a tag that it does not contain."""
+    tag = "$pgmrl$"
+    while tag in body:
+        tag = f"{tag[:-1]}_$"
+    return f"{tag}{body}{tag}"
+
+
+def norm(kind: str) -> str:
+    """Pgvector's norm of a type."""
+    return "l2_norm" if kind == "halfvec" else "vector_norm"
+
+
+@cache
+def _template(name: str) -> str:
+    return resources.files("pgmrl.sql").joinpath("functions", f"{name}.sql").read_text(encoding="utf-8")
+
+
+def _filled(template: str, **values: object) -> str:
+    # in one pass: a name that contains {query} is not filled in a second time
+    return re.sub(r"\{(\w+)\}", lambda found: str(values[found[1]]), _template(template))
+
+
+def worker(place: Place, marker: str, index: Hnsw) -> str:
+    """The statement that makes the search itself."""
+    keys = [f"{quoted(f'not_{number}')} {type_}" for number, (_, type_) in enumerate(place.keys, 1)]
+    arguments = ", ".join(
+        [f"query {place.full_type_name}", "k integer", "shortlist integer", "exact boolean"]
+        + [f"{key} DEFAULT NULL" for key in keys]
+        + filter_arguments(place)
+    )
+    body = dollar(f"\n-- pgmrl functions {marker}\n{_body(place, index)}")
+    return (
+        f"CREATE OR REPLACE FUNCTION {place.worker}({arguments}) RETURNS SETOF {place.sql('hit')}\n"
+        f"LANGUAGE plpgsql STABLE ROWS 1000 COST {COST} SECURITY INVOKER\n"
+        f"SET search_path = pg_catalog, pg_temp\nAS {body}"
+    )
+
+
+def _body(place: Place, index: Hnsw) -> str:
+    definition = place.qualified_definition
+    keys = [f"key_{number}" for number in range(1, len(place.keys) + 1)]
+    found = [f"found_{number}" for number in range(1, len(place.keys) + 1)]
+    order = ", ".join(["distance", *keys])
+    distance = f"full_vector {definition.full_operator} $1"
+    reranked = f"SELECT {', '.join(keys)}, {distance} AS distance FROM shortlist ORDER BY"
+    arrays = ", ".join(f"array_agg({name} ORDER BY {order})" for name in ["distance", *keys])
+    collected = "FROM ranked WHERE distance <> 'NaN'"
+    title = f"{place.table}.{place.column}".replace("%", "%%")  # inside format()
+    index_name = qualified(place.schema, index.index_name(place.owner_of_vectors, place.short_column))
+    exact_order = f"({distance}) + 0, {', '.join(keys)}"  # + 0 keeps an index on the full vector out
+    return _filled(
+        "search",
+        least=SHORTLIST_MIN,
+        oversample=OVERSAMPLE,
+        most=SHORTLIST_LIMIT,
+        ef_limit=EF_SEARCH_LIMIT,
+        scan_tuples=MAX_SCAN_TUPLES,
+        dims=definition.dims,
+        vector=quoted(place.vector_schema),
+        short_type=definition.short_type,
+        candidates=literal(_candidates(place)),
+        index=literal(index_name),
+        query_hint=literal(f"Give a vector of {definition.dims} dimensions, as in {place.table}.{place.column}."),
+        dims_message=literal(f"query has %s dimensions, {title} has {definition.dims}"),
+        zero_full=_zero(place, "$1", definition.full, "query is a zero vector, which has no direction"),
+        zero_short=_zero_short(place),
+        conditions="\n".join(_conditions(place)),
+        short_query=definition.sql("$1"),
+        nearest=literal(f" ORDER BY {place.short} {definition.short_operator} $2 LIMIT "),
+        reranked=literal(f"), ranked AS ({reranked} {order} LIMIT "),
+        ranked=literal(f"), ranked AS ({reranked} {exact_order} LIMIT "),
+        collected=literal(f") SELECT (SELECT count(*) FROM shortlist), {arrays} {collected}"),
+        collected_exact=literal(f") SELECT 0, {arrays} {collected}"),
+        found_declared="\n".join(f"    {name} {type_}[];" for name, (_, type_) in zip(found, place.keys, strict=True)),
+        found_names=", ".join(found),
+        passed="".join(f", ${FIXED + number}" for number in range(1, len(place.keys) + len(place.declared.tests) + 1)),
+        results=", ".join(f"d.{name}" for name in keys),
+        similarity=definition.metric.similarity_sql("d.distance"),
+        unnested=", ".join(f"unnest({name})" for name in found),
+        unnested_names=", ".join(keys),
+    )
+
+
+def _candidates(place: Place) -> str:
+    keys = ", ".join(f"t.{quoted(name)} AS key_{number}" for number, (name, _) in enumerate(place.keys, 1))
+    return f"SELECT {keys}, {place.full} AS full_vector FROM {place.source} WHERE true"
+
+
+def _conditions(place: Place) -> Iterator[str]:
+    """Lines that add a condition for each argument that is given."""
+    # inside the dynamic statement $1 and $2 are the query; the rest follows in the worker's order
+    inner, outer = 3, FIXED + 1
+    given = [f"${outer + number} IS NOT NULL" for number in range(len(place.keys))]
+    same = [f"t.{quoted(name)} = ${inner + number}" for number, (name, _) in enumerate(place.keys)]
+    other = literal(f" AND NOT ({' AND '.join(same)})")
+    yield f"    IF {' AND '.join(given)} THEN kept := kept || {other}; END IF;"
+    for number, one in enumerate(place.declared.tests, len(place.keys)):
+        condition = literal(f" AND {_condition(one, f'${inner + number}')}")
+        yield f"    IF ${outer + number} IS NOT NULL THEN kept := kept || {condition}; END IF;"
+
+
+def _condition(one: Filter, value: str) -> str:
+    row = f"t.{quoted(one.column)}"
+    if one.test == "in":
+        return f"{row} = ANY ({value})"
+    return f"{row} {'@>' if one.test == 'contains' else one.test} {value}"
+
+
+def _zero(place: Place, value: str, kind: str, message: str) -> str:
+    if not place.definition.metric.normalise:
+        return ""
+    hint = literal("Give a vector that is not zero.")
+    return (
+        f"    ELSIF {quoted(place.vector_schema)}.{norm(kind)}({value}) = 0 THEN\n"
+        "        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',\n"
+        f"            MESSAGE = {literal(message)}, HINT = {hint};"
+    )
+
+
+def _zero_short(place: Place) -> str:
+    short = place.definition.short
+    if short.type == "bit" or not isinstance(short.by, Prefix) or not place.definition.metric.normalise:
+        return ""
+    message = f"query is zero in its leading {short.dims} dimensions, so the short index cannot be searched with it"
+    return (
+        f"        IF {quoted(place.vector_schema)}.{norm(short.type)}(short_query) = 0 THEN\n"
+        f"            RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = {literal(message)},\n"
+        "                HINT = 'Say exact => true.';\n"
+        "        END IF;"
+    )
+
+
+def filter_arguments(place: Place) -> list[str]:
+    """The filters as arguments of a function, with their defaults."""
+    return [f"{quoted(place.argument(one))} {place.argument_type(one)} DEFAULT NULL" for one in place.declared.tests]
+
+
+def vector(place: Place) -> str:
+    """The statement that makes the function for the vector of one row."""
+    keys = [f"{quoted(name)} {type_}" for name, (_, type_) in zip(place.key_arguments, place.keys, strict=True)]
+    given = [f"${number}" for number in range(1, len(keys) + 1)]
+    same = " AND ".join(f"t.{quoted(name)} = {value}" for (name, _), value in zip(place.keys, given, strict=True))
+    shown = " || ', ' || ".join(f"coalesce({value}::text, 'NULL')" for value in given)
+    body = _filled(
+        "vector",
+        full=place.full_type_name,
+        stored=place.full,
+        source=place.source,
+        same_key=same,
+        missing=f"{literal(f'there is no row of {place.table} with the key ')} || {shown}",
+        empty=f"{literal(f'the row of {place.table} with this key has no vector: ')} || {shown}",
+        empty_hint=literal(f"Leave out rows where {place.column} is NULL."),
+    )
+    return (
+        f"CREATE OR REPLACE FUNCTION {place.sql('vector')}({', '.join(keys)}) RETURNS {place.full_type_name}\n"
+        f"LANGUAGE plpgsql STABLE SECURITY INVOKER\nSET search_path = pg_catalog, pg_temp\n"
+        f"AS {dollar(f'{chr(10)}-- pgmrl: the vector of one row{chr(10)}{body}')}"
+    )

@@ -1,0 +1,14 @@
+"""The numbers of a search: what pgvector allows, and what is taken where nobody says."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["EF_SEARCH_LIMIT", "MAX_SCAN_TUPLES", "OVERSAMPLE", "SHORTLIST_LIMIT", "SHORTLIST_MIN"]
+
+EF_SEARCH_LIMIT: Final = 1000  # pgvector's; beyond it the scan iterates
+MAX_SCAN_TUPLES: Final = 20_000  # pgvector's default
+OVERSAMPLE: Final = 10
+"""Shortlist rows for each result, unless the caller says otherwise; see docs/choosing.md for what it buys."""
+SHORTLIST_MIN: Final = 40
+SHORTLIST_LIMIT: Final = 100_000

@@ -1,0 +1,65 @@
+-- Shortlist through the short index, exact order by the full vectors. Arguments by number: names may be a column's.
+-- $1 query, $2 k, $3 shortlist, $4 exact, then the key of a row to leave out, then the filters.
+DECLARE
+    size bigint := coalesce($3, greatest({least}, {oversample}::bigint * $2));
+    short_query {short_type};
+    kept text := '';
+    -- one text each, so that the plan is made for these numbers and filters
+    candidates text := {candidates};
+    listed bigint := 0;
+    scans bigint := pg_catalog.pg_stat_get_xact_numscans(pg_catalog.to_regclass({index}));
+    old_ef text := pg_catalog.current_setting('hnsw.ef_search', true);
+    old_scan text := pg_catalog.current_setting('hnsw.iterative_scan', true);
+    old_tuples text := pg_catalog.current_setting('hnsw.max_scan_tuples', true);
+    old_memory text := pg_catalog.current_setting('hnsw.scan_mem_multiplier', true);
+    unused text;
+    distances double precision[];
+{found_declared}
+BEGIN
+    IF $1 IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'query is NULL',
+            HINT = {query_hint};
+    ELSIF {vector}.vector_dims($1) <> {dims} THEN
+        RAISE EXCEPTION USING ERRCODE = 'data_exception',
+            MESSAGE = format({dims_message}, {vector}.vector_dims($1)), HINT = {query_hint};
+    ELSIF $2 IS NULL OR $2 NOT BETWEEN 1 AND {most} THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = 'k is ' || coalesce($2::text, 'NULL'), HINT = 'Give 1 to {most} rows to return.';
+    ELSIF size < $2 OR size > {most} THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('shortlist is %s, k is %s', size, $2),
+            HINT = 'The k rows come out of the shortlist: give k to {most}, or NULL for the default.';
+    ELSIF $4 IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'exact is NULL', HINT = 'Give true or false.';
+{zero_full}
+    END IF;
+{conditions}
+    candidates := candidates || kept;
+    IF NOT $4 THEN
+        short_query := {short_query};
+{zero_short}
+        unused := pg_catalog.set_config('hnsw.ef_search', least(size, {ef_limit})::text, true);
+        unused := pg_catalog.set_config('hnsw.iterative_scan', 'relaxed_order', true);
+        IF size > {ef_limit} THEN
+            unused := pg_catalog.set_config('hnsw.max_scan_tuples', greatest({scan_tuples}, 4 * size)::text, true);
+            unused := pg_catalog.set_config('hnsw.scan_mem_multiplier', '8', true);
+        END IF;
+        EXECUTE 'WITH shortlist AS MATERIALIZED (' || candidates || {nearest} || size || {reranked} || $2 || {collected}
+            INTO listed, distances, {found_names} USING $1, short_query{passed};
+        -- the settings of whoever called, also within a longer transaction; an error rolls them back
+        unused := pg_catalog.set_config('hnsw.ef_search', coalesce(old_ef, '40'), true);
+        unused := pg_catalog.set_config('hnsw.iterative_scan', coalesce(old_scan, 'off'), true);
+        IF size > {ef_limit} THEN
+            unused := pg_catalog.set_config('hnsw.max_scan_tuples', coalesce(old_tuples, '20000'), true);
+            unused := pg_catalog.set_config('hnsw.scan_mem_multiplier', coalesce(old_memory, '1'), true);
+        END IF;
+    END IF;
+    -- An index scan gives up after so many rows that the filters do not let through. Then every row they leave is read,
+    -- so that none is missing; where the planner read them all in the first place, nothing is.
+    IF $4 OR (listed < size AND pgmrl.gave_up_v1({index}, scans)) THEN
+        EXECUTE 'WITH shortlist AS (' || candidates || {ranked} || $2 || {collected_exact}
+            INTO listed, distances, {found_names} USING $1, short_query{passed};
+    END IF;
+    RETURN QUERY SELECT {results}, d.distance, {similarity}, d.place::integer, $2, pg_catalog.cardinality(distances)
+        FROM ROWS FROM (unnest(distances), {unnested}) WITH ORDINALITY AS d (distance, {unnested_names}, place);
+END
