@@ -103,8 +103,8 @@ def place_in(
     """What a column's functions are in this database; arguments and errors as `install_functions`."""
     base, attachment = base_column(column), attachment_of(column)
     declared = functions or attachment.functions or SqlFunctions()
-    schema = _schema_of(connection, base.table)
-    return place_of(base, attachment, declared, schema, database.check_pgvector(connection))
+    schema, managed = _schema_of(connection, base.table), declared == attachment.functions
+    return place_of(base, attachment, declared, schema, database.check_pgvector(connection), managed=managed)
 
 
 def _schema_of(connection: Connection, table: Table) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pgmrl.functions.worker import COST, filter_arguments, norm
 from pgmrl.names import literal, qualified, quoted
+from pgmrl.shortening import Prefix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -72,7 +73,7 @@ def _wrapper(place: Place, kind: str, arguments: list[str], passed: list[str], k
         f"CREATE OR REPLACE FUNCTION {name}({', '.join(arguments)}) RETURNS SETOF {place.sql('hit')}\n"
         f"LANGUAGE sql STABLE ROWS 10 COST {COST} SECURITY INVOKER\nBEGIN ATOMIC\n"
         f"    SELECT {columns}, s.distance, s.similarity, s.rank, s.requested, s.returned\n"
-        f"    FROM {place.worker}({', '.join(passed)}) AS s\n    LIMIT GREATEST({k}, 1);\nEND"
+        f"    FROM {place.worker}({', '.join(passed)}) AS s\n    LIMIT GREATEST({k}, 1); END"
     )
     types = ", ".join(one.split(" DEFAULT ", 1)[0] for one in arguments)
     yield f"COMMENT ON FUNCTION {name}({types}) IS {literal(told(place, what))}"
@@ -113,11 +114,15 @@ def views(place: Place) -> Iterator[str]:
 
 
 def _searchable(place: Place) -> str:
-    """Rows whose vector can be searched with: the worker refuses the others."""
+    """Rows whose vector can be searched with: the worker refuses the others.
+
+    By the full vector, and not by the short one: a view that reads the short column would stand in the way of its end.
+    """
     definition = place.qualified_definition
     there = f"{place.full} IS NOT NULL"
     if not definition.metric.normalise:
         return there
-    bits = definition.short.type == "bit"
-    value, kind = (place.full, definition.full) if bits else (place.short, definition.short.type)
-    return f"{there} AND {quoted(place.vector_schema)}.{norm(kind)}({value}) OPERATOR(pg_catalog.>) 0"
+    prefix = isinstance(definition.short.by, Prefix) and definition.short.type != "bit"
+    leading = f"{definition.qualified('subvector')}({place.full}, 1, {definition.short.dims})"
+    length = definition.qualified(norm(definition.full))
+    return f"{there} AND {length}({leading if prefix else place.full}) OPERATOR(pg_catalog.>) 0"

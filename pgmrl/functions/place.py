@@ -55,6 +55,7 @@ class Place:
         types: the filters' columns with their types as SQL.
         side: the side table, where the vectors are searched there; in the table's schema.
         vector_schema: the schema pgvector lives in.
+        managed: whether a model declares them, so that autogenerate drops what no model declares any more.
 
     Raises:
         DefinitionError: no primary key, a filter on an unknown column, or nothing to search by.
@@ -70,6 +71,7 @@ class Place:
     types: tuple[tuple[str, str], ...] = ()
     side: str | None = None
     vector_schema: str = "public"
+    managed: bool = False
 
     def __post_init__(self) -> None:
         if not self.keys:
@@ -205,6 +207,9 @@ class Place:
             "words": declared.words,
             "config": declared.config if declared.words else None,
             "grant_to": sorted(declared.grant_to),
+            "managed": self.managed,
+            "keys": [list(one) for one in self.keys],
+            "types": [list(one) for one in self.types],
             "signature": self.signature,
             "functions": [self.named(kind) for kind in self.kinds],
             "views": self.views,
@@ -222,7 +227,13 @@ class Place:
 
 
 def place_of(
-    column: Column[Any], attachment: Attachment, declared: SqlFunctions, schema: str, vector_schema: str
+    column: Column[Any],
+    attachment: Attachment,
+    declared: SqlFunctions,
+    schema: str,
+    vector_schema: str,
+    *,
+    managed: bool = False,
 ) -> Place:
     """The functions of a Table's column.
 
@@ -232,6 +243,7 @@ def place_of(
         declared: what is wanted.
         schema: the table's, where its MetaData does not say.
         vector_schema: the schema pgvector lives in.
+        managed: whether a model declares them.
 
     Raises:
         DefinitionError: see `Place`.
@@ -251,6 +263,7 @@ def place_of(
         _typed(tested),
         side,
         vector_schema,
+        managed,
     )
 
 

@@ -43,7 +43,13 @@ def install_statements(place: Place, index: Hnsw) -> list[str]:
         *wrappers(place),
         *views(place),
     ]
-    statements += [f"COMMENT ON TYPE {hit} IS {literal(told(place, 'a row that was found'))}"]
+    given = ", ".join(type_ for _, type_ in place.keys)
+    comments = {
+        f"TYPE {hit}": "a row that was found",
+        f"FUNCTION {place.worker}": f"what the functions {place.name}_… call",
+        f"FUNCTION {place.sql('vector')}({given})": f"the vector of one row of {place.table}",
+    }
+    statements += [f"COMMENT ON {thing} IS {literal(told(place, what))}" for thing, what in comments.items()]
     return [*statements, *_grants(place)]
 
 
