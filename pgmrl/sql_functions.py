@@ -36,8 +36,8 @@ def add_functions(column: InstrumentedAttribute[Any] | Column[Any], functions: S
     attachment = attachment_of(base)
     if attachment.functions is not None:
         raise DefinitionError(f"{base} has functions already: declare them once")
-    for name in {one.column for one in functions.tests} | ({functions.words} if functions.words else set()):
-        if name not in base.table.c:
+    for name in [one.column for one in functions.tests] + [functions.group_by, functions.words]:
+        if name is not None and name not in base.table.c:
             raise DefinitionError(f"functions of {base}: table {base.table.name} has no column {name!r}")
     base.info[INFO_KEY] = replace(attachment, functions=functions)
     # the side table is made after its owner, and dropped before it

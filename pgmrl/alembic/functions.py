@@ -98,6 +98,7 @@ def _as_operation(place: str, marker: Marker, schema: str | None) -> InstallFunc
             name=None if marker["name"] == marker["table"] else marker["name"],
             related=marker["related"],
             stored=marker["stored"],
+            group_by=marker["group_by"],
             words=marker["words"],
             config=marker["config"] or "english",
             grant_to=tuple(marker["grant_to"]),

@@ -36,6 +36,9 @@ def install(
     name: Annotated[str | None, typer.Option(help="What their names begin with; default the table's name.")] = None,
     related: Annotated[int | None, typer.Option(help="Also a view of so many rows most like each row.")] = None,
     stored: Annotated[bool, typer.Option(help="Also the same as a materialised view.")] = False,
+    group_by: Annotated[
+        str | None, typer.Option(help="A column: also a function for the nearest groups of rows that share its value.")
+    ] = None,
     words: Annotated[str | None, typer.Option(help="A tsvector column: also a function for hybrid search.")] = None,
     config: Annotated[str, typer.Option(help="The text search configuration of --words.")] = "english",
     grant: Annotated[
@@ -57,6 +60,7 @@ def install(
         name=name,
         related=related,
         stored=stored,
+        group_by=group_by,
         words=words,
         config=config,
         grant_to=tuple(grant or ()),

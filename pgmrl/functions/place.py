@@ -38,7 +38,7 @@ SPELLINGS: Final = {
     "datetime": "timestamp without time zone",
 }
 _DIALECT: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
-ARGUMENTS: Final = ("query", "k", "shortlist", "exact", "name", "words")
+ARGUMENTS: Final = ("query", "k", "shortlist", "exact", "name", "words", "relevance", "per_group")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Place:
         column: the full vector's column.
         definition: full and short vector.
         keys: the primary key's columns with their types as SQL, in order.
-        types: the filters' columns with their types as SQL.
+        types: the other columns that are used, with their types as SQL.
         side: the side table, where the vectors are searched there; in the table's schema.
         vector_schema: the schema pgvector lives in.
         managed: whether a model declares them, so that autogenerate drops what no model declares any more.
@@ -84,6 +84,9 @@ class Place:
         for one in self.declared.tests:
             if one.column not in known:
                 raise DefinitionError(f"filter {str(one)!r}: table {self.table} has no column {one.column!r}")
+        for name in (self.declared.group_by, self.declared.words):
+            if name is not None and name not in known:
+                raise DefinitionError(f"functions of {self.table}: it has no column {name!r}")
 
     # -- names -------------------------------------------------------------------------------------------------
 
@@ -105,15 +108,21 @@ class Place:
         """Where they are made."""
         return self.declared.schema or self.schema
 
-    @property
-    def worker(self) -> str:
+    def worker(self, kind: str = "search") -> str:
         """The function that does the work, as SQL text."""
-        return self.sql(f"search_v{VERSION}")
+        return self.sql(f"{kind}_v{VERSION}")
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """The functions that people call."""
-        return ("search", "similar", "search_named", *(("hybrid",) if self.declared.words else ()), "vector")
+        groups = ("search_groups",) if self.declared.group_by else ()
+        hybrid = ("hybrid",) if self.declared.words else ()
+        return ("search", "similar", "search_named", "search_diverse", *groups, *hybrid, "vector")
+
+    @property
+    def working(self) -> tuple[str, ...]:
+        """Those that have a function of their own behind them."""
+        return tuple(kind for kind in self.kinds if kind not in {"similar", "search_named", "vector"})
 
     @property
     def key_results(self) -> list[str]:
@@ -204,6 +213,7 @@ class Place:
             "filters": [str(one) for one in declared.tests],
             "related": declared.related,
             "stored": declared.stored,
+            "group_by": declared.group_by,
             "words": declared.words,
             "config": declared.config if declared.words else None,
             "grant_to": sorted(declared.grant_to),
@@ -212,6 +222,7 @@ class Place:
             "types": [list(one) for one in self.types],
             "signature": self.signature,
             "functions": [self.named(kind) for kind in self.kinds],
+            "workers": [self.named(f"{kind}_v{VERSION}") for kind in self.working],
             "views": self.views,
         }
 
@@ -251,7 +262,7 @@ def place_of(
     """
     table = column.table
     side = None if attachment.side is None else column.table.metadata.tables[attachment.side].name
-    wanted = {one.column for one in declared.tests}
+    wanted = {one.column for one in declared.tests} | {declared.group_by, declared.words}
     tested = [found for found in table.columns if found.name in wanted]
     return Place(
         declared,
