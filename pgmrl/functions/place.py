@@ -27,7 +27,7 @@ __all__ = ["VERSION", "Place", "place_of", "spelled"]
 VERSION: Final = 1
 """Of the functions' text: the worker's name ends with it, so that two versions never mix."""
 
-RESULT: Final = ("distance", "similarity", "rank", "requested", "returned")
+RESULT: Final = ("distance", "similarity", "rank", "requested", "returned", "score", "vector_rank", "words_rank")
 SPELLINGS: Final = {
     "varchar": "character varying",
     "char": "character",
@@ -38,7 +38,9 @@ SPELLINGS: Final = {
     "datetime": "timestamp without time zone",
 }
 _DIALECT: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
-ARGUMENTS: Final = ("query", "k", "shortlist", "exact", "name", "words", "relevance", "per_group")
+ARGUMENTS: Final = (
+    "query", "k", "shortlist", "exact", "name", "words", "relevance", "per_group", "match", "fusion", "words_weight",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,11 @@ class Place:
         return tuple(kind for kind in self.kinds if kind not in {"similar", "search_named", "vector"})
 
     @property
+    def results(self) -> tuple[str, ...]:
+        """The types they return."""
+        return ("hit", *(("fused",) if self.declared.words else ()))
+
+    @property
     def key_results(self) -> list[str]:
         """The key's columns in the result; one that would hide a column of the result is renamed."""
         return [f"{name}_key" if name in RESULT else name for name, _ in self.keys]
@@ -188,6 +195,11 @@ class Place:
     # -- what is remembered in the database --------------------------------------------------------------------
 
     @property
+    def words_config(self) -> str:
+        """The text search configuration of the words."""
+        return self.declared.config or "english"
+
+    @property
     def signature(self) -> str:
         """Arguments and results: functions of the same signature can be replaced without dropping what uses them."""
         keys = [f"{name} {type_}" for name, type_ in self.keys]
@@ -215,7 +227,7 @@ class Place:
             "stored": declared.stored,
             "group_by": declared.group_by,
             "words": declared.words,
-            "config": declared.config if declared.words else None,
+            "config": self.words_config if declared.words else None,
             "grant_to": sorted(declared.grant_to),
             "managed": self.managed,
             "keys": [list(one) for one in self.keys],
@@ -223,6 +235,7 @@ class Place:
             "signature": self.signature,
             "functions": [self.named(kind) for kind in self.kinds],
             "workers": [self.named(f"{kind}_v{VERSION}") for kind in self.working],
+            "results": [self.named(result) for result in self.results],
             "views": self.views,
         }
 

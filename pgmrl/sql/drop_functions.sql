@@ -8,7 +8,7 @@ BEGIN
             USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Drop them first (op.drop_functions, or `pgmrl functions drop`).';
     END IF;
 END $$;
-DROP FUNCTION pgmrl.prepare_functions_v1(text, text, jsonb);
+DROP FUNCTION pgmrl.prepare_functions_v1(text, jsonb);
 DROP FUNCTION pgmrl.drop_functions_v1(text, text);
 DROP FUNCTION pgmrl.gave_up_v1(text, bigint);
 DROP FUNCTION pgmrl.query_v1(text, text, text);

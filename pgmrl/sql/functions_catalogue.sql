@@ -1,9 +1,9 @@
 -- The sets of SQL functions that pgmrl made in this database: their worker says in its first line what they are for.
 CREATE VIEW pgmrl.function_sets AS
-SELECT p.oid AS worker, n.nspname AS function_schema, said.marker, t.oid AS result_type
+SELECT p.oid AS worker, n.nspname AS function_schema, said.marker,
+    ARRAY(SELECT t.oid FROM pg_type AS t WHERE t.typnamespace = n.oid AND said.marker -> 'results' ? t.typname) AS result_types
 FROM pg_proc AS p
 JOIN pg_namespace AS n ON n.oid = p.pronamespace
-JOIN pg_type AS t ON t.oid = p.prorettype
 JOIN pg_language AS l ON l.oid = p.prolang AND l.lanname = 'plpgsql'
 CROSS JOIN LATERAL (
     SELECT CASE WHEN p.prosrc LIKE E'\n-- pgmrl functions {%}\n%'
@@ -28,12 +28,12 @@ SELECT
 FROM pgmrl.function_sets AS s
 JOIN pg_namespace AS n ON n.nspname = s.function_schema
 JOIN pg_proc AS p ON p.pronamespace = n.oid AND s.marker -> 'functions' ? p.proname
-    AND (p.prorettype = s.result_type OR p.prosrc LIKE E'\n-- pgmrl%');
+    AND (p.prorettype = ANY (s.result_types) OR p.prosrc LIKE E'\n-- pgmrl%');
 COMMENT ON VIEW pgmrl.functions IS 'Every SQL function that pgmrl made in this database, with its arguments and what it searches';
 GRANT SELECT ON pgmrl.function_sets, pgmrl.functions TO PUBLIC;
 
 -- Before functions are made: nothing of somebody else's may stand there, and of an earlier set goes what cannot be replaced.
-CREATE FUNCTION pgmrl.prepare_functions_v1(place text, result text, said jsonb) RETURNS void
+CREATE FUNCTION pgmrl.prepare_functions_v1(place text, said jsonb) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -61,8 +61,11 @@ BEGIN
         RAISE EXCEPTION 'there is a function % that pgmrl did not make', other
             USING ERRCODE = 'duplicate_function', HINT = 'Give the functions another name, or rename that one.';
     END IF;
-    IF old IS NULL AND to_regclass(quote_ident(place) || '.' || quote_ident(result)) IS NOT NULL THEN
-        RAISE EXCEPTION 'there is a table or type %.% that pgmrl did not make', quote_ident(place), quote_ident(result)
+    SELECT t.oid::regtype::text INTO other
+    FROM pg_type AS t JOIN pg_namespace AS n ON n.oid = t.typnamespace
+    WHERE n.nspname = place AND said -> 'results' ? t.typname AND NOT coalesce(old -> 'results' ? t.typname, false);
+    IF other IS NOT NULL THEN
+        RAISE EXCEPTION 'there is a table or type % that pgmrl did not make', other
             USING ERRCODE = 'duplicate_object', HINT = 'Give the functions another name, or rename that one.';
     END IF;
     -- other arguments, results or version: they cannot be replaced in place
@@ -71,7 +74,7 @@ BEGIN
         PERFORM pgmrl.drop_functions_v1(place, said ->> 'name');
     END IF;
 END $$;
-COMMENT ON FUNCTION pgmrl.prepare_functions_v1(text, text, jsonb)
+COMMENT ON FUNCTION pgmrl.prepare_functions_v1(text, jsonb)
     IS 'Makes room for a set of functions, or says what is in the way';
 
 CREATE FUNCTION pgmrl.drop_functions_v1(place text, set_name text) RETURNS boolean
@@ -99,13 +102,16 @@ BEGIN
         SELECT p.oid::regprocedure AS called
         FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
         WHERE n.nspname = place AND ((old.marker -> 'functions') || (old.marker -> 'workers')) ? p.proname
-          AND (p.prorettype = old.result_type OR p.prosrc LIKE E'\n-- pgmrl%')
+          AND (p.prorettype = ANY (old.result_types) OR p.prosrc LIKE E'\n-- pgmrl%')
         -- what is called goes after what calls it
         ORDER BY old.marker -> 'workers' ? p.proname, p.prosrc LIKE E'\n-- pgmrl%'
     LOOP
         EXECUTE 'DROP FUNCTION ' || one.called;
     END LOOP;
-    EXECUTE 'DROP TYPE ' || old.result_type::regtype;
+    FOR one IN SELECT t.oid::regtype AS made FROM unnest(old.result_types) AS t (oid)
+    LOOP
+        EXECUTE 'DROP TYPE ' || one.made;
+    END LOOP;
     RETURN true;
 END $$;
 COMMENT ON FUNCTION pgmrl.drop_functions_v1(text, text) IS 'Drops a set of functions with its views; false where there is none';
