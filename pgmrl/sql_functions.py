@@ -36,8 +36,8 @@ def add_functions(column: InstrumentedAttribute[Any] | Column[Any], functions: S
     attachment = attachment_of(base)
     if attachment.functions is not None:
         raise DefinitionError(f"{base} has functions already: declare them once")
-    for name in {one.column for one in functions.tests} | ({functions.words} if functions.words else set()):
-        if name not in base.table.c:
+    for name in [one.column for one in functions.tests] + [functions.group_by, functions.words]:
+        if name is not None and name not in base.table.c:
             raise DefinitionError(f"functions of {base}: table {base.table.name} has no column {name!r}")
     base.info[INFO_KEY] = replace(attachment, functions=functions)
     # the side table is made after its owner, and dropped before it
@@ -103,8 +103,8 @@ def place_in(
     """What a column's functions are in this database; arguments and errors as `install_functions`."""
     base, attachment = base_column(column), attachment_of(column)
     declared = functions or attachment.functions or SqlFunctions()
-    schema = _schema_of(connection, base.table)
-    return place_of(base, attachment, declared, schema, database.check_pgvector(connection))
+    schema, managed = _schema_of(connection, base.table), declared == attachment.functions
+    return place_of(base, attachment, declared, schema, database.check_pgvector(connection), managed=managed)
 
 
 def _schema_of(connection: Connection, table: Table) -> str:

@@ -10,12 +10,15 @@ from pgmrl.alembic.operations import (
     AlterShort,
     BackfillShort,
     DropSide,
+    InstallFunctions,
     KeepSide,
     OneWay,
     OnIndex,
     RebuildShortIndex,
 )
 from pgmrl.ddl import keeper_name
+from pgmrl.functions.installed import NEEDED as FUNCTIONS
+from pgmrl.online.steps import KEEPING
 from pgmrl.shortening import Rotation
 
 if TYPE_CHECKING:
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
     from pgmrl.online.state import SideState
 
-__all__ = ["WantedSide", "commits", "installs_trigger", "rotations_used", "side_changes", "side_repairs"]
+__all__ = ["WantedSide", "commits", "revision_needed", "rotations_used", "side_changes", "side_repairs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +109,15 @@ def _forward(ops: Iterable[MigrateOperation]) -> list[MigrateOperation]:
     return [one for one in found if not isinstance(one, OneWay)]
 
 
-def installs_trigger(ops: Iterable[MigrateOperation]) -> bool:
-    """Whether pgmrl's schema is needed."""
-    return any(
-        isinstance(one, KeepSide) or (isinstance(one, AddShort | AlterShort) and one.by_trigger)
-        for one in _forward(ops)
+def revision_needed(ops: Iterable[MigrateOperation]) -> str | None:
+    """The revision of pgmrl's schema that they need; None where they need none of it."""
+    found = _forward(ops)
+    if any(isinstance(one, InstallFunctions) for one in found):
+        return FUNCTIONS
+    triggers = any(
+        isinstance(one, KeepSide) or (isinstance(one, AddShort | AlterShort) and one.by_trigger) for one in found
     )
+    return KEEPING if triggers else None
 
 
 def rotations_used(ops: Iterable[MigrateOperation]) -> list[Rotation]:

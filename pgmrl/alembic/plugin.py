@@ -31,8 +31,9 @@ import pgmrl_alembic
 from pgmrl import database
 from pgmrl.alembic import running  # noqa: F401 - registers how the operations are done
 from pgmrl.alembic.diff import WantedFull, WantedShort, WantedTable, diff
+from pgmrl.alembic.functions import function_changes
 from pgmrl.alembic.modify import Seen, attachments, column_named, repair_types, with_own, without_shorts
-from pgmrl.alembic.needs import WantedSide, commits, installs_trigger, rotations_used, side_changes, side_repairs
+from pgmrl.alembic.needs import WantedSide, commits, revision_needed, rotations_used, side_changes, side_repairs
 from pgmrl.alembic.operations import (
     BackfillShort,
     DropSide,
@@ -45,7 +46,7 @@ from pgmrl.alembic.operations import (
 from pgmrl.alembic.render import NewRotation, with_types
 from pgmrl.columns import INFO_KEY, Attachment, Matryoshka
 from pgmrl.errors import MigrationError, RotationError
-from pgmrl.online import steps
+from pgmrl.functions.installed import installed_markers
 from pgmrl.online.state import TableState, table_state
 
 if TYPE_CHECKING:
@@ -175,7 +176,8 @@ class _Comparison:
         kept, dropped, repaired = self.sides()
         first, last = self.apart(kept, dropped)
         body = self.merged(self.sides_first(upgrade.ops, dropped))
-        done = [*first, *dropped, *body, *kept, *repaired, *last]
+        gone, functions = function_changes(self.seen, installed_markers(self.connection), self.default_schema)
+        done = [*gone, *first, *dropped, *body, *kept, *repaired, *last, *functions]
         _warn_of_commits(done)
         upgrade.ops = [*self.needs(done), *done]
         for op in upgrade.ops:
@@ -305,7 +307,11 @@ class _Comparison:
 
     def place(self, schema: str | None, table: str) -> tuple[str | None, str]:
         """A table as Alembic names it: without a schema in the default one."""
-        return (None if schema == self.connection.dialect.default_schema_name else schema, str(table))
+        return (None if schema == self.default_schema else schema, str(table))
+
+    @property
+    def default_schema(self) -> str:
+        return self.connection.dialect.default_schema_name or "public"
 
     # -- what comes first ---------------------------------------------------------------------------------------
 
@@ -314,9 +320,10 @@ class _Comparison:
         first: list[MigrateOperation] = []
         if not self.installed and any(one.changes is not None and one.changes.all for one in self.seen):
             first.append(OneWay(ops.ExecuteSQLOp("CREATE EXTENSION IF NOT EXISTS vector")))
-        if installs_trigger(done):
+        needed = revision_needed(done)
+        if needed is not None:
             current = database.current(self.connection)
-            if current is None or current < steps.KEEPING:
+            if current is None or current < needed:
                 first.append(UpgradePgmrl(database.head(), current))
         rotations = rotations_used(done)
         there = database.installed_rotations(self.connection) if rotations else []

@@ -5,7 +5,7 @@ Vector types are written as plain pgvector types, which stay as they are when th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -18,9 +18,11 @@ from pgmrl.alembic.operations import (
     AlterShort,
     BackfillShort,
     CreateShortIndex,
+    DropFunctions,
     DropShort,
     DropShortIndex,
     DropSide,
+    InstallFunctions,
     InstallRotation,
     KeepSide,
     MarkShort,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
     from pgmrl.alembic.operations import OnIndex, OnShort
     from pgmrl.ddl import Hnsw
+    from pgmrl.functions.declared import SqlFunctions
     from pgmrl.shortening import Definition
 
     RenderItem = Callable[[str, Any, AutogenContext], str | Literal[False]]
@@ -254,3 +257,25 @@ def _keep_side(context: AutogenContext, op: KeepSide) -> str:
 @renderers.dispatch_for(DropSide)
 def _drop_side(context: AutogenContext, op: DropSide) -> str:
     return _call(context, "drop_side", _name(op.table), _name(op.side), _name(op.column), schema=op.schema)
+
+
+@renderers.dispatch_for(InstallFunctions)
+def _install_functions(context: AutogenContext, op: InstallFunctions) -> str:
+    named = {"keys": repr({str(name): type_ for name, type_ in op.keys})}
+    named |= {"types": repr({str(name): type_ for name, type_ in op.types})} if op.types else {}
+    named |= {"side": _name(op.side)} if op.side else {}
+    given = (_name(op.table), _name(op.column), _definition(context, op.definition), _functions(context, op.functions))
+    return _call(context, "install_functions", *given, schema=op.schema, **named)
+
+
+def _functions(context: AutogenContext, functions: SqlFunctions) -> str:
+    _import(context, "SqlFunctions")
+    values = {field.name: getattr(functions, field.name) for field in fields(functions)}
+    values["filters"] = tuple(map(str, functions.tests))
+    usual = {field.name: field.default for field in fields(functions)}
+    return f"SqlFunctions({', '.join(f'{name}={value!r}' for name, value in values.items() if value != usual[name])})"
+
+
+@renderers.dispatch_for(DropFunctions)
+def _drop_functions(context: AutogenContext, op: DropFunctions) -> str:
+    return _call(context, "drop_functions", _name(op.name), schema=op.schema)

@@ -18,9 +18,11 @@ from pgmrl.alembic.operations import (
     AlterShort,
     BackfillShort,
     CreateShortIndex,
+    DropFunctions,
     DropShort,
     DropShortIndex,
     DropSide,
+    InstallFunctions,
     InstallRotation,
     KeepSide,
     MarkShort,
@@ -31,7 +33,10 @@ from pgmrl.alembic.operations import (
     ValidateShort,
 )
 from pgmrl.alembic.planning import announce
+from pgmrl.ddl import Hnsw
 from pgmrl.errors import DefinitionError, MigrationError, NotMigrated
+from pgmrl.functions import installed
+from pgmrl.functions.text import drop_statement, install_statements
 from pgmrl.names import qualified
 from pgmrl.online import backfill, indexes, locks, steps
 from pgmrl.online.state import table_state
@@ -294,6 +299,35 @@ def _keep_side(operations: Operations, operation: KeepSide) -> None:
 def _drop_side(operations: Operations, operation: DropSide) -> None:
     statement = ddl.drop_keeper(operation.schema, operation.side, operation.column)
     _together(operations, [statement], qualified(operation.schema, operation.table))
+
+
+# -- SQL functions -------------------------------------------------------------------------------------------------
+
+
+@_implements(InstallFunctions)
+def _install_functions(operations: Operations, operation: InstallFunctions) -> None:
+    vector_schema = database.vector_schema_of(operations.migration_context)
+    place = operation.place(_default_schema(operations), vector_schema)
+    connection = _connection(operations)
+    if connection is None:
+        _print(operations, install_statements(place, Hnsw()))
+    else:
+        installed.install(connection, place, Hnsw())
+
+
+@_implements(DropFunctions)
+def _drop_functions(operations: Operations, operation: DropFunctions) -> None:
+    connection, schema = _connection(operations), operation.schema or _default_schema(operations)
+    if connection is None:
+        _print(operations, [drop_statement(schema, operation.name)])
+    elif not installed.drop(connection, schema, operation.name):
+        log.info("functions %s.%s_… are gone already", schema, operation.name)
+
+
+def _default_schema(operations: Operations) -> str:
+    """Where a table without a schema is; where the migration is printed, nobody can be asked."""
+    connection = _connection(operations)
+    return (connection.dialect.default_schema_name if connection is not None else None) or "public"
 
 
 # -- three ways to run a statement ---------------------------------------------------------------------------------

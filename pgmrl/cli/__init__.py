@@ -7,7 +7,7 @@ import sys
 import typer
 from sqlalchemy.exc import DBAPIError
 
-from pgmrl.cli import common, demo, fit, load, online, plans, schema, search, server
+from pgmrl.cli import common, demo, fit, functions, load, online, plans, queries, schema, search, server
 from pgmrl.errors import PgmrlError
 
 __all__ = ["app", "main"]
@@ -30,6 +30,8 @@ app.command("check-migration")(plans.check_migration)
 app.command("backfill")(online.backfill)
 app.command("progress")(online.running)
 app.command("reshape")(plans.reshape)
+app.add_typer(functions.app, name="functions")
+app.add_typer(queries.app, name="query")
 app.add_typer(server.app, name="local")
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pgmrl.metrics import MetricName
     from pgmrl.vectors import Vector
 
-__all__ = ["print_run", "search"]
+__all__ = ["print_run", "query_vector", "search"]
 
 CELL = 200  # characters of a value that a table shows
 
@@ -52,7 +52,7 @@ def search(
 
     Example: `pgmrl search packages.embedding "a game with trains" --where "section = 'games'" --show name`
     """
-    query = _query(question, vector, model)
+    query = query_vector(question, vector, model)
     with engine(url) as opened, opened.connect() as connection:
         searched = reflect(connection, column, metric=_metric(metric))
         statement = select(*_shown(searched, show))
@@ -108,7 +108,12 @@ def cost(found: Run) -> str:
     return "; ".join(parts)
 
 
-def _query(question: str | None, vector: str | None, model: str) -> Vector:
+def query_vector(question: str | None, vector: str | None, model: str) -> Vector:
+    """The vector of a question in words, or of `--vector`.
+
+    Raises:
+        VectorError: it is no array of numbers.
+    """
     if (question is None) == (vector is None):
         raise typer.BadParameter("give a question or --vector")
     if question is not None:

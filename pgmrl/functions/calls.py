@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pgmrl.functions.worker import COST, filter_arguments, norm
 from pgmrl.names import literal, qualified, quoted
+from pgmrl.shortening import Prefix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,62 +24,77 @@ def told(place: Place, what: str) -> str:
 
 def wrappers(place: Place) -> Iterator[str]:
     """The statements that make the functions people call, with their comments."""
-    declared = place.declared
-    usual = ["k integer DEFAULT 10", "shortlist integer DEFAULT NULL", "exact boolean DEFAULT false"]
-    filters = filter_arguments(place)
+    tests, filters = place.declared.tests, filter_arguments(place)
+    usual = ["shortlist integer DEFAULT NULL", "exact boolean DEFAULT false", *filters]
     keys = [f"{quoted(name)} {type_}" for name, (_, type_) in zip(place.key_arguments, place.keys, strict=True)]
     count = len(keys)
-    nothing = ["NULL"] * count
+    nothing, query, k = ["NULL"] * count, f"query {place.full_type_name}", "k integer DEFAULT 10"
     yield from _wrapper(
         place,
         "search",
-        [f"query {place.full_type_name}", *usual, *filters],
-        ["$1", "$2", "$3", "$4", *nothing, *_numbers(5, declared.tests)],
-        "$2",
+        [query, k, *usual],
+        ["$1", "$2", "$3", "$4", *nothing, *_numbers(5, tests)],
+        _rows("$2"),
         f"the rows of {place.table} nearest to a vector",
     )
-    given = ", ".join(f"${number}" for number in range(1, count + 1))
-    k, size, exact = (f"${count + number}" for number in (1, 2, 3))
-    vector = f"{place.sql('vector')}({given})"
+    given = [f"${number}" for number in range(1, count + 1)]
+    asked, size, exact = (f"${count + number}" for number in (1, 2, 3))
     yield from _wrapper(
         place,
         "similar",
-        [*keys, *usual, *filters],
-        [vector, k, size, exact, *given.split(", "), *_numbers(count + 4, declared.tests)],
-        k,
+        [*keys, k, *usual],
+        [f"{place.sql('vector')}({', '.join(given)})", asked, size, exact, *given, *_numbers(count + 4, tests)],
+        _rows(asked),
         f"the rows of {place.table} most like one of them, without that one",
     )
-    named = [literal(qualified(place.schema, place.table)), literal(place.column), "$1"]
-    query = f"pgmrl.query_v1({', '.join(named)})::{place.qualified_definition.qualified(place.definition.full)}"
+    named = ", ".join([literal(qualified(place.schema, place.table)), literal(place.column), "$1"])
     yield from _wrapper(
         place,
         "search_named",
-        ["name text", *usual, *filters],
-        [query, "$2", "$3", "$4", *nothing, *_numbers(5, declared.tests)],
-        "$2",
+        ["name text", k, *usual],
+        [f"pgmrl.query_v1({named})::{place.full_type_name}", "$2", "$3", "$4", *nothing, *_numbers(5, tests)],
+        _rows("$2"),
         f"the rows of {place.table} nearest to a named query (pgmrl.queries)",
     )
+    yield from _wrapper(
+        place,
+        "search_diverse",
+        [query, k, "relevance double precision DEFAULT 0.5", *usual],
+        ["$1", "$2", "$4", "$5", "$3", *nothing, *_numbers(6, tests)],
+        _rows("$2"),
+        f"rows of {place.table} near to a vector that differ from each other (maximal marginal relevance)",
+    )
+    if place.declared.group_by is not None:
+        yield from _wrapper(
+            place,
+            "search_groups",
+            [query, k, "per_group integer DEFAULT 1", *usual],
+            ["$1", "$2", "$4", "$5", "$3", *nothing, *_numbers(6, tests)],
+            f"{_rows('$2')} * {_rows('$3')}",
+            f"the nearest rows of {place.table} by {place.declared.group_by}: k groups, nearest first",
+        )
+
+
+def _rows(argument: str) -> str:
+    # the limit tells the planner how many rows come; the worker refuses what is NULL or less than 1
+    return f"GREATEST({argument}, 1)"
 
 
 def _numbers(first: int, tests: Sequence[Filter]) -> list[str]:
     return [f"${first + number}" for number in range(len(tests))]
 
 
-def _wrapper(place: Place, kind: str, arguments: list[str], passed: list[str], k: str, what: str) -> Iterator[str]:
-    name = place.sql(kind)
+def _wrapper(place: Place, kind: str, arguments: list[str], passed: list[str], rows: str, what: str) -> Iterator[str]:
+    name, working = place.sql(kind), kind if kind in place.working else "search"
     columns = ", ".join(f"s.{quoted(one)}" for one in place.key_results)
-    # The limit tells the planner how many rows come; the worker refuses a k that is NULL or less than 1.
     yield (
         f"CREATE OR REPLACE FUNCTION {name}({', '.join(arguments)}) RETURNS SETOF {place.sql('hit')}\n"
         f"LANGUAGE sql STABLE ROWS 10 COST {COST} SECURITY INVOKER\nBEGIN ATOMIC\n"
         f"    SELECT {columns}, s.distance, s.similarity, s.rank, s.requested, s.returned\n"
-        f"    FROM {place.worker}({', '.join(passed)}) AS s\n    LIMIT GREATEST({k}, 1);\nEND"
+        f"    FROM {place.worker(working)}({', '.join(passed)}) AS s\n    LIMIT {rows}; END"
     )
     types = ", ".join(one.split(" DEFAULT ", 1)[0] for one in arguments)
     yield f"COMMENT ON FUNCTION {name}({types}) IS {literal(told(place, what))}"
-
-
-# -- views ---------------------------------------------------------------------------------------------------------
 
 
 def views(place: Place) -> Iterator[str]:
@@ -97,7 +113,7 @@ def views(place: Place) -> Iterator[str]:
         f"CREATE OR REPLACE VIEW {view} WITH (security_invoker = true) AS\n"
         f"SELECT {', '.join([*keys, *related])}, s.rank, s.distance, s.similarity\n"
         f"FROM {place.source}\n"
-        f"CROSS JOIN LATERAL {place.worker}({place.full}, {declared.related}, NULL, false, {own}) AS s\n"
+        f"CROSS JOIN LATERAL {place.worker()}({place.full}, {declared.related}, NULL, false, {own}) AS s\n"
         f"WHERE {_searchable(place)}"
     )
     what = f"the {declared.related} rows of {place.table} most like each row; ask for one row or a few"
@@ -113,11 +129,15 @@ def views(place: Place) -> Iterator[str]:
 
 
 def _searchable(place: Place) -> str:
-    """Rows whose vector can be searched with: the worker refuses the others."""
+    """Rows whose vector can be searched with: the worker refuses the others.
+
+    By the full vector, and not by the short one: a view that reads the short column would stand in the way of its end.
+    """
     definition = place.qualified_definition
     there = f"{place.full} IS NOT NULL"
     if not definition.metric.normalise:
         return there
-    bits = definition.short.type == "bit"
-    value, kind = (place.full, definition.full) if bits else (place.short, definition.short.type)
-    return f"{there} AND {quoted(place.vector_schema)}.{norm(kind)}({value}) OPERATOR(pg_catalog.>) 0"
+    prefix = isinstance(definition.short.by, Prefix) and definition.short.type != "bit"
+    leading = f"{definition.qualified('subvector')}({place.full}, 1, {definition.short.dims})"
+    length = definition.qualified(norm(definition.full))
+    return f"{there} AND {length}({leading if prefix else place.full}) OPERATOR(pg_catalog.>) 0"

@@ -66,6 +66,7 @@ class SqlFunctions:
         name: what their names begin with; by default the table's name.
         related: also a view of the rows most related to each row, this many of each.
         stored: also the same as a materialised view, for `REFRESH MATERIALIZED VIEW`.
+        group_by: a column: also a function that returns the nearest groups of rows with the same value.
         words: a `tsvector` column of the table: also a function for hybrid search.
         config: the text search configuration of `words`.
         grant_to: roles that may call them; by default every role may. Rights on the table are needed in any case.
@@ -80,6 +81,7 @@ class SqlFunctions:
     name: str | None = None
     related: int | None = None
     stored: bool = False
+    group_by: str | None = None
     words: str | None = None
     config: str = "english"
     grant_to: tuple[str, ...] = ()

@@ -38,7 +38,7 @@ SPELLINGS: Final = {
     "datetime": "timestamp without time zone",
 }
 _DIALECT: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
-ARGUMENTS: Final = ("query", "k", "shortlist", "exact", "name", "words")
+ARGUMENTS: Final = ("query", "k", "shortlist", "exact", "name", "words", "relevance", "per_group")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,10 @@ class Place:
         column: the full vector's column.
         definition: full and short vector.
         keys: the primary key's columns with their types as SQL, in order.
-        types: the filters' columns with their types as SQL.
+        types: the other columns that are used, with their types as SQL.
         side: the side table, where the vectors are searched there; in the table's schema.
         vector_schema: the schema pgvector lives in.
+        managed: whether a model declares them, so that autogenerate drops what no model declares any more.
 
     Raises:
         DefinitionError: no primary key, a filter on an unknown column, or nothing to search by.
@@ -70,6 +71,7 @@ class Place:
     types: tuple[tuple[str, str], ...] = ()
     side: str | None = None
     vector_schema: str = "public"
+    managed: bool = False
 
     def __post_init__(self) -> None:
         if not self.keys:
@@ -82,6 +84,9 @@ class Place:
         for one in self.declared.tests:
             if one.column not in known:
                 raise DefinitionError(f"filter {str(one)!r}: table {self.table} has no column {one.column!r}")
+        for name in (self.declared.group_by, self.declared.words):
+            if name is not None and name not in known:
+                raise DefinitionError(f"functions of {self.table}: it has no column {name!r}")
 
     # -- names -------------------------------------------------------------------------------------------------
 
@@ -103,15 +108,21 @@ class Place:
         """Where they are made."""
         return self.declared.schema or self.schema
 
-    @property
-    def worker(self) -> str:
+    def worker(self, kind: str = "search") -> str:
         """The function that does the work, as SQL text."""
-        return self.sql(f"search_v{VERSION}")
+        return self.sql(f"{kind}_v{VERSION}")
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """The functions that people call."""
-        return ("search", "similar", "search_named", *(("hybrid",) if self.declared.words else ()), "vector")
+        groups = ("search_groups",) if self.declared.group_by else ()
+        hybrid = ("hybrid",) if self.declared.words else ()
+        return ("search", "similar", "search_named", "search_diverse", *groups, *hybrid, "vector")
+
+    @property
+    def working(self) -> tuple[str, ...]:
+        """Those that have a function of their own behind them."""
+        return tuple(kind for kind in self.kinds if kind not in {"similar", "search_named", "vector"})
 
     @property
     def key_results(self) -> list[str]:
@@ -202,11 +213,16 @@ class Place:
             "filters": [str(one) for one in declared.tests],
             "related": declared.related,
             "stored": declared.stored,
+            "group_by": declared.group_by,
             "words": declared.words,
             "config": declared.config if declared.words else None,
             "grant_to": sorted(declared.grant_to),
+            "managed": self.managed,
+            "keys": [list(one) for one in self.keys],
+            "types": [list(one) for one in self.types],
             "signature": self.signature,
             "functions": [self.named(kind) for kind in self.kinds],
+            "workers": [self.named(f"{kind}_v{VERSION}") for kind in self.working],
             "views": self.views,
         }
 
@@ -222,7 +238,13 @@ class Place:
 
 
 def place_of(
-    column: Column[Any], attachment: Attachment, declared: SqlFunctions, schema: str, vector_schema: str
+    column: Column[Any],
+    attachment: Attachment,
+    declared: SqlFunctions,
+    schema: str,
+    vector_schema: str,
+    *,
+    managed: bool = False,
 ) -> Place:
     """The functions of a Table's column.
 
@@ -232,6 +254,7 @@ def place_of(
         declared: what is wanted.
         schema: the table's, where its MetaData does not say.
         vector_schema: the schema pgvector lives in.
+        managed: whether a model declares them.
 
     Raises:
         DefinitionError: see `Place`.
@@ -239,7 +262,7 @@ def place_of(
     """
     table = column.table
     side = None if attachment.side is None else column.table.metadata.tables[attachment.side].name
-    wanted = {one.column for one in declared.tests}
+    wanted = {one.column for one in declared.tests} | {declared.group_by, declared.words}
     tested = [found for found in table.columns if found.name in wanted]
     return Place(
         declared,
@@ -251,6 +274,7 @@ def place_of(
         _typed(tested),
         side,
         vector_schema,
+        managed,
     )
 
 

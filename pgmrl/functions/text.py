@@ -12,6 +12,7 @@ import json
 from typing import TYPE_CHECKING
 
 from pgmrl.functions.calls import told, views, wrappers
+from pgmrl.functions.shapes import shapes
 from pgmrl.functions.worker import dollar, vector, worker
 from pgmrl.names import literal, qualified, quoted
 
@@ -38,18 +39,33 @@ def install_statements(place: Place, index: Hnsw) -> list[str]:
     statements = [
         f"SELECT pgmrl.prepare_functions_v1({names}, {literal(marker)}::jsonb)",
         f"DO {dollar(_make_type(place))}",
-        worker(place, marker, index),
+        *(
+            worker(place, shape, f"functions {marker}" if shape.kind == "search" else shape.kind, index)
+            for shape in shapes(place)
+        ),
         vector(place),
         *wrappers(place),
         *views(place),
     ]
-    statements += [f"COMMENT ON TYPE {hit} IS {literal(told(place, 'a row that was found'))}"]
+    given = ", ".join(type_ for _, type_ in place.keys)
+    comments = {
+        f"TYPE {hit}": "a row that was found",
+        **{f"FUNCTION {place.worker(kind)}": f"what the functions {place.name}_… call" for kind in place.working},
+        f"FUNCTION {place.sql('vector')}({given})": f"the vector of one row of {place.table}",
+    }
+    statements += [f"COMMENT ON {thing} IS {literal(told(place, what))}" for thing, what in comments.items()]
     return [*statements, *_grants(place)]
 
 
 def drop_statement(schema: str, name: str) -> str:
     """What drops the functions of this name, with their views; refused by the server while something else uses them."""
     return f"SELECT pgmrl.drop_functions_v1({literal(schema)}, {literal(name)})"
+
+
+def _workers(place: Place, marker: str, index: Hnsw) -> Iterator[str]:
+    for shape in shapes(place):
+        # the first one says what all of them are for
+        yield worker(place, shape, f"functions {marker}" if shape.kind == "search" else shape.kind, index)
 
 
 def _make_type(place: Place) -> str:
@@ -63,7 +79,7 @@ def _make_type(place: Place) -> str:
 def _grants(place: Place) -> Iterator[str]:
     """The right to call them: what was granted by another declaration is taken back."""
     roles = ", ".join(map(quoted, place.declared.grant_to)) or "PUBLIC"
-    called = [place.worker, *(place.sql(kind) for kind in place.kinds)]
+    called = [*map(place.worker, place.working), *(place.sql(kind) for kind in place.kinds)]
     for name in called:
         if place.declared.grant_to:
             yield f"REVOKE ALL ON FUNCTION {name} FROM PUBLIC"

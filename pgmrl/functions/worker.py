@@ -7,7 +7,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
-from pgmrl.limits import EF_SEARCH_LIMIT, MAX_SCAN_TUPLES, OVERSAMPLE, SHORTLIST_LIMIT, SHORTLIST_MIN
+from pgmrl.limits import EF_SEARCH_LIMIT, MAX_SCAN_TUPLES, SHORTLIST_LIMIT, SHORTLIST_MIN
 from pgmrl.names import literal, qualified, quoted
 from pgmrl.shortening import Prefix
 
@@ -17,13 +17,12 @@ if TYPE_CHECKING:
     from pgmrl.ddl import Hnsw
     from pgmrl.functions.declared import Filter
     from pgmrl.functions.place import Place
+    from pgmrl.functions.shapes import Shape
 
 __all__ = ["COST", "dollar", "filter_arguments", "norm", "vector", "worker"]
 
 COST: Final = 10_000
 """A search costs as much as this many comparisons: the planner should not repeat it lightly."""
-
-FIXED: Final = 4  # arguments of the worker before the key and the filters
 
 
 def dollar(body: str) -> str:
@@ -49,76 +48,73 @@ def _filled(template: str, **values: object) -> str:
     return re.sub(r"\{(\w+)\}", lambda found: str(values[found[1]]), _template(template))
 
 
-def worker(place: Place, marker: str, index: Hnsw) -> str:
-    """The statement that makes the search itself."""
+def worker(place: Place, shape: Shape, marker: str, index: Hnsw) -> str:
+    """The statement that makes the search itself.
+
+    Args:
+        place: the column.
+        shape: what it returns.
+        marker: the first line.
+        index: how the short column's index is named.
+
+    """
     keys = [f"{quoted(f'not_{number}')} {type_}" for number, (_, type_) in enumerate(place.keys, 1)]
-    arguments = ", ".join(
-        [f"query {place.full_type_name}", "k integer", "shortlist integer", "exact boolean"]
-        + [f"{key} DEFAULT NULL" for key in keys]
-        + filter_arguments(place)
-    )
-    body = dollar(f"\n-- pgmrl functions {marker}\n{_body(place, index)}")
+    arguments = [f"query {place.full_type_name}", "k integer", "shortlist integer", "exact boolean", *shape.arguments]
+    arguments += [f"{key} DEFAULT NULL" for key in keys] + filter_arguments(place)
+    body = dollar(f"\n-- pgmrl {marker}\n{_body(place, shape, index)}")
     return (
-        f"CREATE OR REPLACE FUNCTION {place.worker}({arguments}) RETURNS SETOF {place.sql('hit')}\n"
+        f"CREATE OR REPLACE FUNCTION {place.worker(shape.kind)}({', '.join(arguments)}) "
+        f"RETURNS SETOF {place.sql('hit')}\n"
         f"LANGUAGE plpgsql STABLE ROWS 1000 COST {COST} SECURITY INVOKER\n"
         f"SET search_path = pg_catalog, pg_temp\nAS {body}"
     )
 
 
-def _body(place: Place, index: Hnsw) -> str:
+def _body(place: Place, shape: Shape, index: Hnsw) -> str:
     definition = place.qualified_definition
-    keys = [f"key_{number}" for number in range(1, len(place.keys) + 1)]
-    found = [f"found_{number}" for number in range(1, len(place.keys) + 1)]
-    order = ", ".join(["distance", *keys])
-    distance = f"full_vector {definition.full_operator} $1"
-    reranked = f"SELECT {', '.join(keys)}, {distance} AS distance FROM shortlist ORDER BY"
-    arrays = ", ".join(f"array_agg({name} ORDER BY {order})" for name in ["distance", *keys])
-    collected = "FROM ranked WHERE distance <> 'NaN'"
+    keys, found = shape.keys, [f"found_{number}" for number in range(1, len(place.keys) + 1)]
     title = f"{place.table}.{place.column}".replace("%", "%%")  # inside format()
     index_name = qualified(place.schema, index.index_name(place.owner_of_vectors, place.short_column))
-    exact_order = f"({distance}) + 0, {', '.join(keys)}"  # + 0 keeps an index on the full vector out
+    passed = len(place.keys) + len(place.declared.tests)
     return _filled(
         "search",
+        option=f"$5 {shape.arguments[0].split()[0]}, " if shape.arguments else "",
+        size=shape.size,
         least=SHORTLIST_MIN,
-        oversample=OVERSAMPLE,
         most=SHORTLIST_LIMIT,
         ef_limit=EF_SEARCH_LIMIT,
         scan_tuples=MAX_SCAN_TUPLES,
         dims=definition.dims,
         vector=quoted(place.vector_schema),
         short_type=definition.short_type,
-        candidates=literal(_candidates(place)),
+        candidates=literal(shape.candidates),
         index=literal(index_name),
         query_hint=literal(f"Give a vector of {definition.dims} dimensions, as in {place.table}.{place.column}."),
         dims_message=literal(f"query has %s dimensions, {title} has {definition.dims}"),
         zero_full=_zero(place, "$1", definition.full, "query is a zero vector, which has no direction"),
         zero_short=_zero_short(place),
-        conditions="\n".join(_conditions(place)),
+        checks=shape.checks,
+        conditions="\n".join(_conditions(place, shape)),
         short_query=definition.sql("$1"),
         nearest=literal(f" ORDER BY {place.short} {definition.short_operator} $2 LIMIT "),
-        reranked=literal(f"), ranked AS ({reranked} {order} LIMIT "),
-        ranked=literal(f"), ranked AS ({reranked} {exact_order} LIMIT "),
-        collected=literal(f") SELECT (SELECT count(*) FROM shortlist), {arrays} {collected}"),
-        collected_exact=literal(f") SELECT 0, {arrays} {collected}"),
+        tail=shape.tail,
+        exactly=shape.exactly,
+        incomplete=shape.incomplete or f"listed < size AND pgmrl.gave_up_v1({literal(index_name)}, scans)",
         found_declared="\n".join(f"    {name} {type_}[];" for name, (_, type_) in zip(found, place.keys, strict=True)),
         found_names=", ".join(found),
-        passed="".join(f", ${FIXED + number}" for number in range(1, len(place.keys) + len(place.declared.tests) + 1)),
+        passed="".join(f", ${shape.fixed + number}" for number in range(1, passed + 1)),
         results=", ".join(f"d.{name}" for name in keys),
         similarity=definition.metric.similarity_sql("d.distance"),
+        returned=shape.returned,
         unnested=", ".join(f"unnest({name})" for name in found),
         unnested_names=", ".join(keys),
     )
 
 
-def _candidates(place: Place) -> str:
-    keys = ", ".join(f"t.{quoted(name)} AS key_{number}" for number, (name, _) in enumerate(place.keys, 1))
-    return f"SELECT {keys}, {place.full} AS full_vector FROM {place.source} WHERE true"
-
-
-def _conditions(place: Place) -> Iterator[str]:
+def _conditions(place: Place, shape: Shape) -> Iterator[str]:
     """Lines that add a condition for each argument that is given."""
     # inside the dynamic statement $1 and $2 are the query; the rest follows in the worker's order
-    inner, outer = 3, FIXED + 1
+    inner, outer = 3, shape.fixed + 1
     given = [f"${outer + number} IS NOT NULL" for number in range(len(place.keys))]
     same = [f"t.{quoted(name)} = ${inner + number}" for number, (name, _) in enumerate(place.keys)]
     other = literal(f" AND NOT ({' AND '.join(same)})")

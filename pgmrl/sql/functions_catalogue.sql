@@ -55,8 +55,8 @@ BEGIN
     END IF;
     SELECT p.oid::regprocedure::text INTO other
     FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
-    WHERE n.nspname = place AND said -> 'functions' ? p.proname
-      AND NOT coalesce(old -> 'functions' ? p.proname, false);
+    WHERE n.nspname = place AND ((said -> 'functions') || (said -> 'workers')) ? p.proname
+      AND NOT coalesce(((old -> 'functions') || (old -> 'workers')) ? p.proname, false);
     IF other IS NOT NULL THEN
         RAISE EXCEPTION 'there is a function % that pgmrl did not make', other
             USING ERRCODE = 'duplicate_function', HINT = 'Give the functions another name, or rename that one.';
@@ -98,13 +98,13 @@ BEGIN
     FOR one IN
         SELECT p.oid::regprocedure AS called
         FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
-        WHERE n.nspname = place AND p.oid <> old.worker AND old.marker -> 'functions' ? p.proname
+        WHERE n.nspname = place AND ((old.marker -> 'functions') || (old.marker -> 'workers')) ? p.proname
           AND (p.prorettype = old.result_type OR p.prosrc LIKE E'\n-- pgmrl%')
-        ORDER BY p.proname LIKE '%\_vector'  -- the others call it
+        -- what is called goes after what calls it
+        ORDER BY old.marker -> 'workers' ? p.proname, p.prosrc LIKE E'\n-- pgmrl%'
     LOOP
         EXECUTE 'DROP FUNCTION ' || one.called;
     END LOOP;
-    EXECUTE 'DROP FUNCTION ' || old.worker::regprocedure;
     EXECUTE 'DROP TYPE ' || old.result_type::regtype;
     RETURN true;
 END $$;

@@ -19,7 +19,7 @@ CREATE POLICY readers ON pgmrl.queries USING (has_any_column_privilege(relation,
 GRANT SELECT ON pgmrl.queries TO PUBLIC;
 
 CREATE FUNCTION pgmrl.query_v1(table_name text, full_column text, name text) RETURNS {vector}.vector
-LANGUAGE plpgsql STABLE
+LANGUAGE plpgsql STABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE

@@ -19,6 +19,8 @@ from sqlalchemy import Engine, MetaData, Table, create_engine, inspect, text
 
 from pgmrl import database
 from pgmrl.columns import INFO_KEY, Attachment
+from pgmrl.functions import installed
+from pgmrl.functions.installed import installed_markers
 from pgmrl.names import qualified
 from pgmrl.online import steps
 from pgmrl.online.state import table_state
@@ -209,6 +211,14 @@ def state(engine: Engine) -> dict[str, Any]:
         found["functions"] = list(functions.scalars())
         found["rotations"] = sorted(database.installed_rotations(connection))
         found["pgmrl"] = database.current(connection)
+        found["sets"] = sorted(installed_markers(connection), key=str)
+        found["called"] = sorted(map(str, installed.functions(connection))) if found["sets"] else []
+        views = connection.exec_driver_sql(
+            "SELECT c.oid::regclass::text, pg_get_viewdef(c.oid) FROM pg_class AS c "
+            "JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.relkind IN ('v', 'm') "
+            "AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgmrl') ORDER BY 1"
+        )
+        found["views"] = [tuple(row) for row in views]
     return found
 
 

@@ -14,6 +14,7 @@ import pytest
 from pgvector.sqlalchemy import HALFVEC, VECTOR
 from sqlalchemy import Column, ForeignKey, Index, Integer, MetaData, Table, Text
 
+from pgmrl import SqlFunctions, add_functions, database
 from pgmrl.columns import Matryoshka, add_short, add_side_table
 from pgmrl.ddl import Hnsw
 from pgmrl.rotation import Rotation
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     Model = Callable[[MetaData], object]
 
 HOSTILE = 'we"ird %:t'
+UPGRADE = f"op.upgrade_pgmrl('{database.head()}'"
 _random = np.random.default_rng(7)
 ONE, OTHER = (Rotation.of(np.linalg.qr(_random.normal(size=(8, 8)))[0][:4]) for _ in range(2))
 
@@ -124,6 +126,17 @@ def named(dims: int) -> Model:
     return make
 
 
+def called(model: Model, of: str = "documents", **given: Any) -> Model:
+    """The same with SQL functions."""
+
+    def make(metadata: MetaData) -> None:
+        model(metadata)
+        table = next(table for table in metadata.tables.values() if table.name == of)
+        add_functions(table.c.embedding, SqlFunctions(**given))
+
+    return make
+
+
 def unrelated(metadata: MetaData) -> None:
     """A table that is none of pgmrl's concern."""
     Table("tags", metadata, Column("id", Integer, primary_key=True), Column("of", ForeignKey("tags.id")))
@@ -169,7 +182,7 @@ COSINE_TO_L2 = Case(
 CHANGES = [
     Case("vector column added", documents(), typed(), ("op.add_column(", "op.set_storage(", "op.add_short(")),
     Case("short added", plain(), beside(), ("op.add_short(", "op.create_short_index(")),
-    Case("short added by rotation", plain(), beside(by=ONE), ("op.upgrade_pgmrl('0002')", "op.install_rotation(")),
+    Case("short added by rotation", plain(), beside(by=ONE), (UPGRADE, "op.install_rotation(")),
     Case("bits added", plain(), beside(8, type="bit"), ("type='bit'",)),
     Case("dimensions changed", beside(4), beside(2), ("op.add_short(", "op.drop_short(")),
     Case("prefix to rotation", typed(4), typed(4, ONE), ("op.add_short(", "op.drop_short(")),
@@ -186,9 +199,43 @@ CHANGES = [
     Case("rotated short removed", beside(by=ONE), plain(), ("op.drop_short(",)),
     COSINE_TO_L2,
 ]
+INSTALL = "op.install_functions("
+FUNCTIONS = [
+    Case("functions with a new table", unrelated, called(typed(), related=3), (UPGRADE, INSTALL)),
+    Case("functions added", beside(), called(beside(), filters=("title",)), (INSTALL, "types={'title': 'text'}")),
+    Case("functions removed", called(beside(by=ONE), related=3, stored=True), beside(by=ONE), ("op.drop_functions(",)),
+    Case("functions of a removed table", both(unrelated, called(typed())), unrelated, ("op.drop_fun",), loses=True),
+    Case("another filter", called(beside()), called(beside(), filters=("title in",)), (INSTALL,)),
+    Case("functions of other short vectors", called(beside(4), related=3), called(beside(2), related=3), (INSTALL,)),
+    Case("functions to a rotation", called(typed(4)), called(typed(4, ONE)), (INSTALL, "op.install_rotation(")),
+    Case(
+        "functions under another type",
+        called(beside(), related=3),
+        called(beside(full=HALFVEC), related=3),
+        ("op.drop_functions(", INSTALL),
+    ),
+    Case(
+        "functions with a hostile name",
+        beside(name=HOSTILE, keys=2),
+        called(beside(name=HOSTILE, keys=2), HOSTILE, filters=("title",), related=3, stored=True),
+        (INSTALL,),
+    ),
+    Case(
+        "functions in another schema",
+        beside(schema="shop"),
+        called(beside(schema="shop"), schema="public", name="found"),
+        (INSTALL,),
+        options=SCHEMAS,
+    ),
+    Case("functions of a side table", plain(), called(aside(ONE), related=3), (INSTALL, "side='documents_embedding'")),
+    Case("side table under functions", called(beside(), related=3), called(aside(), related=3), (INSTALL,)),
+    Case("functions unchanged", called(typed(), related=3), called(typed(), related=3), silent=True),
+]
 CASES = [
+    *FUNCTIONS,
+    *(case.online() for case in FUNCTIONS if case.name in {"functions added", "functions of other short vectors"}),
     Case("new table", unrelated, typed(), ("op.create_table(", "concurrently=False", "HALFVEC(8)")),
-    Case("new table, rotation", unrelated, typed(by=ONE), ("op.upgrade_pgmrl('0002')", "op.install_rotation(")),
+    Case("new table, rotation", unrelated, typed(by=ONE), (UPGRADE, "op.install_rotation(")),
     Case("new table, bits", unrelated, typed(8, type="bit"), ("type='bit'",)),
     Case("new table, vectors", unrelated, typed(4, type="vector", full="vector"), ("VECTOR(8)",)),
     Case("new table, no zeros", unrelated, typed(forbid_zero=True), ("not_zero",)),

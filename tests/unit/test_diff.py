@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from pgmrl.alembic.diff import WantedFull, WantedShort, WantedTable, diff
-from pgmrl.alembic.needs import WantedSide, commits, installs_trigger, rotations_used, side_changes
+from pgmrl.alembic.needs import WantedSide, commits, revision_needed, rotations_used, side_changes
 from pgmrl.alembic.operations import (
     AddShort,
     AlterShort,
@@ -27,6 +27,7 @@ from pgmrl.alembic.operations import (
 from pgmrl.ddl import Hnsw
 from pgmrl.online.indexes import IndexState
 from pgmrl.online.state import ColumnState, Keeper, ShortState, SideState, TableState
+from pgmrl.online.steps import KEEPING
 from pgmrl.shortening import Definition, Rotation, Short
 
 if TYPE_CHECKING:
@@ -282,9 +283,9 @@ def test_what_operations_need() -> None:
     """A trigger needs pgmrl's schema, a rotation its axes; what is done on the way back needs nothing yet."""
     plain = AddShort("documents", "embedding", definition())
     online, rotated = replace(plain, online=True), replace(plain, definition=Definition.of(8, Short(4, ROTATION)))
-    assert not installs_trigger([plain, OneWay(online, True)])
-    assert installs_trigger([OneWay(online)])
-    assert installs_trigger([rotated])
+    assert revision_needed([plain, OneWay(online, True)]) is None
+    assert revision_needed([OneWay(online)]) == KEEPING
+    assert revision_needed([rotated]) == KEEPING
     assert rotations_used([plain, rotated, rotated, OneWay(rotated)]) == [ROTATION]
     assert rotations_used([OneWay(rotated, True)]) == []
     assert [commits(op) for op in (plain, rotated, online, OneWay(online, True))] == [False, False, True, False]

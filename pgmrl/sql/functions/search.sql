@@ -1,7 +1,7 @@
 -- Shortlist through the short index, exact order by the full vectors. Arguments by number: names may be a column's.
--- $1 query, $2 k, $3 shortlist, $4 exact, then the key of a row to leave out, then the filters.
+-- $1 query, $2 k, $3 shortlist, $4 exact, {option}then the key of a row to leave out, then the filters.
 DECLARE
-    size bigint := coalesce($3, greatest({least}, {oversample}::bigint * $2));
+    size bigint := coalesce($3, least({most}, greatest({least}, {size})));
     short_query {short_type};
     kept text := '';
     -- one text each, so that the plan is made for these numbers and filters
@@ -32,6 +32,7 @@ BEGIN
     ELSIF $4 IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'exact is NULL', HINT = 'Give true or false.';
 {zero_full}
+{checks}
     END IF;
 {conditions}
     candidates := candidates || kept;
@@ -44,7 +45,7 @@ BEGIN
             unused := pg_catalog.set_config('hnsw.max_scan_tuples', greatest({scan_tuples}, 4 * size)::text, true);
             unused := pg_catalog.set_config('hnsw.scan_mem_multiplier', '8', true);
         END IF;
-        EXECUTE 'WITH shortlist AS MATERIALIZED (' || candidates || {nearest} || size || {reranked} || $2 || {collected}
+        EXECUTE 'WITH RECURSIVE shortlist AS MATERIALIZED (' || candidates || {nearest} || size || ')' || {tail}
             INTO listed, distances, {found_names} USING $1, short_query{passed};
         -- the settings of whoever called, also within a longer transaction; an error rolls them back
         unused := pg_catalog.set_config('hnsw.ef_search', coalesce(old_ef, '40'), true);
@@ -56,10 +57,10 @@ BEGIN
     END IF;
     -- An index scan gives up after so many rows that the filters do not let through. Then every row they leave is read,
     -- so that none is missing; where the planner read them all in the first place, nothing is.
-    IF $4 OR (listed < size AND pgmrl.gave_up_v1({index}, scans)) THEN
-        EXECUTE 'WITH shortlist AS (' || candidates || {ranked} || $2 || {collected_exact}
+    IF $4 OR {incomplete} THEN
+        EXECUTE 'WITH RECURSIVE shortlist AS ' || {exactly} || {tail}
             INTO listed, distances, {found_names} USING $1, short_query{passed};
     END IF;
-    RETURN QUERY SELECT {results}, d.distance, {similarity}, d.place::integer, $2, pg_catalog.cardinality(distances)
+    RETURN QUERY SELECT {results}, d.distance, {similarity}, d.place::integer, $2, {returned}
         FROM ROWS FROM (unnest(distances), {unnested}) WITH ORDINALITY AS d (distance, {unnested_names}, place);
 END

@@ -1,0 +1,118 @@
+"""`pgmrl functions …`: SQL functions that search a table from BI tools and psql."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from pgmrl.cli.common import Json, Url, console, engine, escaped, write_json
+from pgmrl.columns import attachment_of
+from pgmrl.functions import SqlFunctions, installed
+from pgmrl.functions.text import install_statements
+from pgmrl.names import qualified
+from pgmrl.reflect import reflect
+from pgmrl.sql_functions import drop_functions, install_functions, place_in
+
+__all__ = ["app"]
+
+app = typer.Typer(help="SQL functions that search a table from BI tools and psql.", no_args_is_help=True)
+
+Searched = Annotated[str, typer.Argument(help="table.column or schema.table.column")]
+
+
+@app.command()
+def install(
+    column: Searched,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter",
+            help="A column that becomes an argument; repeat for more. `section`, `size >=`, `size <=`, `section in` "
+            "or `tags contains`.",
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What their names begin with; default the table's name.")] = None,
+    related: Annotated[int | None, typer.Option(help="Also a view of so many rows most like each row.")] = None,
+    stored: Annotated[bool, typer.Option(help="Also the same as a materialised view.")] = False,
+    group_by: Annotated[
+        str | None, typer.Option(help="A column: also a function for the nearest groups of rows that share its value.")
+    ] = None,
+    words: Annotated[str | None, typer.Option(help="A tsvector column: also a function for hybrid search.")] = None,
+    config: Annotated[str, typer.Option(help="The text search configuration of --words.")] = "english",
+    grant: Annotated[
+        list[str] | None, typer.Option(help="A role that may call them; repeat for more. Default: every role.")
+    ] = None,
+    schema: Annotated[str | None, typer.Option(help="Where they are made; default the table's schema.")] = None,
+    sql: Annotated[bool, typer.Option("--sql", help="Print the statements and run nothing.")] = False,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Install typed functions that search a column from plain SQL, or replace those that are there.
+
+    They run with the rights of whoever calls them. Needs pgmrl's schema (`pgmrl upgrade`) and CREATE on the schema.
+
+    Example: `pgmrl functions install packages.embedding --filter section --filter "installed_kb <="`
+    """
+    declared = SqlFunctions(
+        filters=tuple(filters or ()),
+        name=name,
+        related=related,
+        stored=stored,
+        group_by=group_by,
+        words=words,
+        config=config,
+        grant_to=tuple(grant or ()),
+        schema=schema,
+    )
+    with engine(url) as opened, opened.begin() as connection:
+        searched = reflect(connection, column)
+        if sql:
+            statements = install_statements(place_in(connection, searched, declared), attachment_of(searched).index)
+            typer.echo(";\n\n".join(statements) + ";")
+            return
+        place = install_functions(connection, searched, declared)
+        made = [one for one in installed.functions(connection) if one.function_name in place.marker()["functions"]]
+        made = [one for one in made if one.function_schema == place.functions_schema]
+    if json:
+        write_json([asdict(one) for one in made])
+        return
+    for one in made:
+        console.print(_described(one), soft_wrap=True)
+    for view in place.views:
+        console.print(f"[bold]{escaped(qualified(place.functions_schema, view))}[/]  a view", soft_wrap=True)
+
+
+@app.command("list")
+def list_(url: Url = None, json: Json = False) -> None:
+    """List the functions that pgmrl made in this database; the view pgmrl.functions has the same.
+
+    Example: `pgmrl functions list --json`
+    """
+    with engine(url) as opened, opened.connect() as connection:
+        found = installed.functions(connection)
+    if json:
+        write_json([asdict(one) for one in found])
+        return
+    none = ["There are no functions of pgmrl in this database: `pgmrl functions install table.column` makes them."]
+    console.print("\n".join([_described(one) for one in found] or none), soft_wrap=True)
+
+
+@app.command()
+def drop(column: Searched, url: Url = None, json: Json = False) -> None:
+    """Drop the functions of a column, with their views; refused while something else uses them.
+
+    Example: `pgmrl functions drop packages.embedding`
+    """
+    with engine(url) as opened, opened.begin() as connection:
+        dropped = drop_functions(connection, reflect(connection, column))
+    if json:
+        write_json(dropped)
+    else:
+        console.print("\n".join(f"dropped {escaped(name)}_…" for name in dropped) or "there were none", soft_wrap=True)
+
+
+def _described(one: installed.FunctionInfo) -> str:
+    name = qualified(one.function_schema, one.function_name)
+    return f"[bold]{escaped(name)}[/]({escaped(one.arguments)})\n  {escaped(one.description or '')}"

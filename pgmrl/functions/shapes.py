@@ -1,0 +1,177 @@
+"""What the functions make of a shortlist: the nearest rows, the nearest groups, or rows that differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pgmrl.limits import OVERSAMPLE
+from pgmrl.names import literal, quoted
+
+if TYPE_CHECKING:
+    from pgmrl.functions.place import Place
+
+__all__ = ["Shape", "shapes"]
+
+FIXED = 4  # arguments of every worker: query, k, shortlist, exact
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One way to end the search; all parts are SQL text.
+
+    Attributes:
+        kind: `search`, `search_groups` or `search_diverse`.
+        keys: names of the key's columns within the statement.
+        candidates: selects key and full vector, ready for conditions.
+        exactly: an expression: the shortlist without the short index.
+        tail: an expression: from the shortlist to the number listed, and arrays of distances and keys in their order.
+        size: the shortlist's default size.
+        incomplete: whether rows may be missing that the filters would let through; None: when the index gave up.
+        returned: how many there are, for the result.
+        arguments: of its own, behind those of every shape.
+        checks: of these arguments.
+
+    """
+
+    kind: str
+    keys: tuple[str, ...]
+    candidates: str
+    exactly: str
+    tail: str
+    size: str
+    incomplete: str | None = None
+    returned: str = "pg_catalog.cardinality(distances)"
+    arguments: tuple[str, ...] = ()
+    checks: str = ""
+
+    @property
+    def fixed(self) -> int:
+        """The number of arguments before the key and the filters."""
+        return FIXED + len(self.arguments)
+
+
+def shapes(place: Place) -> list[Shape]:
+    """Those that a column's functions have."""
+    groups = [] if place.declared.group_by is None else [_groups(place, place.declared.group_by)]
+    return [_nearest(place), _diverse(place), *groups]
+
+
+def _nearest(place: Place) -> Shape:
+    keys, listed = _keys(place)
+    ranked = f", ranked AS (SELECT {listed}, {_distance(place)} FROM shortlist ORDER BY distance, {listed} LIMIT "
+    arrays = _arrays(keys, f"distance, {listed}")
+    tail = f") SELECT (SELECT count(*) FROM shortlist), {arrays} FROM ranked WHERE distance <> 'NaN'"
+    return Shape(
+        "search",
+        keys,
+        _candidates(place),
+        _exact_shortlist(place),
+        f"{literal(ranked)} || $2 || {literal(tail)}",
+        _size("$2"),
+    )
+
+
+def _groups(place: Place, group: str) -> Shape:
+    """The nearest groups and the nearest rows of each; rows without a group are left out."""
+    keys, listed = _keys(place)
+    placed = (
+        f", placed AS (SELECT {listed}, distance, member_of, "
+        f"row_number() OVER (PARTITION BY member_of ORDER BY distance, {listed}) AS place, "
+        "min(distance) OVER (PARTITION BY member_of) AS best "
+        f"FROM (SELECT {listed}, member_of, {_distance(place)} FROM shortlist WHERE member_of IS NOT NULL) AS d "
+        "WHERE distance <> 'NaN'), numbered AS ("
+        f"SELECT {listed}, distance, place, dense_rank() OVER (ORDER BY best, member_of) AS number FROM placed) "
+        f"SELECT (SELECT max(number) FROM numbered), {_arrays(keys, 'number, place')} FROM numbered WHERE number <= "
+    )
+    return Shape(
+        "search_groups",
+        keys,
+        _candidates(place, f", t.{quoted(group)} AS member_of"),
+        "'(' || candidates || ')'",  # a limit on rows would leave groups out
+        f"{literal(placed)} || $2 || ' AND place <= ' || $5",
+        _size("$2 * coalesce($5, 1)"),
+        "coalesce(listed, 0) < $2",
+        "least(listed, $2)::integer",
+        ("per_group integer",),
+        _check("$5 IS NULL OR $5 NOT BETWEEN 1 AND 1000", "per_group", "Give 1 to 1000 rows of each group."),
+    )
+
+
+def _diverse(place: Place) -> Shape:
+    """Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998).
+
+    Each step takes the row with the least relevance * distance to the query - (1 - relevance) * distance to the
+    nearest row taken so far.
+    """
+    keys, listed = _keys(place)
+    operator = place.qualified_definition.full_operator
+    ranked = (
+        f", ranked AS MATERIALIZED (SELECT row_number() OVER (ORDER BY distance, {listed}) AS n, {listed}, "
+        f"full_vector, distance FROM (SELECT {listed}, full_vector, {_distance(place)} FROM shortlist) AS d "
+        "WHERE distance <> 'NaN'), "
+        # `apart`: of every row, its distance to the nearest that was taken
+        "picks AS (SELECT 1 AS step, f.n, ARRAY[f.n] AS taken, "
+        f"(SELECT array_agg(o.full_vector {operator} f.full_vector ORDER BY o.n) FROM ranked AS o) AS apart "
+        "FROM ranked AS f WHERE f.n = 1 UNION ALL "
+        "SELECT p.step + 1, c.n, p.taken || c.n, "
+        f"(SELECT array_agg(least(p.apart[o.n], o.full_vector {operator} c.full_vector) ORDER BY o.n) "
+        "FROM ranked AS o) FROM picks AS p CROSS JOIN LATERAL ("
+        "SELECT o.n, o.full_vector FROM ranked AS o WHERE o.n <> ALL (p.taken) ORDER BY "
+    )
+    order = "' * o.distance - (1 - ' || $5 || ') * p.apart[o.n], o.n LIMIT 1) AS c WHERE p.step < '"
+    collected = f") SELECT (SELECT count(*) FROM shortlist), {_arrays(keys, 'step')} FROM picks JOIN ranked USING (n)"
+    return Shape(
+        "search_diverse",
+        keys,
+        _candidates(place),
+        _exact_shortlist(place),
+        f"{literal(ranked)} || $5 || {order} || $2 || {literal(collected)}",
+        _size("$2"),
+        arguments=("relevance double precision",),
+        checks=_check(
+            "$5 IS NULL OR $5 NOT BETWEEN 0 AND 1",  # NaN is greater than 1
+            "relevance",
+            "Give 1 for the nearest rows, less for rows that differ from each other.",
+        ),
+    )
+
+
+# -- parts ---------------------------------------------------------------------------------------------------------
+
+
+def _keys(place: Place) -> tuple[tuple[str, ...], str]:
+    keys = tuple(f"key_{number}" for number in range(1, len(place.keys) + 1))
+    return keys, ", ".join(keys)
+
+
+def _candidates(place: Place, more: str = "") -> str:
+    keys = ", ".join(f"t.{quoted(name)} AS key_{number}" for number, (name, _) in enumerate(place.keys, 1))
+    return f"SELECT {keys}, {place.full} AS full_vector{more} FROM {place.source} WHERE true"
+
+
+def _distance(place: Place) -> str:
+    return f"full_vector {place.qualified_definition.full_operator} $1 AS distance"
+
+
+def _exact_shortlist(place: Place) -> str:
+    keys = ", ".join(f"t.{quoted(name)}" for name, _ in place.keys)
+    # + 0 keeps an index on the full vector out
+    order = literal(f" ORDER BY ({place.full} {place.qualified_definition.full_operator} $1) + 0, {keys} LIMIT ")
+    return f"'MATERIALIZED (' || candidates || {order} || size || ')'"
+
+
+def _arrays(keys: tuple[str, ...], order: str) -> str:
+    return ", ".join(f"array_agg({name} ORDER BY {order})" for name in ["distance", *keys])
+
+
+def _size(rows: str) -> str:
+    return f"{OVERSAMPLE}::bigint * {rows}"
+
+
+def _check(wrong: str, argument: str, hint: str) -> str:
+    return (
+        f"    ELSIF {wrong} THEN\n"
+        "        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',\n"
+        f"            MESSAGE = '{argument} is ' || coalesce($5::text, 'NULL'), HINT = {literal(hint)};"
+    )
