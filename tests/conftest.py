@@ -164,7 +164,7 @@ class Wares(NamedTuple):
 
     def nearest(self, query: Any, k: int = 10, where: Any = None) -> list[int]:
         """The ids of the k nearest packages under cosine, by NumPy, of those that `where` lets through."""
-        ids = np.array([n for n, one in enumerate(self.packages) if where is None or where(one)])
+        ids = np.array([n for n, one in enumerate(self.packages) if where is None or where(one)], np.int64)
         rows, one = self.vectors[ids].astype(np.float64), np.asarray(query, np.float16).astype(np.float64)
         distances = 1 - rows @ one / np.linalg.norm(rows, axis=1) / np.linalg.norm(one)
         return [int(n) for n in ids[np.argsort(distances, kind="stable")[:k]]]
