@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import ARRAY, Column, Connection, Engine, Integer, MetaData, Table, Text, create_engine, event, text
 
-from pgmrl import database, local
+from pgmrl import SqlFunctions, database, install_functions, local
+from pgmrl.columns import Matryoshka
+from pgmrl.shortening import Short
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,3 +139,77 @@ def debian() -> Debian:
         sys.path.remove(str(DEBIAN))
     documents, queries = load.mpnet()
     return Debian(documents, queries, load.packages())
+
+
+class Wares(NamedTuple):
+    """Real packages with 96 dimensions of their real vectors, searched by SQL functions; tests only read it.
+
+    Attributes:
+        engine: on the database; the functions are `packages_…`.
+        table: `packages`.
+        vectors: as stored, shape (n, 96), by id.
+        queries: real query vectors, shape (1500, 96).
+        packages: what the rows say, by id.
+    """
+
+    engine: Engine
+    table: Table
+    vectors: NDArray[np.float32]
+    queries: NDArray[np.float32]
+    packages: list[dict[str, Any]]
+
+    def literal(self, number: int) -> str:
+        """A query vector as a BI tool has it: text."""
+        return vector_text(self.queries[number])
+
+    def nearest(self, query: Any, k: int = 10, where: Any = None) -> list[int]:
+        """The ids of the k nearest packages under cosine, by NumPy, of those that `where` lets through."""
+        ids = np.array([n for n, one in enumerate(self.packages) if where is None or where(one)], np.int64)
+        rows, one = self.vectors[ids].astype(np.float64), np.asarray(query, np.float16).astype(np.float64)
+        distances = 1 - rows @ one / np.linalg.norm(rows, axis=1) / np.linalg.norm(one)
+        return [int(n) for n in ids[np.argsort(distances, kind="stable")[:k]]]
+
+
+WARES = 4_000
+FILTERS = ("section", "installed_kb >=", "installed_kb <=", "section in", "tags contains")
+
+
+def vector_text(vector: Any) -> str:
+    """A vector as pgvector reads it."""
+    return "[" + ",".join(repr(float(x)) for x in vector) + "]"
+
+
+@pytest.fixture(scope="module")
+def wares(module_engine: Engine, debian: Debian) -> Wares:
+    """4,000 packages, then ten without a vector and ten with a zero one; three named queries."""
+    table = Table(
+        "packages",
+        MetaData(),
+        Column("id", Integer, primary_key=True),
+        Column("name", Text),
+        Column("section", Text),
+        Column("installed_kb", Integer),
+        Column("tags", ARRAY(Text)),
+        Column("embedding", Matryoshka(96, Short(32))),
+    )
+    vectors = debian.documents[:WARES, :96]
+    # no two may tie: the same text occurs twice, and ties are broken by the key, which NumPy's stable order does too
+    rows = [
+        {name: one[name] for name in ("name", "section", "installed_kb", "tags")} | {"id": n, "embedding": vectors[n]}
+        for n, one in enumerate(debian.packages[:WARES])
+    ]
+    empty = [{"id": WARES + n, "name": "x", "embedding": None if n % 2 else np.zeros(96)} for n in range(20)]
+    with module_engine.begin() as connection:
+        table.create(connection)
+        connection.execute(table.insert(), rows)
+        connection.execute(table.insert(), empty)
+        install_functions(connection, table.c.embedding, SqlFunctions(filters=FILTERS, related=5, stored=True))
+        for number, name in enumerate(("games", "it's", "büro")):
+            connection.execute(
+                text("INSERT INTO pgmrl.queries VALUES ('packages', 'embedding', :name, 'a question', 'mpnet', :vector)"),
+                {"name": name, "vector": vector_text(debian.queries[number, :96])},
+            )
+    with module_engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM ANALYZE packages")
+    stored = vectors.astype(np.float16).astype(np.float32)
+    return Wares(module_engine, table, stored, debian.queries[:, :96], debian.packages[:WARES])

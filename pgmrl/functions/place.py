@@ -30,7 +30,8 @@ VERSION: Final = 1
 RESULT: Final = ("distance", "similarity", "rank", "requested", "returned", "score", "vector_rank", "words_rank")
 SPELLINGS: Final = {
     "varchar": "character varying",
-    "char": "character",
+    "char": "bpchar",  # `character` without a length is of one
+    "character": "bpchar",
     "float": "double precision",
     "decimal": "numeric",
     "int": "integer",
@@ -297,5 +298,7 @@ def _typed(columns: Iterable[Column[Any]]) -> tuple[tuple[str, str], ...]:
 
 def spelled(type_: str) -> str:
     """A type as the catalogue spells it, without a length: an argument has none."""
+    if '"' in type_:  # an enumeration's own name
+        return type_
     bare = re.sub(r"\s*\([0-9, ]*\)", "", type_)
     return SPELLINGS.get(bare.lower(), bare.lower() if bare.isupper() else bare)

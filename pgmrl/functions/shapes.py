@@ -41,7 +41,7 @@ class Shape:
     tail: str
     size: str
     incomplete: str | None = None
-    returned: str = "pg_catalog.cardinality(distances)"
+    returned: str = "pg_catalog.cardinality(hits.distance)"
     arguments: tuple[str, ...] = ()
     checks: str = ""
 
@@ -61,7 +61,7 @@ def _nearest(place: Place) -> Shape:
     keys, listed = _keys(place)
     ranked = f", ranked AS (SELECT {listed}, {_distance(place)} FROM shortlist ORDER BY distance, {listed} LIMIT "
     arrays = _arrays(keys, f"distance, {listed}")
-    tail = f") SELECT (SELECT count(*) FROM shortlist), {arrays} FROM ranked WHERE distance <> 'NaN'"
+    tail = f") SELECT (SELECT count(*) FROM shortlist) AS listed, {arrays} FROM ranked WHERE distance <> 'NaN'"
     return Shape(
         "search",
         keys,
@@ -82,7 +82,8 @@ def _groups(place: Place, group: str) -> Shape:
         f"FROM (SELECT {listed}, member_of, {_distance(place)} FROM shortlist WHERE member_of IS NOT NULL) AS d "
         "WHERE distance <> 'NaN'), numbered AS ("
         f"SELECT {listed}, distance, place, dense_rank() OVER (ORDER BY best, member_of) AS number FROM placed) "
-        f"SELECT (SELECT max(number) FROM numbered), {_arrays(keys, 'number, place')} FROM numbered WHERE number <= "
+        f"SELECT (SELECT max(number) FROM numbered) AS listed, {_arrays(keys, 'number, place')} "
+        "FROM numbered WHERE number <= "
     )
     return Shape(
         "search_groups",
@@ -91,8 +92,8 @@ def _groups(place: Place, group: str) -> Shape:
         "'(' || candidates || ')'",  # a limit on rows would leave groups out
         f"{literal(placed)} || $2 || ' AND place <= ' || $5",
         _size("$2 * coalesce($5, 1)"),
-        "coalesce(listed, 0) < $2",
-        "least(listed, $2)::integer",
+        "coalesce(hits.listed, 0) < $2",
+        "least(hits.listed, $2)::integer",
         ("per_group integer",),
         _check("$5 IS NULL OR $5 NOT BETWEEN 1 AND 1000", "per_group", "Give 1 to 1000 rows of each group."),
     )
@@ -120,7 +121,8 @@ def _diverse(place: Place) -> Shape:
         "SELECT o.n, o.full_vector FROM ranked AS o WHERE o.n <> ALL (p.taken) ORDER BY "
     )
     order = "' * o.distance - (1 - ' || $5 || ') * p.apart[o.n], o.n LIMIT 1) AS c WHERE p.step < '"
-    collected = f") SELECT (SELECT count(*) FROM shortlist), {_arrays(keys, 'step')} FROM picks JOIN ranked USING (n)"
+    arrays = _arrays(keys, "step")
+    collected = f") SELECT (SELECT count(*) FROM shortlist) AS listed, {arrays} FROM picks JOIN ranked USING (n)"
     return Shape(
         "search_diverse",
         keys,
@@ -162,7 +164,7 @@ def _exact_shortlist(place: Place) -> str:
 
 
 def _arrays(keys: tuple[str, ...], order: str) -> str:
-    return ", ".join(f"array_agg({name} ORDER BY {order})" for name in ["distance", *keys])
+    return ", ".join(f"array_agg({name} ORDER BY {order}) AS {name}" for name in ["distance", *keys])
 
 
 def _size(rows: str) -> str:

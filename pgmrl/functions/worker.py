@@ -73,7 +73,7 @@ def worker(place: Place, shape: Shape, marker: str, index: Hnsw) -> str:
 
 def _body(place: Place, shape: Shape, index: Hnsw) -> str:
     definition = place.qualified_definition
-    keys, found = shape.keys, [f"found_{number}" for number in range(1, len(place.keys) + 1)]
+    keys = shape.keys
     title = f"{place.table}.{place.column}".replace("%", "%%")  # inside format()
     index_name = qualified(place.schema, index.index_name(place.owner_of_vectors, place.short_column))
     # inside the dynamic statement $1 and $2 are the query; the rest follows in the worker's order
@@ -102,14 +102,12 @@ def _body(place: Place, shape: Shape, index: Hnsw) -> str:
         nearest=literal(f" ORDER BY {place.short} {definition.short_operator} $2 LIMIT "),
         tail=shape.tail,
         exactly=shape.exactly,
-        incomplete=shape.incomplete or f"listed < size AND pgmrl.gave_up_v1({literal(index_name)}, scans)",
-        found_declared="\n".join(f"    {name} {type_}[];" for name, (_, type_) in zip(found, place.keys, strict=True)),
-        found_names=", ".join(found),
+        incomplete=shape.incomplete or f"hits.listed < size AND pgmrl.gave_up_v1({literal(index_name)}, scans)",
         passed="".join(f", ${shape.fixed + number}" for number in range(1, passed + 1)),
         results=", ".join(f"d.{name}" for name in keys),
         similarity=definition.metric.similarity_sql("d.distance"),
         returned=shape.returned,
-        unnested=", ".join(f"unnest({name})" for name in found),
+        unnested=", ".join(f"unnest(hits.{name})" for name in keys),
         unnested_names=", ".join(keys),
     )
 

@@ -58,6 +58,36 @@ def small_rotation() -> Rotation:
     return Rotation.of(q[:4])
 
 
+Principal = Callable[["NDArray[np.float32]", int], Rotation]
+
+
+@pytest.fixture(scope="session")
+def principal() -> Principal:
+    """`principal_axes`."""
+    return principal_axes
+
+
+@pytest.fixture
+def elsewhere(server: LocalServer, request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """An Engine on a database whose pgvector is in the schema `extensions`, with pgmrl's schema."""
+    name = f"elsewhere_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}_{abs(hash(request.node.nodeid))}"
+    admin = create_engine(database.sqlalchemy_url(server.url("postgres")), isolation_level="AUTOCOMMIT")
+    engine = create_engine(database.sqlalchemy_url(server.url(name)))
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE template0")
+    try:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("CREATE SCHEMA extensions")
+            connection.exec_driver_sql("CREATE EXTENSION vector SCHEMA extensions")
+            database.upgrade(connection)
+        yield engine
+    finally:
+        engine.dispose()
+        with admin.connect() as connection:
+            connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+        admin.dispose()
+
+
 class Base(DeclarativeBase):
     """The models of the shop."""
 

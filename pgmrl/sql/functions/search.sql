@@ -6,15 +6,14 @@ DECLARE
     kept text := '';
     -- one text each, so that the plan is made for these numbers and filters
     candidates text := {candidates};
-    listed bigint := 0;
     scans bigint := pg_catalog.pg_stat_get_xact_numscans(pg_catalog.to_regclass({index}));
     old_ef text := pg_catalog.current_setting('hnsw.ef_search', true);
     old_scan text := pg_catalog.current_setting('hnsw.iterative_scan', true);
     old_tuples text := pg_catalog.current_setting('hnsw.max_scan_tuples', true);
     old_memory text := pg_catalog.current_setting('hnsw.scan_mem_multiplier', true);
     unused text;
-    distances double precision[];
-{found_declared}
+    missing boolean := $4;
+    hits record;  -- its fields have the key's types, also those that the fixed search_path hides
 BEGIN
     IF $1 IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'query is NULL',
@@ -46,7 +45,7 @@ BEGIN
             unused := pg_catalog.set_config('hnsw.scan_mem_multiplier', '8', true);
         END IF;
         EXECUTE 'WITH RECURSIVE shortlist AS MATERIALIZED (' || candidates || {nearest} || size || ')' || {tail}
-            INTO listed, distances, {found_names} USING $1, short_query{passed};
+            INTO hits USING $1, short_query{passed};
         -- the settings of whoever called, also within a longer transaction; an error rolls them back
         unused := pg_catalog.set_config('hnsw.ef_search', coalesce(old_ef, '40'), true);
         unused := pg_catalog.set_config('hnsw.iterative_scan', coalesce(old_scan, 'off'), true);
@@ -54,13 +53,14 @@ BEGIN
             unused := pg_catalog.set_config('hnsw.max_scan_tuples', coalesce(old_tuples, '20000'), true);
             unused := pg_catalog.set_config('hnsw.scan_mem_multiplier', coalesce(old_memory, '1'), true);
         END IF;
+        missing := {incomplete};
     END IF;
     -- An index scan gives up after so many rows that the filters do not let through. Then every row they leave is read,
     -- so that none is missing; where the planner read them all in the first place, nothing is.
-    IF $4 OR {incomplete} THEN
+    IF missing THEN
         EXECUTE 'WITH RECURSIVE shortlist AS ' || {exactly} || {tail}
-            INTO listed, distances, {found_names} USING $1, short_query{passed};
+            INTO hits USING $1, short_query{passed};
     END IF;
     RETURN QUERY SELECT {results}, d.distance, {similarity}, d.place::integer, $2, {returned}
-        FROM ROWS FROM (unnest(distances), {unnested}) WITH ORDINALITY AS d (distance, {unnested_names}, place);
+        FROM ROWS FROM (unnest(hits.distance), {unnested}) WITH ORDINALITY AS d (distance, {unnested_names}, place);
 END
