@@ -70,8 +70,8 @@ def hybrid(place: Place) -> str:
         ),
         nearer=literal(f", $5, {nothing}{filters}) AS s), "),
         worded=literal(
-            f"worded AS MATERIALIZED (SELECT {listed}, row_number() OVER (ORDER BY value DESC, {listed}) AS rank, value "
-            f"FROM (SELECT {', '.join(own)}, ts_rank_cd({words}, $2)::double precision AS value "
+            f"worded AS MATERIALIZED (SELECT {listed}, row_number() OVER (ORDER BY value DESC, {listed}) AS rank, "
+            f"value FROM (SELECT {', '.join(own)}, ts_rank_cd({words}, $2)::double precision AS value "
             f"FROM {qualified(place.schema, place.table)} AS t WHERE {words} @@ $2"
         ),
         listed=literal(f" ORDER BY value DESC, {listed} LIMIT "),
@@ -89,7 +89,7 @@ def hybrid(place: Place) -> str:
             f") SELECT {', '.join(f'f.{key}' for key in keys)}, f.score, (row_number() OVER ({order}))::integer, "
             "f.vector_rank::integer, f.words_rank::integer, d.distance, "
             f"{definition.metric.similarity_sql('d.distance')}, $3, (count(*) OVER ())::integer "
-            f"FROM fused AS f JOIN ({place.source}) ON {same} CROSS JOIN LATERAL "
+            f"FROM {place.source} JOIN fused AS f ON {same} CROSS JOIN LATERAL "
             f"(SELECT nullif({place.full} {definition.full_operator} $1, 'NaN') AS distance) AS d {order}"
         ),
         passed="".join(f", ${FIXED + n}" for n in tests),

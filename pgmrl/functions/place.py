@@ -40,7 +40,17 @@ SPELLINGS: Final = {
 }
 _DIALECT: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
 ARGUMENTS: Final = (
-    "query", "k", "shortlist", "exact", "name", "words", "relevance", "per_group", "match", "fusion", "words_weight",
+    "query",
+    "k",
+    "shortlist",
+    "exact",
+    "name",
+    "words",
+    "relevance",
+    "per_group",
+    "match",
+    "fusion",
+    "words_weight",
 )
 
 

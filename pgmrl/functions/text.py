@@ -38,10 +38,7 @@ def install_statements(place: Place, index: Hnsw) -> list[str]:
     statements = [
         f"SELECT pgmrl.prepare_functions_v1({literal(place.functions_schema)}, {literal(marker)}::jsonb)",
         f"DO {dollar(_make_type(place))}",
-        *(
-            worker(place, shape, f"functions {marker}" if shape.kind == "search" else shape.kind, index)
-            for shape in shapes(place)
-        ),
+        *_workers(place, marker, index),
         vector(place),
         *wrappers(place),
         *views(place),
@@ -65,6 +62,9 @@ def _workers(place: Place, marker: str, index: Hnsw) -> Iterator[str]:
     for shape in shapes(place):
         # the first one says what all of them are for
         yield worker(place, shape, f"functions {marker}" if shape.kind == "search" else shape.kind, index)
+    if place.declared.words is not None:
+        yield f"DO {dollar(make_fused(place))}"
+        yield hybrid(place)
 
 
 def _make_type(place: Place) -> str:
