@@ -63,7 +63,7 @@ def hybrid(place: Place) -> str:
         rrf=RRF,
         no_words_hint=literal(f"Give words to look for, or call {place.named('search')}."),
         conditions="\n".join(conditions(place, 6, FIXED + 1)),
-        config=literal(place.words_config),
+        config=literal(place.declared.config or ""),
         near=literal(
             f"WITH near AS MATERIALIZED (SELECT {', '.join(named)}, s.rank::bigint AS rank, -s.distance AS value "
             f"FROM {place.worker()}($1, "

@@ -97,6 +97,11 @@ class Place:
         for one in self.declared.tests:
             if one.column not in known:
                 raise DefinitionError(f"filter {str(one)!r}: table {self.table} has no column {one.column!r}")
+        if self.declared.words is not None and self.declared.config is None:
+            raise DefinitionError(
+                f"functions of {self.table}: say the text search configuration of {self.declared.words!r}, such as "
+                "config='english': words in another one find nothing"
+            )
         for name in (self.declared.group_by, self.declared.words):
             if name is not None and name not in known:
                 raise DefinitionError(f"functions of {self.table}: it has no column {name!r}")
@@ -206,11 +211,6 @@ class Place:
     # -- what is remembered in the database --------------------------------------------------------------------
 
     @property
-    def words_config(self) -> str:
-        """The text search configuration of the words."""
-        return self.declared.config or "english"
-
-    @property
     def signature(self) -> str:
         """Arguments and results: functions of the same signature can be replaced without dropping what uses them."""
         keys = [f"{name} {type_}" for name, type_ in self.keys]
@@ -238,7 +238,7 @@ class Place:
             "stored": declared.stored,
             "group_by": declared.group_by,
             "words": declared.words,
-            "config": self.words_config if declared.words else None,
+            "config": declared.config if declared.words else None,
             "grant_to": sorted(declared.grant_to),
             "managed": self.managed,
             "keys": [list(one) for one in self.keys],
@@ -288,6 +288,8 @@ def place_of(
     side = None if attachment.side is None else column.table.metadata.tables[attachment.side].name
     wanted = {one.column for one in declared.tests} | {declared.group_by, declared.words}
     tested = [found for found in table.columns if found.name in wanted]
+    if declared.words is not None and declared.config is None and declared.words in table.c:
+        declared = replace(declared, config=_config(table.c[declared.words]))
     return Place(
         declared,
         table.schema or schema,
@@ -300,6 +302,13 @@ def place_of(
         vector_schema,
         managed,
     )
+
+
+def _config(words: Column[Any]) -> str | None:
+    """What a generated column is made with; None where that cannot be seen."""
+    made = "" if words.computed is None else str(words.computed.sqltext)
+    found = re.findall(r"to_tsvector\('((?:[^']|'')+)'::regconfig", made)
+    return found[0].replace("''", "'") if found and len(set(found)) == 1 else None
 
 
 def _typed(columns: Iterable[Column[Any]]) -> tuple[tuple[str, str], ...]:

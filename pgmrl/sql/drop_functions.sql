@@ -10,8 +10,11 @@ BEGIN
 END $$;
 DROP FUNCTION pgmrl.prepare_functions_v1(text, jsonb);
 DROP FUNCTION pgmrl.drop_functions_v1(text, text);
+DROP FUNCTION pgmrl.functions_of_v1(oid);
+DROP FUNCTION pgmrl.views_of_v1(oid);
 DROP FUNCTION pgmrl.gave_up_v1(text, bigint);
 DROP FUNCTION pgmrl.query_v1(text, text, text);
 DROP VIEW pgmrl.functions;
 DROP VIEW pgmrl.function_sets;
+DROP FUNCTION pgmrl.marker_v1(text);
 DROP TABLE pgmrl.queries;

@@ -1,3 +1,23 @@
+-- What a worker's first line says. Whoever may create functions can write such a line: one that is wrong is none.
+CREATE FUNCTION pgmrl.marker_v1(source text) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    said jsonb;
+    kind text;
+BEGIN
+    said := substring(source FROM E'^\n-- pgmrl functions (\\{[^\n]*\\})\n');
+    FOREACH kind IN ARRAY ARRAY['filters', 'functions', 'workers', 'results', 'views', 'grant_to', 'keys', 'types'] LOOP
+        IF jsonb_typeof(said -> kind) IS DISTINCT FROM 'array' THEN
+            RETURN NULL;
+        END IF;
+    END LOOP;
+    RETURN CASE WHEN said ->> 'version' ~ '^[0-9]{1,6}$' THEN said END;
+EXCEPTION WHEN data_exception THEN
+    RETURN NULL;
+END $$;
+
 -- The sets of SQL functions that pgmrl made in this database: their worker says in its first line what they are for.
 CREATE VIEW pgmrl.function_sets AS
 SELECT p.oid AS worker, n.nspname AS function_schema, said.marker,
@@ -6,8 +26,7 @@ FROM pg_proc AS p
 JOIN pg_namespace AS n ON n.oid = p.pronamespace
 JOIN pg_language AS l ON l.oid = p.prolang AND l.lanname = 'plpgsql'
 CROSS JOIN LATERAL (
-    SELECT CASE WHEN p.prosrc LIKE E'\n-- pgmrl functions {%}\n%'
-        THEN substring(p.prosrc FROM E'^\n-- pgmrl functions (\\{[^\n]*\\})\n')::jsonb END AS marker
+    SELECT CASE WHEN p.prosrc LIKE E'\n-- pgmrl functions {%}\n%' THEN pgmrl.marker_v1(p.prosrc) END AS marker
 ) AS said
 WHERE said.marker IS NOT NULL;
 COMMENT ON VIEW pgmrl.function_sets IS 'Sets of SQL functions for searching, one row a column; see pgmrl.functions';
@@ -32,6 +51,35 @@ JOIN pg_proc AS p ON p.pronamespace = n.oid AND s.marker -> 'functions' ? p.pron
 COMMENT ON VIEW pgmrl.functions IS 'Every SQL function that pgmrl made in this database, with its arguments and what it searches';
 GRANT SELECT ON pgmrl.function_sets, pgmrl.functions TO PUBLIC;
 
+-- Only what the worker's owner owns: a line that somebody else wrote gives them no power over other people's things.
+CREATE FUNCTION pgmrl.functions_of_v1(worker oid) RETURNS SETOF oid
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT p.oid
+    FROM pgmrl.function_sets AS s
+    JOIN pg_proc AS w ON w.oid = s.worker
+    JOIN pg_proc AS p ON p.pronamespace = w.pronamespace AND p.proowner = w.proowner
+    WHERE s.worker = $1 AND ((s.marker -> 'functions') || (s.marker -> 'workers')) ? p.proname
+        AND (p.prorettype = ANY (s.result_types) OR p.prosrc LIKE E'\n-- pgmrl%')
+    -- what is called comes after what calls it
+    ORDER BY s.marker -> 'workers' ? p.proname, p.prosrc LIKE E'\n-- pgmrl%'
+$$;
+COMMENT ON FUNCTION pgmrl.functions_of_v1(oid) IS 'The functions of a set, by its worker';
+
+CREATE FUNCTION pgmrl.views_of_v1(worker oid) RETURNS SETOF oid
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT c.oid
+    FROM pgmrl.function_sets AS s
+    JOIN pg_proc AS w ON w.oid = s.worker
+    JOIN pg_class AS c ON c.relnamespace = w.pronamespace AND c.relowner = w.proowner
+    WHERE s.worker = $1 AND s.marker -> 'views' ? c.relname AND c.relkind IN ('v', 'm')
+    ORDER BY c.relkind  -- what is stored reads the other
+$$;
+COMMENT ON FUNCTION pgmrl.views_of_v1(oid) IS 'The views of a set, by its worker';
+
 -- Before functions are made: nothing of somebody else's may stand there, and of an earlier set goes what cannot be replaced.
 CREATE FUNCTION pgmrl.prepare_functions_v1(place text, said jsonb) RETURNS void
 LANGUAGE plpgsql
@@ -39,14 +87,17 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     old jsonb;
+    old_worker oid;
     owner text;
     other text;
+    gone text;
+    part oid;
 BEGIN
     IF to_regnamespace(quote_ident(place)) IS NULL THEN
         RAISE EXCEPTION 'there is no schema %', quote_ident(place)
             USING ERRCODE = 'invalid_schema_name', HINT = 'Create it, or install the functions in another one.';
     END IF;
-    SELECT s.marker INTO old FROM pgmrl.function_sets AS s
+    SELECT s.marker, s.worker INTO old, old_worker FROM pgmrl.function_sets AS s
     WHERE s.function_schema = place AND s.marker ->> 'name' = said ->> 'name';
     owner := concat_ws('.', old ->> 'schema', old ->> 'table', old ->> 'column');
     IF old IS NOT NULL AND owner <> concat_ws('.', said ->> 'schema', said ->> 'table', said ->> 'column') THEN
@@ -61,18 +112,36 @@ BEGIN
         RAISE EXCEPTION 'there is a function % that pgmrl did not make', other
             USING ERRCODE = 'duplicate_function', HINT = 'Give the functions another name, or rename that one.';
     END IF;
-    SELECT t.oid::regtype::text INTO other
+    SELECT format('%I.%I', n.nspname, t.typname) INTO other
     FROM pg_type AS t JOIN pg_namespace AS n ON n.oid = t.typnamespace
     WHERE n.nspname = place AND said -> 'results' ? t.typname AND NOT coalesce(old -> 'results' ? t.typname, false);
+    IF other IS NULL THEN
+        SELECT c.oid::regclass::text INTO other
+        FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname = place AND said -> 'views' ? c.relname
+          AND NOT coalesce(old -> 'views' ? c.relname, false);
+    END IF;
     IF other IS NOT NULL THEN
-        RAISE EXCEPTION 'there is a table or type % that pgmrl did not make', other
+        RAISE EXCEPTION 'there is a table, view or type % that pgmrl did not make', other
             USING ERRCODE = 'duplicate_object', HINT = 'Give the functions another name, or rename that one.';
     END IF;
     -- other arguments, results or version: they cannot be replaced in place
     IF old ->> 'signature' <> said ->> 'signature' OR old ->> 'version' <> said ->> 'version'
         OR old -> 'functions' <> said -> 'functions' OR old -> 'views' <> said -> 'views' THEN
         PERFORM pgmrl.drop_functions_v1(place, said ->> 'name');
+        RETURN;
     END IF;
+    FOR gone IN
+        SELECT r.rolname FROM pg_roles AS r
+        WHERE old -> 'grant_to' ? r.rolname AND NOT said -> 'grant_to' ? r.rolname
+    LOOP
+        FOR part IN SELECT pgmrl.functions_of_v1(old_worker) LOOP
+            EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %I', part::regprocedure, gone);
+        END LOOP;
+        FOR part IN SELECT pgmrl.views_of_v1(old_worker) LOOP
+            EXECUTE format('REVOKE ALL ON %s FROM %I', part::regclass, gone);
+        END LOOP;
+    END LOOP;
 END $$;
 COMMENT ON FUNCTION pgmrl.prepare_functions_v1(text, jsonb)
     IS 'Makes room for a set of functions, or says what is in the way';
@@ -83,34 +152,23 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     old record;
-    one record;
+    part oid;
+    kind "char";
 BEGIN
     SELECT s.* INTO old FROM pgmrl.function_sets AS s
     WHERE s.function_schema = place AND s.marker ->> 'name' = set_name;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    FOR one IN
-        SELECT c.relkind, c.relname
-        FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-        WHERE n.nspname = place AND old.marker -> 'views' ? c.relname AND c.relkind IN ('v', 'm')
-        ORDER BY c.relkind  -- what is stored reads the other
-    LOOP
-        EXECUTE format('DROP %s %I.%I', CASE one.relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'VIEW' END, place, one.relname);
+    FOREACH part IN ARRAY ARRAY(SELECT pgmrl.views_of_v1(old.worker)) LOOP
+        SELECT c.relkind INTO kind FROM pg_class AS c WHERE c.oid = part;
+        EXECUTE format('DROP %s %s', CASE kind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'VIEW' END, part::regclass);
     END LOOP;
-    FOR one IN
-        SELECT p.oid::regprocedure AS called
-        FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
-        WHERE n.nspname = place AND ((old.marker -> 'functions') || (old.marker -> 'workers')) ? p.proname
-          AND (p.prorettype = ANY (old.result_types) OR p.prosrc LIKE E'\n-- pgmrl%')
-        -- what is called goes after what calls it
-        ORDER BY old.marker -> 'workers' ? p.proname, p.prosrc LIKE E'\n-- pgmrl%'
-    LOOP
-        EXECUTE 'DROP FUNCTION ' || one.called;
+    FOREACH part IN ARRAY ARRAY(SELECT pgmrl.functions_of_v1(old.worker)) LOOP
+        EXECUTE 'DROP FUNCTION ' || part::regprocedure;
     END LOOP;
-    FOR one IN SELECT t.oid::regtype AS made FROM unnest(old.result_types) AS t (oid)
-    LOOP
-        EXECUTE 'DROP TYPE ' || one.made;
+    FOREACH part IN ARRAY old.result_types LOOP
+        EXECUTE 'DROP TYPE ' || part::regtype;
     END LOOP;
     RETURN true;
 END $$;

@@ -19,11 +19,25 @@ import psycopg
 import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy import Column, Integer, MetaData, Table, Text, create_engine, select, text
+from sqlalchemy import Column, Computed, Integer, MetaData, Table, Text, create_engine, select, text
+from sqlalchemy.dialects.postgresql import ARRAY, TSVECTOR
 
 import pgmrl
 import pgmrl.alembic
-from pgmrl import Matryoshka, Prefix, Rotation, Short, database, errors, ingest, reflect, search
+from pgmrl import (
+    Matryoshka,
+    Prefix,
+    Rotation,
+    Short,
+    SqlFunctions,
+    database,
+    errors,
+    ingest,
+    install_functions,
+    reflect,
+    search,
+)
+from pgmrl.queries import add_query
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -169,6 +183,10 @@ def small(database_url: str) -> tuple[str, str]:
             Column("id", Integer, primary_key=True, autoincrement=False),
             Column(title, Text),
             Column("section", Text),
+            Column("installed_kb", Integer),
+            Column("source", Text),
+            Column("tags", ARRAY(Text)),
+            Column("words", TSVECTOR, Computed(f"to_tsvector('english'::regconfig, {title})", persisted=True)),
             Column("embedding", Matryoshka(768, Short(128, by=by))),
         )
         for name, title, by in (
@@ -183,6 +201,10 @@ def small(database_url: str) -> tuple[str, str]:
         for table, title in zip(tables, ("name", "title"), strict=True):
             rows = ({"id": number, title: f"n{number}", "section": "games"} for number in range(50))
             ingest(connection, table.c.embedding, rows, vectors=vectors)
+        filters = ("section", "section in", "installed_kb >=", "installed_kb <=", "tags contains")
+        functions = SqlFunctions(filters, group_by="source", words="words", related=10, stored=True)
+        install_functions(connection, tables[0].c.embedding, functions)
+        add_query(connection, tables[0].c.embedding, "trains", vectors[7], question="a game with trains")
     engine.dispose()
     return database_url.replace("+psycopg", ""), str(rotation.id)
 
