@@ -9,9 +9,12 @@ from pgmrl.columns import Matryoshka, add_short, add_side_table, matryoshka
 from pgmrl.ddl import Hnsw
 from pgmrl.errors import PgmrlError
 from pgmrl.fit import fit
+from pgmrl.fulltext import FullText, full_text, trigram_index
+from pgmrl.hybrid import Rrf, Weighted, search_hybrid
 from pgmrl.ingest import ingest
 from pgmrl.plain import sql
 from pgmrl.reflect import reflect
+from pgmrl.retrievers import Nearest, Trigrams, Words
 from pgmrl.rotation import Rotation
 from pgmrl.search import search, search_many
 from pgmrl.shortening import Definition, Prefix, Short
@@ -19,21 +22,30 @@ from pgmrl.vectors import Vector
 
 __all__ = [
     "Definition",
+    "FullText",
     "Hnsw",
     "Matryoshka",
+    "Nearest",
     "PgmrlError",
     "Prefix",
     "Rotation",
+    "Rrf",
     "Short",
+    "Trigrams",
     "Vector",
+    "Weighted",
+    "Words",
     "add_short",
     "add_side_table",
     "check",
     "fit",
+    "full_text",
     "ingest",
     "matryoshka",
     "reflect",
     "search",
+    "search_hybrid",
     "search_many",
     "sql",
+    "trigram_index",
 ]

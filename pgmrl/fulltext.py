@@ -88,7 +88,7 @@ class FullText(TSVECTOR, SchemaEventTarget):
     cache_ok = True
 
     def __init__(self, *columns: str | Mapping[str, Weight | None], config: str, index: bool = True) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.source = TextSource.of(columns, config)
         self.index = index
 
@@ -106,7 +106,7 @@ class FullText(TSVECTOR, SchemaEventTarget):
         if INFO_KEY in column.info:
             return
         column.info[INFO_KEY] = self.source
-        column.type = TSVECTOR()  # type: ignore[no-untyped-call]  # copies of the table are plain
+        column.type = TSVECTOR()  # copies of the table are plain
         # the columns it is made of may come after it: wait until the table has all
         event.listen(table, "after_parent_attach", lambda made, _: self._generate(column, made))
 
@@ -156,7 +156,7 @@ def text_source(column: Any) -> TextSource | None:
     base = base_column(column)
     if not isinstance(base.type, TSVECTOR):
         raise DefinitionError(
-            f"{column} is {base.type!r}, not tsvector: declare one with full_text(...), or name the column that holds it"
+            f"{column} is {base.type!r}, not tsvector: declare one with full_text(...), or give the column that is"
         )
     found = base.info.get(INFO_KEY)
     return found if isinstance(found, TextSource) else None
@@ -180,7 +180,7 @@ def trigram_index(
 
     """
     base = base_column(column)
-    if not isinstance(base.table, Table) or not _is_text(base.type):
+    if not _is_text(base.type):
         raise DefinitionError(f"{column} is no text column of a table: trigrams are made of text")
     index = Index(
         name or identifier(f"{base.table.name}_{base.name}_trgm"),
