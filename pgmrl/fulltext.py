@@ -128,7 +128,8 @@ def full_text(
 
         words: Mapped[str] = full_text({"name": "A", "synopsis": "B"}, config="english")
 
-    PostgreSQL writes it. NULLs in the text count as empty.
+    PostgreSQL writes it. NULLs in the text count as empty. SQLAlchemy fetches what the server generates back after the
+    INSERT of an object; `__mapper_args__ = {"eager_defaults": False}` in the class keeps it from that.
 
     Args:
         *columns: as `FullText`.
@@ -141,9 +142,7 @@ def full_text(
         DefinitionError: as `FullText`.
 
     """
-    made: MappedColumn[str] = mapped_column(FullText(*columns, config=config, index=index), deferred=deferred, **column)
-    made.column._omit_from_statements = True  # an INSERT would fetch it back otherwise
-    return made
+    return mapped_column(FullText(*columns, config=config, index=index), deferred=deferred, **column)
 
 
 def text_source(column: Any) -> TextSource | None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import BigInteger, Double, Select, bindparam, column, table, text
 
 from pgmrl.errors import SearchError
-from pgmrl.retrievers import Found, Nearest, Retriever, Trigrams, Words, check_weight, is_number
+from pgmrl.retrievers import Found, Nearest, Retriever, Trigrams, Words, check_parameters, check_weight, is_number
 from pgmrl.search import _check_statement as check_statement
 from pgmrl.search import _positive as positive
 
@@ -123,7 +123,9 @@ def search_hybrid(
     check_statement(statement)
     k = positive("k", k)
     given = _checked(retrievers, fuse, label)
-    lists = [one.found(statement, number, k, stacklevel=2) for number, one in enumerate(given, 1)]
+    lists = []
+    for number, one in enumerate(given, 1):  # a comprehension would be one more frame between a warning and its cause
+        lists.append(one.found(statement, number, k, stacklevel=2))
     _check_same(lists)
     keys = lists[0].keys
     ctes = [cte for number, one in enumerate(lists, 1) for cte in (*one.ctes, one.rows.cte(_found(number)))]
@@ -151,6 +153,7 @@ def _checked(retrievers: Any, fuse: Any, label: str) -> list[Retriever]:
         check_weight(number, one.weight)
     if not isinstance(fuse, Rrf | Weighted):
         raise SearchError(f"fuse={fuse!r}: give Rrf() or Weighted()")
+    check_parameters(given)
     names = [label, *_labels(given)]
     twice = [name for name in names if names.count(name) > 1]
     if twice:

@@ -12,7 +12,7 @@ from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast, get_args
 
-from sqlalchemy import BindParameter, Boolean, Double, String, Text, TypeDecorator, bindparam, func, select, text
+from sqlalchemy import BindParameter, Boolean, Double, Float, String, Text, TypeDecorator, bindparam, func, select, text
 from sqlalchemy import cast as sql_cast
 from sqlalchemy import literal_column as literal_sql
 from sqlalchemy.sql.operators import custom_op
@@ -139,7 +139,7 @@ class Words:
         column: a `tsvector` attribute or column: declared with `full_text`, or any other.
         text: what somebody typed; or a `bindparam("name")`.
         weight: what this list counts in the fusion.
-        match: `any` of the words, `all` of them, or `web`: as in search engines, with "quotes", `or` and `-`.
+        match: `all` of the words, `any` of them, or `web`: all, and as in search engines "quotes", `or` and `-`.
         rank: `ts_rank_cd` (cover density: how close the words stand) or `ts_rank` (how often they stand).
         limit: rows it contributes; default as many as a vector's shortlist, ten times k.
         config: the text search configuration, where the column was not declared with `full_text`.
@@ -151,7 +151,7 @@ class Words:
     text: Any
     _: KW_ONLY
     weight: float = 1.0
-    match: Match = "any"
+    match: Match = "all"
     rank: Rank = "ts_rank_cd"
     limit: int | None = None
     config: str | None = None
@@ -239,16 +239,16 @@ class Trigrams:
             raise DefinitionError(f"{base} is {base.type!r} and no text: trigrams are made of text")
         sent = _sent_text(self.text, f"the text for {base}")
         rows = _candidates(statement, self.column)
-        functions = getattr(func, self.extension_schema) if self.extension_schema else func
-        # by word the text comes first: how much of it is in the column
+        # by word the text comes first: how much of it is in the column. By operators: SQLAlchemy does not quote the
+        # schema of a function
         if self.by == "word":
-            like, value = self._like("<%")(sent, rows.full), functions.word_similarity(sent, rows.full)
+            like, distance = self._operator("<%")(sent, rows.full), self._operator("<<->")(sent, rows.full)
         else:
-            like, value = self._like("%")(rows.full, sent), functions.similarity(rows.full, sent)
-        listed = _listed(rows, sql_cast(value, Double()), limit).where(self._gate(), like)
+            like, distance = self._operator("%")(rows.full, sent), self._operator("<->")(rows.full, sent)
+        listed = _listed(rows, -sql_cast(distance, Double()), limit).where(self._gate(), like)
         return Found(rows.keys, listed)
 
-    def _like(self, name: str) -> custom_op[bool]:
+    def _operator(self, name: str) -> custom_op[Any]:
         return _operator(f"OPERATOR({quoted(self.extension_schema)}.{name})" if self.extension_schema else name)
 
     def _gate(self) -> TextClause:
@@ -260,6 +260,31 @@ class Trigrams:
 
 
 Retriever = Nearest | Words | Trigrams
+
+
+def check_parameters(retrievers: Sequence[Retriever]) -> None:
+    """Refuse one parameter of the caller's for what is sent in different forms.
+
+    Raises:
+        SearchError: there is one.
+        DefinitionError: a vector's column is no Matryoshka column.
+
+    """
+    kinds: dict[str, Any] = {}
+    for one in retrievers:
+        given = one.query if isinstance(one, Nearest) else one.text
+        if isinstance(given, BindParameter) and kinds.setdefault(given.key, _kind(one)) != _kind(one):
+            raise SearchError(
+                f"the parameter {given.key!r} stands for a text and a vector, or for vectors that are sent in "
+                "different forms: give each retriever a parameter of its own"
+            )
+
+
+def _kind(retriever: Retriever) -> Any:
+    if not isinstance(retriever, Nearest):
+        return "text"
+    definition = attachment_of(retriever.column).definition
+    return definition, retriever.exact or not definition.learned
 
 
 def check_weight(number: int, weight: Any) -> float:
@@ -298,8 +323,10 @@ def _listed(rows: Candidates, value: ColumnElement[Any], limit: int) -> AnySelec
 
 
 @lru_cache(maxsize=64)
-def _operator(name: str) -> custom_op[bool]:
-    return custom_op(name, is_comparison=True, return_type=Boolean())
+def _operator(name: str) -> custom_op[Any]:
+    """An operator, made once: `column.op(name)` makes it for every search."""
+    compares = not name.rstrip(")").endswith("->")  # others are distances
+    return custom_op(name, is_comparison=compares, return_type=Boolean() if compares else Float())
 
 
 # -- the text ------------------------------------------------------------------------------------------------------
