@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import BigInteger, Double, Select, bindparam, column, table, text
 
 from pgmrl.errors import SearchError
-from pgmrl.retrievers import Found, Nearest, Retriever, Trigrams, Words, check_parameters, check_weight, is_number
+from pgmrl.retrievers import Found, Retriever, check_parameters, check_weight, is_number
 from pgmrl.search import _check_statement as check_statement
 from pgmrl.search import _positive as positive
 
@@ -148,7 +148,7 @@ def _checked(retrievers: Any, fuse: Any, label: str) -> list[Retriever]:
     if not given:
         raise SearchError("there are no retrievers: give at least one of Nearest, Words and Trigrams")
     for number, one in enumerate(given, 1):
-        if not isinstance(one, Nearest | Words | Trigrams):
+        if not isinstance(one, Retriever):
             raise SearchError(f"retriever {number} is {one!r}: give Nearest, Words or Trigrams")
         check_weight(number, one.weight)
     if not isinstance(fuse, Rrf | Weighted):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from abc import ABC, abstractmethod
 from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast, get_args
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Found", "Nearest", "Retriever", "Trigrams", "Words"]
 
-TEXT_LIMIT: Final = 10_000
-"""Characters of a query text: of a longer one the server would rank every row by thousands of words."""
+TEXT_LIMIT: Final = 1_000
+"""Characters of a query text. Ranking a row takes time with the square of the query's words: 1,000 characters took a
+second on 20,000 rows, 10,000 more than 20 s."""
 
 Match = Literal["any", "all", "web"]
 Rank = Literal["ts_rank", "ts_rank_cd"]
@@ -57,8 +59,34 @@ class Found(NamedTuple):
     ctes: tuple[CTE, ...] = ()
 
 
+class Retriever(ABC):
+    """One list of a hybrid search: `Nearest`, `Words` or `Trigrams`.
+
+    Attributes:
+        weight: what the list counts in the fusion.
+        label: name of its rank in the result; default `rank_` and its number.
+
+    """
+
+    __slots__ = ()
+    weight: float
+    label: str | None
+
+    @abstractmethod
+    def found(self, statement: AnySelect, number: int, k: int, stacklevel: int) -> Found:
+        """Its list of the rows that a Select leaves.
+
+        Args:
+            statement: the caller's.
+            number: the retriever's, from 1; names of its CTEs end with it.
+            k: rows of the result, by which its limit is chosen where none was given.
+            stacklevel: of the caller's line, for warnings.
+
+        """
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Nearest:
+class Nearest(Retriever):
     """The rows nearest to a vector: shortlist by the short index, ranked exactly, as `search` does it.
 
     Attributes:
@@ -129,7 +157,7 @@ class Nearest:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Words:
+class Words(Retriever):
     """The rows whose words match a text, by PostgreSQL's full-text search through a GIN index.
 
     Words that the configuration drops (stop words) do not count; a text of nothing else, or one that only excludes
@@ -140,7 +168,8 @@ class Words:
         text: what somebody typed; or a `bindparam("name")`.
         weight: what this list counts in the fusion.
         match: `all` of the words, `any` of them, or `web`: all, and as in search engines "quotes", `or` and `-`.
-        rank: `ts_rank_cd` (cover density: how close the words stand) or `ts_rank` (how often they stand).
+        rank: `ts_rank` (how often the words stand) or `ts_rank_cd` (cover density: how close they stand, at about twice
+            the time).
         limit: rows it contributes; default as many as a vector's shortlist, ten times k.
         config: the text search configuration, where the column was not declared with `full_text`.
         label: name of its rank in the result; default `rank_` and its number.
@@ -152,7 +181,7 @@ class Words:
     _: KW_ONLY
     weight: float = 1.0
     match: Match = "all"
-    rank: Rank = "ts_rank_cd"
+    rank: Rank = "ts_rank"
     limit: int | None = None
     config: str | None = None
     label: str | None = None
@@ -197,7 +226,7 @@ class Words:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Trigrams:
+class Trigrams(Retriever):
     """The rows whose text looks like another, misspelt or not, by pg_trgm through a trigram index.
 
     In a transaction the threshold lasts until its end, as with the scan's parameters of `search`.
@@ -259,9 +288,6 @@ class Trigrams:
         return text(f"(SELECT set_config('pg_trgm.{name}', '{float(threshold)}', true)) IS NOT NULL")
 
 
-Retriever = Nearest | Words | Trigrams
-
-
 def check_parameters(retrievers: Sequence[Retriever]) -> None:
     """Refuse one parameter of the caller's for what is sent in different forms.
 
@@ -272,7 +298,7 @@ def check_parameters(retrievers: Sequence[Retriever]) -> None:
     """
     kinds: dict[str, Any] = {}
     for one in retrievers:
-        given = one.query if isinstance(one, Nearest) else one.text
+        given = getattr(one, "query" if isinstance(one, Nearest) else "text", None)
         if isinstance(given, BindParameter) and kinds.setdefault(given.key, _kind(one)) != _kind(one):
             raise SearchError(
                 f"the parameter {given.key!r} stands for a text and a vector, or for vectors that are sent in "

@@ -171,7 +171,7 @@ def by_vector(session: Session, statement: Select[Any], column: Any, query: Any,
     return [(_key(row), -row.distance) for row in session.execute(found)]
 
 
-def by_words(session: Session, query: str, where: str = "true", rank: str = "ts_rank_cd", limit: int = 100) -> List:
+def by_words(session: Session, query: str, where: str = "true", rank: str = "ts_rank", limit: int = 100) -> List:
     """A text's list by plain SQL; `query` is a SQL expression."""
     found = session.execute(
         text(
@@ -196,7 +196,9 @@ def fused(lists: Sequence[List], k: int = 10, weights: Sequence[float] = (), rrf
         values = [value for _, value in one]
         low, high = (min(values), max(values)) if values else (0.0, 0.0)
         scaled = {key: 1.0 if high == low else (value - low) / (high - low) for key, value in one}
-        parts.append({key: weight * scaled[key] if rrf is None else weight / (rrf + n) for n, key in enumerate(scaled, 1)})
+        parts.append(
+            {key: weight * scaled[key] if rrf is None else weight / (rrf + n) for n, key in enumerate(scaled, 1)}
+        )
     keys = {key for one in parts for key in one}
     scores = {key: sum(part.get(key, 0.0) for part in parts) for key in keys}
     best = sorted(keys, key=lambda key: (-scores[key], key))[:k]
@@ -222,7 +224,7 @@ def test_the_lists_are_fused_as_by_hand(session: Session, debian: Vectors, words
     retrievers = [Nearest(Package.embedding, vector, weight=0.7), Words(Package.words, words, weight=1.5, match="any")]
     fuse = Weighted() if rrf is None else Rrf(rrf)
     rows = session.execute(search_hybrid(select(Package.id), retrievers, k=30, fuse=fuse)).all()
-    any_word = "replace(plainto_tsquery('english', '{}')::text, ' & ', ' | ')::tsquery".format(words)
+    any_word = f"replace(plainto_tsquery('english', '{words}')::text, ' & ', ' | ')::tsquery"
     lists = [
         by_vector(session, select(Package.id), Package.embedding, vector, 300),
         by_words(session, any_word, limit=300),
@@ -306,13 +308,15 @@ def test_joins_hold_inside_every_list(session: Session, debian: Vectors) -> None
 
 
 @pytest.mark.parametrize("rrf", [60, None], ids=["ranks", "values"])
-def test_a_composite_key_a_rotation_and_core(session: Session, notes: Table, debian: Vectors, rrf: float | None) -> None:
+def test_a_composite_key_a_rotation_and_core(
+    session: Session, notes: Table, debian: Vectors, rrf: float | None
+) -> None:
     """Words that were declared elsewhere, and a second vector under another metric."""
     vector = debian.queries[3]
     statement = select(notes.c.tenant, notes.c.number).where(notes.c.tenant < 2)
     retrievers = [
         Nearest(notes.c.e, vector),
-        Words(notes.c.own, "the library for", match="any", config="simple"),
+        Words(notes.c.own, "the library for", match="any", rank="ts_rank_cd", config="simple"),
         Nearest(notes.c.flat, vector[::-1].copy(), shortlist=200, limit=60, ef_search=150),
     ]
     fuse = Weighted() if rrf is None else Rrf(rrf)
@@ -373,7 +377,8 @@ def test_a_select_built_once(session: Session, debian: Vectors) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "match"), [("the of and", "all"), ("the of and", "any"), ("the of", "web"), ("-library", "web"), ("?!", "all")]
+    ("typed", "match"),
+    [("the of and", "all"), ("the of and", "any"), ("the of", "web"), ("-library", "web"), ("?!", "all")],
 )
 @pytest.mark.parametrize("fuse", [Rrf(), Weighted()])
 def test_words_that_leave_nothing_contribute_nothing(
@@ -401,7 +406,7 @@ HOSTILE = [
     "http://x.org/?a=1&b=2 | c",
     "<a href='x & y'>tag</a>",
     "ünïcödé \U0001f409 \u202e",
-    "x " * 4_999,
+    "x " * 499,
 ]
 
 
@@ -414,14 +419,20 @@ def test_a_text_is_never_syntax(session: Session, typed: str, match: Any) -> Non
     parser = "websearch_to_tsquery" if match == "web" else "plainto_tsquery"
     lexemes = session.execute(text(f"SELECT {parser}('english', :typed)::text"), {"typed": typed}).scalar_one()
     query = lexemes.replace(" & ", " | ") if match == "any" else lexemes
-    there = session.execute(text("SELECT id FROM texts WHERE words @@ CAST(:q AS tsquery)"), {"q": query}).scalars().all()
+    there = (
+        session.execute(text("SELECT id FROM texts WHERE words @@ CAST(:q AS tsquery)"), {"q": query}).scalars().all()
+    )
     assert {row.id for row in rows if row.rank_1 is not None} <= set(there)
     assert bool(there) == any(row.rank_1 is not None for row in rows)
 
 
 def test_plain_psycopg(session: Session, debian: Vectors) -> None:
     """Text and parameters, without SQLAlchemy; percent signs in both."""
-    given = [Nearest(Package.embedding, debian.queries[0]), Words(Package.words, "50% 'x'"), Trigrams(Package.name, "g%")]
+    given = [
+        Nearest(Package.embedding, debian.queries[0]),
+        Words(Package.words, "50% 'x'"),
+        Trigrams(Package.name, "g%"),
+    ]
     made = search_hybrid(select(Package.id).where(Package.name.like("%g%")), given)
     expected = [tuple(row) for row in session.execute(made)]
     cursor: Any = session.connection().connection.cursor()
@@ -445,7 +456,11 @@ def test_every_index_is_used(loaded: Engine, plan: Plan) -> None:
 
 def test_every_index_is_used_by_a_generic_plan(loaded: Engine) -> None:
     """A driver that prepares statements gets one after a few executions."""
-    given = [Nearest(Package.embedding, np.ones(768)), Words(Package.words, "gimp editor"), Trigrams(Package.name, "gimp")]
+    given = [
+        Nearest(Package.embedding, np.ones(768)),
+        Words(Package.words, "gimp editor"),
+        Trigrams(Package.name, "gimp"),
+    ]
     sent, params = sql(search_hybrid(select(Package.id), given))
     with loaded.connect() as connection:
         cursor: Any = connection.connection.cursor()
@@ -498,7 +513,7 @@ def test_writing_a_row_does_not_fetch_its_words(engine: Engine, statements: list
 
 def test_hostile_names(engine: Engine) -> None:
     """Of table, columns, configuration; created from a copy of the table as well."""
-    config = 'we"ird %:c\'x'
+    config = "we\"ird %:c'x"
     made: Table = Table(
         'we"ird %:t',
         MetaData(),
@@ -530,7 +545,9 @@ def test_trigrams_need_their_extension(engine: Engine) -> None:
 
 def test_a_configuration_that_does_not_exist(engine: Engine) -> None:
     """PostgreSQL says so when the table is made."""
-    made: Table = Table("t", MetaData(), Column("id", Integer), Column("a", Text), Column("w", FullText("a", config="no")))
+    made: Table = Table(
+        "t", MetaData(), Column("id", Integer), Column("a", Text), Column("w", FullText("a", config="no"))
+    )
     with engine.connect() as connection, pytest.raises(DBAPIError, match='"no" does not exist') as caught:
         made.create(connection)
     assert isinstance(caught.value.orig, psycopg.errors.UndefinedObject)
@@ -566,9 +583,9 @@ def test_a_tenant_sees_its_own_rows_in_every_list(engine: Engine) -> None:
     given = [Nearest(made.c.e, vectors[3]), Words(made.c.words, "train"), Trigrams(made.c.body, "train")]
     try:
         with tenant.connect() as connection:
-            rows = list(connection.execute(search_hybrid(select(made.c.id), given, k=40)))
-        assert sorted(row.id for row in rows) == list(range(0, 4000, 200))
-        assert all(None not in row for row in rows)
+            found = connection.execute(search_hybrid(select(made.c.id), given, k=40)).all()
+        assert sorted(row.id for row in found) == list(range(0, 4000, 200))
+        assert all(None not in row for row in found)
     finally:
         tenant.dispose()
         with engine.begin() as connection:

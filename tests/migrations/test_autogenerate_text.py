@@ -64,9 +64,7 @@ def generated(engine: Engine, schema: str | None) -> dict[str, str]:
     ],
     ids=["one", "weights", "hostile"],
 )
-def test_a_column_is_added(
-    project: Application, columns: list[Column[Any]], schema: str | None, online: bool
-) -> None:
+def test_a_column_is_added(project: Application, columns: list[Column[Any]], schema: str | None, online: bool) -> None:
     """To a table with rows; there, found complete, back, there again, and printed."""
     options: dict[str, Any] = {"include_schemas": True, "pgmrl_online": online, "compare_server_default": True}
     before, after = documents(schema=schema), documents(*columns, trigrams=True, schema=schema)

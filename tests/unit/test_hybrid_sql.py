@@ -283,7 +283,11 @@ def test_one_parameter_for_two_vectors_of_different_kinds() -> None:
     both = [Nearest(Item.embedding, bindparam("v")), Nearest(Item.second, bindparam("v"))]
     with pytest.raises(SearchError, match="parameter 'v'"):
         search_hybrid(select(Item), both)
-    shared: list[Any] = [words(bindparam("t")), Trigrams(Item.name, bindparam("t")), Nearest(Item.embedding, bindparam("v"))]
+    shared: list[Any] = [
+        words(bindparam("t")),
+        Trigrams(Item.name, bindparam("t")),
+        Nearest(Item.embedding, bindparam("v")),
+    ]
     assert search_hybrid(select(Item), shared) is not None
     clash: list[Any] = [words(bindparam("v")), Nearest(Item.embedding, bindparam("v"))]
     with pytest.raises(SearchError, match="parameter 'v'"):
