@@ -23,7 +23,20 @@ from sqlalchemy import Column, Integer, MetaData, Table, Text, create_engine, se
 
 import pgmrl
 import pgmrl.alembic
-from pgmrl import Matryoshka, Prefix, Rotation, Short, database, errors, ingest, reflect, search
+from pgmrl import (
+    Matryoshka,
+    Nearest,
+    Prefix,
+    Rotation,
+    Short,
+    Words,
+    database,
+    errors,
+    ingest,
+    reflect,
+    search,
+    search_hybrid,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -217,6 +230,26 @@ def test_sql_for_analysts_finds_what_search_finds(small: tuple[str, str]) -> Non
             assert [row[0] for row in rows] == [row.id for row in found]
             assert rows[0][0] == 42
     engine.dispose()
+
+
+def test_the_hybrid_statement_finds_what_search_hybrid_finds(small: tuple[str, str]) -> None:
+    """Of the page that explains it: the same rows, scores and ranks."""
+    url, _ = small
+    declare, shown = [block.text for block in _blocks(DOCS / "hybrid.md") if block.language == "sql"]
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with psycopg.connect(url, autocommit=True) as connection, engine.connect() as other:
+        connection.execute(declare.encode())
+        rows = connection.execute(shown.encode()).fetchall()
+        column = reflect(other, "packages.embedding")
+        table = column.table
+        vector = other.execute(select(column).where(table.c.id == 42)).scalar_one()
+        words = Words(table.c.words, "n42 or n7", match="web", config="english", limit=100)
+        asked = select(table.c.id, table.c.name).where(table.c.section == "games")
+        found = other.execute(search_hybrid(asked, [Nearest(column, vector), words])).all()
+    engine.dispose()
+    assert [(row[0], row[1], *row[3:]) for row in rows] == [(row[0], row[1], *row[3:]) for row in found]
+    assert [float(row[2]) for row in rows] == pytest.approx([row.score for row in found])
+    assert [row.id for row in found if row.rank_2 is not None] == [42, 7]
 
 
 def test_the_migrations_of_a_table_that_exists_run(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psycopg
 import pytest
+from pgvector.sqlalchemy import VECTOR
 from sqlalchemy import (
     Column,
     Computed,
@@ -36,6 +37,7 @@ from pgmrl import (
     Vector,
     Weighted,
     Words,
+    add_side_table,
     database,
     full_text,
     ingest,
@@ -373,6 +375,49 @@ def test_a_select_built_once(session: Session, debian: Vectors) -> None:
         assert session.execute(prepared, {"v": vector, "t": words}).all() == fresh
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_rotation_and_a_parameter(session: Session, notes: Table, debian: Vectors, exact: bool) -> None:
+    """Of which the client sends both vectors in one value."""
+
+    def make(query: Any) -> Select[Any]:
+        given = [Nearest(notes.c.e, query, exact=exact), Words(notes.c.words, "library")]
+        return search_hybrid(select(notes.c.number), given, k=100)
+
+    prepared = make(bindparam("v"))
+    for vector in debian.queries[:3]:
+        fresh = session.execute(make(vector)).all()
+        assert session.execute(prepared, {"v": vector}).all() == fresh
+        found = search(select(notes.c.number), notes.c.e, vector, exact=exact)
+        first = session.scalars(found).all()[0]
+        assert {row.rank_1: row.number for row in fresh}[1] == first
+
+
+def test_a_side_table(engine: Engine) -> None:
+    """Vectors beside, words in the table itself."""
+    metadata = MetaData()
+    made: Table = Table(
+        "articles",
+        metadata,
+        Column("id", Integer, primary_key=True, autoincrement=False),
+        Column("title", Text),
+        Column("embedding", VECTOR(8)),
+        Column("words", FullText("title", config="english")),
+    )
+    add_side_table(made.c.embedding, Short(4))
+    vectors = np.random.default_rng(1).normal(size=(50, 8)).round(2)
+    with engine.begin() as connection:
+        metadata.create_all(connection)
+        rows = [{"id": n, "title": f"number{n % 5}", "embedding": list(v)} for n, v in enumerate(vectors)]
+        connection.execute(made.insert(), rows)
+        given = [Nearest(made.c.embedding, vectors[7], exact=True), Words(made.c.words, "number2")]
+        found = connection.execute(search_hybrid(select(made.c.id), given, k=50)).all()
+    stored = vectors.astype(np.float16).astype(np.float32)
+    order = np.argsort(METRICS["cosine"].distances(stored, stored[7]), kind="stable")[:50]
+    values = [(int(n), -float(place)) for place, n in enumerate(order)]
+    assert same(found, fused([values, [(n, 0.0) for n in range(2, 50, 5)]], 50))
+    assert found[0].id == 7
+
+
 # -- words that find nothing ---------------------------------------------------------------------------------------
 
 
@@ -556,7 +601,7 @@ def test_a_configuration_that_does_not_exist(engine: Engine) -> None:
 # -- others in the same database -----------------------------------------------------------------------------------
 
 
-def test_a_tenant_sees_its_own_rows_in_every_list(engine: Engine) -> None:
+def test_a_tenant_sees_its_own_rows_in_every_list(engine: Engine, plan: Plan) -> None:
     """Row-level security holds inside each list, before its limit."""
     role = f"tenant_{engine.url.database}"
     made: Table = Table(
@@ -584,8 +629,14 @@ def test_a_tenant_sees_its_own_rows_in_every_list(engine: Engine) -> None:
     try:
         with tenant.connect() as connection:
             found = connection.execute(search_hybrid(select(made.c.id), given, k=40)).all()
+            connection.exec_driver_sql("SET enable_seqscan = off")
+            nodes = plan(connection, search_hybrid(select(made.c.id), given, k=40))
         assert sorted(row.id for row in found) == list(range(0, 4000, 200))
         assert all(None not in row for row in found)
+        # as the page says: `@@` is not leakproof, so that the policy is asked first
+        indexes = {node.get("Index Name") for node in nodes}
+        assert "docs_e_short_4_hnsw" in indexes
+        assert "docs_words_gin" not in indexes
     finally:
         tenant.dispose()
         with engine.begin() as connection:

@@ -300,7 +300,7 @@ def test_one_parameter_for_two_vectors_of_different_kinds() -> None:
 def ddl(table: Any) -> str:
     """What creates a table and its indexes."""
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    made = [CreateTable(table), *map(CreateIndex, sorted(table.indexes, key=lambda index: str(index.name)))]
+    made: list[Any] = [CreateTable(table), *map(CreateIndex, sorted(table.indexes, key=lambda index: str(index.name)))]
     return re.sub(r"\s+", " ", "; ".join(str(one.compile(dialect=dialect)) for one in made))
 
 
