@@ -535,6 +535,17 @@ def test_the_threshold_is_the_statements_own(session: Session) -> None:
         assert session.execute(text("SHOW pg_trgm.word_similarity_threshold")).scalar_one() == "0.6"
 
 
+@pytest.mark.parametrize("thresholds", [(0.9, 0.3), (0.3, 0.9)])
+def test_two_thresholds_in_one_statement(session: Session, thresholds: tuple[float, float]) -> None:
+    """Each list is made under its own."""
+    given = [Trigrams(Package.name, "python", threshold=one, limit=1000) for one in thresholds]
+    rows = session.execute(search_hybrid(select(Package.id), given, k=2000)).all()
+    truth = text("SELECT count(*) FROM texts WHERE word_similarity('python', name) >= :t")
+    expected = [session.execute(truth, {"t": one}).scalar_one() for one in thresholds]
+    assert [sum(row[n] is not None for row in rows) for n in (2, 3)] == expected
+    assert expected[0] != expected[1]
+
+
 # -- the declaration -----------------------------------------------------------------------------------------------
 
 
