@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pgmrl.functions.worker import COST, conditions, dollar, filled, filter_arguments
-from pgmrl.limits import OVERSAMPLE, SHORTLIST_LIMIT, SHORTLIST_MIN
+from pgmrl.limits import OVERSAMPLE, SHORTLIST_LIMIT, SHORTLIST_MIN, TEXT_LIMIT
 from pgmrl.names import literal, qualified, quoted
 
 if TYPE_CHECKING:
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 __all__ = ["hybrid", "hybrid_arguments", "make_fused"]
 
-TEXT_LIMIT: Final = 10_000
 RRF: Final = 60  # Cormack, Clarke, Buettcher, SIGIR 2009
 FIXED: Final = 8  # arguments before the filters
 
@@ -33,7 +32,7 @@ def hybrid_arguments(place: Place, *, defaults: bool) -> list[str]:
     given = [
         ("k integer", "10"),
         ("shortlist integer", "NULL"),
-        ("match text", "'any'"),
+        ("match text", "'all'"),
         ("fusion text", "'rrf'"),
         ("words_weight double precision", "1"),
         ("exact boolean", "false"),
@@ -71,7 +70,7 @@ def hybrid(place: Place) -> str:
         nearer=literal(f", $5, {nothing}{filters}) AS s), "),
         worded=literal(
             f"worded AS MATERIALIZED (SELECT {listed}, row_number() OVER (ORDER BY value DESC, {listed}) AS rank, "
-            f"value FROM (SELECT {', '.join(own)}, ts_rank_cd({words}, $2)::double precision AS value "
+            f"value FROM (SELECT {', '.join(own)}, ts_rank({words}, $2)::double precision AS value "
             f"FROM {qualified(place.schema, place.table)} AS t WHERE {words} @@ $2"
         ),
         listed=literal(f" ORDER BY value DESC, {listed} LIMIT "),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.dialects import postgresql
 
 from pgmrl.errors import DefinitionError
+from pgmrl.fulltext import text_source
 from pgmrl.functions.declared import SqlFunctions
 from pgmrl.names import identifier, qualified, quoted
 from pgmrl.shortening import Rotation
@@ -306,6 +307,9 @@ def place_of(
 
 def _config(words: Column[Any]) -> str | None:
     """What a generated column is made with; None where that cannot be seen."""
+    source = text_source(words)
+    if source is not None:
+        return source.config
     made = "" if words.computed is None else str(words.computed.sqltext)
     found = re.findall(r"to_tsvector\('((?:[^']|'')+)'::regconfig", made)
     return found[0].replace("''", "'") if found and len(set(found)) == 1 else None
