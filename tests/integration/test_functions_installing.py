@@ -276,14 +276,15 @@ def test_a_function_that_only_looks_like_ours(connection: Connection, docs: Tabl
     connection.exec_driver_sql("CREATE VIEW precious AS SELECT 1 AS one")
     connection.exec_driver_sql("CREATE FUNCTION dear() RETURNS text LANGUAGE plpgsql AS E'\\n-- pgmrl\\nBEGIN RETURN 1; END'")
     connection.exec_driver_sql(f"SET LOCAL ROLE {roles[0]}")
-    connection.exec_driver_sql("CREATE TYPE docs_hit AS (id integer)")
+    for name in ("docs_hit", "other"):
+        connection.exec_driver_sql(f"CREATE TYPE {name} AS (id integer)")
     marker = (
         '{"name": "docs", "schema": "public", "table": "docs", "column": "e", "signature": "x", "version": 0, '
         '"filters": [], "grant_to": [], "keys": [], "types": [], "functions": ["dear"], "workers": ["docs_search_v1"], "views": ["precious"]}'
     )
     for name, said in (("docs_search_v1", marker), ("broken", "{broken}"), ("odd", '{"filters": 3}')):
         connection.exec_driver_sql(
-            f"CREATE FUNCTION {name}() RETURNS docs_hit LANGUAGE plpgsql AS "
+            f"CREATE FUNCTION {name}() RETURNS {'docs_hit' if said == marker else 'other'} LANGUAGE plpgsql AS "
             f"$f$\n-- pgmrl functions {said}\nBEGIN RETURN NULL; END$f$"
         )
     connection.exec_driver_sql("RESET ROLE")
