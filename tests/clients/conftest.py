@@ -113,4 +113,3 @@ def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
             return
         time.sleep(0.05)
     pytest.fail(f"pgbouncer does not listen: {log.read_text()}")
-

@@ -66,7 +66,11 @@ def test_an_error_leaves_nothing(wares: Wares, pgbouncer: int) -> None:
     """A refused call in one client, the next one of another client."""
     with connect(wares, pgbouncer, autocommit=True) as one, connect(wares, pgbouncer, autocommit=True) as other:
         for connection in (one, other) * 4:
-            for call in ("packages_search('[1,2]')", "packages_search(packages_vector(1), 3000, 2)", "packages_similar(-1)"):
+            for call in (
+                "packages_search('[1,2]')",
+                "packages_search(packages_vector(1), 3000, 2)",
+                "packages_similar(-1)",
+            ):
                 try:
                     connection.execute(f"SELECT * FROM {call}")  # type: ignore[arg-type]
                 except psycopg.Error as error:

@@ -54,8 +54,12 @@ def test_bind(psql: str, server: LocalServer, wares: Wares) -> None:
 def test_descriptions_and_copy(psql: str, server: LocalServer, wares: Wares) -> None:
     """What \\df+ shows, and a result as CSV."""
     described = run(psql, server, wares, "\\df packages_*\n")
-    assert {"packages_search", "packages_similar", "packages_search_named"} <= {row[1] for row in described if len(row) > 1}
-    listed = run(psql, server, wares, "SELECT function_name, callable FROM pgmrl.functions WHERE table_name = 'packages';")
+    assert {"packages_search", "packages_similar", "packages_search_named"} <= {
+        row[1] for row in described if len(row) > 1
+    }
+    listed = run(
+        psql, server, wares, "SELECT function_name, callable FROM pgmrl.functions WHERE table_name = 'packages';"
+    )
     assert ["packages_search", "t"] in listed
     copied = run(psql, server, wares, "COPY (SELECT id, rank FROM packages_similar(8, 3)) TO STDOUT (FORMAT csv);")
     assert [line[0].split(",")[1] for line in copied] == ["1", "2", "3"]

@@ -191,11 +191,18 @@ def test_the_same_table_name_in_two_schemas(connection: Connection) -> None:
     """Each one's functions read their own table, whatever the search_path; queries are not mixed up."""
     for schema, first in (("one", 1), ("two", 5)):
         connection.exec_driver_sql(f"CREATE SCHEMA {schema}")
-        docs = Table("docs", MetaData(schema=schema), Column("id", Integer, primary_key=True), Column("e", Matryoshka(8, Short(4))))
+        docs = Table(
+            "docs",
+            MetaData(schema=schema),
+            Column("id", Integer, primary_key=True),
+            Column("e", Matryoshka(8, Short(4))),
+        )
         docs.create(connection)
         connection.execute(docs.insert(), [{"id": first + n, "e": VECTOR + n} for n in range(3)])
         install_functions(connection, docs.c.e, SqlFunctions(related=1))
-        connection.execute(text(f"INSERT INTO pgmrl.queries VALUES ('{schema}.docs', 'e', '{schema}', NULL, NULL, '{QUERY}')"))
+        connection.execute(
+            text(f"INSERT INTO pgmrl.queries VALUES ('{schema}.docs', 'e', '{schema}', NULL, NULL, '{QUERY}')")
+        )
     for path in ("one", "two", "two, one"):
         connection.exec_driver_sql(f"SET LOCAL search_path = {path}, public")
         for schema, expected in (("one", [1, 2, 3]), ("two", [5, 6, 7])):
@@ -235,7 +242,9 @@ OPERATORS = [
 
 @pytest.mark.parametrize("by", ["prefix", "rotation"])
 @pytest.mark.parametrize("place", ["decoy", "pg_temp"])
-def test_nothing_on_the_search_path_is_run(connection: Connection, small_rotation: Rotation, place: str, by: str) -> None:
+def test_nothing_on_the_search_path_is_run(
+    connection: Connection, small_rotation: Rotation, place: str, by: str
+) -> None:
     """Functions, operators and tables in front of ours, also of pg_catalog's: each would raise, none does."""
     rule = small_rotation if by == "rotation" else Prefix()
     docs = Table("docs", MetaData(schema="public"), Column("id", Integer, primary_key=True), Column("kind", Text),
@@ -264,7 +273,9 @@ def test_nothing_on_the_search_path_is_run(connection: Connection, small_rotatio
     path = f"{place}, pg_catalog, public, {'decoy' if place == 'decoy' else 'pg_temp'}"
     connection.exec_driver_sql(f"SET LOCAL search_path = {path}")
     with pytest.raises(DBAPIError, match="hostile"), connection.begin_nested():  # they would be run
-        connection.execute(text("SELECT 'a'::text = 'a'::text") if place == "decoy" else text("SELECT pg_temp.to_regclass('a')"))
+        connection.execute(
+            text("SELECT 'a'::text = 'a'::text") if place == "decoy" else text("SELECT pg_temp.to_regclass('a')")
+        )
     assert [connection.execute(text(call)).all() for call in calls] == before
     connection.exec_driver_sql("REFRESH MATERIALIZED VIEW public.docs_related_stored")
 
@@ -277,7 +288,8 @@ def plant(connection: Connection, place: str) -> None:
     for number, (name, left, right, result) in enumerate(OPERATORS):
         connection.exec_driver_sql(f"CREATE FUNCTION {place}.op_{number}({left}, {right}) RETURNS {result} {raises}")
         connection.exec_driver_sql(
-            f"CREATE OPERATOR {place}.{name} (LEFTARG = {left}, RIGHTARG = {right}, FUNCTION = {place}.op_{number})")
+            f"CREATE OPERATOR {place}.{name} (LEFTARG = {left}, RIGHTARG = {right}, FUNCTION = {place}.op_{number})"
+        )
     for table in ("docs", "queries", "axes", "rotations", "shortlist", "ranked", "pg_class"):
         connection.exec_driver_sql(f"CREATE TABLE {place}.{table} (id integer, kind text, e halfvec(8))")
 
@@ -301,8 +313,12 @@ def guarded(engine: Engine) -> Iterator[Engine]:
         for name in (role, f"{role}_analysts"):
             connection.exec_driver_sql(f"CREATE ROLE {name}")
         docs.create(connection)
-        connection.execute(docs.insert(), [{"id": n, "kind": "ab"[n % 2], "secret": "x", "e": VECTOR + n} for n in range(6)])
-        install_functions(connection, docs.c.e, SqlFunctions(filters=("kind", "secret"), related=2, grant_to=(f"{role}_analysts",)))
+        connection.execute(
+            docs.insert(), [{"id": n, "kind": "ab"[n % 2], "secret": "x", "e": VECTOR + n} for n in range(6)]
+        )
+        install_functions(
+            connection, docs.c.e, SqlFunctions(filters=("kind", "secret"), related=2, grant_to=(f"{role}_analysts",))
+        )
         connection.exec_driver_sql(f"INSERT INTO pgmrl.queries VALUES ('docs', 'e', 'q', 'who?', NULL, '{QUERY}')")
     reader = create_engine(engine.url, connect_args={"options": f"-c role={role}"})
     yield reader

@@ -76,7 +76,12 @@ def docs(connection: Connection) -> Connection:
     vectors = [[1] * 8, [2] * 7 + [1], None, [0] * 8]
     connection.execute(docs.insert(), [{"id": n, "part": n, "e": vector} for n, vector in enumerate(vectors, 1)])
     install_functions(connection, docs.c.e, SqlFunctions(group_by="part", related=3))
-    for name, vector in (("good", GOOD), ("short", "'[1,2,3]'"), ("zero", "'[0,0,0,0,0,0,0,0]'"), ("huge", "'[70000]'")):
+    for name, vector in (
+        ("good", GOOD),
+        ("short", "'[1,2,3]'"),
+        ("zero", "'[0,0,0,0,0,0,0,0]'"),
+        ("huge", "'[70000]'"),
+    ):
         connection.exec_driver_sql(f"INSERT INTO pgmrl.queries VALUES ('docs', 'e', '{name}', NULL, NULL, {vector})")
     return connection
 
@@ -120,7 +125,9 @@ def test_good_arguments_at_their_limits(docs: Connection, call: str) -> None:
 @pytest.mark.parametrize("metric", ["l2", "inner_product"])
 def test_a_zero_vector_is_a_query_under_other_metrics(connection: Connection, metric: Any) -> None:
     """It has distances to all rows."""
-    docs = Table("docs", MetaData(), Column("id", Integer, primary_key=True), Column("e", Matryoshka(8, Short(4), metric)))
+    docs = Table(
+        "docs", MetaData(), Column("id", Integer, primary_key=True), Column("e", Matryoshka(8, Short(4), metric))
+    )
     docs.create(connection)
     connection.execute(docs.insert(), [{"id": 1, "e": [1] * 8}, {"id": 2, "e": [0] * 8}])
     install_functions(connection, docs.c.e, SqlFunctions(related=3))

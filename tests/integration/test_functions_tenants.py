@@ -78,7 +78,9 @@ def tenants(module_engine: Engine, debian: Debian, request: pytest.FixtureReques
         install_functions(connection, docs.c.e, SqlFunctions(filters=("kind",), related=4, group_by="kind"))
         connection.exec_driver_sql(f"GRANT SELECT ON {request.param}.docs_related TO PUBLIC")
         given = {"vector": "[" + ",".join(map(repr, map(float, debian.queries[0, :DIMS]))) + "]"}
-        connection.execute(text(f"INSERT INTO pgmrl.queries VALUES ('{name}', 'e', 'q', 'what?', NULL, :vector)"), given)
+        connection.execute(
+            text(f"INSERT INTO pgmrl.queries VALUES ('{name}', 'e', 'q', 'what?', NULL, :vector)"), given
+        )
         connection.exec_driver_sql(f"ANALYZE {name}")
     path = f"-c search_path={request.param},public -c enable_seqscan=off -c enable_bitmapscan=off -c enable_sort=off"
     engine = create_engine(module_engine.url, connect_args={"options": path}, execution_options={"role": role})
@@ -167,10 +169,14 @@ def test_python_and_sql_find_the_same(tenants: Tenants) -> None:
     with tenants.engine.connect() as connection:
         become(connection, tenants, 4)
         for query in tenants.queries[:3]:
-            rows = connection.execute(search(select(tenants.table.c.id), tenants.table.c.e, query, k=20, shortlist=400)).all()
+            rows = connection.execute(
+                search(select(tenants.table.c.id), tenants.table.c.e, query, k=20, shortlist=400)
+            ).all()
             assert len(rows) == 20
             assert all(row.id % TENANTS == 4 for row in rows)
-            exact = connection.execute(search(select(tenants.table.c.id), tenants.table.c.e, query, k=20, exact=True)).all()
+            exact = connection.execute(
+                search(select(tenants.table.c.id), tenants.table.c.e, query, k=20, exact=True)
+            ).all()
             assert [row.id for row in exact] == tenants.nearest(query, 4, 20)
 
 
