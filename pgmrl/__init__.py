@@ -9,10 +9,13 @@ from pgmrl.columns import Matryoshka, add_short, add_side_table, matryoshka
 from pgmrl.ddl import Hnsw
 from pgmrl.errors import PgmrlError
 from pgmrl.fit import fit
+from pgmrl.fulltext import FullText, full_text, trigram_index
 from pgmrl.functions import SqlFunctions
+from pgmrl.hybrid import Rrf, Weighted, search_hybrid
 from pgmrl.ingest import ingest
 from pgmrl.plain import sql
 from pgmrl.reflect import reflect
+from pgmrl.retrievers import Nearest, Trigrams, Words
 from pgmrl.rotation import Rotation
 from pgmrl.search import search, search_many
 from pgmrl.shortening import Definition, Prefix, Short
@@ -21,24 +24,33 @@ from pgmrl.vectors import Vector
 
 __all__ = [
     "Definition",
+    "FullText",
     "Hnsw",
     "Matryoshka",
+    "Nearest",
     "PgmrlError",
     "Prefix",
     "Rotation",
+    "Rrf",
     "Short",
     "SqlFunctions",
+    "Trigrams",
     "Vector",
+    "Weighted",
+    "Words",
     "add_functions",
     "add_short",
     "add_side_table",
     "check",
     "fit",
+    "full_text",
     "ingest",
     "install_functions",
     "matryoshka",
     "reflect",
     "search",
+    "search_hybrid",
     "search_many",
     "sql",
+    "trigram_index",
 ]

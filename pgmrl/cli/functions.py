@@ -40,7 +40,9 @@ def install(
         str | None, typer.Option(help="A column: also a function for the nearest groups of rows that share its value.")
     ] = None,
     words: Annotated[str | None, typer.Option(help="A tsvector column: also a function for hybrid search.")] = None,
-    config: Annotated[str, typer.Option(help="The text search configuration of --words.")] = "english",
+    config: Annotated[
+        str | None, typer.Option(help="The text search configuration of --words; default what its column says.")
+    ] = None,
     grant: Annotated[
         list[str] | None, typer.Option(help="A role that may call them; repeat for more. Default: every role.")
     ] = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pgmrl.functions.hybrid import hybrid_arguments
 from pgmrl.functions.worker import COST, filter_arguments, norm
 from pgmrl.names import literal, qualified, quoted
 from pgmrl.shortening import Prefix
@@ -73,6 +74,8 @@ def wrappers(place: Place) -> Iterator[str]:
             f"{_rows('$2')} * {_rows('$3')}",
             f"the nearest rows of {place.table} by {place.declared.group_by}: k groups, nearest first",
         )
+    if place.declared.words is not None:
+        yield from _hybrid(place)
 
 
 def _rows(argument: str) -> str:
@@ -93,8 +96,26 @@ def _wrapper(place: Place, kind: str, arguments: list[str], passed: list[str], r
         f"    SELECT {columns}, s.distance, s.similarity, s.rank, s.requested, s.returned\n"
         f"    FROM {place.worker(working)}({', '.join(passed)}) AS s\n    LIMIT {rows}; END"
     )
-    types = ", ".join(one.split(" DEFAULT ", 1)[0] for one in arguments)
-    yield f"COMMENT ON FUNCTION {name}({types}) IS {literal(told(place, what))}"
+    yield f"COMMENT ON FUNCTION {name}({_types(arguments)}) IS {literal(told(place, what))}"
+
+
+def _hybrid(place: Place) -> Iterator[str]:
+    arguments, name = hybrid_arguments(place, defaults=True), place.sql("hybrid")
+    passed = ", ".join(f"${number}" for number in range(1, len(arguments) + 1))
+    columns = [*place.key_results, "score", "rank", "vector_rank", "words_rank", "distance", "similarity"]
+    columns += ["requested", "returned"]
+    yield (
+        f"CREATE OR REPLACE FUNCTION {name}({', '.join(arguments)}) RETURNS SETOF {place.sql('fused')}\n"
+        f"LANGUAGE sql STABLE ROWS 10 COST {COST} SECURITY INVOKER\nBEGIN ATOMIC\n"
+        f"    SELECT {', '.join(f's.{quoted(one)}' for one in columns)}\n"
+        f"    FROM {place.worker('hybrid')}({passed}) AS s\n    LIMIT {_rows('$3')}; END"
+    )
+    what = f"the rows of {place.table} that a vector and words in {place.declared.words} find together"
+    yield f"COMMENT ON FUNCTION {name}({_types(arguments)}) IS {literal(told(place, what))}"
+
+
+def _types(arguments: list[str]) -> str:
+    return ", ".join(one.split(" DEFAULT ", 1)[0] for one in arguments)
 
 
 def views(place: Place) -> Iterator[str]:

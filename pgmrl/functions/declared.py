@@ -68,7 +68,7 @@ class SqlFunctions:
         stored: also the same as a materialised view, for `REFRESH MATERIALIZED VIEW`.
         group_by: a column: also a function that returns the nearest groups of rows with the same value.
         words: a `tsvector` column of the table: also a function for hybrid search.
-        config: the text search configuration of `words`.
+        config: the text search configuration of `words`; by default what its column says.
         grant_to: roles that may call them; by default every role may. Rights on the table are needed in any case.
         schema: where they are made; by default the table's schema.
 
@@ -83,7 +83,7 @@ class SqlFunctions:
     stored: bool = False
     group_by: str | None = None
     words: str | None = None
-    config: str = "english"
+    config: str | None = None
     grant_to: tuple[str, ...] = ()
     schema: str | None = None
 

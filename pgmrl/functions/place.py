@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.dialects import postgresql
 
 from pgmrl.errors import DefinitionError
+from pgmrl.fulltext import text_source
 from pgmrl.functions.declared import SqlFunctions
 from pgmrl.names import identifier, qualified, quoted
 from pgmrl.shortening import Rotation
@@ -27,7 +28,7 @@ __all__ = ["VERSION", "Place", "place_of", "spelled"]
 VERSION: Final = 1
 """Of the functions' text: the worker's name ends with it, so that two versions never mix."""
 
-RESULT: Final = ("distance", "similarity", "rank", "requested", "returned")
+RESULT: Final = ("distance", "similarity", "rank", "requested", "returned", "score", "vector_rank", "words_rank")
 SPELLINGS: Final = {
     "varchar": "character varying",
     "char": "bpchar",  # `character` without a length is of one
@@ -39,7 +40,19 @@ SPELLINGS: Final = {
     "datetime": "timestamp without time zone",
 }
 _DIALECT: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
-ARGUMENTS: Final = ("query", "k", "shortlist", "exact", "name", "words", "relevance", "per_group")
+ARGUMENTS: Final = (
+    "query",
+    "k",
+    "shortlist",
+    "exact",
+    "name",
+    "words",
+    "relevance",
+    "per_group",
+    "match",
+    "fusion",
+    "words_weight",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +98,11 @@ class Place:
         for one in self.declared.tests:
             if one.column not in known:
                 raise DefinitionError(f"filter {str(one)!r}: table {self.table} has no column {one.column!r}")
+        if self.declared.words is not None and self.declared.config is None:
+            raise DefinitionError(
+                f"functions of {self.table}: say the text search configuration of {self.declared.words!r}, such as "
+                "config='english': words in another one find nothing"
+            )
         for name in (self.declared.group_by, self.declared.words):
             if name is not None and name not in known:
                 raise DefinitionError(f"functions of {self.table}: it has no column {name!r}")
@@ -124,6 +142,11 @@ class Place:
     def working(self) -> tuple[str, ...]:
         """Those that have a function of their own behind them."""
         return tuple(kind for kind in self.kinds if kind not in {"similar", "search_named", "vector"})
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """The types they return."""
+        return ("hit", *(("fused",) if self.declared.words else ()))
 
     @property
     def key_results(self) -> list[str]:
@@ -231,6 +254,7 @@ class Place:
             "signature": self.signature,
             "functions": [self.named(kind) for kind in self.kinds],
             "workers": [self.named(f"{kind}_v{VERSION}") for kind in self.working],
+            "results": [self.named(result) for result in self.results],
             "views": self.views,
         }
 
@@ -284,6 +308,8 @@ def place_of(
     side = None if attachment.side is None else column.table.metadata.tables[attachment.side].name
     wanted = {one.column for one in declared.tests} | {declared.group_by, declared.words}
     tested = [found for found in table.columns if found.name in wanted]
+    if declared.words is not None and declared.config is None and declared.words in table.c:
+        declared = replace(declared, config=_config(table.c[declared.words]))
     return Place(
         declared,
         table.schema or schema,
@@ -296,6 +322,16 @@ def place_of(
         vector_schema,
         managed,
     )
+
+
+def _config(words: Column[Any]) -> str | None:
+    """What a generated column is made with; None where that cannot be seen."""
+    source = text_source(words)
+    if source is not None:
+        return source.config
+    made = "" if words.computed is None else str(words.computed.sqltext)
+    found = re.findall(r"to_tsvector\('((?:[^']|'')+)'::regconfig", made)
+    return found[0].replace("''", "'") if found and len(set(found)) == 1 else None
 
 
 def _typed(columns: Iterable[Column[Any]]) -> tuple[tuple[str, str], ...]:

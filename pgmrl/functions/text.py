@@ -12,6 +12,7 @@ import json
 from typing import TYPE_CHECKING
 
 from pgmrl.functions.calls import told, views, wrappers
+from pgmrl.functions.hybrid import hybrid, make_fused
 from pgmrl.functions.shapes import shapes
 from pgmrl.functions.worker import dollar, vector, worker
 from pgmrl.names import literal, qualified, quoted
@@ -34,22 +35,17 @@ def install_statements(place: Place, index: Hnsw) -> list[str]:
 
     """
     marker = json.dumps(place.marker(), ensure_ascii=True)
-    hit = place.sql("hit")
-    names = f"{literal(place.functions_schema)}, {literal(place.named('hit'))}"
     statements = [
-        f"SELECT pgmrl.prepare_functions_v1({names}, {literal(marker)}::jsonb)",
+        f"SELECT pgmrl.prepare_functions_v1({literal(place.functions_schema)}, {literal(marker)}::jsonb)",
         f"DO {dollar(_make_type(place))}",
-        *(
-            worker(place, shape, f"functions {marker}" if shape.kind == "search" else shape.kind, index)
-            for shape in shapes(place)
-        ),
+        *_workers(place, marker, index),
         vector(place),
         *wrappers(place),
         *views(place),
     ]
     given = ", ".join(type_ for _, type_ in place.keys)
     comments = {
-        f"TYPE {hit}": "a row that was found",
+        **{f"TYPE {place.sql(result)}": "a row that was found" for result in place.results},
         **{f"FUNCTION {place.worker(kind)}": f"what the functions {place.name}_… call" for kind in place.working},
         f"FUNCTION {place.sql('vector')}({given})": f"the vector of one row of {place.table}",
     }
@@ -66,6 +62,9 @@ def _workers(place: Place, marker: str, index: Hnsw) -> Iterator[str]:
     for shape in shapes(place):
         # the first one says what all of them are for
         yield worker(place, shape, f"functions {marker}" if shape.kind == "search" else shape.kind, index)
+    if place.declared.words is not None:
+        yield f"DO {dollar(make_fused(place))}"
+        yield hybrid(place)
 
 
 def _make_type(place: Place) -> str:

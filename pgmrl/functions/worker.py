@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pgmrl.functions.place import Place
     from pgmrl.functions.shapes import Shape
 
-__all__ = ["COST", "dollar", "filter_arguments", "norm", "vector", "worker"]
+__all__ = ["COST", "conditions", "dollar", "filled", "filter_arguments", "norm", "vector", "worker"]
 
 COST: Final = 10_000
 """A search costs as much as this many comparisons: the planner should not repeat it lightly."""
@@ -43,7 +43,8 @@ def _template(name: str) -> str:
     return resources.files("pgmrl.sql").joinpath("functions", f"{name}.sql").read_text(encoding="utf-8")
 
 
-def _filled(template: str, **values: object) -> str:
+def filled(template: str, **values: object) -> str:
+    """A template of pgmrl/sql/functions with its places filled."""
     # in one pass: a name that contains {query} is not filled in a second time
     return re.sub(r"\{(\w+)\}", lambda found: str(values[found[1]]), _template(template))
 
@@ -75,8 +76,10 @@ def _body(place: Place, shape: Shape, index: Hnsw) -> str:
     keys = shape.keys
     title = f"{place.table}.{place.column}".replace("%", "%%")  # inside format()
     index_name = qualified(place.schema, index.index_name(place.owner_of_vectors, place.short_column))
-    passed = len(place.keys) + len(place.declared.tests)
-    return _filled(
+    # inside the dynamic statement $1 and $2 are the query; the rest follows in the worker's order
+    first, keyed = shape.fixed + 1, len(place.keys)
+    passed = keyed + len(place.declared.tests)
+    return filled(
         "search",
         option=f"$5 {shape.arguments[0].split()[0]}, " if shape.arguments else "",
         size=shape.size,
@@ -94,7 +97,7 @@ def _body(place: Place, shape: Shape, index: Hnsw) -> str:
         zero_full=_zero(place, "$1", definition.full, "query is a zero vector, which has no direction"),
         zero_short=_zero_short(place),
         checks=shape.checks,
-        conditions="\n".join(_conditions(place, shape)),
+        conditions="\n".join([_without_one(place, 3, first), *conditions(place, 3 + keyed, first + keyed)]),
         short_query=definition.sql("$1"),
         nearest=literal(f" ORDER BY {place.short} {definition.short_operator} $2 LIMIT "),
         tail=shape.tail,
@@ -109,17 +112,26 @@ def _body(place: Place, shape: Shape, index: Hnsw) -> str:
     )
 
 
-def _conditions(place: Place, shape: Shape) -> Iterator[str]:
-    """Lines that add a condition for each argument that is given."""
-    # inside the dynamic statement $1 and $2 are the query; the rest follows in the worker's order
-    inner, outer = 3, shape.fixed + 1
+def conditions(place: Place, inner: int, outer: int) -> Iterator[str]:
+    """Lines that add a condition for each filter that is given.
+
+    Args:
+        place: the column.
+        inner: the number of the first filter's parameter within the dynamic statement.
+        outer: the same among the function's arguments.
+
+    """
+    for number, one in enumerate(place.declared.tests):
+        condition = literal(f" AND {_condition(one, f'${inner + number}')}")
+        yield f"    IF ${outer + number} IS NOT NULL THEN kept := kept || {condition}; END IF;"
+
+
+def _without_one(place: Place, inner: int, outer: int) -> str:
+    """A line that leaves out the row with a key; arguments as `conditions`."""
     given = [f"${outer + number} IS NOT NULL" for number in range(len(place.keys))]
     same = [f"t.{quoted(name)} = ${inner + number}" for number, (name, _) in enumerate(place.keys)]
     other = literal(f" AND NOT ({' AND '.join(same)})")
-    yield f"    IF {' AND '.join(given)} THEN kept := kept || {other}; END IF;"
-    for number, one in enumerate(place.declared.tests, len(place.keys)):
-        condition = literal(f" AND {_condition(one, f'${inner + number}')}")
-        yield f"    IF ${outer + number} IS NOT NULL THEN kept := kept || {condition}; END IF;"
+    return f"    IF {' AND '.join(given)} THEN kept := kept || {other}; END IF;"
 
 
 def _condition(one: Filter, value: str) -> str:
@@ -164,7 +176,7 @@ def vector(place: Place) -> str:
     given = [f"${number}" for number in range(1, len(keys) + 1)]
     same = " AND ".join(f"t.{quoted(name)} = {value}" for (name, _), value in zip(place.keys, given, strict=True))
     shown = " || ', ' || ".join(f"coalesce({value}::text, 'NULL')" for value in given)
-    body = _filled(
+    body = filled(
         "vector",
         full=place.full_type_name,
         stored=place.full,

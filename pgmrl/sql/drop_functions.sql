@@ -8,7 +8,7 @@ BEGIN
             USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Drop them first (op.drop_functions, or `pgmrl functions drop`).';
     END IF;
 END $$;
-DROP FUNCTION pgmrl.prepare_functions_v1(text, text, jsonb);
+DROP FUNCTION pgmrl.prepare_functions_v1(text, jsonb);
 DROP FUNCTION pgmrl.drop_functions_v1(text, text);
 DROP FUNCTION pgmrl.functions_of_v1(oid);
 DROP FUNCTION pgmrl.views_of_v1(oid);

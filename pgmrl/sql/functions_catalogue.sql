@@ -8,7 +8,7 @@ DECLARE
     kind text;
 BEGIN
     said := substring(source FROM E'^\n-- pgmrl functions (\\{[^\n]*\\})\n');
-    FOREACH kind IN ARRAY ARRAY['filters', 'functions', 'workers', 'views', 'grant_to', 'keys', 'types'] LOOP
+    FOREACH kind IN ARRAY ARRAY['filters', 'functions', 'workers', 'results', 'views', 'grant_to', 'keys', 'types'] LOOP
         IF jsonb_typeof(said -> kind) IS DISTINCT FROM 'array' THEN
             RETURN NULL;
         END IF;
@@ -20,10 +20,10 @@ END $$;
 
 -- The sets of SQL functions that pgmrl made in this database: their worker says in its first line what they are for.
 CREATE VIEW pgmrl.function_sets AS
-SELECT p.oid AS worker, n.nspname AS function_schema, said.marker, t.oid AS result_type
+SELECT p.oid AS worker, n.nspname AS function_schema, said.marker,
+    ARRAY(SELECT t.oid FROM pg_type AS t WHERE t.typnamespace = n.oid AND said.marker -> 'results' ? t.typname) AS result_types
 FROM pg_proc AS p
 JOIN pg_namespace AS n ON n.oid = p.pronamespace
-JOIN pg_type AS t ON t.oid = p.prorettype
 JOIN pg_language AS l ON l.oid = p.prolang AND l.lanname = 'plpgsql'
 CROSS JOIN LATERAL (
     SELECT CASE WHEN p.prosrc LIKE E'\n-- pgmrl functions {%}\n%' THEN pgmrl.marker_v1(p.prosrc) END AS marker
@@ -47,7 +47,7 @@ SELECT
 FROM pgmrl.function_sets AS s
 JOIN pg_namespace AS n ON n.nspname = s.function_schema
 JOIN pg_proc AS p ON p.pronamespace = n.oid AND s.marker -> 'functions' ? p.proname
-    AND (p.prorettype = s.result_type OR p.prosrc LIKE E'\n-- pgmrl%');
+    AND (p.prorettype = ANY (s.result_types) OR p.prosrc LIKE E'\n-- pgmrl%');
 COMMENT ON VIEW pgmrl.functions IS 'Every SQL function that pgmrl made in this database, with its arguments and what it searches';
 GRANT SELECT ON pgmrl.function_sets, pgmrl.functions TO PUBLIC;
 
@@ -61,7 +61,7 @@ AS $$
     JOIN pg_proc AS w ON w.oid = s.worker
     JOIN pg_proc AS p ON p.pronamespace = w.pronamespace AND p.proowner = w.proowner
     WHERE s.worker = $1 AND ((s.marker -> 'functions') || (s.marker -> 'workers')) ? p.proname
-        AND (p.prorettype = s.result_type OR p.prosrc LIKE E'\n-- pgmrl%')
+        AND (p.prorettype = ANY (s.result_types) OR p.prosrc LIKE E'\n-- pgmrl%')
     -- what is called comes after what calls it
     ORDER BY s.marker -> 'workers' ? p.proname, p.prosrc LIKE E'\n-- pgmrl%'
 $$;
@@ -81,7 +81,7 @@ $$;
 COMMENT ON FUNCTION pgmrl.views_of_v1(oid) IS 'The views of a set, by its worker';
 
 -- Before functions are made: nothing of somebody else's may stand there, and of an earlier set goes what cannot be replaced.
-CREATE FUNCTION pgmrl.prepare_functions_v1(place text, result text, said jsonb) RETURNS void
+CREATE FUNCTION pgmrl.prepare_functions_v1(place text, said jsonb) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -114,7 +114,7 @@ BEGIN
     END IF;
     SELECT format('%I.%I', n.nspname, t.typname) INTO other
     FROM pg_type AS t JOIN pg_namespace AS n ON n.oid = t.typnamespace
-    WHERE n.nspname = place AND t.typname = result AND old IS NULL;
+    WHERE n.nspname = place AND said -> 'results' ? t.typname AND NOT coalesce(old -> 'results' ? t.typname, false);
     IF other IS NULL THEN
         SELECT c.oid::regclass::text INTO other
         FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -143,7 +143,7 @@ BEGIN
         END LOOP;
     END LOOP;
 END $$;
-COMMENT ON FUNCTION pgmrl.prepare_functions_v1(text, text, jsonb)
+COMMENT ON FUNCTION pgmrl.prepare_functions_v1(text, jsonb)
     IS 'Makes room for a set of functions, or says what is in the way';
 
 CREATE FUNCTION pgmrl.drop_functions_v1(place text, set_name text) RETURNS boolean
@@ -167,7 +167,9 @@ BEGIN
     FOREACH part IN ARRAY ARRAY(SELECT pgmrl.functions_of_v1(old.worker)) LOOP
         EXECUTE 'DROP FUNCTION ' || part::regprocedure;
     END LOOP;
-    EXECUTE 'DROP TYPE ' || old.result_type::regtype;
+    FOREACH part IN ARRAY old.result_types LOOP
+        EXECUTE 'DROP TYPE ' || part::regtype;
+    END LOOP;
     RETURN true;
 END $$;
 COMMENT ON FUNCTION pgmrl.drop_functions_v1(text, text) IS 'Drops a set of functions with its views; false where there is none';

@@ -19,11 +19,28 @@ import psycopg
 import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy import Column, Integer, MetaData, Table, Text, create_engine, select, text
+from sqlalchemy import Column, Computed, Integer, MetaData, Table, Text, create_engine, select, text
+from sqlalchemy.dialects.postgresql import ARRAY, TSVECTOR
 
 import pgmrl
 import pgmrl.alembic
-from pgmrl import Matryoshka, Prefix, Rotation, Short, database, errors, ingest, reflect, search
+from pgmrl import (
+    Matryoshka,
+    Nearest,
+    Prefix,
+    Rotation,
+    Short,
+    SqlFunctions,
+    Words,
+    database,
+    errors,
+    ingest,
+    install_functions,
+    reflect,
+    search,
+    search_hybrid,
+)
+from pgmrl.queries import add_query
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -169,6 +186,10 @@ def small(database_url: str) -> tuple[str, str]:
             Column("id", Integer, primary_key=True, autoincrement=False),
             Column(title, Text),
             Column("section", Text),
+            Column("installed_kb", Integer),
+            Column("source", Text),
+            Column("tags", ARRAY(Text)),
+            Column("lexemes", TSVECTOR, Computed(f"to_tsvector('english'::regconfig, {title})", persisted=True)),
             Column("embedding", Matryoshka(768, Short(128, by=by))),
         )
         for name, title, by in (
@@ -183,6 +204,10 @@ def small(database_url: str) -> tuple[str, str]:
         for table, title in zip(tables, ("name", "title"), strict=True):
             rows = ({"id": number, title: f"n{number}", "section": "games"} for number in range(50))
             ingest(connection, table.c.embedding, rows, vectors=vectors)
+        filters = ("section", "section in", "installed_kb >=", "installed_kb <=", "tags contains")
+        functions = SqlFunctions(filters, group_by="source", words="lexemes", related=10, stored=True)
+        install_functions(connection, tables[0].c.embedding, functions)
+        add_query(connection, tables[0].c.embedding, "trains", vectors[7], question="a game with trains")
     engine.dispose()
     return database_url.replace("+psycopg", ""), str(rotation.id)
 
@@ -217,6 +242,26 @@ def test_sql_for_analysts_finds_what_search_finds(small: tuple[str, str]) -> Non
             assert [row[0] for row in rows] == [row.id for row in found]
             assert rows[0][0] == 42
     engine.dispose()
+
+
+def test_the_hybrid_statement_finds_what_search_hybrid_finds(small: tuple[str, str]) -> None:
+    """Of the page that explains it: the same rows, scores and ranks."""
+    url, _ = small
+    declare, shown = [block.text for block in _blocks(DOCS / "hybrid.md") if block.language == "sql"]
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with psycopg.connect(url, autocommit=True) as connection, engine.connect() as other:
+        connection.execute(declare.encode())
+        rows = connection.execute(shown.encode()).fetchall()
+        column = reflect(other, "packages.embedding")
+        table = column.table
+        vector = other.execute(select(column).where(table.c.id == 42)).scalar_one()
+        words = Words(table.c.words, "n42 or n7", match="web", config="english", limit=100)
+        asked = select(table.c.id, table.c.name).where(table.c.section == "games")
+        found = other.execute(search_hybrid(asked, [Nearest(column, vector), words])).all()
+    engine.dispose()
+    assert [(row[0], row[1], *row[3:]) for row in rows] == [(row[0], row[1], *row[3:]) for row in found]
+    assert [float(row[2]) for row in rows] == pytest.approx([row.score for row in found])
+    assert [row.id for row in found if row.rank_2 is not None] == [42, 7]
 
 
 def test_the_migrations_of_a_table_that_exists_run(

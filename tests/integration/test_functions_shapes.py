@@ -1,0 +1,312 @@
+"""SQL functions that end a search otherwise: groups, rows that differ, words beside the vector; the truth by NumPy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from sqlalchemy import Column, Computed, Connection, Index, Integer, MetaData, Table, Text, text
+from sqlalchemy.dialects.postgresql import TSVECTOR
+from sqlalchemy.exc import DBAPIError
+
+from pgmrl import SqlFunctions, install_functions
+from pgmrl.columns import Matryoshka
+from pgmrl.errors import DefinitionError
+from pgmrl.shortening import Short
+from tests.conftest import vector_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Engine
+
+    from tests.conftest import Debian
+else:
+    Debian = Engine = Any
+
+ROWS, DIMS = 3_000, 96
+CONFIG = "to_tsvector('english'::regconfig, COALESCE(name, '') || ' ' || COALESCE(synopsis, ''))"
+
+
+@pytest.fixture(scope="module")
+def made(module_engine: Engine, debian: Debian) -> Engine:
+    """Packages with their words; grouped by section."""
+    table = Table(
+        "packages",
+        MetaData(),
+        Column("id", Integer, primary_key=True, autoincrement=False),
+        Column("name", Text),
+        Column("synopsis", Text),
+        Column("section", Text),
+        Column("words", TSVECTOR, Computed(CONFIG, persisted=True)),
+        Column("embedding", Matryoshka(DIMS, Short(48))),
+    )
+    Index("packages_words", table.c.words, postgresql_using="gin")
+    rows = [
+        {name: one[name] for name in ("name", "synopsis", "section")} | {"id": n, "embedding": vector}
+        for n, (one, vector) in enumerate(zip(debian.packages[:ROWS], debian.documents[:ROWS, :DIMS], strict=True))
+    ]
+    rows += [
+        {"id": ROWS + n, "name": "alone", "synopsis": "unheard", "section": None, "embedding": None} for n in range(3)
+    ]
+    with module_engine.begin() as connection:
+        table.create(connection)
+        connection.execute(table.insert(), rows)
+        functions = SqlFunctions(filters=("section",), group_by="section", words="words")
+        install_functions(connection, table.c.embedding, functions)
+    with module_engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM ANALYZE packages")
+    return module_engine
+
+
+@pytest.fixture
+def asked(made: Engine) -> Iterator[Connection]:
+    """A connection that only reads."""
+    with made.connect() as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def stored(debian: Debian) -> Any:
+    """The vectors as the column has them, of unit length."""
+    rows = debian.documents[:ROWS, :DIMS].astype(np.float16).astype(np.float64)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def unit(query: Any) -> Any:
+    """A query as the server has it, of unit length."""
+    one = np.asarray(query, np.float16).astype(np.float64)
+    return one / np.linalg.norm(one)
+
+
+# -- groups --------------------------------------------------------------------------------------------------------
+
+
+def groups_of(distances: Any, packages: list[Any], k: int, per_group: int) -> list[int]:
+    """The nearest groups and their nearest rows, by brute force."""
+    members: dict[str, list[int]] = {}
+    for n in np.argsort(distances, kind="stable"):
+        if packages[n]["section"] is not None:
+            members.setdefault(packages[n]["section"], []).append(int(n))
+    return [n for rows in list(members.values())[:k] for n in rows[:per_group]]
+
+
+@pytest.mark.parametrize(("k", "per_group"), [(1, 1), (4, 1), (4, 3), (40, 2)])
+def test_groups(asked: Connection, debian: Debian, stored: Any, k: int, per_group: int) -> None:
+    """As many groups as there are, by their best row; `exact` and a long shortlist agree with brute force."""
+    for number in range(4):
+        query = debian.queries[number, :DIMS]
+        expected = groups_of(1 - stored @ unit(query), debian.packages, k, per_group)
+        for more in ("exact => true", "shortlist => 3000"):
+            rows = asked.execute(
+                text(f"SELECT * FROM packages_search_groups(:q, :k, :n, {more}) ORDER BY rank"),
+                {"q": vector_text(query), "k": k, "n": per_group},
+            ).all()
+            assert [row.id for row in rows] == expected
+            assert {(row.requested, row.returned) for row in rows} == {(k, k)}
+
+
+def test_no_group_is_lost_to_a_short_shortlist(asked: Connection, debian: Debian) -> None:
+    """Forty groups do not fit among the forty rows that a shortlist has: all rows are read."""
+    given = {"q": vector_text(debian.queries[3, :DIMS])}
+    rows = asked.execute(text("SELECT * FROM packages_search_groups(:q, 30, shortlist => 30)"), given).all()
+    assert len(rows) == 30
+    sections = {one["section"] for one in debian.packages[:ROWS]}
+    rows = asked.execute(text("SELECT * FROM packages_search_groups(:q, 1000)"), given).all()
+    assert len(rows) == len(sections) == rows[0].returned
+    assert rows[0].requested == 1000
+
+
+# -- rows that differ ----------------------------------------------------------------------------------------------
+
+
+def greedy(distances: Any, between: Any, k: int, relevance: float) -> list[int]:
+    """Maximal marginal relevance, word for word as Carbonell and Goldstein have it, with similarity 1 - distance."""
+    taken = [0]
+    while len(taken) < k:
+        left = [n for n in range(len(distances)) if n not in taken]
+        value = [
+            relevance * (1 - distances[n]) - (1 - relevance) * max(1 - between[n][other] for other in taken)
+            for n in left
+        ]
+        taken.append(left[int(np.argmax(value))])
+    return taken
+
+
+@pytest.mark.parametrize("relevance", [0.0, 0.3, 0.7, 1.0])
+def test_diverse(asked: Connection, debian: Debian, stored: Any, relevance: float) -> None:
+    """The same picks as in NumPy, of the same candidates."""
+    for number in range(5):
+        query = debian.queries[number, :DIMS]
+        distances = 1 - stored @ unit(query)
+        best = np.argsort(distances, kind="stable")[:60]
+        picks = greedy(distances[best], 1 - stored[best] @ stored[best].T, 8, relevance)
+        rows = asked.execute(
+            text("SELECT * FROM packages_search_diverse(:q, 8, :r, shortlist => 60, exact => true) ORDER BY rank"),
+            {"q": vector_text(query), "r": relevance},
+        ).all()
+        assert [row.id for row in rows] == [int(best[n]) for n in picks]
+        assert np.allclose([row.distance for row in rows], distances[best][picks], atol=1e-6)
+
+
+def test_only_relevance_is_the_plain_order(asked: Connection, debian: Debian) -> None:
+    """And a filter holds, and few rows are no error."""
+    given = {"q": vector_text(debian.queries[2, :DIMS])}
+    plain = asked.execute(text("SELECT id FROM packages_search(:q, 10) ORDER BY rank"), given).scalars().all()
+    other = text("SELECT id FROM packages_search_diverse(:q, 10, 1) ORDER BY rank")
+    assert asked.execute(other, given).scalars().all() == plain
+    some = text("SELECT id FROM packages_search_diverse(:q, 10, section => 'games')")
+    assert all(debian.packages[n]["section"] == "games" for n in asked.execute(some, given).scalars())
+    assert asked.execute(text("SELECT id FROM packages_search_diverse(:q, section => 'none')"), given).all() == []
+
+
+# -- words ---------------------------------------------------------------------------------------------------------
+
+MATCH = {
+    "any": "replace(plainto_tsquery('english', :w)::text, ' & ', ' | ')::tsquery",
+    "all": "plainto_tsquery('english', :w)",
+    "web": "websearch_to_tsquery('english', :w)",
+}
+
+
+@pytest.mark.parametrize("match", MATCH)
+@pytest.mark.parametrize("fusion", ["rrf", "weighted"])
+@pytest.mark.parametrize("section", [None, "games"])
+def test_hybrid(asked: Connection, debian: Debian, match: str, fusion: str, section: str | None) -> None:
+    """The fused order of two lists that are fetched one by one."""
+    words = {"any": "game with trains", "all": "strategy game", "web": '"web server" or game -library'}[match]
+    given = {"q": vector_text(debian.queries[1, :DIMS]), "w": words, "s": section, "m": match, "f": fusion}
+    near = asked.execute(text("SELECT * FROM packages_search(:q, 50, 50, section => :s) ORDER BY rank"), given).all()
+    listed = asked.execute(
+        text(
+            f"SELECT id, ts_rank(words, {MATCH[match]})::float8 AS value FROM packages WHERE words @@ {MATCH[match]} "
+            "AND (section = :s OR CAST(:s AS text) IS NULL) ORDER BY value DESC, id LIMIT 50"
+        ),
+        given,
+    ).all()
+    assert listed
+    lists = [[(row.id, -row.distance) for row in near], [(row.id, row.value) for row in listed]]
+    expected = fused(lists, [1, 0.5], fusion)[:5]
+    rows = asked.execute(
+        text(
+            "SELECT * FROM packages_hybrid(:q, :w, 5, match => :m, fusion => :f, words_weight => 0.5, section => :s) "
+            "ORDER BY rank"
+        ),
+        given,
+    ).all()
+    assert [(row.id, row.vector_rank, row.words_rank) for row in rows] == [one[:3] for one in expected]
+    assert np.allclose([row.score for row in rows], [one[3] for one in expected])
+    assert [row.rank for row in rows] == [1, 2, 3, 4, 5]
+    assert {(row.requested, row.returned) for row in rows} == {(5, 5)}
+
+
+def fused(lists: Any, weights: Any, fusion: str) -> list[tuple[int, int | None, int | None, float]]:
+    """Id, both ranks and score, best first."""
+    scores: dict[int, float] = {}
+    ranks: list[dict[int, int]] = [{}, {}]
+    for place, (rows, weight) in enumerate(zip(lists, weights, strict=True)):
+        values = [value for _, value in rows]
+        spread = max(values) - min(values)
+        for rank, (id_, value) in enumerate(rows, 1):
+            part = 1 / (60 + rank) if fusion == "rrf" else (value - min(values)) / spread if spread else 1
+            scores[id_] = scores.get(id_, 0) + weight * part
+            ranks[place][id_] = rank
+    order = sorted(scores, key=lambda id_: (-scores[id_], id_))
+    return [(id_, ranks[0].get(id_), ranks[1].get(id_), scores[id_]) for id_ in order]
+
+
+def test_hybrid_finds_rows_without_a_vector(asked: Connection, debian: Debian) -> None:
+    """By their words; they have no distance."""
+    given = {"q": vector_text(debian.queries[1, :DIMS])}
+    rows = asked.execute(text("SELECT * FROM packages_hybrid(:q, 'unheard', 100, words_weight => 9)"), given).all()
+    alone = [row for row in rows if row.id >= ROWS]
+    assert [row.distance for row in alone] == [row.similarity for row in alone] == [None] * 3
+    assert [row.rank for row in alone] == [1, 2, 3]
+
+
+def test_words_that_say_nothing(asked: Connection, debian: Debian) -> None:
+    """Stop words, or words only excluded: what is left is the vector's list."""
+    given = {"q": vector_text(debian.queries[1, :DIMS])}
+    plain = asked.execute(text("SELECT id FROM packages_search(:q, 10, 100) ORDER BY rank"), given).scalars().all()
+    for words, match in (("the of and", "any"), ("the", "all"), ("-library", "web")):
+        statement = text("SELECT id, words_rank FROM packages_hybrid(:q, :w, match => :m) ORDER BY rank")
+        rows = asked.execute(statement, given | {"w": words, "m": match}).all()
+        assert [row.id for row in rows] == plain
+        assert {row.words_rank for row in rows} == {None}
+
+
+HOSTILE = [
+    "'",
+    "''",
+    "$$",
+    "$pgmrl$",
+    "%s %I",
+    ":x",
+    "\\",
+    "a & | ! b",
+    "<->",
+    "a:*",
+    "'); DROP TABLE packages; --",
+    "\n",
+]
+
+
+@pytest.mark.parametrize("words", HOSTILE)
+@pytest.mark.parametrize("match", MATCH)
+def test_no_text_is_syntax(asked: Connection, debian: Debian, words: str, match: str) -> None:
+    """Whatever somebody types is words, or none."""
+    statement = text("SELECT count(*) FROM packages_hybrid(:q, :w, match => :m)")
+    given = {"q": vector_text(debian.queries[1, :DIMS]), "w": f"{words} game", "m": match}
+    assert asked.execute(statement, given).scalar_one() == 10
+
+
+BAD = [
+    ("packages_hybrid(:q, NULL)", "22004", "words is NULL"),
+    ("packages_hybrid(:q, ' ')", "22023", "words is empty"),
+    ("packages_hybrid(:q, repeat('a ', 600))", "22023", "words has 1200 characters"),
+    ("packages_hybrid(:q, 'a', 0)", "22023", "k is 0"),
+    ("packages_hybrid(:q, 'a', 9, 8)", "22023", "shortlist is 8, k is 9"),
+    ("packages_hybrid(:q, 'a', match => 'some')", "22023", "match is 'some'"),
+    ("packages_hybrid(:q, 'a', fusion => NULL)", "22023", "fusion is NULL"),
+    ("packages_hybrid(:q, 'a', words_weight => -1)", "22023", "words_weight is -1"),
+    ("packages_hybrid(:q, 'a', words_weight => 'NaN')", "22023", "words_weight is NaN"),
+    ("packages_hybrid(NULL, 'a')", "22004", "query is NULL"),
+    ("packages_hybrid('[1]', 'a')", "22000", "query has 1 dimensions"),
+    ("packages_search_diverse(:q, 3, 1.1)", "22023", "relevance is 1.1"),
+    ("packages_search_diverse(:q, 3, 'NaN')", "22023", "relevance is NaN"),
+    ("packages_search_diverse(:q, 3, NULL)", "22023", "relevance is NULL"),
+    ("packages_search_groups(:q, 3, 0)", "22023", "per_group is 0"),
+    ("packages_search_groups(:q, 3, NULL)", "22023", "per_group is NULL"),
+    ("packages_search_groups(:q, -3)", "22023", "k is -3"),
+]
+
+
+@pytest.mark.parametrize(("call", "state", "message"), BAD, ids=lambda one: str(one)[:50])
+def test_bad_input(asked: Connection, debian: Debian, call: str, state: str, message: str) -> None:
+    """The argument's name, a code and a hint."""
+    with pytest.raises(DBAPIError) as raised:
+        asked.execute(text(f"SELECT * FROM {call}"), {"q": vector_text(debian.queries[1, :DIMS])})
+    said: Any = raised.value.orig
+    assert (said.sqlstate, message in said.diag.message_primary) == (state, True)
+    assert said.diag.message_hint
+
+
+def test_words_need_their_configuration(connection: Connection) -> None:
+    """Where the column does not say it, somebody has to: another one finds nothing."""
+    plain = Table(
+        "plain",
+        MetaData(),
+        Column("id", Integer, primary_key=True),
+        Column("words", TSVECTOR),
+        Column("e", Matryoshka(8, Short(4))),
+    )
+    plain.create(connection)
+    with pytest.raises(DefinitionError, match="config='english'"):
+        install_functions(connection, plain.c.e, SqlFunctions(words="words"))
+    with pytest.raises(DefinitionError, match="no column 'nothing'"):
+        install_functions(connection, plain.c.e, SqlFunctions(words="nothing", config="simple"))
+    install_functions(connection, plain.c.e, SqlFunctions(words="words", config="simple"))
+    connection.execute(text("INSERT INTO plain VALUES (1, to_tsvector('simple', 'the trains'), '[1,2,3,4,5,6,7,8]')"))
+    found = connection.execute(text("SELECT words_rank FROM plain_hybrid('[1,0,0,0,0,0,0,0]', 'the')")).scalars()
+    assert list(found) == [1]
