@@ -28,7 +28,7 @@ def connect(wares: Wares, port: int, *, autocommit: bool) -> psycopg.Connection[
 def settings(connection: psycopg.Connection[Any]) -> tuple[str, ...]:
     """What the server scans with."""
     asked = ", ".join(f"current_setting('{name}')" for name in SETTINGS)
-    row: tuple[str, ...] = connection.execute(f"SELECT {asked}, vector_dims('[1]'::vector)").fetchone()  # type: ignore[arg-type,assignment]
+    row: tuple[str, ...] = connection.execute(f"SELECT {asked}, vector_dims('[1]'::vector)").fetchone()  # type: ignore[assignment]
     return row[:-1]
 
 
@@ -72,7 +72,7 @@ def test_an_error_leaves_nothing(wares: Wares, pgbouncer: int) -> None:
                 "packages_similar(-1)",
             ):
                 try:
-                    connection.execute(f"SELECT * FROM {call}")  # type: ignore[arg-type]
+                    connection.execute(f"SELECT * FROM {call}")
                 except psycopg.Error as error:
                     assert error.sqlstate in {"22000", "22023", "P0002"}  # noqa: PT017 - another statement follows
                 else:

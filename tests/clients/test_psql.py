@@ -1,4 +1,4 @@
-"""The functions from psql: variables, \\gset, descriptions, COPY."""
+r"""The functions from psql: variables, \\gset, descriptions, COPY."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_bind(psql: str, server: LocalServer, wares: Wares) -> None:
 
 
 def test_descriptions_and_copy(psql: str, server: LocalServer, wares: Wares) -> None:
-    """What \\df+ shows, and a result as CSV."""
+    r"""What \\df+ shows, and a result as CSV."""
     described = run(psql, server, wares, "\\df packages_*\n")
     assert {"packages_search", "packages_similar", "packages_search_named"} <= {
         row[1] for row in described if len(row) > 1

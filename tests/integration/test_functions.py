@@ -43,8 +43,14 @@ def axes(principal: Principal, debian: Debian) -> Rotation:
     return principal(debian.documents[::14][:3000, :DIMS], 32)
 
 
-SHORTS = [("prefix", "halfvec", 16), ("prefix", "vector", 16), ("prefix", "bit", 48), ("rotation", "halfvec", 16),
-          ("rotation", "vector", 16), ("rotation", "bit", 32)]  # fmt: skip
+SHORTS = [
+    ("prefix", "halfvec", 16),
+    ("prefix", "vector", 16),
+    ("prefix", "bit", 48),
+    ("rotation", "halfvec", 16),
+    ("rotation", "vector", 16),
+    ("rotation", "bit", 32),
+]
 
 
 @pytest.mark.parametrize(("by", "kind", "dims"), SHORTS)
@@ -174,8 +180,13 @@ def test_a_side_table(connection: Connection, debian: Debian) -> None:
 
 def test_a_partitioned_table(connection: Connection, debian: Debian) -> None:
     """Each partition has an index of its own; rows come from all."""
-    docs = Table("docs", MetaData(), Column("id", Integer, primary_key=True), Column("e", Matryoshka(DIMS, Short(16))),
-                 postgresql_partition_by="RANGE (id)")  # fmt: skip
+    docs = Table(
+        "docs",
+        MetaData(),
+        Column("id", Integer, primary_key=True),
+        Column("e", Matryoshka(DIMS, Short(16))),
+        postgresql_partition_by="RANGE (id)",
+    )
     docs.create(connection)
     for n in range(3):
         connection.exec_driver_sql(

@@ -39,8 +39,14 @@ INJECTIONS = [
 @pytest.fixture
 def docs(connection: Connection) -> Connection:
     """Rows whose texts are the injections themselves, so that each must find exactly its own."""
-    docs = Table("docs", MetaData(), Column("id", Integer, primary_key=True), Column("kind", Text),
-                 Column("tags", ARRAY(Text)), Column("e", Matryoshka(8, Short(4))))  # fmt: skip
+    docs = Table(
+        "docs",
+        MetaData(),
+        Column("id", Integer, primary_key=True),
+        Column("kind", Text),
+        Column("tags", ARRAY(Text)),
+        Column("e", Matryoshka(8, Short(4))),
+    )
     docs.create(connection)
     rows = [{"id": n, "kind": one, "tags": ["x", one], "e": VECTOR + n} for n, one in enumerate(["plain", *INJECTIONS])]
     connection.execute(docs.insert(), rows)
@@ -55,10 +61,18 @@ def docs(connection: Connection) -> Connection:
 @pytest.mark.parametrize("said", INJECTIONS)
 def test_text_is_never_syntax(docs: Connection, said: str) -> None:
     """Through every filter, and as the name of a query."""
-    for given in ("kind => :said", "kind_any => ARRAY[:said]", "tags_with => ARRAY['x', :said]",
-                  "kind_min => :said, kind_max => :said"):  # fmt: skip
-        for call in ("docs_search(:query, 50, {})", "docs_search(:query, 50, exact => true, {})", "docs_similar(0, 50, {})",
-                     "docs_search_diverse(:query, 50, {})"):  # fmt: skip
+    for given in (
+        "kind => :said",
+        "kind_any => ARRAY[:said]",
+        "tags_with => ARRAY['x', :said]",
+        "kind_min => :said, kind_max => :said",
+    ):
+        for call in (
+            "docs_search(:query, 50, {})",
+            "docs_search(:query, 50, exact => true, {})",
+            "docs_similar(0, 50, {})",
+            "docs_search_diverse(:query, 50, {})",
+        ):
             sent = {"said": said} | ({"query": QUERY} if "query" in call else {})
             found = docs.execute(text(f"SELECT id FROM {call.format(given)}"), sent).scalars().all()
             assert found == [INJECTIONS.index(said) + 1], call
@@ -104,8 +118,13 @@ def test_hostile_names(connection: Connection, small_rotation: Rotation, names: 
     """Schema, table, key, vector and filter, in every function and view that is made of them."""
     schema, table, key, vector, kind = names
     rule = small_rotation if by == "rotation" else Prefix()
-    docs = Table(table, MetaData(schema=schema), Column(key, Integer, primary_key=True), Column(kind, Text),
-                 Column(vector, Matryoshka(8, Short(4, rule))))  # fmt: skip
+    docs = Table(
+        table,
+        MetaData(schema=schema),
+        Column(key, Integer, primary_key=True),
+        Column(kind, Text),
+        Column(vector, Matryoshka(8, Short(4, rule))),
+    )
     database.install_rotation(connection, small_rotation)
     database.execute_plain(connection, f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}")
     before = objects(connection)
@@ -138,12 +157,10 @@ def test_hostile_names(connection: Connection, small_rotation: Rotation, names: 
         if view != place.views[0]:
             database.execute_plain(connection, f"REFRESH MATERIALIZED VIEW {name}")
         assert len(database.execute_plain(connection, f"SELECT * FROM {name}").all()) == 12
-    with pytest.raises(DBAPIError, match="query has 2 dimensions"):
-        with connection.begin_nested():
-            call("search", "'[1,2]'")
-    with pytest.raises(DBAPIError, match="there is no row"):
-        with connection.begin_nested():
-            call("similar", "99")
+    with pytest.raises(DBAPIError, match="query has 2 dimensions"), connection.begin_nested():
+        call("search", "'[1,2]'")
+    with pytest.raises(DBAPIError, match="there is no row"), connection.begin_nested():
+        call("similar", "99")
     assert {one.table_name for one in functions(connection)} == {table}
     install_functions(connection, docs.c[vector], declared)
     drop_functions(connection, docs.c[vector])
@@ -153,15 +170,22 @@ def test_hostile_names(connection: Connection, small_rotation: Rotation, names: 
 
 def objects(connection: Connection) -> set[tuple[Any, ...]]:
     """Every function, relation and type."""
-    statement = "SELECT oid, proname FROM pg_proc UNION SELECT oid, relname FROM pg_class UNION SELECT oid, typname FROM pg_type"
+    parts = (("proname", "pg_proc"), ("relname", "pg_class"), ("typname", "pg_type"))
+    statement = " UNION ".join(f"SELECT oid, {name} FROM {catalogue}" for name, catalogue in parts)
     return {tuple(row) for row in connection.exec_driver_sql(statement)}
 
 
 def test_two_long_filters_that_differ_at_the_end(connection: Connection) -> None:
     """Arguments of 63 bytes with an ending are cut and stay apart."""
     one, other = "f" * 62 + "a", "f" * 62 + "b"
-    docs = Table("docs", MetaData(), Column("id", Integer, primary_key=True), Column(one, Integer), Column(other, Integer),
-                 Column("e", Matryoshka(8, Short(4))))  # fmt: skip
+    docs = Table(
+        "docs",
+        MetaData(),
+        Column("id", Integer, primary_key=True),
+        Column(one, Integer),
+        Column(other, Integer),
+        Column("e", Matryoshka(8, Short(4))),
+    )
     docs.create(connection)
     connection.execute(docs.insert(), [{"id": n, one: n, other: -n, "e": VECTOR + n} for n in range(4)])
     declared = SqlFunctions(filters=(one, f"{one} >=", f"{one} <=", other, f"{other} >=", f"{other} in"))
@@ -169,16 +193,27 @@ def test_two_long_filters_that_differ_at_the_end(connection: Connection) -> None
     names = [place.argument(test) for test in declared.tests]
     assert len(set(names)) == 6
     assert all(len(name.encode()) <= 63 for name in names)
-    for name, value, expected in ((names[1], "2", [2, 3]), (names[2], "1", [0, 1]), (names[4], "-1", [0, 1]),
-                                  (names[5], "'{-3}'", [3]), (names[3], "-2", [2])):  # fmt: skip
+    for name, value, expected in (
+        (names[1], "2", [2, 3]),
+        (names[2], "1", [0, 1]),
+        (names[4], "-1", [0, 1]),
+        (names[5], "'{-3}'", [3]),
+        (names[3], "-2", [2]),
+    ):
         found = connection.execute(text(f"SELECT id FROM docs_search('{QUERY}', {quoted(name)} => {value})"))
         assert found.scalars().all() == expected
 
 
 def test_a_composite_key_whose_names_collide(connection: Connection) -> None:
     """With each other as the related view names them, and with its own columns."""
-    docs = Table("docs", MetaData(), Column("id", Integer, primary_key=True), Column("related_id", Integer, primary_key=True),
-                 Column("rank", Integer, primary_key=True), Column("e", Matryoshka(8, Short(4))))  # fmt: skip
+    docs = Table(
+        "docs",
+        MetaData(),
+        Column("id", Integer, primary_key=True),
+        Column("related_id", Integer, primary_key=True),
+        Column("rank", Integer, primary_key=True),
+        Column("e", Matryoshka(8, Short(4))),
+    )
     docs.create(connection)
     connection.execute(docs.insert(), [{"id": n, "related_id": 1, "rank": 2, "e": VECTOR + n} for n in range(4)])
     install_functions(connection, docs.c.e, SqlFunctions(related=2, stored=True))
@@ -223,9 +258,11 @@ def found(connection: Connection, source: str) -> list[int]:
 
 HOSTILE = [
     ("set_config(text, text, boolean)", "text"), ("current_setting(text, boolean)", "text"),
-    ("to_regclass(text)", "regclass"), ("greatest(integer, integer)", "integer"), ("format(text, bigint, integer)", "text"),
+    ("to_regclass(text)", "regclass"), ("greatest(integer, integer)", "integer"),
+    ("format(text, bigint, integer)", "text"),
     ("l2_normalize(halfvec)", "halfvec"), ("subvector(halfvec, integer, integer)", "halfvec"),
-    ("vector_dims(halfvec)", "integer"), ("l2_norm(halfvec)", "double precision"), ("rotate_v1(halfvec, text, integer)", "halfvec"),
+    ("vector_dims(halfvec)", "integer"), ("l2_norm(halfvec)", "double precision"),
+    ("rotate_v1(halfvec, text, integer)", "halfvec"),
     ("binary_quantize(halfvec)", "bit"), ("array_agg(double precision)", "double precision[]"),
     ("unnest(double precision[])", "double precision"), ("cardinality(double precision[])", "integer"),
     ("pg_stat_get_xact_numscans(oid)", "bigint"), ("count(integer)", "bigint"), ("gave_up_v1(text, bigint)", "boolean"),
@@ -235,8 +272,10 @@ OPERATORS = [
     ("<=>", "halfvec", "halfvec", "float8"), ("<->", "halfvec", "halfvec", "float8"), ("=", "text", "text", "boolean"),
     ("=", "integer", "integer", "boolean"), ("<", "double precision", "double precision", "boolean"),
     ("<>", "double precision", "double precision", "boolean"), (">=", "integer", "integer", "boolean"),
-    ("<=", "integer", "integer", "boolean"), ("||", "text", "text", "text"), ("+", "double precision", "integer", "float8"),
-    ("-", "integer", "double precision", "float8"), ("*", "bigint", "integer", "bigint"), ("@>", "text[]", "text[]", "boolean"),
+    ("<=", "integer", "integer", "boolean"), ("||", "text", "text", "text"),
+    ("+", "double precision", "integer", "float8"),
+    ("-", "integer", "double precision", "float8"), ("*", "bigint", "integer", "bigint"),
+    ("@>", "text[]", "text[]", "boolean"),
 ]  # fmt: skip
 
 
@@ -247,8 +286,15 @@ def test_nothing_on_the_search_path_is_run(
 ) -> None:
     """Functions, operators and tables in front of ours, also of pg_catalog's: each would raise, none does."""
     rule = small_rotation if by == "rotation" else Prefix()
-    docs = Table("docs", MetaData(schema="public"), Column("id", Integer, primary_key=True), Column("kind", Text),
-                 Column("tags", ARRAY(Text)), Column("size", Integer), Column("e", Matryoshka(8, Short(4, rule))))  # fmt: skip
+    docs = Table(
+        "docs",
+        MetaData(schema="public"),
+        Column("id", Integer, primary_key=True),
+        Column("kind", Text),
+        Column("tags", ARRAY(Text)),
+        Column("size", Integer),
+        Column("e", Matryoshka(8, Short(4, rule))),
+    )
     database.install_rotation(connection, small_rotation)
     docs.create(connection)
     rows = [{"id": n, "kind": "ab"[n % 2], "tags": ["x"], "size": n, "e": VECTOR + n} for n in range(6)]
@@ -307,8 +353,14 @@ def quoted_call(signature: str) -> str:
 def guarded(engine: Engine) -> Iterator[Engine]:
     """An Engine of a role that may do nothing yet, on a database with functions for `analysts` of a table of ours."""
     role = f"reader_{engine.url.database}"
-    docs = Table("docs", MetaData(), Column("id", Integer, primary_key=True), Column("kind", Text), Column("secret", Text),
-                 Column("e", Matryoshka(8, Short(4))))  # fmt: skip
+    docs = Table(
+        "docs",
+        MetaData(),
+        Column("id", Integer, primary_key=True),
+        Column("kind", Text),
+        Column("secret", Text),
+        Column("e", Matryoshka(8, Short(4))),
+    )
     with engine.begin() as connection:
         for name in (role, f"{role}_analysts"):
             connection.exec_driver_sql(f"CREATE ROLE {name}")
@@ -329,8 +381,12 @@ def guarded(engine: Engine) -> Iterator[Engine]:
             connection.exec_driver_sql(f"DROP ROLE {name}")
 
 
-CALLS = ["docs_search('[1,2,3,4,5,6,7,8]')", "docs_search('[1,2,3,4,5,6,7,8]', exact => true)", "docs_similar(1)",
-         "docs_search_diverse('[1,2,3,4,5,6,7,8]')"]  # fmt: skip
+CALLS = [
+    "docs_search('[1,2,3,4,5,6,7,8]')",
+    "docs_search('[1,2,3,4,5,6,7,8]', exact => true)",
+    "docs_similar(1)",
+    "docs_search_diverse('[1,2,3,4,5,6,7,8]')",
+]
 
 
 def state(engine: Engine, source: str) -> str:
@@ -375,7 +431,10 @@ def test_rights_are_the_callers_own(engine: Engine, guarded: Engine) -> None:
 def test_named_queries_cannot_be_written_by_readers(engine: Engine, guarded: Engine) -> None:
     """Whoever may read the table reads its queries, and no more."""
     grant(engine, guarded, "SELECT ON docs")
-    for statement in ("INSERT INTO pgmrl.queries VALUES ('docs', 'e', 'mine', NULL, NULL, '[1]')",
-                      "UPDATE pgmrl.queries SET name = 'x'", "DELETE FROM pgmrl.queries"):  # fmt: skip
+    for statement in (
+        "INSERT INTO pgmrl.queries VALUES ('docs', 'e', 'mine', NULL, NULL, '[1]')",
+        "UPDATE pgmrl.queries SET name = 'x'",
+        "DELETE FROM pgmrl.queries",
+    ):
         with guarded.connect() as connection, pytest.raises(DBAPIError, match="permission denied"):
             connection.execute(text(statement))

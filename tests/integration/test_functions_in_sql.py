@@ -1,4 +1,4 @@
-"""What SQL can do with the functions: filters, joins, aggregation, prepared statements; what the planner makes of them."""
+"""What SQL can do with the functions: filters, joins, prepared statements; what the planner makes of them."""
 
 from __future__ import annotations
 
@@ -152,7 +152,8 @@ def test_a_vector_from_a_subquery(wares: Wares) -> None:
     with wares.engine.connect() as connection:
         found = ids(
             connection,
-            "SELECT id FROM packages_search((SELECT avg(embedding) FROM packages WHERE id IN (5, 6)), 9, exact => true)",
+            "SELECT id FROM packages_search((SELECT avg(embedding) FROM packages WHERE id IN (5, 6)), 9, "
+            "exact => true)",
         )
     middle = wares.vectors[5:7].astype(np.float64).mean(axis=0)
     assert len(set(found) & set(wares.nearest(middle, 9))) >= 8  # avg() rounds to half precision its own way

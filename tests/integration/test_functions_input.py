@@ -70,8 +70,13 @@ PGVECTORS: list[tuple[str, str, str]] = [
 @pytest.fixture
 def docs(connection: Connection) -> Connection:
     """A table with rows 1 and 2, one without a vector, a zero one; four named queries."""
-    docs = Table("docs", MetaData(), Column("id", Integer, primary_key=True), Column("part", Integer),
-                 Column("e", Matryoshka(8, Short(4))))  # fmt: skip
+    docs = Table(
+        "docs",
+        MetaData(),
+        Column("id", Integer, primary_key=True),
+        Column("part", Integer),
+        Column("e", Matryoshka(8, Short(4))),
+    )
     docs.create(connection)
     vectors = [[1] * 8, [2] * 7 + [1], None, [0] * 8]
     connection.execute(docs.insert(), [{"id": n, "part": n, "e": vector} for n, vector in enumerate(vectors, 1)])

@@ -215,7 +215,7 @@ def test_one_name_for_two_columns_is_refused(connection: Connection, docs: Table
 
 @pytest.mark.parametrize("theirs", [
     "CREATE FUNCTION docs_search(text) RETURNS text LANGUAGE sql RETURN $1",
-    "CREATE FUNCTION docs_search(halfvec, integer, integer, boolean, text, integer) RETURNS text LANGUAGE sql RETURN $5",
+    "CREATE FUNCTION docs_search(halfvec, integer, integer, boolean, text) RETURNS text LANGUAGE sql RETURN $5",
     "CREATE FUNCTION docs_vector(integer) RETURNS halfvec LANGUAGE sql RETURN '[1]'::halfvec",
     "CREATE FUNCTION docs_search_v1(text) RETURNS text LANGUAGE sql RETURN $1",
     "CREATE TABLE docs_hit (id integer)",
@@ -224,8 +224,7 @@ def test_one_name_for_two_columns_is_refused(connection: Connection, docs: Table
     "CREATE VIEW docs_related AS SELECT 1 AS one",
     "CREATE TABLE docs_related AS SELECT 1 AS one",
     "CREATE MATERIALIZED VIEW docs_related_stored AS SELECT 1 AS one",
-    "CREATE VIEW docs_related AS SELECT id, id AS related_id, 1 AS rank, 1::float8 AS distance, 1::float8 AS similarity "
-    "FROM docs",
+    "CREATE VIEW docs_related AS SELECT id, id AS related_id, 1 AS rank, 0.5 AS distance, 0.5 AS similarity FROM docs",
 ])  # fmt: skip
 def test_what_is_there_already_is_not_overwritten(connection: Connection, docs: Table, theirs: str) -> None:
     """One clear error, and nothing has changed."""
@@ -246,7 +245,7 @@ def test_what_came_later_is_not_dropped(connection: Connection, docs: Table) -> 
 
 def test_a_schema_that_is_not_there(connection: Connection, docs: Table) -> None:
     """Said, with the remedy."""
-    with pytest.raises(MigrationError, match="(?s)no schema nowhere.*Create it"):
+    with pytest.raises(MigrationError, match=r"(?s)no schema nowhere.*Create it"):
         install_functions(connection, docs.c.e, SqlFunctions(schema="nowhere"))
 
 
@@ -293,7 +292,8 @@ def test_a_function_that_only_looks_like_ours(connection: Connection, docs: Tabl
         connection.exec_driver_sql(f"CREATE TYPE {name} AS (id integer)")
     marker = (
         '{"name": "docs", "schema": "public", "table": "docs", "column": "e", "signature": "x", "version": 0, '
-        '"filters": [], "grant_to": [], "keys": [], "types": [], "functions": ["dear"], "workers": ["docs_search_v1"], "views": ["precious"]}'
+        '"filters": [], "grant_to": [], "keys": [], "types": [], '
+        '"functions": ["dear"], "workers": ["docs_search_v1"], "views": ["precious"]}'
     )
     for name, said in (("docs_search_v1", marker), ("broken", "{broken}"), ("odd", '{"filters": 3}')):
         connection.exec_driver_sql(

@@ -59,8 +59,14 @@ def kind_of(number: int) -> str:
 def tenants(module_engine: Engine, debian: Debian, request: pytest.FixtureRequest) -> Iterator[Tenants]:
     """A policy by a setting or by the role's name; the planner is kept from sorting all rows."""
     role = f"app_{module_engine.url.database}_{request.param}"
-    docs = Table("docs", MetaData(schema=request.param), Column("id", Integer, primary_key=True), Column("tenant", Text),
-                 Column("kind", Text), Column("e", Matryoshka(DIMS, Short(32))))  # fmt: skip
+    docs = Table(
+        "docs",
+        MetaData(schema=request.param),
+        Column("id", Integer, primary_key=True),
+        Column("tenant", Text),
+        Column("kind", Text),
+        Column("e", Matryoshka(DIMS, Short(32))),
+    )
     vectors = debian.documents[:ROWS, :DIMS]
     who = "current_setting('app.tenant')" if request.param == "setting" else "right(current_user, 1)"
     with module_engine.begin() as connection:
