@@ -284,6 +284,7 @@ def test_a_function_that_only_looks_like_ours(connection: Connection, docs: Tabl
     """Whoever may create functions cannot break the catalogue, nor have others' views dropped by an administrator."""
     connection.exec_driver_sql(f"GRANT CREATE ON SCHEMA public TO {roles[0]}")
     connection.exec_driver_sql("CREATE VIEW precious AS SELECT 1 AS one")
+    connection.exec_driver_sql("CREATE TYPE cherished AS (one integer)")
     connection.exec_driver_sql(
         "CREATE FUNCTION dear() RETURNS text LANGUAGE plpgsql AS E'\\n-- pgmrl\\nBEGIN RETURN 1; END'"
     )
@@ -292,7 +293,7 @@ def test_a_function_that_only_looks_like_ours(connection: Connection, docs: Tabl
         connection.exec_driver_sql(f"CREATE TYPE {name} AS (id integer)")
     marker = (
         '{"name": "docs", "schema": "public", "table": "docs", "column": "e", "signature": "x", "version": 0, '
-        '"filters": [], "grant_to": [], "keys": [], "types": [], '
+        '"filters": [], "grant_to": [], "keys": [], "types": [], "results": ["docs_hit", "cherished"], '
         '"functions": ["dear"], "workers": ["docs_search_v1"], "views": ["precious"]}'
     )
     for name, said in (("docs_search_v1", marker), ("broken", "{broken}"), ("odd", '{"filters": 3}')):
@@ -305,6 +306,7 @@ def test_a_function_that_only_looks_like_ours(connection: Connection, docs: Tabl
     install_functions(connection, docs.c.e, SqlFunctions())
     assert ask(connection, "SELECT * FROM precious") == [(1,)]
     assert ask(connection, "SELECT dear()") == [("1",)]
+    assert ask(connection, "SELECT 'cherished'::regtype::text") == [("cherished",)]
 
 
 @pytest.fixture
