@@ -206,7 +206,9 @@ def wares(module_engine: Engine, debian: Debian) -> Wares:
         install_functions(connection, table.c.embedding, SqlFunctions(filters=FILTERS, related=5, stored=True))
         for number, name in enumerate(("games", "it's", "büro")):
             connection.execute(
-                text("INSERT INTO pgmrl.queries VALUES ('packages', 'embedding', :name, 'a question', 'mpnet', :vector)"),
+                text(
+                    "INSERT INTO pgmrl.queries VALUES ('packages', 'embedding', :name, 'a question', 'mpnet', :vector)"
+                ),
                 {"name": name, "vector": vector_text(debian.queries[number, :96])},
             )
     with module_engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:

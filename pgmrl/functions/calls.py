@@ -123,10 +123,10 @@ def views(place: Place) -> Iterator[str]:
     declared = place.declared
     if declared.related is None:
         return
-    keys = [f"t.{quoted(name)} AS {quoted(name)}" for name, _ in place.keys]
+    own_names, related_names = place.view_keys
+    keys = [f"t.{quoted(name)} AS {quoted(shown)}" for shown, (name, _) in zip(own_names, place.keys, strict=True)]
     related = [
-        f"s.{quoted(shown)} AS {quoted(f'related_{name}')}"
-        for shown, (name, _) in zip(place.key_results, place.keys, strict=True)
+        f"s.{quoted(name)} AS {quoted(shown)}" for shown, name in zip(related_names, place.key_results, strict=True)
     ]
     own = ", ".join(f"t.{quoted(name)}" for name, _ in place.keys)
     view = place.sql("related")
@@ -141,7 +141,7 @@ def views(place: Place) -> Iterator[str]:
     yield f"COMMENT ON VIEW {view} IS {literal(told(place, what))}"
     if declared.stored:
         stored = place.sql("related_stored")
-        listed = ", ".join(quoted(name) for name, _ in place.keys)
+        listed = ", ".join(map(quoted, own_names))
         yield f"CREATE MATERIALIZED VIEW IF NOT EXISTS {stored} AS SELECT * FROM {view} WITH NO DATA"
         key = quoted(place.named("related_stored_key"))  # for REFRESH MATERIALIZED VIEW CONCURRENTLY
         yield f"CREATE UNIQUE INDEX IF NOT EXISTS {key} ON {stored} ({listed}, rank)"

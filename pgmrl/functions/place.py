@@ -151,17 +151,24 @@ class Place:
     @property
     def key_results(self) -> list[str]:
         """The key's columns in the result; one that would hide a column of the result is renamed."""
-        return [f"{name}_key" if name in RESULT else name for name, _ in self.keys]
+        return _apart([name for name, _ in self.keys], RESULT, "_key")
+
+    @property
+    def view_keys(self) -> tuple[list[str], list[str]]:
+        """The key's columns in the views of related rows: of the row, and of the one related to it."""
+        own = _apart([name for name, _ in self.keys], RESULT, "_key")
+        return own, _apart([f"related_{name}" for name, _ in self.keys], [*RESULT, *own], "_key")
 
     @property
     def key_arguments(self) -> list[str]:
         """The key's columns as arguments of `…_similar` and `…_vector`."""
-        return [f"{name}_key" if name in ARGUMENTS else name for name, _ in self.keys]
+        return _apart([name for name, _ in self.keys], ARGUMENTS, "_key")
 
     def argument(self, one: Filter) -> str:
         """The argument of a filter; one that another argument is named like is renamed."""
-        taken = {*ARGUMENTS, *self.key_arguments}
-        return f"{one.argument}_is" if one.argument in taken else one.argument
+        tests = self.declared.tests
+        names = _apart([test.argument for test in tests], [*ARGUMENTS, *self.key_arguments], "_is")
+        return names[list(tests).index(one)]
 
     def argument_type(self, one: Filter) -> str:
         """The type of a filter's argument as SQL."""
@@ -257,6 +264,18 @@ class Place:
         found = ["related"] if self.declared.related is not None else []
         found += ["related_stored"] if self.declared.stored else []
         return [self.named(kind) for kind in found]
+
+
+def _apart(names: Iterable[str], taken: Iterable[str], ending: str) -> list[str]:
+    """Names that PostgreSQL keeps apart: none is taken, none longer than it takes, none like those of its own."""
+    found: list[str] = []
+    for name in names:
+        one = identifier(name)
+        while one in {*taken, *found} or re.fullmatch(r"\$\d+", one):  # PL/pgSQL names each argument $1 as well
+            name = f"{name}{ending}"  # noqa: PLW2901
+            one = identifier(name)
+        found.append(one)
+    return found
 
 
 # -- from a Table ----------------------------------------------------------------------------------------------------

@@ -59,9 +59,9 @@ def worker(place: Place, shape: Shape, marker: str, index: Hnsw) -> str:
         index: how the short column's index is named.
 
     """
-    keys = [f"{quoted(f'not_{number}')} {type_}" for number, (_, type_) in enumerate(place.keys, 1)]
     arguments = [f"query {place.full_type_name}", "k integer", "shortlist integer", "exact boolean", *shape.arguments]
-    arguments += [f"{key} DEFAULT NULL" for key in keys] + filter_arguments(place)
+    # the key has no names here: a filter might have them
+    arguments += [f"{type_} DEFAULT NULL" for _, type_ in place.keys] + filter_arguments(place)
     body = dollar(f"\n-- pgmrl {marker}\n{_body(place, shape, index)}")
     return (
         f"CREATE OR REPLACE FUNCTION {place.worker(shape.kind)}({', '.join(arguments)}) "

@@ -21,7 +21,10 @@ END $$;
 -- The sets of SQL functions that pgmrl made in this database: their worker says in its first line what they are for.
 CREATE VIEW pgmrl.function_sets AS
 SELECT p.oid AS worker, n.nspname AS function_schema, said.marker,
-    ARRAY(SELECT t.oid FROM pg_type AS t WHERE t.typnamespace = n.oid AND said.marker -> 'results' ? t.typname) AS result_types
+    ARRAY(
+        SELECT t.oid FROM pg_type AS t
+        WHERE t.typnamespace = n.oid AND t.typowner = p.proowner AND said.marker -> 'results' ? t.typname
+    ) AS result_types
 FROM pg_proc AS p
 JOIN pg_namespace AS n ON n.oid = p.pronamespace
 JOIN pg_language AS l ON l.oid = p.prolang AND l.lanname = 'plpgsql'
@@ -100,7 +103,8 @@ BEGIN
     SELECT s.marker, s.worker INTO old, old_worker FROM pgmrl.function_sets AS s
     WHERE s.function_schema = place AND s.marker ->> 'name' = said ->> 'name';
     owner := concat_ws('.', old ->> 'schema', old ->> 'table', old ->> 'column');
-    IF old IS NOT NULL AND owner <> concat_ws('.', said ->> 'schema', said ->> 'table', said ->> 'column') THEN
+    IF old IS NOT NULL AND (old -> 'schema', old -> 'table', old -> 'column')
+        IS DISTINCT FROM (said -> 'schema', said -> 'table', said -> 'column') THEN
         RAISE EXCEPTION 'functions named %_… search % already', said ->> 'name', owner
             USING ERRCODE = 'duplicate_function', HINT = 'Give these ones another name.';
     END IF;

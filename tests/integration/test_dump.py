@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, select
+from sqlalchemy import Column, Engine, Integer, MetaData, Table, Text, create_engine, select
 
-from pgmrl import database
+from pgmrl import SqlFunctions, database, install_functions
 from pgmrl.columns import Matryoshka, add_side_table
+from pgmrl.functions.installed import functions
 from pgmrl.local.programs import Programs
 from pgmrl.search import search
 from pgmrl.shortening import Prefix, Short
+from pgmrl.sql_functions import drop_functions
 from pgmrl.types import NumpyVector
 
 if TYPE_CHECKING:
@@ -68,3 +70,101 @@ def run(program: str, *arguments: Any) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_functions_survive_a_dump(engine: Engine, server: Any, tmp_path: Path, small_rotation: Rotation) -> None:
+    """As an administrator dumps and restores: functions, views, grants, named queries, and the user's view of them."""
+    docs = make_functions(engine, small_rotation, "postgres")
+    name = f"{engine.url.database}_restored"
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE template0")
+    before = answers(engine)
+    run("pg_dump", "-Fc", "-f", tmp_path / "dump", server.url(engine.url.database))
+    run("pg_restore", "--exit-on-error", "-d", server.url(name), tmp_path / "dump")
+    check_restored(server, name, before, docs)
+
+
+@pytest.mark.parametrize("by", ["prefix", "rotation"])
+def test_functions_survive_a_dump_by_an_ordinary_role(
+    engine: Engine, server: Any, tmp_path: Path, small_rotation: Rotation, by: str
+) -> None:
+    """An owner without a superuser's rights restores into a database where an administrator has made the extension."""
+    role, name = f"owner_{engine.url.database}", f"{engine.url.database}_restored"
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN")
+        connection.exec_driver_sql(f"CREATE DATABASE {name}_from OWNER {role} TEMPLATE template0")
+        connection.exec_driver_sql(f"CREATE DATABASE {name} OWNER {role} TEMPLATE template0")
+    for one in (f"{name}_from", name):
+        admin = create_engine(database.sqlalchemy_url(server.url(one)))
+        with admin.begin() as connection:
+            connection.exec_driver_sql("CREATE EXTENSION vector")
+        admin.dispose()
+    url = server.url(f"{name}_from").replace("postgres@", f"{role}@")
+    source = create_engine(database.sqlalchemy_url(url))
+    with source.begin() as connection:
+        database.upgrade(connection)
+    docs = make_functions(source, small_rotation if by == "rotation" else Prefix(), role)
+    before = answers(source)
+    run("pg_dump", "-Fc", "-f", tmp_path / "dump", url)
+    source.dispose()
+    listed = tmp_path / "list"
+    run("pg_restore", "-l", "-f", listed, tmp_path / "dump")
+    # the extension is the administrator's, and so is what is said of it
+    kept = [line for line in listed.read_text().splitlines() if " EXTENSION " not in line]
+    listed.write_text("\n".join(kept))
+    target = server.url(name).replace("postgres@", f"{role}@")
+    run("pg_restore", "--exit-on-error", "-L", listed, "-d", target, tmp_path / "dump")
+    check_restored(server, name, before, docs, role)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for one in (f"{name}_from", name):
+            connection.exec_driver_sql(f"DROP DATABASE {one} WITH (FORCE)")
+        connection.exec_driver_sql(f"DROP ROLE {role}")
+
+
+CALLS = [
+    "docs_search(docs_vector(5), 7, kind => 'a')",
+    "docs_similar(5, 7)",
+    "docs_search_named('q', 3, exact => true)",
+    "docs_related WHERE id < 9",
+    "docs_related_stored",
+    "mine",
+]
+
+
+def make_functions(engine: Engine, rule: Any, role: str) -> Table:
+    """A table with functions, a view of the user's that calls one, and a named query."""
+    docs = Table("docs", MetaData(), Column("id", Integer, primary_key=True), Column("kind", Text),
+                 Column("e", Matryoshka(8, Short(4, rule))))  # fmt: skip
+    vectors = np.random.default_rng(0).normal(size=(300, 8))
+    with engine.begin() as connection:
+        if not isinstance(rule, Prefix):
+            database.install_rotation(connection, rule)
+        docs.create(connection)
+        connection.execute(docs.insert(), [{"id": n, "kind": "ab"[n % 2], "e": v} for n, v in enumerate(vectors)])
+        declared = SqlFunctions(filters=("kind",), related=3, stored=True, grant_to=(role,))
+        install_functions(connection, docs.c.e, declared)
+        connection.exec_driver_sql("CREATE VIEW mine AS SELECT id, distance FROM docs_search(docs_vector(1), 4)")
+        connection.exec_driver_sql(
+            "INSERT INTO pgmrl.queries VALUES ('docs', 'e', 'q', NULL, NULL, '[1,2,3,4,5,6,7,8]')"
+        )
+        connection.exec_driver_sql("REFRESH MATERIALIZED VIEW docs_related_stored")
+    return docs
+
+
+def answers(engine: Engine) -> list[Any]:
+    """What every call returns, and what is installed."""
+    with engine.connect() as connection:
+        found: list[Any] = [connection.exec_driver_sql(f"SELECT * FROM {call} ORDER BY 1, 2").all() for call in CALLS]
+        return [*found, functions(connection)]
+
+
+def check_restored(server: Any, name: str, before: list[Any], docs: Table, role: str = "postgres") -> None:
+    """The same answers, and functions that can be replaced and dropped."""
+    restored = create_engine(database.sqlalchemy_url(server.url(name).replace("postgres@", f"{role}@")))
+    assert answers(restored) == before
+    with restored.begin() as connection:
+        connection.exec_driver_sql("DROP VIEW mine")
+        install_functions(connection, docs.c.e, SqlFunctions(related=2))
+        assert drop_functions(connection, docs.c.e) == ["public.docs"]
+        assert functions(connection) == []
+    restored.dispose()

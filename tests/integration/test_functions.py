@@ -43,8 +43,14 @@ def axes(principal: Principal, debian: Debian) -> Rotation:
     return principal(debian.documents[::14][:3000, :DIMS], 32)
 
 
-SHORTS = [("prefix", "halfvec", 16), ("prefix", "vector", 16), ("prefix", "bit", 48), ("rotation", "halfvec", 16),
-          ("rotation", "vector", 16), ("rotation", "bit", 32)]  # fmt: skip
+SHORTS = [
+    ("prefix", "halfvec", 16),
+    ("prefix", "vector", 16),
+    ("prefix", "bit", 48),
+    ("rotation", "halfvec", 16),
+    ("rotation", "vector", 16),
+    ("rotation", "bit", 32),
+]
 
 
 @pytest.mark.parametrize(("by", "kind", "dims"), SHORTS)
@@ -84,7 +90,9 @@ def test_results_are_the_truth(
 ])  # fmt: skip
 def test_similarity(connection: Connection, metric: Any, of: Any) -> None:
     """Larger is nearer, whatever the metric."""
-    docs = Table("docs", MetaData(), Column("id", Integer, primary_key=True), Column("e", Matryoshka(4, Short(2), metric)))
+    docs = Table(
+        "docs", MetaData(), Column("id", Integer, primary_key=True), Column("e", Matryoshka(4, Short(2), metric))
+    )
     docs.create(connection)
     rows = [{"id": n, "e": [1, n, 2, n * n]} for n in range(5)]
     connection.execute(docs.insert(), rows)
@@ -111,7 +119,9 @@ def test_a_named_query_is_its_vector(wares: Wares, number: int, name: str) -> No
     """Looked up, then searched with as any other."""
     with wares.engine.connect() as connection:
         found = ask(connection, "SELECT * FROM packages_search_named(:name, 7, section => 'libs')", name=name)
-        same = ask(connection, "SELECT * FROM packages_search(:query, 7, section => 'libs')", query=wares.literal(number))
+        same = ask(
+            connection, "SELECT * FROM packages_search(:query, 7, section => 'libs')", query=wares.literal(number)
+        )
         exact = ids(connection, "SELECT id FROM packages_search_named(:name, exact => true)", name=name)
     assert found == same
     assert exact == wares.nearest(wares.queries[number])
@@ -149,10 +159,14 @@ def test_a_composite_key(connection: Connection, debian: Debian) -> None:
 def test_a_side_table(connection: Connection, debian: Debian) -> None:
     """Filters and keys are the table's, vectors its side table's."""
     metadata = MetaData()
-    docs = Table("docs", metadata, Column("id", Integer, primary_key=True), Column("part", Integer), Column("e", VECTOR(DIMS)))
+    docs = Table(
+        "docs", metadata, Column("id", Integer, primary_key=True), Column("part", Integer), Column("e", VECTOR(DIMS))
+    )
     docs.create(connection)
     vectors = debian.documents[:500, :DIMS]
-    connection.execute(docs.insert(), [{"id": n, "part": n % 5, "e": list(map(float, v))} for n, v in enumerate(vectors)])
+    connection.execute(
+        docs.insert(), [{"id": n, "part": n % 5, "e": list(map(float, v))} for n, v in enumerate(vectors)]
+    )
     add_side_table(docs.c.e, Short(16))
     metadata.create_all(connection)
     install_functions(connection, docs.c.e, SqlFunctions(filters=("part",), related=2))
@@ -166,11 +180,18 @@ def test_a_side_table(connection: Connection, debian: Debian) -> None:
 
 def test_a_partitioned_table(connection: Connection, debian: Debian) -> None:
     """Each partition has an index of its own; rows come from all."""
-    docs = Table("docs", MetaData(), Column("id", Integer, primary_key=True), Column("e", Matryoshka(DIMS, Short(16))),
-                 postgresql_partition_by="RANGE (id)")  # fmt: skip
+    docs = Table(
+        "docs",
+        MetaData(),
+        Column("id", Integer, primary_key=True),
+        Column("e", Matryoshka(DIMS, Short(16))),
+        postgresql_partition_by="RANGE (id)",
+    )
     docs.create(connection)
     for n in range(3):
-        connection.exec_driver_sql(f"CREATE TABLE docs_{n} PARTITION OF docs FOR VALUES FROM ({n * 500}) TO ({n * 500 + 500})")
+        connection.exec_driver_sql(
+            f"CREATE TABLE docs_{n} PARTITION OF docs FOR VALUES FROM ({n * 500}) TO ({n * 500 + 500})"
+        )
     vectors = debian.documents[:ROWS, :DIMS]
     connection.execute(docs.insert(), [{"id": n, "e": vector} for n, vector in enumerate(vectors)])
     install_functions(connection, docs.c.e, SqlFunctions(related=3))
@@ -192,14 +213,21 @@ def test_pgvector_in_another_schema(elsewhere: Engine, small_rotation: Rotation,
     rule = small_rotation if by == "rotation" else Prefix()
     with elsewhere.begin() as connection:
         database.install_rotation(connection, small_rotation)
-        for kind, metric, full in (("halfvec", "cosine", "halfvec"), ("vector", "l2", "vector"), ("bit", "cosine", "vector")):
+        for kind, metric, full in (
+            ("halfvec", "cosine", "halfvec"),
+            ("vector", "l2", "vector"),
+            ("bit", "cosine", "vector"),
+        ):
             type_ = Matryoshka(8, Short(4, rule, kind), metric, full, vector_schema="extensions")  # type: ignore[arg-type]
             docs = Table(f"t_{kind}", MetaData(), Column("id", Integer, primary_key=True), Column("e", type_))
             docs.create(connection)
-            connection.execute(docs.insert(), [{"id": 1, "e": -query}, {"id": 2, "e": query}, {"id": 3, "e": query + 1}])
+            connection.execute(
+                docs.insert(), [{"id": 1, "e": -query}, {"id": 2, "e": query}, {"id": 3, "e": query + 1}]
+            )
             install_functions(connection, docs.c.e, SqlFunctions(related=2, stored=True))
-            connection.execute(text(
-                f"INSERT INTO pgmrl.queries VALUES ('t_{kind}', 'e', 'q', NULL, NULL, '[1,2,3,4,5,6,7,8]')"))
+            connection.execute(
+                text(f"INSERT INTO pgmrl.queries VALUES ('t_{kind}', 'e', 'q', NULL, NULL, '[1,2,3,4,5,6,7,8]')")
+            )
             for call in ("search('[1,2,3,4,5,6,7,8]')", "search_named('q', exact => true)", "similar(2)"):
                 found = ids(connection, f"SELECT id FROM t_{kind}_{call}")
                 assert found == ([3, 1] if "similar" in call else [2, 3, 1])
@@ -238,10 +266,15 @@ def test_keys_and_filters_of_other_types(connection: Connection, type_: str, val
     connection.exec_driver_sql("CREATE EXTENSION citext")
     connection.exec_driver_sql(
         f"CREATE TABLE docs (id {type_} PRIMARY KEY, kind {type_}, e vector(8), s halfvec(4) "
-        "GENERATED ALWAYS AS (l2_normalize(subvector(e, 1, 4))::halfvec(4)) STORED)")
+        "GENERATED ALWAYS AS (l2_normalize(subvector(e, 1, 4))::halfvec(4)) STORED)"
+    )
     for value, vector in zip(values, ("[1,2,3,4,5,6,7,8]", "[8,7,6,5,4,3,2,1]"), strict=True):
-        connection.execute(text(f"INSERT INTO docs VALUES (CAST(:v AS {type_}), CAST(:v AS {type_}), :e)"), {"v": value, "e": vector})
-    install_functions(connection, reflect(connection, "docs.e"), SqlFunctions(filters=("kind", "kind in"), related=1, stored=True))
+        connection.execute(
+            text(f"INSERT INTO docs VALUES (CAST(:v AS {type_}), CAST(:v AS {type_}), :e)"), {"v": value, "e": vector}
+        )
+    install_functions(
+        connection, reflect(connection, "docs.e"), SqlFunctions(filters=("kind", "kind in"), related=1, stored=True)
+    )
     query = "[1,2,3,4,5,6,7,8]"
     found = ask(connection, "SELECT id::text, pg_typeof(id)::text FROM docs_search(:q)", q=query)
     assert [tuple(row) for row in found] == [(str(value), named) for value in values]

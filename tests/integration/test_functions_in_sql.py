@@ -1,4 +1,4 @@
-"""What SQL can do with the functions: filters, joins, aggregation, prepared statements; what the planner makes of them."""
+"""What SQL can do with the functions: filters, joins, prepared statements; what the planner makes of them."""
 
 from __future__ import annotations
 
@@ -152,7 +152,8 @@ def test_a_vector_from_a_subquery(wares: Wares) -> None:
     with wares.engine.connect() as connection:
         found = ids(
             connection,
-            "SELECT id FROM packages_search((SELECT avg(embedding) FROM packages WHERE id IN (5, 6)), 9, exact => true)",
+            "SELECT id FROM packages_search((SELECT avg(embedding) FROM packages WHERE id IN (5, 6)), 9, "
+            "exact => true)",
         )
     middle = wares.vectors[5:7].astype(np.float64).mean(axis=0)
     assert len(set(found) & set(wares.nearest(middle, 9))) >= 8  # avg() rounds to half precision its own way
@@ -176,7 +177,9 @@ def test_prepared_statements(wares: Wares, mode: str) -> None:
             some = ids(connection, f"EXECUTE asked('{query}', {number + 1}, 100, false, NULL, '{{games,libs}}')")
             assert len(some) == number + 1
             assert all(wares.packages[n]["section"] in {"games", "libs"} for n in some)
-        plans = ask(connection, "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE name = 'asked'")[0]
+        plans = ask(connection, "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE name = 'asked'")[
+            0
+        ]
         assert tuple(plans) == ((21, 0) if mode == "force_generic_plan" else (0, 21))
 
 
@@ -339,7 +342,11 @@ def test_settings_are_as_before_after_an_error(wares: Wares) -> None:
         savepoint = connection.begin_nested()
         connection.exec_driver_sql("SET LOCAL statement_timeout = '1ms'")
         with pytest.raises(DBAPIError, match="statement timeout"):  # while it scans
-            ask(connection, "SELECT * FROM generate_series(1, 1000) AS n, packages_search(:q, 2000 + n)", q=wares.literal(0))
+            ask(
+                connection,
+                "SELECT * FROM generate_series(1, 1000) AS n, packages_search(:q, 2000 + n)",
+                q=wares.literal(0),
+            )
         savepoint.rollback()
         assert settings(connection) == before
 

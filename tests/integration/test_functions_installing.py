@@ -87,14 +87,18 @@ def test_long_names(connection: Connection) -> None:
     """Two tables whose names differ only at the end, each with functions of its own that can be dropped."""
     before = everything(connection)
     for end in ("a", "b"):
-        docs = Table("t" * 62 + end, MetaData(), Column("id", Integer, primary_key=True), Column("e", Matryoshka(8, Short(4))))
+        docs = Table(
+            "t" * 62 + end, MetaData(), Column("id", Integer, primary_key=True), Column("e", Matryoshka(8, Short(4)))
+        )
         docs.create(connection)
         connection.execute(docs.insert(), {"id": ord(end), "e": [1] * 8})
         place = install_functions(connection, docs.c.e, SqlFunctions(related=2, stored=True))
         assert len(place.named("search_named")) == 63
         assert ask(connection, f"SELECT id FROM {place.sql('search')}('[1,2,3,4,5,6,7,8]')") == [(ord(end),)]
     for end in ("a", "b"):
-        docs = Table("t" * 62 + end, MetaData(), Column("id", Integer, primary_key=True), Column("e", Matryoshka(8, Short(4))))
+        docs = Table(
+            "t" * 62 + end, MetaData(), Column("id", Integer, primary_key=True), Column("e", Matryoshka(8, Short(4)))
+        )
         assert len(drop_functions(connection, docs.c.e)) == 1
         docs.drop(connection)
     assert everything(connection) == before
@@ -171,7 +175,9 @@ def test_other_arguments_replace_the_earlier_ones(connection: Connection, docs: 
         assert len(ask(connection, f"SELECT id FROM docs_search({QUERY})")) == 5
 
 
-def test_rights_that_another_declaration_granted_are_taken_back(connection: Connection, docs: Table, roles: list[str]) -> None:
+def test_rights_that_another_declaration_granted_are_taken_back(
+    connection: Connection, docs: Table, roles: list[str]
+) -> None:
     """From PUBLIC to one role, from that to another one, and back."""
     one, other = roles
     for grant_to, may in (((), roles), ((one,), [one]), ((other,), [other]), ((one, other), roles), ((), roles)):
@@ -184,7 +190,10 @@ def test_rights_that_another_declaration_granted_are_taken_back(connection: Conn
             )
             assert found == []
         for view in ("docs_related", "docs_related_stored"):
-            allowed = ask(connection, f"SELECT {', '.join(f'has_table_privilege({one!r}, {view!r}, $$SELECT$$)' for one in roles)}")
+            allowed = ask(
+                connection,
+                f"SELECT {', '.join(f'has_table_privilege({one!r}, {view!r}, $$SELECT$$)' for one in roles)}",
+            )
             assert allowed == [tuple(role in grant_to for role in roles)]
 
 
@@ -206,7 +215,7 @@ def test_one_name_for_two_columns_is_refused(connection: Connection, docs: Table
 
 @pytest.mark.parametrize("theirs", [
     "CREATE FUNCTION docs_search(text) RETURNS text LANGUAGE sql RETURN $1",
-    "CREATE FUNCTION docs_search(halfvec, integer, integer, boolean, text, integer) RETURNS text LANGUAGE sql RETURN $5",
+    "CREATE FUNCTION docs_search(halfvec, integer, integer, boolean, text) RETURNS text LANGUAGE sql RETURN $5",
     "CREATE FUNCTION docs_vector(integer) RETURNS halfvec LANGUAGE sql RETURN '[1]'::halfvec",
     "CREATE FUNCTION docs_search_v1(text) RETURNS text LANGUAGE sql RETURN $1",
     "CREATE TABLE docs_hit (id integer)",
@@ -215,8 +224,7 @@ def test_one_name_for_two_columns_is_refused(connection: Connection, docs: Table
     "CREATE VIEW docs_related AS SELECT 1 AS one",
     "CREATE TABLE docs_related AS SELECT 1 AS one",
     "CREATE MATERIALIZED VIEW docs_related_stored AS SELECT 1 AS one",
-    "CREATE VIEW docs_related AS SELECT id, id AS related_id, 1 AS rank, 1::float8 AS distance, 1::float8 AS similarity "
-    "FROM docs",
+    "CREATE VIEW docs_related AS SELECT id, id AS related_id, 1 AS rank, 0.5 AS distance, 0.5 AS similarity FROM docs",
 ])  # fmt: skip
 def test_what_is_there_already_is_not_overwritten(connection: Connection, docs: Table, theirs: str) -> None:
     """One clear error, and nothing has changed."""
@@ -237,7 +245,7 @@ def test_what_came_later_is_not_dropped(connection: Connection, docs: Table) -> 
 
 def test_a_schema_that_is_not_there(connection: Connection, docs: Table) -> None:
     """Said, with the remedy."""
-    with pytest.raises(MigrationError, match="(?s)no schema nowhere.*Create it"):
+    with pytest.raises(MigrationError, match=r"(?s)no schema nowhere.*Create it"):
         install_functions(connection, docs.c.e, SqlFunctions(schema="nowhere"))
 
 
@@ -257,7 +265,9 @@ def test_the_catalogue_lists_them(connection: Connection, docs: Table, roles: li
     """With arguments, table, filters, and whether the current role may call them."""
     install_functions(connection, docs.c.e, SqlFunctions(filters=("kind", "size >="), grant_to=(roles[0],)))
     found = {one.function_name: one for one in functions(connection)}
-    assert sorted(found) == [f"docs_{kind}" for kind in ("search", "search_diverse", "search_named", "similar", "vector")]
+    assert sorted(found) == [
+        f"docs_{kind}" for kind in ("search", "search_diverse", "search_named", "similar", "vector")
+    ]
     one = found["docs_search"]
     assert (one.function_schema, one.table_schema, one.table_name, one.full_column) == ("public", "public", "docs", "e")
     assert (one.short_column, one.filters, one.version, one.callable) == ("e_short_4", ["kind", "size >="], 1, True)
@@ -274,16 +284,21 @@ def test_a_function_that_only_looks_like_ours(connection: Connection, docs: Tabl
     """Whoever may create functions cannot break the catalogue, nor have others' views dropped by an administrator."""
     connection.exec_driver_sql(f"GRANT CREATE ON SCHEMA public TO {roles[0]}")
     connection.exec_driver_sql("CREATE VIEW precious AS SELECT 1 AS one")
-    connection.exec_driver_sql("CREATE FUNCTION dear() RETURNS text LANGUAGE plpgsql AS E'\\n-- pgmrl\\nBEGIN RETURN 1; END'")
+    connection.exec_driver_sql("CREATE TYPE cherished AS (one integer)")
+    connection.exec_driver_sql(
+        "CREATE FUNCTION dear() RETURNS text LANGUAGE plpgsql AS E'\\n-- pgmrl\\nBEGIN RETURN 1; END'"
+    )
     connection.exec_driver_sql(f"SET LOCAL ROLE {roles[0]}")
-    connection.exec_driver_sql("CREATE TYPE docs_hit AS (id integer)")
+    for name in ("docs_hit", "other"):
+        connection.exec_driver_sql(f"CREATE TYPE {name} AS (id integer)")
     marker = (
         '{"name": "docs", "schema": "public", "table": "docs", "column": "e", "signature": "x", "version": 0, '
-        '"filters": [], "grant_to": [], "keys": [], "types": [], "functions": ["dear"], "workers": ["docs_search_v1"], "views": ["precious"]}'
+        '"filters": [], "grant_to": [], "keys": [], "types": [], "results": ["docs_hit", "cherished"], '
+        '"functions": ["dear"], "workers": ["docs_search_v1"], "views": ["precious"]}'
     )
     for name, said in (("docs_search_v1", marker), ("broken", "{broken}"), ("odd", '{"filters": 3}')):
         connection.exec_driver_sql(
-            f"CREATE FUNCTION {name}() RETURNS docs_hit LANGUAGE plpgsql AS "
+            f"CREATE FUNCTION {name}() RETURNS {'docs_hit' if said == marker else 'other'} LANGUAGE plpgsql AS "
             f"$f$\n-- pgmrl functions {said}\nBEGIN RETURN NULL; END$f$"
         )
     connection.exec_driver_sql("RESET ROLE")
@@ -291,6 +306,7 @@ def test_a_function_that_only_looks_like_ours(connection: Connection, docs: Tabl
     install_functions(connection, docs.c.e, SqlFunctions())
     assert ask(connection, "SELECT * FROM precious") == [(1,)]
     assert ask(connection, "SELECT dear()") == [("1",)]
+    assert ask(connection, "SELECT 'cherished'::regtype::text") == [("cherished",)]
 
 
 @pytest.fixture
