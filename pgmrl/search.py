@@ -108,7 +108,8 @@ def search(
         ExactSearchWarning: the column's rotation has not been learned, so the search is exact.
 
     """
-    labels(label, similarity, *(("requested", "returned") if counts else ()))
+    if counts or similarity is not None:
+        labels(label, similarity, *(("requested", "returned") if counts else ()))
     asked = Asked.of(statement, column, k, shortlist, oversample, ef_search, exact)
     select_ = cast("parts.AnySelect", statement)
     definition = asked.definition
@@ -187,7 +188,6 @@ def search_many(
         DefinitionError: as `search`.
 
     """
-    labels(label, query_label)
     plan = Asked.of(statement, column, k, shortlist, oversample, ef_search, exact)
     vectors = as_vectors(queries, plan.definition.dims, plan.definition.full, what=f"the queries for {plan.name}")
     check = plan.definition.query if plan.exact else plan.definition.short_query
