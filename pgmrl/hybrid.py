@@ -22,10 +22,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BigInteger, Double, Select, bindparam, column, table, text
 
+from pgmrl.asked import check_statement, positive
 from pgmrl.errors import SearchError
 from pgmrl.retrievers import Found, Retriever, check_parameters, check_weight, is_number
-from pgmrl.search import _check_statement as check_statement
-from pgmrl.search import _positive as positive
 
 if TYPE_CHECKING:
     from sqlalchemy import CTE, BindParameter, FromClause

@@ -48,12 +48,6 @@ class Metric:
         """The HNSW operator class for short vectors of this type."""
         return "bit_hamming_ops" if short_type == "bit" else f"{short_type}_{self.ops}"
 
-    def similarity_sql(self, distance: str) -> str:
-        """A similarity, larger is nearer, from the SQL text of a distance: cosine, inner product, 1 / (1 + l2)."""
-        if self.name == "cosine":
-            return f"1 - {distance}"
-        return f"-{distance}" if self.name == "inner_product" else f"1 / (1 + {distance})"
-
     def distances(self, vectors: NDArray[np.floating], query: NDArray[np.floating]) -> NDArray[np.float64]:
         """Distances as the server computes them.
 
@@ -73,6 +67,27 @@ class Metric:
             return np.asarray(-products)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(1.0 - products / (np.linalg.norm(rows, axis=1) * np.linalg.norm(one)))
+
+    def similarity_sql(self, distance: str) -> str:
+        """SQL text of the similarity at a distance, in the metric's own terms; larger is nearer.
+
+        Cosine: the cosine, 1 - distance. Inner product: the product, which the distance is negated. L2:
+        1 / (1 + distance), from 1 at no distance towards 0.
+
+        Args:
+            distance: SQL text of a `double precision`.
+
+        """
+        if self.name == "cosine":
+            return f"(1 - {distance})"
+        return f"(- {distance})" if self.name == "inner_product" else f"(1 / (1 + {distance}))"
+
+    def similarity(self, distances: NDArray[np.floating]) -> NDArray[np.float64]:
+        """As `similarity_sql`, of an array of any shape; float64."""
+        wide = np.asarray(distances, np.float64)
+        if self.name == "cosine":
+            return np.asarray(1.0 - wide)
+        return np.asarray(-wide) if self.name == "inner_product" else np.asarray(1.0 / (1.0 + wide))
 
 
 METRICS: Final[Mapping[str, Metric]] = MappingProxyType(

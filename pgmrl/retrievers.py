@@ -19,13 +19,12 @@ from sqlalchemy import literal_column as literal_sql
 from sqlalchemy.sql.operators import custom_op
 
 from pgmrl import statement as parts
+from pgmrl.asked import positive, shortlist_size
 from pgmrl.columns import Attachment, attachment_of, base_column
 from pgmrl.errors import DefinitionError, ExactSearchWarning, SearchError
 from pgmrl.fulltext import check_config, text_source
 from pgmrl.limits import EF_SEARCH_LIMIT, TEXT_LIMIT
 from pgmrl.names import literal, quoted
-from pgmrl.search import _positive as positive
-from pgmrl.search import shortlist_size
 from pgmrl.statement import Candidates, Scan
 
 if TYPE_CHECKING:
@@ -131,13 +130,14 @@ class Nearest(Retriever):
         definition = attachment.definition
         sent = parts.sent_query(definition, self.query, f"the query for {base_column(self.column)}", exact=exact)
         rows = parts.candidates(statement, self.column, attachment)
-        ctes: tuple[CTE, ...] = ()
+        ctes = sent.ctes
         if exact:
-            ranked = rows.exactly(definition, sent.parameter, limit)
+            ranked = rows.exactly(definition, sent.vector, limit)
         else:
             nearest = rows.nearest(definition, sent.short, scan).cte(f"pgmrl_shortlist_{number}")
-            ctes = (nearest.prefix_with("MATERIALIZED", dialect="postgresql"),)
-            ranked = rows.reranked(definition, ctes[0], text(sent.full).bindparams(sent.parameter), limit)
+            listed = nearest.prefix_with("MATERIALIZED", dialect="postgresql")
+            ctes = (*sent.ctes, listed)
+            ranked = rows.reranked(definition, listed, sent.text(sent.full), limit)
         *keys, distance = ranked.subquery(f"pgmrl_nearest_{number}").c
         defined = distance != literal_sql("'NaN'")  # nor NULL: without a vector there is no distance
         return Found(rows.keys, select(*keys, (-distance).label("value")).where(defined), ctes)

@@ -15,25 +15,27 @@ opens. There is no SET round trip, and nothing is left behind in a pooled connec
 
 from __future__ import annotations
 
-import math
-import warnings
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVarTuple, cast
 
-from sqlalchemy import Select
+from sqlalchemy import Float, Integer, Select, literal_column, text
 
 from pgmrl import statement as parts
-from pgmrl.columns import Attachment, attachment_of, base_column
-from pgmrl.errors import ExactSearchWarning, SearchError
-from pgmrl.limits import EF_SEARCH_LIMIT, OVERSAMPLE, SHORTLIST_LIMIT, SHORTLIST_MIN
-from pgmrl.statement import Scan
+from pgmrl.asked import Asked, Cut, labels, shortlist_size
+from pgmrl.errors import SearchError
+from pgmrl.ranking import Ranking
+from pgmrl.sent import QUERIES, Sent
+from pgmrl.statement import SHORTLIST, WINNERS, Winners, materialized
 from pgmrl.vectors import as_vectors
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import ColumnElement, FromClause
     from sqlalchemy.orm import InstrumentedAttribute
 
     from pgmrl.shortening import Definition
+    from pgmrl.statement import Candidates
 
 __all__ = ["search", "search_many", "shortlist_size"]
 
@@ -50,6 +52,12 @@ def search(
     oversample: float | None = None,
     ef_search: int | None = None,
     exact: bool = False,
+    complete: bool | None = None,
+    offset: int | None = None,
+    after: Sequence[Any] | None = None,
+    max_distance: float | None = None,
+    similarity: str | None = None,
+    counts: bool = False,
     label: str = "distance",
 ) -> Select[*Ts, float]:
     """Turn a Select into one that returns its k rows nearest to a query vector, nearest first.
@@ -58,22 +66,38 @@ def search(
     Rows at the same distance are ordered by primary key. Rows whose vector is NULL, or zero under cosine, have no
     distance and are never returned.
 
+    A search whose filter leaves fewer rows in the shortlist than were asked for ranks all rows of the filter in the
+    same statement: see `complete`.
+
     In a transaction the scan's parameters last until its end; a later statement of pgmrl sets its own.
 
     Args:
         statement: selects the model (or its Table), without LIMIT, ORDER BY, GROUP BY or DISTINCT.
         column: the Matryoshka attribute or column, also of an alias.
         query: the query's full vector, shape (dims,); or a `bindparam("name")`, for a Select that is built once and
-            executed with `{"name": vector}`.
+            executed with `{"name": vector}`; or an expression of SQL for one vector, such as a scalar subquery, which
+            the server refuses where it is NULL or zero under cosine.
         k: rows to return.
         shortlist: rows that are ranked exactly; default `oversample` times k, at least 40.
         oversample: shortlist rows for each result; default 10. Give this or `shortlist`.
         ef_search: candidates HNSW keeps, 1 to 1,000; default the shortlist's size.
         exact: rank every row that the filters leave instead: the truth, in time that grows with the table.
+        complete: where the shortlist yields fewer rows than asked for, rank every row that the filters leave. Default:
+            for a Select with conditions or joins, and with `after`. Say True where row-level security or many deleted
+            rows filter, which Python cannot see.
+        offset: rows to leave out at the start; 0 for the first page. Offset and k must lie within the shortlist, whose
+            size is to be the same for every page. With an offset the exact branch answers all pages of a shortlist
+            that is not full.
+        after: (distance, *key) of the last row of the page before: go on behind it. No row comes twice, whatever is
+            written between pages.
+        max_distance: rows that are farther away do not come back. Not part of the scan of the index.
+        similarity: the name of one more column: the cosine, the inner product, or 1 / (1 + L2 distance).
+        counts: two more columns, `requested` (k) and `returned` (rows of the searched table that came back).
         label: the name of the distance in the result.
 
     Returns:
-        The Select with the distance as one more column, smaller is nearer. An inner product is negated.
+        The Select with the distance as one more column, smaller is nearer, and behind it the other columns asked for.
+        An inner product is negated.
 
     Raises:
         SearchError: arguments or a Select that cannot be searched.
@@ -84,18 +108,46 @@ def search(
         ExactSearchWarning: the column's rotation has not been learned, so the search is exact.
 
     """
-    plan = _Plan.of(statement, column, k, shortlist, oversample, ef_search, exact)
-    definition = plan.definition
-    sent = parts.sent_query(definition, query, f"the query for {plan.name}", exact=plan.exact)
-    rows = parts.candidates(cast("parts.AnySelect", statement), column, plan.attachment)
-    if plan.exact:
-        winners: FromClause = rows.exactly(definition, sent.parameter, plan.k).subquery(parts.WINNERS)
-        found = parts.result(cast("parts.AnySelect", statement), rows.keys, winners)
+    if counts or similarity is not None:
+        labels(label, similarity, *(("requested", "returned") if counts else ()))
+    asked = Asked.of(statement, column, k, shortlist, oversample, ef_search, exact)
+    select_ = cast("parts.AnySelect", statement)
+    definition = asked.definition
+    sent = parts.sent_query(definition, query, f"the query for {asked.name}", exact=asked.exact)
+    rows = parts.candidates(select_, column, asked.attachment)
+    cut = Cut.of(asked, len(rows.keys), offset, after, max_distance)
+    if asked.exact and cut.plain and not counts and not sent.ctes:
+        winners: FromClause = rows.exactly(definition, sent.vector, asked.k).subquery(WINNERS)
+        found = parts.result(select_, rows.keys, winners)
     else:
-        nearest = rows.nearest(definition, sent.short, plan.scan)
-        winners, ctes = parts.winners(definition, nearest, sent, len(rows.keys), plan.k)
-        found = parts.result(cast("parts.AnySelect", statement), rows.keys, winners).add_cte(*ctes)
-    return found.add_columns(winners.c.distance.label(label))
+        winners, ctes = _winners(asked, rows, sent, cut, complete)
+        found = parts.result(select_, rows.keys, winners).add_cte(*ctes, nest_here=True)
+    more = _more_columns(definition, similarity, asked.k if counts else None)
+    return found.add_columns(winners.c.distance.label(label), *more)
+
+
+def _winners(asked: Asked, rows: Candidates, sent: Sent, cut: Cut, complete: bool | None) -> Winners:
+    ranking = Ranking(asked.definition, rows, sent, cut)
+    if asked.exact:
+        return ranking.exact()
+    nearest = rows.nearest(asked.definition, sent.short, asked.scan)
+    if complete is None:
+        complete = rows.filtered or cut.after is not None
+    if cut.plain and not complete:
+        return parts.winners(asked.definition, nearest, sent, len(rows.keys), asked.k)
+    return ranking.of_shortlist([materialized(nearest, SHORTLIST)], asked.scan.shortlist, complete=complete)
+
+
+def _more_columns(definition: Definition, similarity: str | None, requested: int | None) -> list[ColumnElement[Any]]:
+    more: list[ColumnElement[Any]] = []
+    if similarity is not None:
+        value = definition.metric.similarity_sql(f"{WINNERS}.distance")
+        more.append(literal_column(value, Float()).label(similarity))
+    if requested is not None:
+        returned = f"(SELECT count(*) FROM {WINNERS} WHERE distance != 'NaN')"  # noqa: S608
+        more.append(literal_column(str(requested), Integer()).label("requested"))
+        more.append(literal_column(returned, Integer()).label("returned"))
+    return more
 
 
 def search_many(
@@ -108,6 +160,7 @@ def search_many(
     oversample: float | None = None,
     ef_search: int | None = None,
     exact: bool = False,
+    complete: bool | None = None,
     label: str = "distance",
     query_label: str = "query",
 ) -> Select[*Ts, int, float]:
@@ -122,6 +175,7 @@ def search_many(
         oversample: as `search`.
         ef_search: as `search`.
         exact: as `search`.
+        complete: as `search`, for each query.
         label: as `search`.
         query_label: the name of the query's number in the result.
 
@@ -134,7 +188,7 @@ def search_many(
         DefinitionError: as `search`.
 
     """
-    plan = _Plan.of(statement, column, k, shortlist, oversample, ef_search, exact)
+    plan = Asked.of(statement, column, k, shortlist, oversample, ef_search, exact)
     vectors = as_vectors(queries, plan.definition.dims, plan.definition.full, what=f"the queries for {plan.name}")
     check = plan.definition.query if plan.exact else plan.definition.short_query
     for row, vector in enumerate(vectors):
@@ -145,104 +199,33 @@ def search_many(
     given = parts.queries(definition, vectors)
     rows = parts.candidates(cast("parts.AnySelect", statement), column, plan.attachment)
     number: ColumnElement[int] = given.c["number"]
-    if plan.exact:
-        ranked = rows.exactly(definition, given.c.full_query, plan.k)
+    if not plan.exact and (rows.filtered if complete is None else complete):
+        winners = _completed_each(plan, rows)
     else:
-        nearest = rows.nearest(definition, given.c.short_query, plan.scan).correlate(given)
-        ranked = rows.reranked(definition, nearest.subquery(parts.SHORTLIST), given.c.full_query, plan.k)
-    winners = ranked.add_columns(number.label("number")).correlate(given).lateral(parts.WINNERS)
-    found = parts.result(cast("parts.AnySelect", statement), rows.keys, winners, number)
+        if plan.exact:
+            ranked = rows.exactly(definition, given.c.full_query, plan.k)
+        else:
+            nearest = rows.nearest(definition, given.c.short_query, plan.scan).correlate(given)
+            ranked = rows.reranked(definition, nearest.subquery(SHORTLIST), given.c.full_query, plan.k)
+        winners = ranked.add_columns(number.label("number")).correlate(given).lateral(WINNERS)
+    found = parts.result(cast("parts.AnySelect", statement), rows.keys, winners, number).add_cte(given, nest_here=True)
     # equal by construction; SQLAlchemy's linter wants to see that the two are related
     found = found.where(winners.c["number"] == number)
     return found.add_columns(number.label(query_label), winners.c.distance.label(label))
 
 
-def shortlist_size(k: int, shortlist: int | None = None, oversample: float | None = None) -> int:
-    """The number of rows that are ranked exactly.
-
-    Raises:
-        SearchError: a number out of range, or both of `shortlist` and `oversample`.
-
-    """
-    k = _positive("k", k)
-    if shortlist is not None and oversample is not None:
-        raise SearchError("shortlist and oversample say the same thing: give one of them")
-    factor: Any = oversample
-    if factor is not None and not (isinstance(factor, int | float) and 1 <= factor < math.inf):
-        raise SearchError(f"oversample={oversample!r}: a shortlist holds at least the k results, so give 1 or more")
-    if shortlist is None:
-        shortlist = max(SHORTLIST_MIN, round(k * (oversample or OVERSAMPLE)))
-    size = _positive("shortlist", shortlist)
-    if size < k:
-        raise SearchError(f"shortlist={size} is smaller than k={k}: the results come out of the shortlist")
-    if size > SHORTLIST_LIMIT:
-        raise SearchError(f"shortlist={size:,} is more than {SHORTLIST_LIMIT:,}: use exact=True for so many rows")
-    return size
-
-
-# -- the plan: every argument checked ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """One search's column and numbers, checked."""
-
-    column: Any
-    attachment: Attachment
-    k: int
-    scan: Scan
-    exact: bool
-
-    @property
-    def definition(self) -> Definition:
-        return self.attachment.definition
-
-    @property
-    def name(self) -> str:
-        return str(base_column(self.column))
-
-    @classmethod
-    def of(
-        cls,
-        statement: Any,
-        column: Any,
-        k: int,
-        shortlist: int | None,
-        oversample: float | None,
-        ef_search: int | None,
-        exact: bool,
-    ) -> _Plan:
-        attachment = attachment_of(column)
-        _check_statement(statement)
-        size = shortlist_size(k, shortlist, oversample)
-        effort = min(size, EF_SEARCH_LIMIT) if ef_search is None else _positive("ef_search", ef_search)
-        if effort > EF_SEARCH_LIMIT:
-            raise SearchError(f"ef_search={effort}: pgvector takes 1 to {EF_SEARCH_LIMIT}")
-        if not attachment.definition.learned and not exact:
-            warnings.warn(ExactSearchWarning.__doc__ or "", ExactSearchWarning, stacklevel=3)
-            exact = True
-        return cls(column, attachment, _positive("k", k), Scan(size, effort), exact)
-
-
-def _positive(name: str, value: Any) -> int:
-    if isinstance(value, bool) or (not isinstance(value, int) and not hasattr(value, "__index__")):
-        raise SearchError(f"{name}={value!r} is no whole number")
-    number = int(value)
-    if number < 1:
-        raise SearchError(f"{name}={number}: give at least 1")
-    return number
-
-
-def _check_statement(statement: Any) -> None:
-    if not isinstance(statement, Select):
-        raise SearchError(f"search takes a Select of the model, not {type(statement).__name__}: use select(Model)")
-    for clause, found in (
-        ("LIMIT", statement._limit_clause is not None or statement._fetch_clause is not None),
-        ("OFFSET", statement._offset_clause is not None),
-        ("GROUP BY", bool(statement._group_by_clauses) or bool(statement._having_criteria)),
-        ("DISTINCT", statement._distinct),
-        ("ORDER BY", bool(statement._order_by_clauses)),
-        ("FOR UPDATE", statement._for_update_arg is not None),
-    ):
-        if found:
-            raise SearchError(f"the Select has {clause}: search adds its own; apply yours to the result's subquery()")
+def _completed_each(plan: Asked, rows: Candidates) -> FromClause:
+    """The winners of one query of many, with an exact branch; in text, since its parts are CTEs inside a LATERAL."""
+    one = Sent(None, f"{QUERIES}.full_query", literal_column(f"{QUERIES}.short_query"))
+    # inside a LATERAL SQLAlchemy would take the caller's table for one of the outer statement's
+    alone = replace(rows, rows=rows.rows.correlate(None))
+    nearest = materialized(alone.nearest(plan.definition, one.short, plan.scan), SHORTLIST)
+    ranking = Ranking(plan.definition, alone, one, Cut(plan.k))
+    table, ctes = ranking.of_shortlist([nearest], plan.scan.shortlist, complete=True)
+    names = [one.name for one in table.c]
+    body = text(f"SELECT {', '.join(names)}, {QUERIES}.number FROM {WINNERS}")  # noqa: S608 - names of our own
+    return (
+        body.columns(*(literal_column(name) for name in (*names, "number")))
+        .add_cte(*ctes, nest_here=True)
+        .lateral(WINNERS)
+    )

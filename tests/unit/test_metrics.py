@@ -56,6 +56,22 @@ def test_distances_are_the_textbook_ones() -> None:
     assert METRICS["cosine"].distances(vectors, query) == pytest.approx([0.4, 1.0, 2.0])
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "values"),
+    [
+        ("cosine", "(1 - d)", [1.0, 0.5, -1.0]),
+        ("inner_product", "(- d)", [0.0, -0.5, -2.0]),
+        ("l2", "(1 / (1 + d))", [1.0, 2 / 3, 1 / 3]),
+    ],
+)
+def test_similarity_is_in_the_metrics_own_terms(name: str, text: str, values: list[float]) -> None:
+    """The cosine, the product, and for L2 what falls from 1 towards 0; as SQL and as NumPy."""
+    assert metric_named(name).similarity_sql("d") == text
+    distances = np.array([0.0, 0.5, 2.0])
+    assert metric_named(name).similarity(distances) == pytest.approx(values)
+    assert eval(text, {"d": distances}) == pytest.approx(values)  # noqa: S307 - the text means the same in Python
+
+
 def test_a_zero_vector_has_no_cosine_distance() -> None:
     """NaN, as the server answers, and without a warning."""
     found = METRICS["cosine"].distances(np.array([[0.0, 0.0], [1.0, 0.0]]), np.array([1.0, 0.0]))

@@ -56,7 +56,8 @@ def compiled(statement: Any) -> str:
 
 def test_a_search_is_one_statement_of_two_stages() -> None:
     """Shortlist by the short vector, winners by the full one, payload by key."""
-    text = compiled(search(select(Item.id).where(Item.section == "games"), Item.embedding, QUERY, k=3, shortlist=50))
+    filtered = select(Item.id).where(Item.section == "games")
+    text = compiled(search(filtered, Item.embedding, QUERY, k=3, shortlist=50, complete=False))
     shortlist, winners, payload = re.fullmatch(  # type: ignore[union-attr]
         r"WITH pgmrl_shortlist AS MATERIALIZED \((.*)\), pgmrl_winners AS \((.*)\) (SELECT .*)", text
     ).groups()

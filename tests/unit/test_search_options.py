@@ -1,0 +1,190 @@
+"""What a search may be asked beyond its k nearest: the statement's parts, and every argument that is refused."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import ForeignKey, bindparam, select, text, union_all
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, with_loader_criteria
+
+from pgmrl.columns import matryoshka
+from pgmrl.errors import SearchError
+from pgmrl.search import search, search_many
+from pgmrl.shortening import Short
+from pgmrl.vectors import Vector
+
+QUERY = np.arange(1.0, 9.0)
+
+
+class Base(DeclarativeBase):
+    """The models of this file."""
+
+
+class Item(Base):
+    """A prefix under cosine and under L2."""
+
+    __tablename__ = "items"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    section: Mapped[str]
+    embedding: Mapped[Vector] = matryoshka(8, Short(4))
+    flat: Mapped[Vector] = matryoshka(8, Short(4), metric="l2")
+
+
+class Tag(Base):
+    """Many for one item; a composite key."""
+
+    __tablename__ = "tags"
+    item_id: Mapped[int] = mapped_column(ForeignKey("items.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    embedding: Mapped[Vector] = matryoshka(8, Short(4))
+
+
+def compiled(statement: Any) -> str:
+    """The statement as it is sent."""
+    made = str(statement.compile(dialect=postgresql.psycopg.dialect()))  # type: ignore[no-untyped-call]
+    return re.sub(r"\s+", " ", made)
+
+
+def names_of(statement: Any) -> list[str]:
+    """The CTEs of a statement, in order."""
+    return re.findall(r"(pgmrl_\w+) AS (?:MATERIALIZED )?\(", compiled(statement))
+
+
+GAMES = select(Item.id).where(Item.section == "games")
+SHORT = ["pgmrl_shortlist", "pgmrl_winners"]
+COMPLETE = ["pgmrl_shortlist", "pgmrl_found", "pgmrl_exact", "pgmrl_winners"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "options", "expected"),
+    [
+        (select(Item.id), {}, SHORT),
+        (select(Item.id), {"complete": False}, SHORT),
+        (select(Item.id), {"complete": True}, COMPLETE),
+        (select(Item.id), {"offset": 0}, SHORT),
+        (select(Item.id), {"max_distance": 0.3}, SHORT),
+        (select(Item.id), {"after": (0.5, 3)}, COMPLETE),
+        (select(Item.id), {"after": (0.5, 3), "complete": False}, SHORT),
+        (GAMES, {}, COMPLETE),
+        (GAMES, {"complete": False}, SHORT),
+        (GAMES, {"exact": True}, []),
+        (GAMES, {"exact": True, "after": (0.5, 3)}, ["pgmrl_exact", "pgmrl_winners"]),
+        (select(Item.id).join(Tag), {}, COMPLETE),
+        (select(Item.id).options(with_loader_criteria(Item, Item.section == "games")), {}, COMPLETE),
+    ],
+)
+def test_the_exact_branch_is_there_where_there_is_a_filter(
+    statement: Any, options: dict[str, Any], expected: list[str]
+) -> None:
+    """Planning it costs time, so a plain Select goes without unless it is asked for."""
+    assert names_of(search(statement, Item.embedding, QUERY, **options)) == expected
+
+
+def test_the_exact_branch_asks_how_many_were_found() -> None:
+    """Both branches by the same number, which depends on no row; no index on the full column orders the exact one."""
+    made = compiled(search(GAMES, Item.embedding, QUERY, k=3))
+    count = r"\(SELECT count\(\*\) FROM pgmrl_found WHERE distance != 'NaN'\) < 3"
+    assert re.search(rf"pgmrl_exact AS \(SELECT .* AND {count} ORDER BY \(?items\.embedding .*\)? \+ 0, items\.id LIMIT 3", made)
+    assert re.search(rf"SELECT \* FROM pgmrl_found WHERE NOT {count} UNION ALL TABLE pgmrl_exact", made)
+
+
+def test_with_an_offset_the_shortlist_is_full_or_not_used() -> None:
+    """All pages come from one ranking."""
+    for offset in (0, 40):
+        made = compiled(search(GAMES, Item.embedding, QUERY, k=20, shortlist=100, offset=offset))
+        assert "WHERE distance != 'NaN') < 100" in made
+        assert made.count("LIMIT 100") == 3  # the shortlist, what was found, the exact branch
+        assert ("LIMIT 20 OFFSET 40)" in made) == bool(offset)
+
+
+def test_values_are_bound() -> None:
+    """A threshold and a last row may be other ones each time, and the text stays."""
+    texts = set()
+    for number in (1, 2):
+        made = search(GAMES, Item.embedding, QUERY, after=(number / 10, number), max_distance=number / 3)
+        assert made._generate_cache_key() is not None
+        texts.add(compiled(made))
+    assert len(texts) == 1
+    parameters = made.compile(dialect=postgresql.psycopg.dialect()).params  # type: ignore[no-untyped-call]
+    assert {0.2, 2, 2 / 3} <= {value for value in parameters.values() if isinstance(value, int | float)}
+
+
+def test_a_callers_own_parameters_do_not_meet_ours() -> None:
+    """Whatever they are called."""
+    for name in ("pgmrl", "distance", "after", "max_distance", "key_1"):
+        statement = select(Item.id).where(text(f"items.id > :{name}_1").bindparams(**{f"{name}_1": 3}))
+        made = search(statement, Item.embedding, bindparam(name), after=(0.1, 2), max_distance=3.0)
+        assert f"%({name})s" in compiled(made)
+
+
+def test_columns_are_added_in_order() -> None:
+    """Distance, similarity, counts; each by its label."""
+    made = search(select(Item.id), Item.flat, QUERY, similarity="score", counts=True, label="far")
+    assert list(made.selected_columns.keys()) == ["id", "far", "score", "requested", "returned"]
+    assert "(1 / (1 + pgmrl_winners.distance)) AS score" in compiled(made)
+
+
+def test_two_searches_do_not_meet() -> None:
+    """Their parts have the same names, each within its own Select."""
+    first, second = (search(select(Item.id), Item.embedding, QUERY * n).subquery() for n in (1, 2))
+    for both in (union_all(select(first), select(second)), select(first).join(second, first.c.id == second.c.id)):
+        made = compiled(both)
+        assert len(re.findall(r"\(WITH pgmrl_shortlist AS MATERIALIZED", made)) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"offset": -1}, "offset=-1: give 0 or more"),
+        ({"offset": 1.5}, r"offset=1\.5 is no whole number"),
+        ({"offset": True}, "offset=True is no whole number"),
+        ({"offset": 3, "after": (0.1, 1)}, "give one of them"),
+        ({"offset": 91}, "beyond the shortlist of 100: give a larger shortlist, the same for every page"),
+        ({"offset": 40, "shortlist": 45}, "beyond the shortlist of 45"),
+        ({"after": 0.5}, r"after=0\.5: give \(distance, \*key\)"),
+        ({"after": "ab"}, r"give \(distance, \*key\)"),
+        ({"after": (0.5,)}, r"give \(distance, \*key\), the distance and the key"),
+        ({"after": (0.5, 1, 2)}, r"give \(distance, \*key\)"),
+        ({"after": (None, 1)}, "the distance in after=None is no finite number"),
+        ({"after": (float("nan"), 1)}, "the distance in after=nan"),
+        ({"after": ("0.5", 1)}, "the distance in after='0.5'"),
+        ({"after": (0.5, None)}, "a part of the key is None"),
+        ({"max_distance": float("nan")}, "max_distance=nan is no finite number"),
+        ({"max_distance": float("inf")}, "max_distance=inf"),
+        ({"max_distance": True}, "max_distance=True"),
+        ({"max_distance": "0.3"}, "max_distance='0.3'"),
+        ({"similarity": "distance"}, "two columns of the result would be called 'distance'"),
+        ({"similarity": "returned", "counts": True}, "would be called 'returned'"),
+        ({"similarity": ""}, "the label '' is no name"),
+        ({"similarity": True}, "the label True is no name"),
+    ],
+)
+def test_arguments_that_make_no_sense(options: dict[str, Any], message: str) -> None:
+    """Each names the argument, its value and the remedy."""
+    with pytest.raises(SearchError, match=message):
+        search(select(Item.id), Item.embedding, QUERY, **options)
+
+
+def test_a_composite_key_comes_whole() -> None:
+    """With the distance before it."""
+    with pytest.raises(SearchError, match=r"the distance and the 2 parts of the key of the last row"):
+        search(select(Tag), Tag.embedding, QUERY, after=(0.5, 1))
+    made = compiled(search(select(Tag), Tag.embedding, QUERY, after=(0.5, 1, "x")))
+    assert re.search(r"\(distance, key_1, key_2\) > \(%\(pgmrl_distance_\d+\)s", made)
+    assert "tags.item_id, tags.name) > (" in made
+
+
+def test_an_exact_search_has_no_shortlist_to_leave() -> None:
+    """So its pages go on."""
+    assert "LIMIT 10010)" in compiled(search(select(Item.id), Item.embedding, QUERY, offset=10_000, exact=True))
+
+
+def test_many_queries_have_an_exact_branch_each() -> None:
+    """Inside the LATERAL, where there is a filter."""
+    assert "pgmrl_exact" in compiled(search_many(GAMES, Item.embedding, [QUERY]))
+    assert "pgmrl_exact" not in compiled(search_many(GAMES, Item.embedding, [QUERY], complete=False))
+    assert "pgmrl_exact" not in compiled(search_many(select(Item.id), Item.embedding, [QUERY]))
