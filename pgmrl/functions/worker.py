@@ -122,7 +122,7 @@ def conditions(place: Place, inner: int, outer: int) -> Iterator[str]:
 
     """
     for number, one in enumerate(place.declared.tests):
-        condition = literal(f" AND {_condition(one, f'${inner + number}')}")
+        condition = literal(f" AND {_condition(place, one, f'${inner + number}')}")
         yield f"    IF ${outer + number} IS NOT NULL THEN kept := kept || {condition}; END IF;"
 
 
@@ -134,8 +134,12 @@ def _without_one(place: Place, inner: int, outer: int) -> str:
     return f"    IF {' AND '.join(given)} THEN kept := kept || {other}; END IF;"
 
 
-def _condition(one: Filter, value: str) -> str:
+def _condition(place: Place, one: Filter, value: str) -> str:
     row = f"t.{quoted(one.column)}"
+    if dict(place.types)[one.column] == "citext":
+        # its operators are not on the fixed search_path, where text's would compare: those of arrays are by the type
+        compared = f"{value} @> ARRAY[{row}]" if one.test == "in" else f"ARRAY[{row}] {one.test} ARRAY[{value}]"
+        return f"{row} IS NOT NULL AND {compared}"
     if one.test == "in":
         return f"{row} = ANY ({value})"
     return f"{row} {'@>' if one.test == 'contains' else one.test} {value}"

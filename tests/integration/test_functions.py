@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from pgvector.sqlalchemy import VECTOR
 from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, Text, select, text
+from sqlalchemy.dialects.postgresql import CITEXT
 
 from pgmrl import SqlFunctions, database, install_functions, reflect, search
 from pgmrl.columns import Matryoshka, add_side_table
@@ -285,3 +286,27 @@ def test_keys_and_filters_of_other_types(connection: Connection, type_: str, val
     assert ids(connection, f"SELECT id::text FROM docs_similar(CAST(:v AS {type_}))", v=values[0]) == [str(values[1])]
     connection.exec_driver_sql("REFRESH MATERIALIZED VIEW docs_related_stored")
     assert len(ids(connection, "SELECT * FROM docs_related_stored")) == 2
+
+
+def test_filters_on_citext_ignore_case(connection: Connection) -> None:
+    """Though its operators are not on the search_path that the functions fix."""
+    connection.exec_driver_sql("CREATE EXTENSION citext")
+    kinds = Table(
+        "docs",
+        MetaData(),
+        Column("id", Integer, primary_key=True),
+        Column("kind", CITEXT),
+        Column("e", Matryoshka(8, Short(4))),
+    )
+    kinds.create(connection)
+    rows = [{"id": n, "kind": kind, "e": [1] * 8} for n, kind in enumerate(["Games", "MAIL", None, "web"])]
+    connection.execute(kinds.insert(), rows)
+    install_functions(connection, kinds.c.e, SqlFunctions(filters=("kind", "kind in", "kind >=", "kind <=")))
+    for given, expected in (
+        ("kind => 'gAMES'", [0]),
+        ("kind_any => '{games,mail}'", [0, 1]),
+        ("kind_min => 'MAIL'", [1, 3]),
+        ("kind_max => 'mail'", [0, 1]),
+        ("kind => 'it''s'", []),
+    ):
+        assert ids(connection, f"SELECT id FROM docs_search('[1,2,3,4,5,6,7,8]', {given})") == expected

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from sqlalchemy import ARRAY, Column, Connection, Engine, Integer, MetaData, Table, Text, create_engine, text
+from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import SqlFunctions, database, install_functions
@@ -46,12 +47,16 @@ def docs(connection: Connection) -> Connection:
         Column("kind", Text),
         Column("tags", ARRAY(Text)),
         Column("e", Matryoshka(8, Short(4))),
+        Column("words", TSVECTOR),
     )
     docs.create(connection)
-    rows = [{"id": n, "kind": one, "tags": ["x", one], "e": VECTOR + n} for n, one in enumerate(["plain", *INJECTIONS])]
+    rows = [
+        {"id": n, "kind": one, "tags": ["x", one], "e": VECTOR + n, "words": "a b"}
+        for n, one in enumerate(["plain", *INJECTIONS])
+    ]
     connection.execute(docs.insert(), rows)
     filters = ("kind", "kind >=", "kind <=", "kind in", "tags contains")
-    install_functions(connection, docs.c.e, SqlFunctions(filters=filters))
+    install_functions(connection, docs.c.e, SqlFunctions(filters=filters, words="words", config="simple"))
     for one in INJECTIONS:
         sent = {"name": one, "vector": QUERY}
         connection.execute(text("INSERT INTO pgmrl.queries VALUES ('docs', 'e', :name, NULL, NULL, :vector)"), sent)
@@ -72,12 +77,19 @@ def test_text_is_never_syntax(docs: Connection, said: str) -> None:
             "docs_search(:query, 50, exact => true, {})",
             "docs_similar(0, 50, {})",
             "docs_search_diverse(:query, 50, {})",
+            "docs_hybrid(:query, :said, 50, {})",
+            "docs_hybrid(:query, :said, 50, match => 'web', fusion => 'weighted', {})",
         ):
             sent = {"said": said} | ({"query": QUERY} if "query" in call else {})
             found = docs.execute(text(f"SELECT id FROM {call.format(given)}"), sent).scalars().all()
             assert found == [INJECTIONS.index(said) + 1], call
     found = docs.execute(text("SELECT id FROM docs_search_named(:said, 50)"), {"said": said}).scalars().all()
     assert len(found) == len(INJECTIONS) + 1
+    for argument in ("match", "fusion"):
+        with pytest.raises(DBAPIError, match=f"{argument} is"), docs.begin_nested():
+            docs.execute(
+                text(f"SELECT * FROM docs_hybrid(:query, 'a', {argument} => :said)"), {"said": said, "query": QUERY}
+            )
     with pytest.raises(DBAPIError) as caught:
         docs.execute(text("SELECT * FROM docs_search_named(:said)"), {"said": said + "?"}).all()
     assert getattr(caught.value.orig, "sqlstate", None) == "P0002"
@@ -112,6 +124,9 @@ NAMES = [
 ]  # schema, table, key, vector, filter and group
 
 
+WORDS = "w\"$1 {k}%s'\\"
+
+
 @pytest.mark.parametrize("by", ["prefix", "rotation"])
 @pytest.mark.parametrize("names", NAMES)
 def test_hostile_names(connection: Connection, small_rotation: Rotation, names: tuple[str, ...], by: str) -> None:
@@ -124,14 +139,17 @@ def test_hostile_names(connection: Connection, small_rotation: Rotation, names: 
         Column(key, Integer, primary_key=True),
         Column(kind, Text),
         Column(vector, Matryoshka(8, Short(4, rule))),
+        Column(WORDS, TSVECTOR),
     )
     database.install_rotation(connection, small_rotation)
     database.execute_plain(connection, f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}")
     before = objects(connection)
     docs.create(connection)
-    rows = [{key: n, kind: "ab"[n % 2], vector: VECTOR + n * n} for n in range(6)]
+    rows = [{key: n, kind: "ab"[n % 2], vector: VECTOR + n * n, WORDS: f"word{n} all"} for n in range(6)]
     connection.execute(docs.insert(), rows)
-    declared = SqlFunctions(filters=(kind, f"{kind} in"), related=2, stored=True, group_by=kind)
+    declared = SqlFunctions(
+        filters=(kind, f"{kind} in"), related=2, stored=True, group_by=kind, words=WORDS, config="simple"
+    )
     place = install_functions(connection, docs.c[vector], declared)
     filters = [quoted(place.argument(one)) for one in declared.tests]
 
@@ -145,6 +163,7 @@ def test_hostile_names(connection: Connection, small_rotation: Rotation, names: 
     assert call("similar", f"0, 2, {filters[0]} => 'a'") == [2, 4]
     assert call("search_diverse", f"'{QUERY}', 1") == [0]
     assert call("search_groups", f"'{QUERY}'") == [0, 1]
+    assert set(call("hybrid", f"'{QUERY}', 'word4 all', 3, {filters[0]} => 'a'")) == {0, 2, 4}
     database.execute_plain(
         connection,
         f"INSERT INTO pgmrl.queries SELECT c.oid, a.attname, 'q', NULL, NULL, '{QUERY}' FROM pg_class AS c "
@@ -266,6 +285,8 @@ HOSTILE = [
     ("binary_quantize(halfvec)", "bit"), ("array_agg(double precision)", "double precision[]"),
     ("unnest(double precision[])", "double precision"), ("cardinality(double precision[])", "integer"),
     ("pg_stat_get_xact_numscans(oid)", "bigint"), ("count(integer)", "bigint"), ("gave_up_v1(text, bigint)", "boolean"),
+    ("plainto_tsquery(regconfig, text)", "tsquery"), ("websearch_to_tsquery(regconfig, text)", "tsquery"),
+    ("ts_rank_cd(tsvector, tsquery)", "real"), ("btrim(text, text)", "text"), ("replace(text, text, text)", "text"),
     ("query_v1(text, text, text)", "vector"), ("docs_vector(integer)", "halfvec"), ("quote_literal(text)", "text"),
 ]  # fmt: skip
 OPERATORS = [
@@ -276,6 +297,7 @@ OPERATORS = [
     ("+", "double precision", "integer", "float8"),
     ("-", "integer", "double precision", "float8"), ("*", "bigint", "integer", "bigint"),
     ("@>", "text[]", "text[]", "boolean"),
+    ("@@", "tsvector", "tsquery", "boolean"), ("/", "double precision", "bigint", "float8"),
 ]  # fmt: skip
 
 
@@ -294,13 +316,18 @@ def test_nothing_on_the_search_path_is_run(
         Column("tags", ARRAY(Text)),
         Column("size", Integer),
         Column("e", Matryoshka(8, Short(4, rule))),
+        Column("words", TSVECTOR),
     )
     database.install_rotation(connection, small_rotation)
     docs.create(connection)
-    rows = [{"id": n, "kind": "ab"[n % 2], "tags": ["x"], "size": n, "e": VECTOR + n} for n in range(6)]
+    rows = [{"id": n, "kind": "ab"[n % 2], "tags": ["x"], "size": n, "e": VECTOR + n, "words": "a"} for n in range(6)]
     connection.execute(docs.insert(), rows)
     filters = ("kind", "size >=", "size <=", "kind in", "tags contains")
-    install_functions(connection, docs.c.e, SqlFunctions(filters=filters, related=2, stored=True, group_by="kind"))
+    install_functions(
+        connection,
+        docs.c.e,
+        SqlFunctions(filters=filters, related=2, stored=True, group_by="kind", words="words", config="simple"),
+    )
     connection.exec_driver_sql(f"INSERT INTO pgmrl.queries VALUES ('docs', 'e', 'q', NULL, NULL, '{QUERY}')")
     given = "kind => 'b', size_min => 1, size_max => 5, kind_any => '{a,b}', tags_with => '{x}'"
     calls = [
@@ -310,6 +337,8 @@ def test_nothing_on_the_search_path_is_run(
         f"SELECT id FROM public.docs_search_named('q', {given})",
         f"SELECT id FROM public.docs_search_diverse('{QUERY}', {given})",
         f"SELECT id FROM public.docs_search_groups('{QUERY}', {given})",
+        f"SELECT id, score FROM public.docs_hybrid('{QUERY}', 'a b', {given})",
+        f"SELECT id, score FROM public.docs_hybrid('{QUERY}', 'a', match => 'web', fusion => 'weighted', {given})",
         "SELECT id, related_id FROM public.docs_related",
     ]
     before = [connection.execute(text(call)).all() for call in calls]
