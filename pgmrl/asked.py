@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Asked", "Cut", "check_statement", "distance_limit", "fraction", "labels", "positive", "shortlist_size"]
 
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """One search's column and numbers, checked."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from pgmrl.errors import MigrationError, NotMigrated
 from pgmrl.functions.text import drop_statement, install_statements
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
@@ -101,13 +102,25 @@ def drop(connection: Connection | Session, schema: str, name: str) -> bool:
 def _run(connection: Connection, statements: Sequence[str]) -> Any:
     found = None
     try:
-        with connection.begin_nested():
+        with _together(connection):
             for statement in statements:
                 result = database.execute_plain(connection, statement)
                 found = result.scalar() if result.returns_rows else None
     except DBAPIError as error:
         raise _explained(error) or error from None
     return found
+
+
+@contextmanager
+def _together(connection: Connection) -> Iterator[None]:
+    """All or nothing: within the caller's transaction, or in one of their own where the connection commits each."""
+    driver: Any = connection.connection.driver_connection
+    if driver.autocommit:
+        with driver.transaction():
+            yield
+    else:
+        with connection.begin_nested():
+            yield
 
 
 def _explained(error: DBAPIError) -> MigrationError | None:

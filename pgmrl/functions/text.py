@@ -84,5 +84,8 @@ def _grants(place: Place) -> Iterator[str]:
             yield f"REVOKE ALL ON FUNCTION {name} FROM PUBLIC"
         yield f"GRANT EXECUTE ON FUNCTION {name} TO {roles}"
     for view in place.views:
-        if place.declared.grant_to:
+        stored = view == place.named("related_stored")
+        if place.declared.grant_to and not stored:
+            yield f"REVOKE ALL ON {qualified(place.functions_schema, view)} FROM PUBLIC"
+        if place.declared.grant_to or not stored:  # what is stored is what its owner saw: not for everybody unasked
             yield f"GRANT SELECT ON {qualified(place.functions_schema, view)} TO {roles}"

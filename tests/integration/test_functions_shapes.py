@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from pgmrl import SqlFunctions, install_functions
 from pgmrl.columns import Matryoshka
-from pgmrl.errors import DefinitionError
+from pgmrl.errors import DefinitionError, MigrationError
 from pgmrl.shortening import Short
 from tests.conftest import vector_text
 
@@ -310,3 +310,18 @@ def test_words_need_their_configuration(connection: Connection) -> None:
     connection.execute(text("INSERT INTO plain VALUES (1, to_tsvector('simple', 'the trains'), '[1,2,3,4,5,6,7,8]')"))
     found = connection.execute(text("SELECT words_rank FROM plain_hybrid('[1,0,0,0,0,0,0,0]', 'the')")).scalars()
     assert list(found) == [1]
+
+
+def test_a_connection_that_commits_each_statement(engine: Engine) -> None:
+    """All functions or none, also there; everybody may read the related rows, and not what is stored of them."""
+    table = Table("plain", MetaData(), Column("id", Integer, primary_key=True), Column("e", Matryoshka(8, Short(4))))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        table.create(connection)
+        connection.exec_driver_sql("CREATE VIEW plain_related_stored AS SELECT 1 AS one")
+        with pytest.raises(MigrationError, match="plain_related_stored"):
+            install_functions(connection, table.c.e, SqlFunctions(related=3, stored=True))
+        assert connection.exec_driver_sql("SELECT count(*) FROM pg_proc WHERE proname = 'plain_search'").scalar_one() == 0
+        connection.exec_driver_sql("DROP VIEW plain_related_stored")
+        install_functions(connection, table.c.e, SqlFunctions(related=3, stored=True))
+        may = "SELECT has_table_privilege('pg_monitor', 'plain_related%s', 'SELECT')"
+        assert [connection.exec_driver_sql(may % name).scalar_one() for name in ("", "_stored")] == [True, False]
