@@ -7,9 +7,13 @@ shortlist from the short index and ranks it exactly by the full vectors.
 from pgmrl.check import check
 from pgmrl.columns import Matryoshka, add_short, add_side_table, matryoshka
 from pgmrl.ddl import Hnsw
+from pgmrl.diverse import search_diverse
 from pgmrl.errors import PgmrlError
 from pgmrl.fit import fit
+from pgmrl.funnel import search_funnel
+from pgmrl.groups import search_groups
 from pgmrl.ingest import ingest
+from pgmrl.like import combine, like
 from pgmrl.plain import sql
 from pgmrl.reflect import reflect
 from pgmrl.rotation import Rotation
@@ -29,11 +33,16 @@ __all__ = [
     "add_short",
     "add_side_table",
     "check",
+    "combine",
     "fit",
     "ingest",
+    "like",
     "matryoshka",
     "reflect",
     "search",
+    "search_diverse",
+    "search_funnel",
+    "search_groups",
     "search_many",
     "sql",
 ]
