@@ -16,6 +16,7 @@ from pgmrl.ingest import ingest
 from pgmrl.like import combine, like
 from pgmrl.plain import sql
 from pgmrl.reflect import reflect
+from pgmrl.rerank import rerank
 from pgmrl.rotation import Rotation
 from pgmrl.search import search, search_many
 from pgmrl.shortening import Definition, Prefix, Short
@@ -39,6 +40,7 @@ __all__ = [
     "like",
     "matryoshka",
     "reflect",
+    "rerank",
     "search",
     "search_diverse",
     "search_funnel",
