@@ -7,14 +7,19 @@ shortlist from the short index and ranks it exactly by the full vectors.
 from pgmrl.check import check
 from pgmrl.columns import Matryoshka, add_short, add_side_table, matryoshka
 from pgmrl.ddl import Hnsw
+from pgmrl.diverse import search_diverse
 from pgmrl.errors import PgmrlError
 from pgmrl.fit import fit
 from pgmrl.fulltext import FullText, full_text, trigram_index
 from pgmrl.functions import SqlFunctions
+from pgmrl.funnel import search_funnel
+from pgmrl.groups import search_groups
 from pgmrl.hybrid import Rrf, Weighted, search_hybrid
 from pgmrl.ingest import ingest
+from pgmrl.like import combine, like
 from pgmrl.plain import sql
 from pgmrl.reflect import reflect
+from pgmrl.rerank import rerank
 from pgmrl.retrievers import Nearest, Trigrams, Words
 from pgmrl.rotation import Rotation
 from pgmrl.search import search, search_many
@@ -42,13 +47,19 @@ __all__ = [
     "add_short",
     "add_side_table",
     "check",
+    "combine",
     "fit",
     "full_text",
     "ingest",
     "install_functions",
+    "like",
     "matryoshka",
     "reflect",
+    "rerank",
     "search",
+    "search_diverse",
+    "search_funnel",
+    "search_groups",
     "search_hybrid",
     "search_many",
     "sql",

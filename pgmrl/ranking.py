@@ -12,26 +12,51 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Float, bindparam, text, tuple_
 
-from pgmrl.statement import SHORTLIST, WINNERS, Winners, key_names, winners_table
+from pgmrl.like import Like
+from pgmrl.statement import SHORTLIST, WINNERS, Winners, candidates, key_names, sent_query, winners_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import CTE, BindParameter, ColumnElement, TextClause
 
-    from pgmrl.asked import Cut
+    from pgmrl.asked import Asked, Cut
     from pgmrl.sent import Sent
     from pgmrl.shortening import Definition
-    from pgmrl.statement import Candidates
+    from pgmrl.statement import AnySelect, Candidates
 
-__all__ = ["EXACT", "FOUND", "Ranking", "too_few"]
+__all__ = ["EXACT", "FOUND", "Ranking", "begun", "distances_sql", "few_sql", "too_few"]
 
 FOUND: Final = "pgmrl_found"
 EXACT: Final = "pgmrl_exact"
+
+
+def begun(
+    asked: Asked, statement: AnySelect, query: Any, extra: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[Candidates, Sent]:
+    """The rows of a search and its query, whatever that is given as.
+
+    Args:
+        asked: the column and numbers.
+        statement: the caller's Select.
+        query: a vector, the caller's parameter, an expression or examples.
+        extra: further columns of the searched table, by the labels they get.
+
+    Raises:
+        SearchError: as `candidates` and `sent_query`.
+        VectorError: the vector cannot be searched with.
+        DefinitionError: the table has no primary key.
+
+    """
+    rows = candidates(statement, asked.column, asked.attachment, extra)
+    if isinstance(query, Like):
+        query, rows = query.vector(asked.definition), query.apart(rows, asked.column)
+    return rows, sent_query(asked.definition, query, f"the query for {asked.name}", exact=asked.exact)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +102,14 @@ class Ranking:
         where: list[Any] = [too_few(need)] if self.cut.after is None else [too_few(need), self._behind()]
         exact = self.rows.exactly(self.definition, self.sent.vector, need, *where)
         ctes = [*before, self._text(found).columns().cte(FOUND), exact.cte(EXACT)]
-        return self._winners(ctes, f"(SELECT * FROM {FOUND} WHERE NOT {_few(need)} UNION ALL TABLE {EXACT})")  # noqa: S608
+        return self._winners(ctes, f"(SELECT * FROM {FOUND} WHERE NOT {few_sql(need)} UNION ALL TABLE {EXACT})")  # noqa: S608
 
     @property
     def _names(self) -> str:
         return ", ".join(key_names(len(self.rows.keys)))
 
     def _distances(self, source: str) -> str:
-        distance = f"full_vector {self.definition.full_operator} {self.sent.full}"
-        # OFFSET 0: once a row, whoever reads it
-        return f"SELECT {self._names}, {distance} AS distance FROM {source} OFFSET 0"  # noqa: S608
+        return distances_sql(self.definition, self.sent, self._names, source)
 
     def _winners(self, ctes: Sequence[CTE], source: str, *where: str | None) -> Winners:
         limit = None if self.cut.max_distance is None else "distance <= :pgmrl_max"
@@ -136,11 +159,18 @@ def _sorted(source: str, names: str, *where: str | None) -> str:
     return f"SELECT {names}, distance FROM {source}{as_}{such} ORDER BY distance, {names}"  # noqa: S608
 
 
-def _few(need: int) -> str:
+def distances_sql(definition: Definition, sent: Sent, names: str, source: str) -> str:
+    """Columns of a source that has `full_vector`, and the distance; once a row, whoever reads it."""
+    distance = f"full_vector {definition.full_operator} {sent.full}"
+    return f"SELECT {names}, {distance} AS distance FROM {source} OFFSET 0"  # noqa: S608
+
+
+def few_sql(need: int) -> str:
+    """Whether fewer rows were found than are needed, as text."""
     return f"(SELECT count(*) FROM {FOUND} WHERE distance != 'NaN') < {need}"  # noqa: S608
 
 
 @lru_cache(maxsize=256)
 def too_few(need: int) -> TextClause:
     """Whether fewer rows were found than are needed; the same for every row, so it is a One-Time Filter."""
-    return text(_few(need))
+    return text(few_sql(need))

@@ -23,7 +23,7 @@ from sqlalchemy import Float, Integer, Select, literal_column, text
 from pgmrl import statement as parts
 from pgmrl.asked import Asked, Cut, labels, shortlist_size
 from pgmrl.errors import SearchError
-from pgmrl.ranking import Ranking
+from pgmrl.ranking import Ranking, begun
 from pgmrl.sent import QUERIES, Sent
 from pgmrl.statement import SHORTLIST, WINNERS, Winners, materialized
 from pgmrl.vectors import as_vectors
@@ -75,8 +75,8 @@ def search(
         statement: selects the model (or its Table), without LIMIT, ORDER BY, GROUP BY or DISTINCT.
         column: the Matryoshka attribute or column, also of an alias.
         query: the query's full vector, shape (dims,); or a `bindparam("name")`, for a Select that is built once and
-            executed with `{"name": vector}`; or an expression of SQL for one vector, such as a scalar subquery, which
-            the server refuses where it is NULL or zero under cosine.
+            executed with `{"name": vector}`; or `like(…)`, examples; or an expression of SQL for one vector, such as
+            a scalar subquery, which the server refuses where it is NULL or zero under cosine.
         k: rows to return.
         shortlist: rows that are ranked exactly; default `oversample` times k, at least 40.
         oversample: shortlist rows for each result; default 10. Give this or `shortlist`.
@@ -113,8 +113,7 @@ def search(
     asked = Asked.of(statement, column, k, shortlist, oversample, ef_search, exact)
     select_ = cast("parts.AnySelect", statement)
     definition = asked.definition
-    sent = parts.sent_query(definition, query, f"the query for {asked.name}", exact=asked.exact)
-    rows = parts.candidates(select_, column, asked.attachment)
+    rows, sent = begun(asked, select_, query)
     cut = Cut.of(asked, len(rows.keys), offset, after, max_distance)
     if asked.exact and cut.plain and not counts and not sent.ctes:
         winners: FromClause = rows.exactly(definition, sent.vector, asked.k).subquery(WINNERS)

@@ -194,7 +194,7 @@ def _checked(definition: Definition, *, exact: bool) -> str:
     return f"CASE {' '.join(arms)} ELSE asked END"
 
 
-def refused(definition: Definition, message: str, row: str) -> str:
+def refused(definition: Definition, message: str, row: str, *, shown: bool = False) -> str:
     """SQL text of the full type that raises an error with this message when it is evaluated.
 
     SQL has no RAISE. A text that is no vector has the same effect, once it depends on the row: a constant would be
@@ -204,9 +204,11 @@ def refused(definition: Definition, message: str, row: str) -> str:
         definition: whose full type the expression has.
         message: what the error says, behind `invalid input syntax for type …`.
         row: SQL text of something that is only known at run time.
+        shown: whether the message ends with it.
 
     """
-    return f"CAST(concat({literal(f'pgmrl: {message}')}, left(CAST({row} AS text), 0)) AS {definition.full_type})"
+    value = f"CAST({row} AS text)" if shown else f"left(CAST({row} AS text), 0)"
+    return f"CAST(concat({literal(f'pgmrl: {message}')}, {value}) AS {definition.full_type})"
 
 
 def queries(definition: Definition, vectors: Vector) -> CTE:

@@ -110,7 +110,7 @@ class Candidates:
         query: Any,
         k: int | None,
         *where: ColumnElement[Any] | TextClause,
-        carry: bool = False,
+        carry: Mapping[str, ColumnElement[Any]] = MappingProxyType({}),
     ) -> AnySelect:
         """The k nearest of all rows by full distance; all of them, in no order, where k is None.
 
@@ -119,13 +119,12 @@ class Candidates:
             query: the query's full vector.
             k: how many.
             *where: further conditions.
-            carry: whether full vector and extra columns come along.
+            carry: columns that come along, by their labels.
 
         """
         distance = self.distance(definition, query)
-        more = [self.full.label("full_vector"), *_labelled(self.extra)] if carry else []
         rows = self.rows.with_only_columns(
-            *_numbered(self.inner_keys), *more, distance.label("distance"), maintain_column_froms=True
+            *_numbered(self.inner_keys), *_labelled(carry), distance.label("distance"), maintain_column_froms=True
         )
         if where:
             rows = rows.where(*where)

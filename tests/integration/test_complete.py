@@ -160,7 +160,7 @@ def test_counts_are_of_the_searched_rows(session: Session, shop: Shop, exact: bo
     plain = session.execute(search(select(package.id), package.embedding, query, exact=exact, counts=True)).all()
     uncounted = session.execute(search(select(package.id), package.embedding, query, exact=exact)).all()
     assert [row[:2] for row in plain] == [tuple(row) for row in uncounted]
-    assert {row[2:] for row in plain} == {(10, 10)}
+    assert {(row.requested, row.returned) for row in plain} == {(10, 10)}
 
 
 @pytest.mark.parametrize("exact", [False, True])
@@ -168,7 +168,7 @@ def test_counts_are_of_the_searched_rows(session: Session, shop: Shop, exact: bo
 def test_a_threshold_is_outside_the_shortlist(session: Session, shop: Shop, exact: bool, complete: bool) -> None:
     """It takes rows away from the k nearest, and makes no exact search of them."""
     package, query = shop.package, shop.queries[0]
-    options = {"k": 20, "exact": exact, "complete": complete}
+    options: dict[str, Any] = {"k": 20, "exact": exact, "complete": complete}
     everything = session.execute(search(select(package.id), package.embedding, query, **options)).all()
     limit = everything[7].distance
     near = search(select(package.id), package.embedding, query, max_distance=limit, counts=True, **options)

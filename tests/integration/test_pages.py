@@ -44,7 +44,8 @@ def test_pages_by_offset_are_one_large_search(session: Session, shop: Shop, exac
     statement = select(package.id).where(*((package.part < 30,) if filtered else ()))
     options: dict[str, Any] = {"shortlist": 100, "exact": exact}
     pages = [
-        pairs(session, search(statement, package.embedding, query, k=20, offset=n, **options)) for n in range(0, 100, 20)
+        pairs(session, search(statement, package.embedding, query, k=20, offset=n, **options))
+        for n in range(0, 100, 20)
     ]
     whole = pairs(session, search(statement, package.embedding, query, k=100, **options))
     assert [row for page in pages for row in page] == whole

@@ -39,7 +39,7 @@ def test_a_union_of_two_searches(session: Session, shop: Shop, plan: Plan) -> No
     rows = session.execute(both).all()
     assert sorted(rows) == sorted([*session.execute(first), *session.execute(second)])
     assert len(rows) == 12
-    indexes = [node.get("Index Name") for node in plan(session.connection(), both)]  # type: ignore[arg-type]
+    indexes = [node.get("Index Name") for node in plan(session.connection(), both)]
     assert indexes.count(INDEX) == 2
 
 
