@@ -15,10 +15,13 @@ from pgmrl.cli.load import analyze
 from pgmrl.cli.runs import Run, run
 from pgmrl.cli.search import as_json, print_run
 from pgmrl.columns import Matryoshka
-from pgmrl.embedders import embed_batches, embed_query, embedder
+from pgmrl.embedders import DEFAULT, embed_batches, embed_query, embedder
 from pgmrl.errors import EmbedderError
+from pgmrl.functions import SqlFunctions
 from pgmrl.ingest import ingest
+from pgmrl.queries import add_query
 from pgmrl.shortening import Short
+from pgmrl.sql_functions import drop_functions, install_functions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +39,11 @@ QUESTIONS = (
     "wait for several threads to finish",
     "the difference between two dates",
     "send an email over an encrypted connection",
+)
+
+IN_SQL = (  # constants of ours
+    f"SELECT name, similarity FROM {SCHEMA}.docstrings_search_named('{QUESTIONS[0]}', 5, kind => 'function') "  # noqa: S608
+    f"JOIN {SCHEMA}.docstrings USING (id) ORDER BY rank;"
 )
 
 documents = Table(
@@ -81,7 +89,8 @@ def demo(
     else:
         console.print(
             f"\nThe table is {SCHEMA}.docstrings in {where}\n"
-            f'Next: pgmrl search {SCHEMA}.docstrings.embedding "your question" --compare',
+            f'Next: pgmrl search {SCHEMA}.docstrings.embedding "your question" --compare\n'
+            f"In SQL: {IN_SQL}",
             style="dim",
             soft_wrap=True,
         )
@@ -99,6 +108,7 @@ def _prepare(opened: Engine, model: Embedder, *, fresh: bool, quiet: bool) -> di
     with opened.begin() as connection:
         database.upgrade(connection)
         connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+        drop_functions(connection, documents.c.embedding)
         documents.drop(connection, checkfirst=True)
         documents.create(connection)
     documents.indexes.update(later)
@@ -109,6 +119,11 @@ def _prepare(opened: Engine, model: Embedder, *, fresh: bool, quiet: bool) -> di
             rows = _embedded(texts, model)
             ingest(connection, documents.c.embedding, rows, progress=lambda done: bars.update(task, completed=done))
         took["embed and load"] = time.perf_counter() - start
+        with opened.begin() as connection:  # what a BI tool calls
+            install_functions(connection, documents.c.embedding, SqlFunctions(filters=("kind", "package")))
+            for asked in QUESTIONS:
+                vector = embed_query(model, asked)
+                add_query(connection, documents.c.embedding, asked, vector, question=asked, embedder=DEFAULT)
         start = time.perf_counter()
         with opened.begin() as connection:
             for index in bars.track(documents.indexes, description="building the short index"):

@@ -19,6 +19,7 @@ from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
 from pgmrl import cli, database
+from pgmrl.cli.demo import IN_SQL
 from pgmrl.errors import ExactSearchWarning, PgmrlError
 
 if TYPE_CHECKING:
@@ -550,7 +551,10 @@ def test_demo(engine: Engine) -> None:
         assert answer["index"]
     with engine.connect() as connection:
         count = connection.execute(text("SELECT count(*) FROM pgmrl_demo.docstrings")).scalar_one()
+        named = connection.exec_driver_sql(IN_SQL).all()
     assert count > 3_000
+    assert len(named) == 5
+    assert named[0].similarity >= named[-1].similarity
     result = run("demo", "--question", "parse command line options", "-k", 3)
     assert result.exit_code == 0, result.output
     assert f"{count:,} docstrings are there from an earlier run" in result.stderr
