@@ -152,5 +152,5 @@ def _picks(definition: Definition, keys: list[str], k: int) -> str:
         f"SELECT p.place + 1, best.number, best.score, p.picked || best.number, best.nearest "
         f"FROM picks AS p, LATERAL ({best}) AS best WHERE p.place < {k} AND best.number IS NOT NULL) "
         f"SELECT {names}, {RANKED}.distance, picks.place, picks.score "
-        f"FROM picks JOIN {RANKED} ON {RANKED}.number = picks.number"
+        f"FROM picks JOIN {RANKED} ON {RANKED}.number = picks.number LIMIT {k}"  # for the planner: there are no more
     )

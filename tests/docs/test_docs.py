@@ -156,14 +156,15 @@ def test_python_compiles_and_imports_what_exists(block: Block) -> None:
             assert not missing, f"{node.module} has no {missing}"
 
 
-def test_the_statement_is_the_one_that_is_sent() -> None:
-    """statement.md explains what its own code prints."""
-    blocks = _blocks(DOCS / "statement.md")
+@pytest.mark.parametrize("page", [page.name for page in PAGES if any(b.language == "postgresql" for b in _blocks(page))])
+def test_the_statement_is_the_one_that_is_sent(page: str) -> None:
+    """A page that explains a statement shows what its own code prints."""
+    blocks = _blocks(DOCS / page)
     code = next(block for block in blocks if block.language == "python")
     shown = next(block for block in blocks if block.language == "postgresql")
     printed = StringIO()
     with redirect_stdout(printed):
-        exec(compile(code.text, "statement.md", "exec", dont_inherit=True), {"__name__": "shown"})  # noqa: S102 - our own page
+        exec(compile(code.text, page, "exec", dont_inherit=True), {"__name__": "shown"})  # noqa: S102 - our own page
     assert printed.getvalue().split() == shown.text.split()
 
 

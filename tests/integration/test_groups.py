@@ -65,6 +65,7 @@ def test_groups_through_the_index(session: Session, shop: Shop) -> None:
     nodes = ran(session, made)
     assert INDEX in [node.get("Index Name") for node in nodes]
     assert branches(nodes) == [0]
+    assert not [node for node in nodes if node["Node Type"] == "Seq Scan" and node["Actual Loops"]]
 
 
 def test_too_few_groups_in_the_shortlist(session: Session, shop: Shop) -> None:
