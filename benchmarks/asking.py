@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from benchmarks.server import Connection
 
 HERE = Path(__file__).parent
-PARTS = ("filters", "hybrid", "function", "many", "throughput")
+PARTS = ("filters", "walk", "hybrid", "function", "many", "throughput")
 SHARES = {"50 %": 5_000, "10 %": 1_000, "1 %": 100, "0.1 %": 10}  # of `lot`, which goes from 0 to 9,999
 K, SHORTLIST = 10, 100
 
@@ -260,6 +260,55 @@ def _ask_in_turns(
     }
 
 
+# -- a scan that gives up -------------------------------------------------------------------------------------------
+
+
+def walk(bench: Bench, count: int) -> dict[str, Any]:
+    """A filter that leaves few rows, with the planner misled into the index: what is found, and how long it takes."""
+    passing = len(np.flatnonzero(bench.lots < 1))
+    short = f"(SELECT {_short_column(bench)} FROM packages WHERE id = %(id)s)"
+    listed = f"SELECT id FROM packages WHERE lot + 0 < 1 ORDER BY {_short_column(bench)} <=> {short} LIMIT 100"
+    exact = (
+        "SELECT id FROM packages WHERE lot + 0 < 1 "
+        "ORDER BY (embedding <=> (SELECT embedding FROM packages WHERE id = %(id)s)) + 0 LIMIT 10"
+    )
+    index = "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off; SET hnsw.ef_search = 100; "
+    index += "SET hnsw.iterative_scan = relaxed_order; SET work_mem = '4MB'; "
+    whole = "SET hnsw.max_scan_tuples = 2147483647; SET hnsw.scan_mem_multiplier = 1000"
+    ways = {
+        "index, pgvector's limits": (f"RESET ALL; {index}", listed),
+        "index, walked to its end": (f"RESET ALL; {index}{whole}", listed),
+        "exact": ("RESET ALL", exact),
+    }
+    found: dict[str, Any] = {"passing": passing, "ways": {}}
+    with bench.server.connect() as connection:
+        for name, (settings, statement) in ways.items():
+            connection.execute(settings)
+            rows, seconds = [], []
+            for n in range(0, len(bench.rows), max(1, len(bench.rows) // count)):
+                start = time.perf_counter()
+                rows.append(len(connection.execute(statement.encode(), {"id": n}).fetchall()))
+                seconds.append(time.perf_counter() - start)
+            found["ways"][name] = {
+                "rows": statistics.mean(rows),
+                "least": min(rows),
+                "p50_ms": statistics.median(seconds) * 1e3,
+            }
+    return found
+
+
+def _short_column(bench: Bench) -> str:
+    return next(column.name for column in bench.table.columns if column.name.startswith("embedding_r"))
+
+
+def _walk_table(found: dict[str, Any]) -> Iterable[str]:
+    yield from ("## A scan that gives up", "")
+    yield f"A filter that {found['passing']} rows pass, with the planner kept from reading the table (`walk`)."
+    yield from ("", "| way | rows, mean | rows, least | p50 ms |", "|---|---|---|---|")
+    for name, one in found["ways"].items():
+        yield f"| {name} | {one['rows']:.1f} | {one['least']} | {one['p50_ms']:.1f} |"
+
+
 # -- the function's overhead, and many queries ---------------------------------------------------------------------
 
 
@@ -392,6 +441,7 @@ def report(results: dict[str, Any]) -> str:
         lines += [told, ""]
     for name, table in (
         ("filters", _filters_table),
+        ("walk", _walk_table),
         ("hybrid", relevance.table),
         ("function", _function_table),
         ("many", _many_table),
@@ -471,6 +521,8 @@ def main() -> None:
         }
         if "filters" in given.parts:
             bench.keep("filters", filters(bench, given.queries))
+        if "walk" in given.parts:
+            bench.keep("walk", walk(bench, 40))
         if "hybrid" in given.parts:
             bench.keep("hybrid", relevance.hybrid(server, table, rows, packages, given.queries))
         if "function" in given.parts:
