@@ -11,6 +11,9 @@
 
 The gate sets the scan's parameters for this statement alone: it becomes an InitPlan and so runs before the index scan
 opens. There is no SET round trip, and nothing is left behind in a pooled connection.
+
+The CTEs nest in the Select they belong to, so a statement can hold two searches. With a filter, pages or thresholds the
+winners are those of pgmrl.ranking.
 """
 
 from __future__ import annotations

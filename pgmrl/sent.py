@@ -105,8 +105,10 @@ class Sent(NamedTuple):
 
     @property
     def vector(self) -> ColumnElement[Any] | TextClause:
-        """The full vector, as something to compare with."""
-        return literal_column(self.full) if self.parameter is None else self.parameter
+        """The full vector, as something to compare with; the parameter may be more than that."""
+        if self.parameter is not None and self.full == f":{self.parameter._orig_key}":
+            return self.parameter
+        return self.text(self.full)
 
 
 def sent_query(definition: Definition, query: Any, what: str, *, exact: bool) -> Sent:

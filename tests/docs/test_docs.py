@@ -156,7 +156,9 @@ def test_python_compiles_and_imports_what_exists(block: Block) -> None:
             assert not missing, f"{node.module} has no {missing}"
 
 
-@pytest.mark.parametrize("page", [page.name for page in PAGES if any(b.language == "postgresql" for b in _blocks(page))])
+@pytest.mark.parametrize(
+    "page", [page.name for page in PAGES if any(b.language == "postgresql" for b in _blocks(page))]
+)
 def test_the_statement_is_the_one_that_is_sent(page: str) -> None:
     """A page that explains a statement shows what its own code prints."""
     blocks = _blocks(DOCS / page)

@@ -320,7 +320,9 @@ def test_a_connection_that_commits_each_statement(engine: Engine) -> None:
         connection.exec_driver_sql("CREATE VIEW plain_related_stored AS SELECT 1 AS one")
         with pytest.raises(MigrationError, match="plain_related_stored"):
             install_functions(connection, table.c.e, SqlFunctions(related=3, stored=True))
-        assert connection.exec_driver_sql("SELECT count(*) FROM pg_proc WHERE proname = 'plain_search'").scalar_one() == 0
+        assert (
+            connection.exec_driver_sql("SELECT count(*) FROM pg_proc WHERE proname = 'plain_search'").scalar_one() == 0
+        )
         connection.exec_driver_sql("DROP VIEW plain_related_stored")
         install_functions(connection, table.c.e, SqlFunctions(related=3, stored=True))
         may = "SELECT has_table_privilege('pg_monitor', 'plain_related%s', 'SELECT')"
