@@ -96,7 +96,7 @@ def _wrapper(place: Place, kind: str, arguments: list[str], passed: list[str], r
         f"    SELECT {columns}, s.distance, s.similarity, s.rank, s.requested, s.returned\n"
         f"    FROM {place.worker(working)}({', '.join(passed)}) AS s\n    LIMIT {rows}; END"
     )
-    yield f"COMMENT ON FUNCTION {name}({_types(arguments)}) IS {literal(told(place, what))}"
+    yield f"COMMENT ON FUNCTION {name} IS {literal(told(place, what))}"
 
 
 def _hybrid(place: Place) -> Iterator[str]:
@@ -111,11 +111,7 @@ def _hybrid(place: Place) -> Iterator[str]:
         f"    FROM {place.worker('hybrid')}({passed}) AS s\n    LIMIT {_rows('$3')}; END"
     )
     what = f"the rows of {place.table} that a vector and words in {place.declared.words} find together"
-    yield f"COMMENT ON FUNCTION {name}({_types(arguments)}) IS {literal(told(place, what))}"
-
-
-def _types(arguments: list[str]) -> str:
-    return ", ".join(one.split(" DEFAULT ", 1)[0] for one in arguments)
+    yield f"COMMENT ON FUNCTION {name} IS {literal(told(place, what))}"
 
 
 def views(place: Place) -> Iterator[str]:

@@ -1,6 +1,7 @@
 -- What a worker's first line says. Whoever may create functions can write such a line: one that is wrong is none.
+-- It catches errors, which begins a subtransaction, so it is not parallel-safe.
 CREATE FUNCTION pgmrl.marker_v1(source text) RETURNS jsonb
-LANGUAGE plpgsql IMMUTABLE PARALLEL RESTRICTED
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -17,6 +18,8 @@ BEGIN
 EXCEPTION WHEN data_exception THEN
     RETURN NULL;
 END $$;
+
+COMMENT ON FUNCTION pgmrl.marker_v1(text) IS 'The declaration in a function''s text; NULL where there is none';
 
 -- The sets of SQL functions that pgmrl made in this database: their worker says in its first line what they are for.
 CREATE VIEW pgmrl.function_sets AS

@@ -176,6 +176,8 @@ def test_every_function_says_what_it_is(connection: Connection) -> None:
         "FROM pg_proc WHERE pronamespace = 'pgmrl'::regnamespace"
     ).all()
     assert len(rows) >= 8
+    # a catalogue's helper catches errors, which no parallel process may, and two others read that catalogue
+    alone = {"marker_v1", "functions_of_v1", "views_of_v1"}
     for row in rows:
         assert row.comment, row.proname
         assert row.path.startswith("search_path=pg_catalog"), row.proname
@@ -183,7 +185,7 @@ def test_every_function_says_what_it_is(connection: Connection) -> None:
         assert not row.prosecdef, row.proname
         assert re.search(r"_v[1-9]$", row.proname), row.proname
         if row.returns not in {"trigger", "void"} and not row.proname.startswith("drop_"):
-            assert (row.provolatile, row.proparallel) == ("s", "s"), row.proname
+            assert (row.provolatile, row.proparallel) == ("s", "u" if row.proname in alone else "s"), row.proname
 
 
 def test_every_relation_is_explained_and_readable(connection: Connection) -> None:

@@ -107,7 +107,7 @@ def test_up_and_down_in_one_history(empty: Engine, application: Callable[..., Co
         assert all(info[2] == "cosine" and info[4] for info in infos)
         assert all(None not in row for row in rows)
         assert len(rows) == 20
-        assert (versions, current) == (["a2"], database.head())
+        assert (versions, current) == (["a2"], "0002")  # as the migration says, whatever there is by now
     with empty.begin() as connection:
         command.downgrade(application(connection), "a1")
         assert database.columns(connection) == []
