@@ -19,12 +19,13 @@ from sqlalchemy import literal_column as literal_sql
 from sqlalchemy.sql.operators import custom_op
 
 from pgmrl import statement as parts
-from pgmrl.asked import positive, shortlist_size
+from pgmrl.asked import Cut, positive, shortlist_size
 from pgmrl.columns import Attachment, attachment_of, base_column
 from pgmrl.errors import DefinitionError, ExactSearchWarning, SearchError
 from pgmrl.fulltext import check_config, text_source
 from pgmrl.limits import EF_SEARCH_LIMIT, TEXT_LIMIT
 from pgmrl.names import literal, quoted
+from pgmrl.ranking import Ranking
 from pgmrl.statement import Candidates, Scan
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import CTE, ColumnElement, Dialect, TextClause
 
+    from pgmrl.shortening import Definition
     from pgmrl.statement import AnySelect
 
 __all__ = ["Found", "Nearest", "Retriever", "Trigrams", "Words"]
@@ -94,6 +96,8 @@ class Nearest(Retriever):
         oversample: as in `search`.
         ef_search: as in `search`.
         exact: as in `search`.
+        complete: as in `search`: where the shortlist holds fewer rows than the list shall have, all rows of the filter
+            are ranked. Default: for a Select with conditions or joins.
         label: name of its rank in the result; default `rank_` and its number.
 
     """
@@ -107,6 +111,7 @@ class Nearest(Retriever):
     oversample: float | None = None
     ef_search: int | None = None
     exact: bool = False
+    complete: bool | None = None
     label: str | None = None
 
     def found(self, statement: AnySelect, number: int, k: int, stacklevel: int) -> Found:
@@ -130,6 +135,8 @@ class Nearest(Retriever):
         definition = attachment.definition
         sent = parts.sent_query(definition, self.query, f"the query for {base_column(self.column)}", exact=exact)
         rows = parts.candidates(statement, self.column, attachment)
+        if not exact and (rows.filtered if self.complete is None else self.complete):
+            return _completed(definition, rows, sent, scan, limit)
         ctes = sent.ctes
         if exact:
             ranked = rows.exactly(definition, sent.vector, limit)
@@ -151,6 +158,17 @@ class Nearest(Retriever):
         if limit > size:
             raise SearchError(f"limit={limit} is larger than shortlist={size}: the list comes out of the shortlist")
         return Scan(size, effort), limit
+
+
+def _completed(definition: Definition, rows: Candidates, sent: parts.Sent, scan: Scan, limit: int) -> Found:
+    """A vector's list with an exact branch behind its shortlist; its parts nest in it, so that there can be several."""
+    shortlist = parts.materialized(rows.nearest(definition, sent.short, scan), parts.SHORTLIST)
+    ranking = Ranking(definition, rows, sent, Cut(limit))
+    winners, ctes = ranking.of_shortlist([shortlist], scan.shortlist, complete=True)
+    *keys, distance = winners.c
+    defined = distance != literal_sql("'NaN'")
+    listed = select(*keys, (-distance).label("value")).where(defined)
+    return Found(rows.keys, listed.add_cte(*ctes, nest_here=True))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session, with_loader_criteria
 
+from pgmrl import Nearest, search_hybrid
 from pgmrl.metrics import METRICS
 from pgmrl.plain import sql
 from pgmrl.search import search, search_many
@@ -93,6 +94,18 @@ def test_it_is_executed_where_the_scan_gave_up(misled: Session, shop: Shop) -> N
         assert misled.scalars(found).all() == truth(shop, query, 7, numbers)
         assert branches(ran(misled, found)) == [1]
         assert misled.scalars(search(statement, package.embedding, query, k=3)).all() == truth(shop, query, 3, numbers)
+
+
+def test_a_list_of_a_hybrid_search_is_complete_too(misled: Session, shop: Shop) -> None:
+    """Also two of them in one statement."""
+    package, (one, other) = shop.package, shop.queries[:2]
+    statement = select(package.id).where(package.id.between(11_000, 11_006))
+    both = [Nearest(package.embedding, one), Nearest(package.embedding, other)]
+    rows = misled.execute(search_hybrid(statement, both)).all()
+    assert sorted(row.id for row in rows) == list(range(11_000, 11_007))
+    for rank, query in (("rank_1", one), ("rank_2", other)):
+        expected = truth(shop, query, 7, range(11_000, 11_007))
+        assert [row.id for row in sorted(rows, key=lambda row: getattr(row, rank))] == expected
 
 
 def test_a_join_and_a_criterion_filter_too(misled: Session, shop: Shop) -> None:

@@ -86,7 +86,8 @@ def words(text: Any = "train game", **options: Any) -> Words:
 
 def test_each_retriever_is_a_list_and_the_lists_are_fused() -> None:
     """Filters are in each; the payload is read for the winners alone."""
-    text = compiled(search_hybrid(select(Item.id).where(Item.name == "x"), [vector(shortlist=50), words()], k=3))
+    near = vector(shortlist=50, complete=False)
+    text = compiled(search_hybrid(select(Item.id).where(Item.name == "x"), [near, words()], k=3))
     shortlist, nearest, by_words, fused, payload = re.fullmatch(  # type: ignore[union-attr]
         r"WITH pgmrl_shortlist_1 AS MATERIALIZED \((.*)\), pgmrl_found_1 AS \((.*)\), pgmrl_found_2 AS \((.*)\), "
         r"pgmrl_fused AS \((.*)\) (SELECT items.*)",
@@ -152,7 +153,7 @@ def test_two_retrievers_of_a_kind() -> None:
 def test_a_join_to_many_only_asks_whether_the_row_is_among_them() -> None:
     """In every list."""
     text = compiled(search_hybrid(select(Item.id).join(Item.tags), [vector(), words(), Trigrams(Item.name, "x")]))
-    assert text.count("EXISTS (SELECT 1 FROM items JOIN tags") == 3
+    assert text.count("EXISTS (SELECT 1 FROM items JOIN tags") == 4  # the vector's list has an exact branch
 
 
 def test_an_unlearned_rotation_warns_and_is_exact() -> None:
