@@ -97,13 +97,14 @@ def _vector_type(connection: Connection, table: Table, column: Column[Any]) -> t
 
 
 def _best(connection: Connection, table: Table, column: str) -> ColumnInfo | None:
-    """The short column to search through: one with a valid index before one without."""
+    """The short column to search through: one with a valid index, and of a reshape's two the one that stays."""
     own = [
         info
         for info in database.columns(connection)
         if (info.table_schema, info.table_name, info.full_column) == (table.schema, table.name, column)
     ]
-    return max(own, key=lambda info: (bool(info.index_valid), info.short_column), default=None)
+    order = ("retired", None, "arriving")
+    return max(own, key=lambda info: (bool(info.index_valid), order.index(info.stage), info.short_column), default=None)
 
 
 def _definition(

@@ -114,13 +114,17 @@ def _run(connection: Connection, statements: Sequence[str]) -> Any:
 @contextmanager
 def _together(connection: Connection) -> Iterator[None]:
     """All or nothing: within the caller's transaction, or in one of their own where the connection commits each."""
-    driver: Any = connection.connection.driver_connection
-    if driver.autocommit:
-        with driver.transaction():
-            yield
-    else:
+    if not getattr(connection.connection.dbapi_connection, "autocommit", False):
         with connection.begin_nested():
             yield
+        return
+    database.execute_plain(connection, "BEGIN")
+    try:
+        yield
+    except BaseException:
+        database.execute_plain(connection, "ROLLBACK")
+        raise
+    database.execute_plain(connection, "COMMIT")
 
 
 def _explained(error: DBAPIError) -> MigrationError | None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, select, text
 
-from pgmrl import Hnsw, Matryoshka, Prefix, Rotation, Short, database, search
+from pgmrl import Hnsw, Matryoshka, Prefix, Rotation, Short, database, install_functions, reflect, search
 from pgmrl.errors import MigrationError
 from pgmrl.online import reshape as reshaping
 from pgmrl.online import steps
@@ -274,6 +274,19 @@ def test_it_can_tell_that_the_old_one_is_read(shop: Engine, auto: Connection, ve
     shop.dispose()  # what an idle backend has not reported yet would still count
     time.sleep(0.5)
     reshaping.contract(auto, what, watch=0.2)
+
+
+def test_sql_functions_move_before_the_old_one_goes(shop: Engine, auto: Connection) -> None:
+    """They name the old short column; installed again, they search by the new one."""
+    install_functions(auto, reflect(auto, "documents.embedding"))
+    expanded(shop, dims=8)
+    what = reshaping.contraction(auto, "documents", "embedding")
+    with pytest.raises(MigrationError, match=r"function documents_search_v1\(.*\) reads embedding_short_16"):
+        reshaping.contract(auto, what, watch=0)
+    install_functions(auto, reflect(auto, "documents.embedding"))
+    reshaping.contract(auto, what, watch=0)
+    found = auto.exec_driver_sql("SELECT id FROM documents_similar((SELECT min(id) FROM documents), 5)").all()
+    assert len(found) == 5
 
 
 @pytest.mark.parametrize(
