@@ -14,7 +14,7 @@ import pytest
 from pgvector.sqlalchemy import HALFVEC, VECTOR
 from sqlalchemy import Column, ForeignKey, Index, Integer, MetaData, Table, Text
 
-from pgmrl import SqlFunctions, add_functions, database
+from pgmrl import FullText, SqlFunctions, add_functions, database
 from pgmrl.columns import Matryoshka, add_short, add_side_table
 from pgmrl.ddl import Hnsw
 from pgmrl.rotation import Rotation
@@ -137,6 +137,16 @@ def called(model: Model, of: str = "documents", **given: Any) -> Model:
     return make
 
 
+def worded() -> Model:
+    """A table with a short column and words to search by."""
+
+    def make(metadata: MetaData) -> None:
+        beside()(metadata)
+        metadata.tables["documents"].append_column(Column("words", FullText("title", config="english")))
+
+    return make
+
+
 def unrelated(metadata: MetaData) -> None:
     """A table that is none of pgmrl's concern."""
     Table("tags", metadata, Column("id", Integer, primary_key=True), Column("of", ForeignKey("tags.id")))
@@ -229,6 +239,9 @@ FUNCTIONS = [
     ),
     Case("functions of a side table", plain(), called(aside(ONE), related=3), (INSTALL, "side='documents_embedding'")),
     Case("side table under functions", called(beside(), related=3), called(aside(), related=3), (INSTALL,)),
+    Case(
+        "functions with words", beside(), called(worded(), words="words", group_by="title"), (INSTALL, "words='words'")
+    ),
     Case("functions unchanged", called(typed(), related=3), called(typed(), related=3), silent=True),
 ]
 CASES = [
