@@ -147,7 +147,7 @@ def _checked(definition: Definition, stages: Any, shortlist: int, k: int) -> lis
         if not before < stage.dims < definition.dims:
             raise SearchError(
                 f"a stage of {stage.dims} dimensions: they rise from the short vector's {definition.short.dims} to "
-                f"less than the full one's {definition.dims}"
+                f"less than the full one's {definition.dims}; say stages=[(dimensions, rows)]"
             )
         if not k <= stage.rows < rows:
             raise SearchError(f"a stage leaves {stage.rows} rows of {rows}: give fewer, and at least k={k}")

@@ -23,6 +23,7 @@ from pgmrl.asked import Cut, positive, shortlist_size
 from pgmrl.columns import Attachment, attachment_of, base_column
 from pgmrl.errors import DefinitionError, ExactSearchWarning, SearchError
 from pgmrl.fulltext import check_config, text_source
+from pgmrl.like import Like
 from pgmrl.limits import EF_SEARCH_LIMIT, TEXT_LIMIT
 from pgmrl.names import literal, quoted
 from pgmrl.ranking import Ranking
@@ -89,7 +90,7 @@ class Nearest(Retriever):
 
     Attributes:
         column: the Matryoshka attribute or column, also of an alias.
-        query: the query's full vector, shape (dims,); or a `bindparam("name")`.
+        query: the query's full vector, shape (dims,); or a `bindparam("name")`; or examples: `like(...)`.
         weight: what this list counts in the fusion.
         limit: rows it contributes; default the shortlist.
         shortlist: as in `search`.
@@ -133,9 +134,12 @@ class Nearest(Retriever):
             warnings.warn(ExactSearchWarning.__doc__ or "", ExactSearchWarning, stacklevel=stacklevel + 1)
             exact = True
         definition = attachment.definition
-        sent = parts.sent_query(definition, self.query, f"the query for {base_column(self.column)}", exact=exact)
-        rows = parts.candidates(statement, self.column, attachment)
-        if not exact and (rows.filtered if self.complete is None else self.complete):
+        rows, query = parts.candidates(statement, self.column, attachment), self.query
+        if isinstance(query, Like):
+            query, rows = query.vector(definition), query.apart(rows, self.column)
+        sent = parts.sent_query(definition, query, f"the query for {base_column(self.column)}", exact=exact)
+        # the parts of an expression nest, so that there can be several
+        if not exact and ((rows.filtered or bool(sent.ctes)) if self.complete is None else self.complete):
             return _completed(definition, rows, sent, scan, limit)
         ctes = sent.ctes
         if exact:

@@ -26,6 +26,7 @@ from sqlalchemy import Float, Integer, Select, literal_column, text
 from pgmrl import statement as parts
 from pgmrl.asked import Asked, Cut, labels, shortlist_size
 from pgmrl.errors import SearchError
+from pgmrl.like import Like
 from pgmrl.ranking import Ranking, begun
 from pgmrl.sent import QUERIES, Sent
 from pgmrl.statement import SHORTLIST, WINNERS, Winners, materialized
@@ -191,6 +192,8 @@ def search_many(
 
     """
     plan = Asked.of(statement, column, k, shortlist, oversample, ef_search, exact)
+    if isinstance(queries, Like):
+        raise SearchError("search_many takes vectors: give like(...) to search")
     vectors = as_vectors(queries, plan.definition.dims, plan.definition.full, what=f"the queries for {plan.name}")
     check = plan.definition.query if plan.exact else plan.definition.short_query
     for row, vector in enumerate(vectors):

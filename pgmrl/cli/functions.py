@@ -83,7 +83,9 @@ def install(
     for one in made:
         console.print(_described(one), soft_wrap=True)
     for view in place.views:
-        console.print(f"[bold]{escaped(qualified(place.functions_schema, view))}[/]  a view", soft_wrap=True)
+        stored = view == place.named("related_stored")
+        what = "a materialised view, empty until REFRESH MATERIALIZED VIEW" if stored else "a view"
+        console.print(f"[bold]{escaped(qualified(place.functions_schema, view))}[/]  {what}", soft_wrap=True)
 
 
 @app.command("list")

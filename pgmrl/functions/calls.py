@@ -125,12 +125,15 @@ def views(place: Place) -> Iterator[str]:
         f"s.{quoted(name)} AS {quoted(shown)}" for shown, name in zip(related_names, place.key_results, strict=True)
     ]
     own = ", ".join(f"t.{quoted(name)}" for name, _ in place.keys)
+    found = ", ".join([*(f"w.{quoted(name)}" for name in place.key_results), "w.rank, w.distance, w.similarity"])
+    # the limit tells the planner how many there are
+    called = f"{place.worker()}({place.full}, {declared.related}, NULL, false, {own})"
     view = place.sql("related")
     yield (
         f"CREATE OR REPLACE VIEW {view} WITH (security_invoker = true) AS\n"
         f"SELECT {', '.join([*keys, *related])}, s.rank, s.distance, s.similarity\n"
         f"FROM {place.source}\n"
-        f"CROSS JOIN LATERAL {place.worker()}({place.full}, {declared.related}, NULL, false, {own}) AS s\n"
+        f"CROSS JOIN LATERAL (SELECT {found} FROM {called} AS w LIMIT {declared.related}) AS s\n"
         f"WHERE {_searchable(place)}"
     )
     what = f"the {declared.related} rows of {place.table} most like each row; ask for one row or a few"

@@ -134,6 +134,8 @@ def _explained(error: DBAPIError) -> MigrationError | None:
         return None
     said = getattr(error.orig, "diag", None)
     parts = [getattr(said, part, None) for part in ("message_primary", "message_detail", "message_hint")]
+    if state == "2BP01":  # the server would advise CASCADE, by which somebody's view is lost
+        parts[2] = "Nothing was changed. Drop what uses it first, and make it again afterwards."
     return MigrationError("\n".join(part for part in parts if part))
 
 

@@ -186,6 +186,8 @@ def vector(place: Place) -> str:
         stored=place.full,
         source=place.source,
         same_key=same,
+        unknown=" OR ".join(f"{value} IS NULL" for value in given),
+        no_key=literal(f"{', '.join(place.key_arguments)} is NULL"),
         missing=f"{literal(f'there is no row of {place.table} with the key ')} || {shown}",
         empty=f"{literal(f'the row of {place.table} with this key has no vector: ')} || {shown}",
         empty_hint=literal(f"Leave out rows where {place.column} is NULL."),

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session, with_loader_criteria
 
-from pgmrl import Nearest, search_hybrid
+from pgmrl import Nearest, like, search_hybrid
+from pgmrl.errors import SearchError
 from pgmrl.metrics import METRICS
 from pgmrl.plain import sql
 from pgmrl.search import search, search_many
@@ -106,6 +107,20 @@ def test_a_list_of_a_hybrid_search_is_complete_too(misled: Session, shop: Shop) 
     for rank, query in (("rank_1", one), ("rank_2", other)):
         expected = truth(shop, query, 7, range(11_000, 11_007))
         assert [row.id for row in sorted(rows, key=lambda row: getattr(row, rank))] == expected
+
+
+def test_examples_in_a_hybrid_search(session: Session, shop: Shop) -> None:
+    """Two lists of examples in one statement; each is what `search` finds, and no example is in its own list."""
+    package = shop.package
+    queries = [like(package.embedding, [1, 2]), like(package.embedding, [7], unlike=[3])]
+    both = [Nearest(package.embedding, query, shortlist=80, limit=20) for query in queries]
+    rows = session.execute(search_hybrid(select(package.id), both, k=40)).all()
+    for number, query in enumerate(queries, 1):
+        listed = sorted((row[number + 1], row.id) for row in rows if row[number + 1] is not None)
+        found = session.scalars(search(select(package.id), package.embedding, query, k=20, shortlist=80)).all()
+        assert [id_ for _, id_ in listed] == list(found)
+    with pytest.raises(SearchError, match="like"):
+        search_many(select(package.id), package.embedding, queries[0])
 
 
 def test_a_join_and_a_criterion_filter_too(misled: Session, shop: Shop) -> None:

@@ -36,7 +36,7 @@ CASES: list[tuple[str, str, str, str]] = [
     (f"docs_search({GOOD}, 10, -5)", "22023", "shortlist", "NULL"),
     (f"docs_search({GOOD}, 10, 100001)", "22023", "shortlist", "100000"),
     (f"docs_search({GOOD}, exact => NULL)", "22004", "exact", "true or false"),
-    ("docs_similar(NULL)", "P0002", "docs", "key"),
+    ("docs_similar(NULL)", "22004", "id", "key"),
     ("docs_similar(77)", "P0002", "77", "key"),
     ("docs_similar(3)", "22004", "docs", "NULL"),
     ("docs_similar(4)", "22023", "zero vector", "not zero"),

@@ -325,5 +325,7 @@ def test_a_connection_that_commits_each_statement(engine: Engine) -> None:
         )
         connection.exec_driver_sql("DROP VIEW plain_related_stored")
         install_functions(connection, table.c.e, SqlFunctions(related=3, stored=True))
+        plan = connection.exec_driver_sql("EXPLAIN (FORMAT JSON) SELECT * FROM plain_related WHERE id = 1").scalar_one()
+        assert plan[0]["Plan"]["Plan Rows"] == 3
         may = "SELECT has_table_privilege('pg_monitor', 'plain_related%s', 'SELECT')"
         assert [connection.exec_driver_sql(may % name).scalar_one() for name in ("", "_stored")] == [True, False]

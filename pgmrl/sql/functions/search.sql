@@ -27,7 +27,7 @@ BEGIN
     ELSIF size < $2 OR size > {most} THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = format('shortlist is %s, k is %s', size, $2),
-            HINT = 'The k rows come out of the shortlist: give k to {most}, or NULL for the default.';
+            HINT = 'The k rows come out of the shortlist: give as many to {most}, or NULL for the default.';
     ELSIF $4 IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'exact is NULL', HINT = 'Give true or false.';
 {zero_full}

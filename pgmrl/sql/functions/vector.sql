@@ -1,6 +1,10 @@
 DECLARE
     stored {full};
 BEGIN
+    IF {unknown} THEN
+        RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = {no_key},
+            HINT = 'Give the key of a row.';
+    END IF;
     SELECT {stored} INTO stored FROM {source} WHERE {same_key};
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'no_data_found', MESSAGE = {missing},
