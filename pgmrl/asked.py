@@ -51,6 +51,7 @@ class Asked:
         oversample: float | None,
         ef_search: int | None,
         exact: bool,
+        stacklevel: int = 3,
     ) -> Asked:
         """Check what every kind of search takes; called by the public function itself, whose caller is warned.
 
@@ -66,7 +67,7 @@ class Asked:
         if effort > EF_SEARCH_LIMIT:
             raise SearchError(f"ef_search={effort}: pgvector takes 1 to {EF_SEARCH_LIMIT}")
         if not attachment.definition.learned and not exact:
-            warnings.warn(ExactSearchWarning.__doc__ or "", ExactSearchWarning, stacklevel=3)
+            warnings.warn(ExactSearchWarning.__doc__ or "", ExactSearchWarning, stacklevel=stacklevel)
             exact = True
         return cls(column, attachment, positive("k", k), Scan(size, effort), exact)
 

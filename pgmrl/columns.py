@@ -143,7 +143,7 @@ class Matryoshka(NumpyVector, SchemaEventTarget):
             propagate=True,
         )
         if self.forbid_zero:
-            norm = self.definition.qualified("l2_norm" if self.full == "halfvec" else "vector_norm")
+            norm = self.definition.norm(self.full)
             name = identifier(f"{table.name}_{column.name}_not_zero")
             table.append_constraint(CheckConstraint(literal_column(f"{norm}({quoted(column.name)}) > 0"), name=name))
         _attach(column, table, self.definition, self.index)

@@ -2,8 +2,8 @@
 
 In one statement, so that all lists see one snapshot:
 
-    WITH pgmrl_shortlist_1 AS MATERIALIZED (…),     -- a vector's shortlist, as `search` takes it
-         pgmrl_found_1 AS (…), pgmrl_found_2 AS (…), -- each retriever's list: key, value
+    WITH pgmrl_found_1 AS (WITH pgmrl_shortlist AS MATERIALIZED (…), … SELECT …), -- as `search` has it: key, value
+         pgmrl_found_2 AS (…),                                                    -- each retriever's list
          pgmrl_fused AS (
              SELECT <key>, <score>, <ranks> FROM (<the lists with their ranks, one below the other>)
              GROUP BY <key> ORDER BY score DESC, <key> LIMIT <k>
@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BigInteger, Double, Select, bindparam, column, table, text
 
-from pgmrl.asked import check_statement, positive
+from pgmrl.asked import check_statement, labels, positive
 from pgmrl.errors import SearchError
 from pgmrl.retrievers import Found, Retriever, check_parameters, check_weight, is_number
+from pgmrl.statement import key_names
 
 if TYPE_CHECKING:
     from sqlalchemy import CTE, BindParameter, FromClause
@@ -123,15 +124,16 @@ def search_hybrid(
     k = positive("k", k)
     given = _checked(retrievers, fuse, label)
     lists = []
-    for number, one in enumerate(given, 1):  # a comprehension would be one more frame between a warning and its cause
-        lists.append(one.found(statement, number, k, stacklevel=2))
+    for one in given:
+        # no comprehension: that would be one more frame between a warning and its cause
+        lists.append(one.found(statement, k, stacklevel=2))  # noqa: PERF401
     _check_same(lists)
     keys = lists[0].keys
-    ctes = [cte for number, one in enumerate(lists, 1) for cte in (*one.ctes, one.rows.cte(_found(number)))]
+    ctes = [one.rows.cte(_found(number)) for number, one in enumerate(lists, 1)]
     weights = [check_weight(number, one.weight) for number, one in enumerate(given, 1)]
     fused = _fused_table(len(keys), len(lists))
     ranks = [fused.c[f"rank_{n}"].label(name) for n, name in enumerate(_labels(given), 1)]
-    same = [key == fused.c[name] for name, key in zip(_key_names(len(keys)), keys, strict=True)]
+    same = [key == fused.c[name] for name, key in zip(key_names(len(keys)), keys, strict=True)]
     found = statement.where(*same).order_by(fused.c.score.desc(), *keys)
     found = found.add_cte(*ctes, _fused(fuse, weights, len(keys), k))
     return found.add_columns(fused.c.score.label(label), *ranks)
@@ -153,10 +155,7 @@ def _checked(retrievers: Any, fuse: Any, label: str) -> list[Retriever]:
     if not isinstance(fuse, Rrf | Weighted):
         raise SearchError(f"fuse={fuse!r}: give Rrf() or Weighted()")
     check_parameters(given)
-    names = [label, *_labels(given)]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise SearchError(f"two columns of the result are called {twice[0]!r}: give each retriever a label of its own")
+    labels(label, *_labels(given))
     return given
 
 
@@ -185,7 +184,7 @@ def _fused(fuse: Fusion, weights: Sequence[float], keys: int, k: int) -> CTE:
     """As text and constants, like `statement.winners`: constructs would take most of the time."""
     bound = fuse._bound()
     bound += [bindparam(f"pgmrl_weight_{n}", weight, Double(), unique=True) for n, weight in enumerate(weights, 1)]
-    made = text(_fused_sql(fuse, len(weights), ", ".join(_key_names(keys)), k)).bindparams(*bound)
+    made = text(_fused_sql(fuse, len(weights), ", ".join(key_names(keys)), k)).bindparams(*bound)
     return made.columns().cte(FUSED)
 
 
@@ -193,11 +192,7 @@ def _fused(fuse: Fusion, weights: Sequence[float], keys: int, k: int) -> CTE:
 def _fused_table(keys: int, lists: int) -> FromClause:
     # made once: a new one would be another statement to SQLAlchemy's cache
     ranks = [column(f"rank_{n}", BigInteger()) for n in range(1, lists + 1)]
-    return table(FUSED, *map(column, _key_names(keys)), column("score", Double()), *ranks)
-
-
-def _key_names(keys: int) -> list[str]:
-    return [f"key_{number}" for number in range(1, keys + 1)]
+    return table(FUSED, *map(column, key_names(keys)), column("score", Double()), *ranks)
 
 
 def _fused_sql(fuse: Fusion, count: int, keys: str, k: int) -> str:

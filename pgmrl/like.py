@@ -192,7 +192,7 @@ def _combined(
     message = f"of {wanted} examples some do not exist or have no vector to search with; found: "
     arms = [f"WHEN NOT ({known}) THEN {refused(definition, message, given, shown=True)}"]
     if definition.metric.normalise:
-        norm = f"{definition.qualified('vector_norm')}({mean})"
+        norm = f"{definition.norm('vector')}({mean})"
         message = "the examples cancel each other, so their combination has no direction: give others"
         arms.append(f"WHEN {norm} <= {NO_DIRECTION} THEN {refused(definition, message, norm)}")
     found: ColumnElement[Any] = literal_column(f"CASE {' '.join(arms)} ELSE CAST({mean} AS {definition.full_type}) END")

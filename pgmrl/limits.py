@@ -13,5 +13,5 @@ OVERSAMPLE: Final = 10
 SHORTLIST_MIN: Final = 40
 SHORTLIST_LIMIT: Final = 100_000
 TEXT_LIMIT: Final = 1_000
-"""Characters of a query text. Ranking a row takes time with the square of the query's words: 1,000 characters took a
-second on 20,000 rows, 10,000 more than 20 s."""
+"""Characters of a query text. Ranking a row takes time with the square of the query's words, so that ten times as many
+characters take a hundred times as long."""

@@ -7,7 +7,6 @@ Select hold inside each list, before its limit.
 from __future__ import annotations
 
 import math
-import warnings
 from abc import ABC, abstractmethod
 from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
@@ -19,22 +18,20 @@ from sqlalchemy import literal_column as literal_sql
 from sqlalchemy.sql.operators import custom_op
 
 from pgmrl import statement as parts
-from pgmrl.asked import Cut, positive, shortlist_size
+from pgmrl.asked import Asked, Cut, positive, shortlist_size
 from pgmrl.columns import Attachment, attachment_of, base_column
-from pgmrl.errors import DefinitionError, ExactSearchWarning, SearchError
+from pgmrl.errors import DefinitionError, SearchError
 from pgmrl.fulltext import check_config, text_source
-from pgmrl.like import Like
-from pgmrl.limits import EF_SEARCH_LIMIT, TEXT_LIMIT
+from pgmrl.limits import TEXT_LIMIT
 from pgmrl.names import literal, quoted
-from pgmrl.ranking import Ranking
-from pgmrl.statement import Candidates, Scan
+from pgmrl.ranking import Ranking, begun
+from pgmrl.statement import Candidates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import CTE, ColumnElement, Dialect, TextClause
+    from sqlalchemy import ColumnElement, Dialect, TextClause
 
-    from pgmrl.shortening import Definition
     from pgmrl.statement import AnySelect
 
 __all__ = ["Found", "Nearest", "Retriever", "Trigrams", "Words"]
@@ -49,13 +46,11 @@ class Found(NamedTuple):
     Attributes:
         keys: the key's columns in the caller's Select.
         rows: the list; its columns are `key_1`, …, `value`, the larger the better.
-        ctes: what the list reads, in order.
 
     """
 
     keys: Sequence[ColumnElement[Any]]
     rows: AnySelect
-    ctes: tuple[CTE, ...] = ()
 
 
 class Retriever(ABC):
@@ -72,12 +67,11 @@ class Retriever(ABC):
     label: str | None
 
     @abstractmethod
-    def found(self, statement: AnySelect, number: int, k: int, stacklevel: int) -> Found:
+    def found(self, statement: AnySelect, k: int, stacklevel: int) -> Found:
         """Its list of the rows that a Select leaves.
 
         Args:
             statement: the caller's.
-            number: the retriever's, from 1; names of its CTEs end with it.
             k: rows of the result, by which its limit is chosen where none was given.
             stacklevel: of the caller's line, for warnings.
 
@@ -115,7 +109,7 @@ class Nearest(Retriever):
     complete: bool | None = None
     label: str | None = None
 
-    def found(self, statement: AnySelect, number: int, k: int, stacklevel: int) -> Found:
+    def found(self, statement: AnySelect, k: int, stacklevel: int) -> Found:
         """Its list.
 
         Raises:
@@ -127,52 +121,25 @@ class Nearest(Retriever):
             ExactSearchWarning: as `search`.
 
         """
-        attachment = attachment_of(self.column)
-        scan, limit = self._numbers(k)
-        exact = self.exact
-        if not attachment.definition.learned and not exact:
-            warnings.warn(ExactSearchWarning.__doc__ or "", ExactSearchWarning, stacklevel=stacklevel + 1)
-            exact = True
-        definition = attachment.definition
-        rows, query = parts.candidates(statement, self.column, attachment), self.query
-        if isinstance(query, Like):
-            query, rows = query.vector(definition), query.apart(rows, self.column)
-        sent = parts.sent_query(definition, query, f"the query for {base_column(self.column)}", exact=exact)
-        # the parts of an expression nest, so that there can be several
-        if not exact and ((rows.filtered or bool(sent.ctes)) if self.complete is None else self.complete):
-            return _completed(definition, rows, sent, scan, limit)
-        ctes = sent.ctes
-        if exact:
-            ranked = rows.exactly(definition, sent.vector, limit)
-        else:
-            nearest = rows.nearest(definition, sent.short, scan).cte(f"pgmrl_shortlist_{number}")
-            listed = nearest.prefix_with("MATERIALIZED", dialect="postgresql")
-            ctes = (*sent.ctes, listed)
-            ranked = rows.reranked(definition, listed, sent.text(sent.full), limit)
-        *keys, distance = ranked.subquery(f"pgmrl_nearest_{number}").c
-        defined = distance != literal_sql("'NaN'")  # nor NULL: without a vector there is no distance
-        return Found(rows.keys, select(*keys, (-distance).label("value")).where(defined), ctes)
-
-    def _numbers(self, k: int) -> tuple[Scan, int]:
-        size = shortlist_size(k, self.shortlist, self.oversample)
-        effort = min(size, EF_SEARCH_LIMIT) if self.ef_search is None else positive("ef_search", self.ef_search)
-        if effort > EF_SEARCH_LIMIT:
-            raise SearchError(f"ef_search={effort}: pgvector takes 1 to {EF_SEARCH_LIMIT}")
+        numbers = (k, self.shortlist, self.oversample, self.ef_search, self.exact)
+        asked = Asked.of(statement, self.column, *numbers, stacklevel + 2)
+        rows, sent = begun(asked, statement, self.query)
+        size = asked.scan.shortlist
         limit = size if self.limit is None else positive("limit", self.limit)
         if limit > size:
             raise SearchError(f"limit={limit} is larger than shortlist={size}: the list comes out of the shortlist")
-        return Scan(size, effort), limit
-
-
-def _completed(definition: Definition, rows: Candidates, sent: parts.Sent, scan: Scan, limit: int) -> Found:
-    """A vector's list with an exact branch behind its shortlist; its parts nest in it, so that there can be several."""
-    shortlist = parts.materialized(rows.nearest(definition, sent.short, scan), parts.SHORTLIST)
-    ranking = Ranking(definition, rows, sent, Cut(limit))
-    winners, ctes = ranking.of_shortlist([shortlist], scan.shortlist, complete=True)
-    *keys, distance = winners.c
-    defined = distance != literal_sql("'NaN'")
-    listed = select(*keys, (-distance).label("value")).where(defined)
-    return Found(rows.keys, listed.add_cte(*ctes, nest_here=True))
+        ranking = Ranking(asked.definition, rows, sent, Cut(limit))
+        if asked.exact:
+            winners, ctes = ranking.exact()
+        else:
+            complete = rows.filtered if self.complete is None else self.complete
+            shortlist = parts.materialized(rows.nearest(asked.definition, sent.short, asked.scan), parts.SHORTLIST)
+            winners, ctes = ranking.of_shortlist([shortlist], size, complete=complete)
+        *keys, distance = winners.c
+        defined = distance != literal_sql("'NaN'")  # nor NULL: without a vector there is no distance
+        listed = select(*keys, (-distance).label("value")).where(defined)
+        # its parts nest in it, so that there can be several
+        return Found(rows.keys, listed.add_cte(*ctes, nest_here=True))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -205,7 +172,7 @@ class Words(Retriever):
     config: str | None = None
     label: str | None = None
 
-    def found(self, statement: AnySelect, number: int, k: int, stacklevel: int) -> Found:  # noqa: ARG002
+    def found(self, statement: AnySelect, k: int, stacklevel: int) -> Found:  # noqa: ARG002
         """Its list.
 
         Raises:
@@ -272,7 +239,7 @@ class Trigrams(Retriever):
     extension_schema: str | None = None
     label: str | None = None
 
-    def found(self, statement: AnySelect, number: int, k: int, stacklevel: int) -> Found:  # noqa: ARG002
+    def found(self, statement: AnySelect, k: int, stacklevel: int) -> Found:  # noqa: ARG002
         """Its list.
 
         Raises:

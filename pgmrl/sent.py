@@ -11,7 +11,7 @@ from sqlalchemy import cast as sql_cast
 from pgmrl.errors import SearchError
 from pgmrl.names import literal
 from pgmrl.rotation import Rotation
-from pgmrl.shortening import FULL_LIMIT, Prefix
+from pgmrl.shortening import FULL_LIMIT
 from pgmrl.types import FloatArray, NumpyVector, require_psycopg, to_wire
 
 if TYPE_CHECKING:
@@ -186,10 +186,10 @@ def _checked(definition: Definition, *, exact: bool) -> str:
     null = refused(definition, "the query's expression is NULL: there is nothing to search with", "asked")
     arms = [f"WHEN asked IS NULL THEN {null}"]
     if definition.metric.normalise:
-        norm = definition.qualified("l2_norm" if definition.full == "halfvec" else "vector_norm")
+        norm = definition.norm(definition.full)
         zero = refused(definition, "the query's expression is all zeros and has no direction", "asked")
         arms.append(f"WHEN {norm}(asked) = 0 THEN {zero}")
-        if not exact and isinstance(definition.short.by, Prefix) and definition.short.type != "bit":
+        if not exact and definition.may_lose_direction:
             leading = f"{definition.qualified('subvector')}(asked, 1, {definition.short.dims})"
             message = f"the query is zero in its leading {definition.short.dims} dimensions: use exact=True"
             arms.append(f"WHEN {norm}({leading}) = 0 THEN {refused(definition, message, 'asked')}")

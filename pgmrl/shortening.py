@@ -131,6 +131,15 @@ class Definition:
         suffix = "" if self.short.type == "halfvec" else f"_{self.short.type}"
         return identifier(f"{full_name}_{rule}_{self.short.dims}{suffix}")
 
+    @property
+    def may_lose_direction(self) -> bool:
+        """Whether a vector that is not zero can have a short one that is, which a cosine index does not hold."""
+        return self.metric.normalise and isinstance(self.short.by, Prefix) and self.short.type != "bit"
+
+    def norm(self, kind: FullType | ShortType) -> str:
+        """The function for the length of a vector of this type; pgvector has a name for each."""
+        return self.qualified("l2_norm" if kind == "halfvec" else "vector_norm")
+
     def qualified(self, name: str) -> str:
         """A name of pgvector's, with its schema where one was given."""
         return f"{quoted(self.vector_schema)}.{name}" if self.vector_schema else name
@@ -224,7 +233,7 @@ class Definition:
         """
         if not self.metric.normalise or self.short.type == "bit":
             return np.zeros(len(vectors), np.bool_)
-        leading = vectors[:, : self.short.dims] if isinstance(self.short.by, Prefix) else vectors
+        leading = vectors[:, : self.short.dims] if self.may_lose_direction else vectors
         found: NDArray[np.bool_] = np.logical_not(np.any(leading, axis=1))
         return found
 

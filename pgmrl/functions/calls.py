@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pgmrl.functions.hybrid import hybrid_arguments
-from pgmrl.functions.worker import COST, filter_arguments, norm
+from pgmrl.functions.worker import COST, filter_arguments
 from pgmrl.names import literal, qualified, quoted
-from pgmrl.shortening import Prefix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -157,7 +156,6 @@ def _searchable(place: Place) -> str:
     there = f"{place.full} IS NOT NULL"
     if not definition.metric.normalise:
         return there
-    prefix = isinstance(definition.short.by, Prefix) and definition.short.type != "bit"
     leading = f"{definition.qualified('subvector')}({place.full}, 1, {definition.short.dims})"
-    length = definition.qualified(norm(definition.full))
-    return f"{there} AND {length}({leading if prefix else place.full}) OPERATOR(pg_catalog.>) 0"
+    looked_at = leading if definition.may_lose_direction else place.full
+    return f"{there} AND {definition.norm(definition.full)}({looked_at}) OPERATOR(pg_catalog.>) 0"

@@ -75,13 +75,14 @@ def _nearest(place: Place) -> Shape:
 def _groups(place: Place, group: str) -> Shape:
     """The nearest groups and the nearest rows of each; rows without a group are left out."""
     keys, listed = _keys(place)
+    firsts = ["distance", *keys]  # a group is told from others by its nearest row, which orders those as near
     placed = (
-        f", placed AS (SELECT {listed}, distance, member_of, "
-        f"row_number() OVER (PARTITION BY member_of ORDER BY distance, {listed}) AS place, "
-        "min(distance) OVER (PARTITION BY member_of) AS best "
+        f", placed AS (SELECT {listed}, distance, row_number() OVER each AS place, "
+        f"{', '.join(f'first_value({name}) OVER each AS first_{name}' for name in firsts)} "
         f"FROM (SELECT {listed}, member_of, {_distance(place)} FROM shortlist WHERE member_of IS NOT NULL) AS d "
-        "WHERE distance <> 'NaN'), numbered AS ("
-        f"SELECT {listed}, distance, place, dense_rank() OVER (ORDER BY best, member_of) AS number FROM placed) "
+        f"WHERE distance <> 'NaN' WINDOW each AS (PARTITION BY member_of ORDER BY distance, {listed})), numbered AS ("
+        f"SELECT {listed}, distance, place, "
+        f"dense_rank() OVER (ORDER BY {', '.join(f'first_{name}' for name in firsts)}) AS number FROM placed) "
         f"SELECT (SELECT max(number) FROM numbered) AS listed, {_arrays(keys, 'number, place')} "
         "FROM numbered WHERE number <= "
     )
@@ -95,17 +96,22 @@ def _groups(place: Place, group: str) -> Shape:
         "coalesce(hits.listed, 0) < $2",
         "least(hits.listed, $2)::integer",
         ("per_group integer",),
-        _check("$5 IS NULL OR $5 NOT BETWEEN 1 AND 1000", "per_group", "Give 1 to 1000 rows of each group."),
+        _check("$5 IS NULL OR $5 NOT BETWEEN 1 AND 1000", "per_group", "Give 1 to 1000 rows of each group.")
+        + "\n    ELSIF size < $2::bigint * $5 THEN\n"
+        "        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',\n"
+        "            MESSAGE = format('shortlist is %s, k is %s, per_group is %s', size, $2, $5),\n"
+        "            HINT = 'The rows of all groups come out of the shortlist: give k times per_group or more.';",
     )
 
 
 def _diverse(place: Place) -> Shape:
     """Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998).
 
-    Each step takes the row with the least relevance * distance to the query - (1 - relevance) * distance to the
-    nearest row taken so far.
+    Each step takes the row with the greatest relevance * similarity to the query - (1 - relevance) * similarity to the
+    nearest row taken so far, as `search_diverse` does.
     """
     keys, listed = _keys(place)
+    similar = place.definition.metric.similarity_sql
     operator = place.qualified_definition.full_operator
     ranked = (
         f", ranked AS MATERIALIZED (SELECT row_number() OVER (ORDER BY distance, {listed}) AS n, {listed}, "
@@ -120,7 +126,10 @@ def _diverse(place: Place) -> Shape:
         "FROM ranked AS o) FROM picks AS p CROSS JOIN LATERAL ("
         "SELECT o.n, o.full_vector FROM ranked AS o WHERE o.n <> ALL (p.taken) ORDER BY "
     )
-    order = "' * o.distance - (1 - ' || $5 || ') * p.apart[o.n], o.n LIMIT 1) AS c WHERE p.step < '"
+    # two constants, so that they and what stands between them are double precision like `search_diverse`'s
+    order = literal(f"::double precision * {similar('o.distance')} - (1 - ")
+    order += " || $5 || "
+    order += literal(f"::double precision) * {similar('p.apart[o.n]')} DESC, o.n LIMIT 1) AS c WHERE p.step < ")
     arrays = _arrays(keys, "step")
     collected = f") SELECT (SELECT count(*) FROM shortlist) AS listed, {arrays} FROM picks JOIN ranked USING (n)"
     return Shape(

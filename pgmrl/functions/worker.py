@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 
 from pgmrl.limits import EF_SEARCH_LIMIT, MAX_SCAN_TUPLES, SHORTLIST_LIMIT, SHORTLIST_MIN
 from pgmrl.names import literal, qualified, quoted
-from pgmrl.shortening import Prefix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from pgmrl.functions.place import Place
     from pgmrl.functions.shapes import Shape
 
-__all__ = ["COST", "conditions", "dollar", "filled", "filter_arguments", "norm", "vector", "worker"]
+__all__ = ["COST", "conditions", "dollar", "filled", "filter_arguments", "vector", "worker"]
 
 COST: Final = 10_000
 """A search costs as much as this many comparisons: the planner should not repeat it lightly."""
@@ -31,11 +30,6 @@ def dollar(body: str) -> str:
     while tag in body:
         tag = f"{tag[:-1]}_$"
     return f"{tag}{body}{tag}"
-
-
-def norm(kind: str) -> str:
-    """Pgvector's norm of a type."""
-    return "l2_norm" if kind == "halfvec" else "vector_norm"
 
 
 @cache
@@ -94,7 +88,7 @@ def _body(place: Place, shape: Shape, index: Hnsw) -> str:
         index=literal(index_name),
         query_hint=literal(f"Give a vector of {definition.dims} dimensions, as in {place.table}.{place.column}."),
         dims_message=literal(f"query has %s dimensions, {title} has {definition.dims}"),
-        zero_full=_zero(place, "$1", definition.full, "query is a zero vector, which has no direction"),
+        zero_full=_zero_full(place),
         zero_short=_zero_short(place),
         checks=shape.checks,
         conditions="\n".join([_without_one(place, 3, first), *conditions(place, 3 + keyed, first + keyed)]),
@@ -145,24 +139,27 @@ def _condition(place: Place, one: Filter, value: str) -> str:
     return f"{row} {'@>' if one.test == 'contains' else one.test} {value}"
 
 
-def _zero(place: Place, value: str, kind: str, message: str) -> str:
-    if not place.definition.metric.normalise:
+def _zero_full(place: Place) -> str:
+    definition = place.qualified_definition
+    if not definition.metric.normalise:
         return ""
+    message = "query is a zero vector, which has no direction"
     hint = literal("Give a vector that is not zero.")
     return (
-        f"    ELSIF {quoted(place.vector_schema)}.{norm(kind)}({value}) = 0 THEN\n"
+        f"    ELSIF {definition.norm(definition.full)}($1) = 0 THEN\n"
         "        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',\n"
         f"            MESSAGE = {literal(message)}, HINT = {hint};"
     )
 
 
 def _zero_short(place: Place) -> str:
-    short = place.definition.short
-    if short.type == "bit" or not isinstance(short.by, Prefix) or not place.definition.metric.normalise:
+    definition = place.qualified_definition
+    if not definition.may_lose_direction:
         return ""
+    short = definition.short
     message = f"query is zero in its leading {short.dims} dimensions, so the short index cannot be searched with it"
     return (
-        f"        IF {quoted(place.vector_schema)}.{norm(short.type)}(short_query) = 0 THEN\n"
+        f"        IF {definition.norm(short.type)}(short_query) = 0 THEN\n"
         f"            RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = {literal(message)},\n"
         "                HINT = 'Say exact => true.';\n"
         "        END IF;"

@@ -279,7 +279,7 @@ def sample_statement(target: Target) -> str:
         differs = f"{short} <> {target.value}"
     else:
         l2 = definition.operator("<->")
-        norm = definition.qualified("l2_norm" if definition.short.type == "halfvec" else "vector_norm")
+        norm = definition.norm(definition.short.type)
         differs = f"({short} {l2} {target.value}) > {TOLERANCE} * (1 + {norm}({short}))"
     share = (
         f"(SELECT least(100, 100.0 * {2 * SAMPLE} / greatest(1, (SELECT greatest(c.reltuples, 1) FROM pg_class AS c "
