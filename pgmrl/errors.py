@@ -7,6 +7,7 @@
     ├── RotationError        axes that are missing, changed or of other dimensions
     ├── IngestError          rows that cannot be loaded
     ├── EmbedderError        a model that is missing or does not fit
+    ├── MeasureError         nothing to measure, or not with what was given
     └── DatabaseError        the server's side
         ├── Unreachable
         ├── PgvectorMissing
@@ -36,6 +37,7 @@ __all__ = [
     "IngestError",
     "LocalServerError",
     "Locked",
+    "MeasureError",
     "MigrationError",
     "NotMigrated",
     "PgmrlError",
@@ -79,6 +81,10 @@ class IngestError(PgmrlError):
 
 class EmbedderError(PgmrlError):
     """An embedding model is missing or does not fit. Install its extra or choose another model."""
+
+
+class MeasureError(PgmrlError):
+    """Recall, quality or cost cannot be measured with what there is. See the message for what to give or change."""
 
 
 class DatabaseError(PgmrlError):

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pgmrl.measure import recall_at_k
-from pgmrl.plain import sql
+from pgmrl.plans import explained, nodes, subplan
 from pgmrl.search import search
 from pgmrl.statement import SHORTLIST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sqlalchemy import Connection, Row, Select
 
     from pgmrl.vectors import Vector
@@ -93,23 +91,10 @@ def _timed(connection: Connection, statement: Any) -> tuple[list[Row[Any]], floa
 
 def _stages(connection: Connection, statement: Any) -> _Stages:
     """Times of the stages and the index of the first, from the server's own account of one execution."""
-    plain = sql(statement)
-    cursor = connection.connection.cursor()
-    try:
-        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {plain.text}", plain.params)
-        row: Any = cursor.fetchone()
-    finally:
-        cursor.close()
-    explained = row[0][0]
-    shortlist = next((n for n in _nodes(explained["Plan"]) if n.get("Subplan Name") == f"CTE {SHORTLIST}"), None)
+    found = explained(connection, statement, "ANALYZE")
+    shortlist = subplan(found["Plan"], SHORTLIST)
     if shortlist is None:  # an exact search has no stages
         return _Stages(None, None, None)
-    index = next((node["Index Name"] for node in _nodes(shortlist) if node["Node Type"] == "Index Scan"), None)
+    index = next((node["Index Name"] for node in nodes(shortlist) if node["Node Type"] == "Index Scan"), None)
     first = float(shortlist["Actual Total Time"])
-    return _Stages(first, float(explained["Execution Time"]) - first, index)
-
-
-def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for inner in plan.get("Plans", ()):
-        yield from _nodes(inner)
+    return _Stages(first, float(found["Execution Time"]) - first, index)

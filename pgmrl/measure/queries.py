@@ -1,0 +1,259 @@
+"""Queries to measure with: rows of the table itself, vectors of a file, or what a statement selects, such as a log."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import DBAPIError
+
+from pgmrl import database
+from pgmrl.columns import attachment_of, base_column
+from pgmrl.errors import MeasureError, VectorError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from sqlalchemy import Connection, Table
+    from sqlalchemy.orm import Session
+
+    from pgmrl.shortening import Definition
+
+__all__ = ["Queries", "file_queries", "given_queries", "sampled_queries", "selected_queries", "vectors_table"]
+
+MORE: Final = 3
+"""So many rows are read for each that is wanted: a sample of pages comes in neighbours, and some have no vector."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """Query vectors.
+
+    Attributes:
+        vectors: shape (n, dims), float32, each fit to be searched with.
+        keys: the primary keys of the rows they are from, so that no row counts as its own neighbour; None where they
+            are no rows.
+        skipped: vectors that could not be searched with: NULL, not finite, or zero under cosine.
+        source: where they are from, in words.
+
+    """
+
+    vectors: NDArray[np.float32]
+    keys: list[tuple[Any, ...]] | None
+    skipped: int
+    source: str
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.vectors)
+
+    def split(self, first: int) -> tuple[Queries, Queries]:
+        """The first so many and the others, such as those to choose with and those to check with."""
+        keys = self.keys
+        return (
+            Queries(self.vectors[:first], None if keys is None else keys[:first], self.skipped, self.source),
+            Queries(self.vectors[first:], None if keys is None else keys[first:], 0, self.source),
+        )
+
+
+def sampled_queries(connection: Connection | Session, asked: Any, count: int, *, seed: int = 0) -> Queries:
+    """Rows of the table as queries, in random order; the same for the same seed while the table does not change.
+
+    Reads some of the table's pages, chosen at random (TABLESAMPLE SYSTEM), and of their rows chooses again; all of the
+    table where that has few rows. Rows that the role may not see under row-level security do not come.
+
+    Args:
+        connection: of the database.
+        asked: the Matryoshka attribute or column.
+        count: rows wanted; fewer come where the table has fewer with a usable vector.
+        seed: of the sampling.
+
+    Raises:
+        MeasureError: there is no row with a vector that could be searched with.
+
+    """
+    connection = database.sqlalchemy_connection(connection)
+    definition, table, full = attachment_of(asked).definition, vectors_table(asked), attachment_of(asked).full
+    if count < 1:
+        raise MeasureError(f"{count} queries: ask for at least 1")
+    wanted = MORE * count + 100
+    rows = _rows(connection, table, full, _percent(connection, table, wanted), seed)
+    if len(rows) < wanted:
+        rows = _rows(connection, table, full, 100.0, seed)
+    order = np.random.default_rng(seed).permutation(len(rows))
+    picked: list[tuple[Any, ...]] = []
+    skipped = 0
+    for place in order:
+        if len(picked) == count:
+            break
+        if _usable(rows[place][-1], definition):
+            picked.append(rows[place])
+        else:
+            skipped += 1
+    if not picked:
+        said = f"of {len(rows):,} rows none has a usable vector" if rows else "has no row with a vector"
+        raise MeasureError(f"{table.fullname} {said}: there is nothing to measure with; load rows first")
+    vectors = np.stack([row[-1] for row in picked]).astype(np.float32)
+    return Queries(vectors, [tuple(row[:-1]) for row in picked], skipped, f"{len(picked):,} rows of {table.fullname}")
+
+
+def given_queries(asked: Any, vectors: Iterable[Any], source: str = "given queries") -> Queries:
+    """Vectors as queries; those that cannot be searched with are counted and left out.
+
+    Args:
+        asked: the Matryoshka attribute or column that they are for.
+        vectors: each of shape (dims,), or None.
+        source: what they are, in words.
+
+    Raises:
+        VectorError: one is no array of numbers or has other dimensions.
+        MeasureError: none can be searched with.
+
+    """
+    definition = attachment_of(asked).definition
+    kept, skipped = [], 0
+    for number, one in enumerate(vectors, 1):
+        vector = None if one is None else _array(one, f"query {number} of {source}")
+        if vector is not None and vector.shape != (definition.dims,):
+            shape = " x ".join(map(str, vector.shape))
+            raise VectorError(
+                f"query {number} of {source} has {shape or 'no'} dimensions, {base_column(asked)} has {definition.dims}"
+            )
+        if vector is None or not _usable(vector, definition):
+            skipped += 1
+        else:
+            kept.append(vector)
+    if not kept:
+        raise MeasureError(f"{source}: of {skipped:,} none can be searched with (NULL, zero or not finite)")
+    return Queries(np.stack(kept), None, skipped, f"{len(kept):,} of {source}")
+
+
+def file_queries(asked: Any, path: str | Path) -> Queries:
+    """The queries of a file.
+
+    Args:
+        asked: the Matryoshka attribute or column that they are for.
+        path: `.npy` with an array of shape (n, dims), or JSON lines, each an array or an object with `vector`.
+
+    Raises:
+        VectorError: it holds something else.
+        MeasureError: it cannot be read, or none of them can be searched with.
+
+    """
+    path = Path(path)
+    try:
+        found = _numpy(path) if path.suffix == ".npy" else list(_lines(path))
+    except OSError as error:
+        raise MeasureError(f"{path} cannot be read: {error.strerror or error}") from None
+    return given_queries(asked, found, str(path))
+
+
+def selected_queries(connection: Connection | Session, asked: Any, statement: str, *, limit: int) -> Queries:
+    """The queries that a statement selects, such as those of a log.
+
+    Args:
+        connection: of the database.
+        asked: the Matryoshka attribute or column that they are for.
+        statement: a SELECT of one column: vectors of any of pgvector's types, arrays of numbers, or their text.
+        limit: rows to take at most.
+
+    Raises:
+        VectorError: it selects something else.
+        MeasureError: the server refuses it, or none of them can be searched with.
+
+    """
+    connection = database.sqlalchemy_connection(connection)
+    try:
+        found = database.execute_plain(connection, statement)
+        if not found.returns_rows:
+            raise MeasureError("the statement for queries selects nothing: give a SELECT of one column of vectors")
+        if len(found.keys()) != 1:
+            raise MeasureError(
+                f"the statement for queries selects {len(found.keys())} columns: select the vector alone"
+            )
+        rows = [row[0] for row in found.fetchmany(limit)]
+    except DBAPIError as error:
+        raise MeasureError(f"the statement for queries: {str(error.orig).strip()}") from error
+    return given_queries(asked, rows, "queries that were selected")
+
+
+def vectors_table(asked: Any) -> Table:
+    """The table that holds the vectors of a column: its own, or its side table."""
+    attachment, table = attachment_of(asked), base_column(asked).table
+    found: Table = table if attachment.side is None else table.metadata.tables[attachment.side]
+    return found
+
+
+# -- rows ----------------------------------------------------------------------------------------------------------
+
+
+def _rows(connection: Connection, table: Table, full: str, percent: float, seed: int) -> Sequence[tuple[Any, ...]]:
+    source = table.tablesample(func.system(percent), seed=text(str(int(seed)))) if percent < 100 else table
+    vector = source.c[full]
+    keys = [source.c[key.name] for key in table.primary_key]
+    if not keys:
+        raise MeasureError(f"{table.fullname} has no primary key: a search returns rows by their key")
+    found = connection.execute(select(*keys, vector).where(vector.is_not(None)))
+    return [tuple(row) for row in found]
+
+
+def _percent(connection: Connection, table: Table, wanted: int) -> float:
+    """What share of the pages holds so many rows, by the table's statistics; all where there are none."""
+    name = connection.dialect.identifier_preparer.format_table(table)
+    rows = connection.execute(
+        text(
+            "SELECT sum(c.reltuples) FILTER (WHERE c.reltuples > 0) FROM pg_class AS c "
+            "WHERE c.oid = to_regclass(:name) OR c.oid IN "
+            "(SELECT t.relid FROM pg_partition_tree(to_regclass(:name)) AS t WHERE t.isleaf)"
+        ),
+        {"name": name},
+    ).scalar()
+    return 100.0 if not rows or rows < 10 * wanted else 100.0 * wanted / rows
+
+
+def _usable(vector: NDArray[np.floating], definition: Definition) -> bool:
+    """Whether a search by index can be asked with it."""
+    try:
+        definition.short_query(vector)
+    except VectorError:
+        return False
+    return True
+
+
+# -- files ---------------------------------------------------------------------------------------------------------
+
+
+def _numpy(path: Path) -> NDArray[Any]:
+    try:
+        found = np.load(path, allow_pickle=False)
+    except ValueError as error:
+        raise VectorError(f"{path} is no NumPy array: {error}") from None
+    if found.ndim != 2:
+        raise VectorError(f"{path} has {found.ndim} dimensions: give an array of shape (queries, dims)")
+    return np.asarray(found)
+
+
+def _lines(path: Path) -> Iterator[Any]:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                found = json.loads(line)
+                yield found["vector"] if isinstance(found, dict) else found
+            except (ValueError, KeyError):
+                raise VectorError(f"{path}, line {number}: neither an array nor an object with `vector`") from None
+
+
+def _array(one: Any, what: str) -> NDArray[np.float32]:
+    if hasattr(one, "to_numpy"):  # pgvector's own types
+        one = one.to_numpy()
+    try:
+        return np.asarray(json.loads(one) if isinstance(one, str) else one, np.float32)
+    except (ValueError, TypeError):
+        raise VectorError(f"{what} is no array of numbers") from None

@@ -1,0 +1,3 @@
+-- What 0004 made. Settings and measurements are lost.
+DROP TABLE pgmrl.recall_history;
+DROP TABLE pgmrl.settings;
