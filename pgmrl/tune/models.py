@@ -1,0 +1,189 @@
+"""How recall, time and size grow with the table: fitted to some sizes, checked against another. Nothing here does I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "Curve",
+    "Growth",
+    "Latency",
+    "Timed",
+    "build_growth",
+    "fit_growth",
+    "fit_latency",
+    "growth_error",
+]
+
+Curve = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""A share of the truth for each length of the shortlist (or ef_search), rising."""
+
+EXPONENTS: Final = np.arange(-0.5, 1.0001, 0.005)
+SHORTLISTS: Final = np.geomspace(1, 1000, 60)
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """A curve whose argument is stretched as the table grows: y(x, rows) = y0(x / (rows / rows0) ** exponent).
+
+    What takes a shortlist of 100 in one table takes 100 * r ** exponent in one r times as large.
+
+    Attributes:
+        exponent: 0 where nothing changes; below 0 where a larger table makes it easier.
+        rows: of the table the curve was measured in.
+        error: the largest difference when the curve of the largest table was predicted from the two before, where it
+            is above `floor`; None where fewer than three sizes were measured.
+
+    """
+
+    exponent: float
+    rows: int
+    error: float | None
+
+    def equivalent(self, size: float, rows: int) -> float:
+        """What a shortlist of a table of so many rows is in the measured one."""
+        return size / (rows / self.rows) ** self.exponent if self.rows else size
+
+    def needed(self, size: float, rows: int) -> float:
+        """The other way round."""
+        return size * (rows / self.rows) ** self.exponent if self.rows else size
+
+
+def fit_growth(curves: Sequence[tuple[int, Curve]], *, floor: float = 0.8, most: int = 1000) -> Growth:
+    """The exponent between the two largest tables, checked by that of the two before.
+
+    Args:
+        curves: rows and curve of each table, the largest first; at least one.
+        floor: only what is above is compared: a curve has many shapes below.
+        most: the longest shortlist that is compared.
+
+    """
+    rows = curves[0][0]
+    if len(curves) < 2:
+        return Growth(0.0, rows, None)
+    exponent = _exponent(curves[0], curves[1], floor, most)
+    error = None
+    if len(curves) > 2:
+        before = _exponent(curves[1], curves[2], floor, most)
+        error = growth_error(curves[0], curves[1], before, floor, most)
+    return Growth(exponent, rows, error)
+
+
+def growth_error(
+    large: tuple[int, Curve], small: tuple[int, Curve], exponent: float, floor: float, most: int
+) -> float:
+    """The largest difference between a curve and what another predicts of it."""
+    at = SHORTLISTS[most >= SHORTLISTS]
+    truth = large[1](at)
+    difference = np.abs(truth - small[1](at / (large[0] / small[0]) ** exponent))
+    return float(difference[truth >= floor].max(initial=0.0))
+
+
+def _exponent(large: tuple[int, Curve], small: tuple[int, Curve], floor: float, most: int) -> float:
+    at = SHORTLISTS[most >= SHORTLISTS]
+    truth = large[1](at)
+    counts = truth >= min(floor, float(truth.max()))
+    if large[0] <= small[0]:
+        return 0.0
+    stretched = (large[0] / small[0]) ** EXPONENTS
+    losses = [float(((truth - small[1](at / one)) ** 2)[counts].sum()) for one in stretched]
+    best = min(losses)
+    level = [float(e) for e, loss in zip(EXPONENTS, losses, strict=True) if loss <= best + 1e-9]
+    return min(level, key=abs)  # of curves that say nothing, such as a constant, the one that changes nothing
+
+
+# -- latency -------------------------------------------------------------------------------------------------------
+
+
+class Timed(NamedTuple):
+    """A time that was measured.
+
+    Attributes:
+        rows: of the table.
+        shortlist: rows that were ranked.
+        ef_search: candidates of the scan.
+        ms: the median, in milliseconds.
+
+    """
+
+    rows: int
+    shortlist: int
+    ef_search: int
+    ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """ms = fixed + ranked * shortlist + (visited + deeper * log2(rows)) * ef_search.
+
+    An HNSW scan visits a number of elements that is proportional to ef_search and grows with the logarithm of the rows
+    (Malkov and Yashunin, IEEE TPAMI 42, 2020); each row of the shortlist is read and compared once.
+
+    Attributes:
+        terms: fixed, ranked, visited and deeper, each at least 0.
+        error: the mean relative difference when the largest table's times were predicted from the smaller ones; None
+            where only one size was measured.
+
+    """
+
+    terms: tuple[float, float, float, float]
+    error: float | None
+
+    def ms(self, shortlist: float, ef_search: float, rows: float) -> float:
+        """The median time of a search, in milliseconds."""
+        return float(np.dot(_terms(shortlist, ef_search, rows), self.terms))
+
+
+def fit_latency(timed: Sequence[Timed]) -> Latency:
+    """Least squares of relative differences; terms that would be negative are left out.
+
+    Args:
+        timed: of one candidate in one or more tables.
+
+    """
+    largest = max(one.rows for one in timed)
+    smaller = [one for one in timed if one.rows < largest]
+    error = None
+    if smaller:
+        before = _solved(smaller)
+        here = [one for one in timed if one.rows == largest]
+        predicted = [float(np.dot(_terms(one.shortlist, one.ef_search, one.rows), before)) for one in here]
+        error = float(np.mean([abs(a / one.ms - 1) for a, one in zip(predicted, here, strict=True)]))
+    return Latency(_solved(timed), error)
+
+
+def _solved(timed: Sequence[Timed]) -> tuple[float, float, float, float]:
+    ms = np.array([one.ms for one in timed])
+    terms = np.array([_terms(one.shortlist, one.ef_search, one.rows) for one in timed]) / ms[:, np.newaxis]
+    used = [0, 1, 2, 3] if len({one.rows for one in timed}) > 1 else [0, 1, 2]
+    while True:
+        found = np.linalg.lstsq(terms[:, used], np.ones(len(ms)), rcond=None)[0]
+        if (found >= 0).all() or len(used) == 1:
+            break
+        used.pop(int(np.argmin(found * np.abs(terms[:, used]).mean(axis=0))))
+    result = [0.0] * 4
+    for place, value in zip(used, found, strict=True):
+        result[place] = max(0.0, float(value))
+    return result[0], result[1], result[2], result[3]
+
+
+def _terms(shortlist: float, ef_search: float, rows: float) -> tuple[float, float, float, float]:
+    return 1.0, shortlist, ef_search, ef_search * float(np.log2(max(2.0, rows)))
+
+
+# -- building ------------------------------------------------------------------------------------------------------
+
+
+def build_growth(small: float, large: float) -> float:
+    """How many times as long an index of `large` rows takes to build as one of `small`: by rows * log(rows)."""
+    if small <= 1:
+        return max(1.0, large)
+    return large * float(np.log2(max(2.0, large))) / (small * float(np.log2(max(2.0, small))))

@@ -1,0 +1,261 @@
+"""Indexes of the most promising candidates, tried at several sizes."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from sqlalchemy import select
+
+from pgmrl.measure.score import mean_interval
+from pgmrl.names import quoted
+from pgmrl.plain import sql
+from pgmrl.search import search
+from pgmrl.tune.choice import reaches
+from pgmrl.tune.graph import Shorts, stand_in
+from pgmrl.tune.models import Timed
+from pgmrl.tune.result import Check
+from pgmrl.tune.scans import Asked, Index, Scans, time_searches, timed_trials
+from pgmrl.tune.trial import Graph, Option, Trial
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from pgmrl.ddl import Hnsw
+    from pgmrl.tune.candidates import Candidate
+    from pgmrl.tune.graph import Built, Place
+    from pgmrl.tune.ground import Clock, Ground, Wanted
+    from pgmrl.tune.scans import Search
+    from pgmrl.tune.source import Levels
+    from pgmrl.tune.trial import Sweep
+    from pgmrl.tune.truth import Truth
+
+__all__ = ["Bench"]
+
+EFS: Final = (1, 2, 4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 100, 120, 150, 200, 250, 300, 400, 500, 600, 800, 1000)
+"""Values of ef_search that are tried, as far as needed."""
+
+BELOW: Final = 0.1
+"""The first of them is one whose exact shortlist is so far below the target: the front shows what less costs."""
+
+SMALLER: Final = 5  # values of ef_search that are tried in smaller tables
+TIMED: Final = 100  # queries whose time is taken, twice
+
+
+@dataclass(slots=True)
+class Bench:
+    """Where indexes are tried. They stay until the stack is closed, for the check.
+
+    Attributes:
+        ground: what is tuned.
+        wanted: what was asked for.
+        clock: the time there is.
+        truths: of all queries at each level.
+        levels: the sizes.
+        place: where tables for trials may be made; None for nowhere.
+        stack: holds them.
+        told: progress.
+        tried: the index and the level of each trial, by its identity.
+
+    """
+
+    ground: Ground
+    wanted: Wanted
+    clock: Clock
+    truths: Sequence[Truth]
+    levels: Levels
+    place: Place | None
+    stack: ExitStack
+    told: Callable[[str, int, int], None]
+    tried: dict[int, tuple[Index, int]] = field(default_factory=dict)
+
+    # -- computed columns ------------------------------------------------------------------------------------------
+
+    def collect(self, sweeps: Sequence[Sweep]) -> list[Shorts]:
+        """The short vectors of the rows that indexes are tried on, by one pass over the table.
+
+        They are kept in memory: at most `graph_rows` times the bytes of all finalists' short vectors.
+        """
+        places: list[NDArray[np.int64]] = []
+        levels: list[NDArray[np.int64]] = []
+        vectors: list[list[NDArray[Any]]] = [[] for _ in sweeps]
+        done = 0
+        for batch in self.ground.source.batches():
+            level = self.levels.of(batch.places)
+            among = level >= self.levels.graph
+            places.append(batch.places[among])
+            levels.append(level[among])
+            for kept, sweep in zip(vectors, sweeps, strict=True):
+                kept.append(sweep.candidate.swept.shorten(batch.vectors[among]))
+            done += len(batch.places)
+            self.told("computing short vectors", done, self.truths[0].rows)
+        every = Shorts(np.concatenate(places), np.concatenate(levels), np.empty(0))
+        return [_findable(sweep.candidate, every, np.concatenate(kept)) for kept, sweep in zip(vectors, sweeps)]
+
+    def trial(self, sweep: Sweep, index: Hnsw, shorts: Shorts) -> Trial | None:
+        """Build and search the index of one candidate at several sizes; None where there was no time to."""
+        if self.place is None:
+            return None
+        candidate = sweep.candidate.with_index(index)
+        asked = Asked.of(candidate.definition, self.ground.tuning)
+        graphs: list[Graph] = []
+        timed: list[Timed] = []
+        base: tuple[Index, int] | None = None
+        for level in range(self.levels.graph, len(self.truths)):
+            if graphs and self.clock.over:
+                break
+            with ExitStack() as passing:
+                self.told(f"trying {candidate.title}, {candidate.graph}", level, len(self.truths))
+                built = (self.stack if base is None else passing).enter_context(
+                    stand_in(
+                        self.ground.source.connection, self.place, candidate, shorts.part(level), self._patience()
+                    )
+                )
+                if built is None:
+                    continue
+                scanned = Index(self.ground.source, candidate.definition, built.name)
+                graphs.append(self._graph(sweep, built, scanned, level, asked, graphs))
+                settings = self._settings(graphs[0])
+                timed += timed_trials(scanned, asked, settings, self.wanted.k, built.rows, TIMED)
+                base = base or (scanned, level)
+        if base is None:
+            return None
+        found = Trial(sweep, candidate, graphs, timed)
+        self.tried[id(found)] = base
+        return found
+
+    def _graph(
+        self, sweep: Sweep, built: Built, scanned: Index, level: int, asked: Asked, before: Sequence[Graph]
+    ) -> Graph:
+        truth = self.truths[level].of_queries(slice(0, self.ground.tuned))
+        scans = Scans(scanned, asked, truth)
+        graph = Graph(built.rows, sweep.ranks[level], scans, built.index_bytes, built.seconds)
+        if before:
+            known = sorted(before[0].scans.found)
+            efs = sorted({known[round(one)] for one in np.linspace(0, len(known) - 1, SMALLER)})
+            for ef in efs:
+                scans.scan(min(ef, built.rows), _silent)
+        else:
+            self._climb(sweep, graph)
+        return graph
+
+    def _climb(self, sweep: Sweep, graph: Graph) -> None:
+        """Raise ef_search until the target is reached with something to spare, for today's table."""
+        most = self.wanted.max_shortlist
+        first = sweep.needed(self.wanted.recall - BELOW, graph.rows, EFS) or most
+        efs = [ef for ef in EFS if max(self.wanted.k, first) <= ef <= most] or [most]
+        efs = sorted({*efs, most}) if len(efs) == 1 else efs
+        enough = 1 - (1 - self.wanted.recall) / STEPS_BELOW
+        for number, ef in enumerate(efs):
+            graph.scans.scan(ef, _silent)
+            self.told("searching", number, len(efs))
+            reached = mean_interval(graph.scans.per_query(ef, ef))
+            stretched = self.ground.rows > 1.5 * graph.rows  # a larger table will need more than this one
+            if number and reaches(reached, enough if not stretched else min(1.0, enough + (1 - enough) / 2)):
+                break
+            if self.clock.over and number > 1:
+                break
+
+    def _settings(self, graph: Graph) -> list[tuple[int, int]]:
+        """Shortlists and ef_search to take the time of: about where the target is reached."""
+        efs = sorted(graph.scans.found)
+        wanted = [ef for ef in efs if graph.scans.per_query(ef, ef).mean() >= self.wanted.recall]
+        middle = wanted[0] if wanted else efs[-1]
+        low, high = max(self.wanted.k, middle // 2), min(self.wanted.max_shortlist, 2 * middle)
+        short = max(self.wanted.k, low // 2)
+        return sorted({(low, low), (middle, middle), (high, high), (low, high), (short, middle)})
+
+    def _patience(self) -> float | None:
+        left = self.clock.left
+        return None if left is None else max(1.0, left / 2)
+
+    # -- the column there is ---------------------------------------------------------------------------------------
+
+    def existing(self, sweep: Sweep) -> Trial | None:
+        """The index of the column there is, as it is: where none can be built, it is all that can be tried."""
+        current, source = self.ground.current, self.ground.source
+        if current is None or current.index_bytes is None:
+            return None
+        definition = current.candidate.definition
+        asked = Asked.of(definition, self.ground.tuning)
+        scanned = Index(source, definition, source.name, quoted(current.short), trial=False)
+        truth = self.truths[0].of_queries(slice(0, self.ground.tuned))
+        graph = Graph(self.ground.rows, sweep.ranks[0], Scans(scanned, asked, truth), current.index_bytes, None)
+        self._climb(sweep, graph)
+        settings = self._settings(graph)
+        times = self.time_existing(settings, self.ground.tuning)
+        timed = [Timed(self.ground.rows, *setting, ms) for setting, ms in zip(settings, times, strict=True)]
+        found = Trial(sweep, current.candidate, [graph], timed)
+        self.tried[id(found)] = (scanned, 0)
+        return found
+
+    def time_existing(self, settings: Sequence[tuple[int, int]], vectors: NDArray[np.float32]) -> list[float]:
+        """The time of the statement that applications send."""
+        searches = [self._searcher(setting, vectors) for setting in settings]
+        return time_searches(self.ground.source, searches, min(TIMED, len(vectors)))
+
+    def _searcher(self, setting: tuple[int, int], vectors: NDArray[np.float32]) -> Callable[[int], Search]:
+        from pgmrl.columns import base_column
+
+        keys = list(base_column(self.ground.column).table.primary_key)
+        shortlist, ef = setting
+
+        def one(number: int) -> Search:
+            statement = search(
+                select(*keys),
+                self.ground.column,
+                vectors[number],
+                k=self.wanted.k,
+                shortlist=shortlist,
+                ef_search=ef,
+            )
+            return sql(statement)
+
+        return one
+
+    # -- the check -------------------------------------------------------------------------------------------------
+
+    def check(self, trial: Trial, option: Option) -> Check | None:
+        """The setting, with the queries that it was not chosen by."""
+        ground = self.ground
+        if not len(ground.checking):
+            return None
+        index, level = self.tried[id(trial)]
+        rows = trial.graphs[0].rows
+        asked = Asked.of(trial.candidate.definition, ground.checking)
+        scans = Scans(index, asked, self.truths[level].of_queries(slice(ground.tuned, None)))
+        ef, shortlist = option.ef_search, option.shortlist
+        scans.scan(ef, _silent)
+        if index.trial:
+            ms = timed_trials(index, asked, [(shortlist, ef)], self.wanted.k, rows, 2 * TIMED)[0].ms
+            what = f"a trial index of {rows:,} rows"
+        else:
+            ms = self.time_existing([(shortlist, ef)], ground.checking)[0]
+            what = "the index there is"
+        return Check(
+            what,
+            len(asked),
+            trial.recall(shortlist, ef, rows).mean,
+            mean_interval(scans.per_query(shortlist, ef)),
+            trial.latency_ms(shortlist, ef, rows),
+            ms,
+        )
+
+
+STEPS_BELOW: Final = 4  # ef_search is raised until a fourth of the loss that is allowed is left
+
+
+def _findable(candidate: Candidate, every: Shorts, vectors: NDArray[Any]) -> Shorts:
+    """Without the rows that the index would not hold: under cosine those whose short vector is zero."""
+    if not candidate.definition.metric.normalise or candidate.type == "bit":
+        return Shorts(every.places, every.levels, vectors)
+    held = vectors.any(axis=1)
+    return Shorts(every.places[held], every.levels[held], vectors[held])
+
+
+def _silent(_done: int) -> None:
+    """No progress."""
