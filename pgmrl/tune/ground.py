@@ -259,7 +259,8 @@ def _rows(connection: Connection, name: str, column: str, estimate: int) -> int:
         return estimate
     return int(
         database.execute_plain(
-            connection, f"SELECT count(*) FROM {name} WHERE {quoted(column)} IS NOT NULL"  # noqa: S608
+            connection,
+            f"SELECT count(*) FROM {name} WHERE {quoted(column)} IS NOT NULL",  # noqa: S608
         ).scalar_one()
     )
 

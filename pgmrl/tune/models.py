@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -77,9 +77,7 @@ def fit_growth(curves: Sequence[tuple[int, Curve]], *, floor: float = 0.8, most:
     return Growth(exponent, rows, error)
 
 
-def growth_error(
-    large: tuple[int, Curve], small: tuple[int, Curve], exponent: float, floor: float, most: int
-) -> float:
+def growth_error(large: tuple[int, Curve], small: tuple[int, Curve], exponent: float, floor: float, most: int) -> float:
     """The largest difference between a curve and what another predicts of it."""
     at = SHORTLISTS[most >= SHORTLISTS]
     truth = large[1](at)
@@ -122,61 +120,78 @@ class Timed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """ms = fixed + ranked * shortlist + (visited + deeper * log2(rows)) * ef_search.
+    """ms = fixed + ranked * shortlist + visited * (1 + deeper * log2(rows / rows0)) * ef_search.
 
     An HNSW scan visits a number of elements that is proportional to ef_search and grows with the logarithm of the rows
     (Malkov and Yashunin, IEEE TPAMI 42, 2020); each row of the shortlist is read and compared once.
 
     Attributes:
-        terms: fixed, ranked, visited and deeper, each at least 0.
-        error: the mean relative difference when the largest table's times were predicted from the smaller ones; None
-            where only one size was measured.
+        fixed: milliseconds of any search.
+        ranked: for each row of the shortlist.
+        visited: for each candidate of the scan, in a table of `rows` rows.
+        deeper: by which share that rises when the rows double.
+        rows: of the largest table that was measured.
+        error: the mean relative difference when its times were predicted from the smaller ones; None where there were
+            not two of those.
 
     """
 
-    terms: tuple[float, float, float, float]
+    fixed: float
+    ranked: float
+    visited: float
+    deeper: float
+    rows: int
     error: float | None
 
     def ms(self, shortlist: float, ef_search: float, rows: float) -> float:
         """The median time of a search, in milliseconds."""
-        return float(np.dot(_terms(shortlist, ef_search, rows), self.terms))
+        depth = max(0.1, 1 + self.deeper * float(np.log2(max(1.0, rows) / max(1, self.rows))))
+        return self.fixed + self.ranked * shortlist + self.visited * depth * ef_search
 
 
 def fit_latency(timed: Sequence[Timed]) -> Latency:
-    """Least squares of relative differences; terms that would be negative are left out.
+    """Terms by the largest table, and how they grow by the smaller ones; least squares of relative differences.
 
     Args:
         timed: of one candidate in one or more tables.
 
     """
-    largest = max(one.rows for one in timed)
-    smaller = [one for one in timed if one.rows < largest]
+    sizes = sorted({one.rows for one in timed}, reverse=True)
     error = None
-    if smaller:
-        before = _solved(smaller)
-        here = [one for one in timed if one.rows == largest]
-        predicted = [float(np.dot(_terms(one.shortlist, one.ef_search, one.rows), before)) for one in here]
-        error = float(np.mean([abs(a / one.ms - 1) for a, one in zip(predicted, here, strict=True)]))
-    return Latency(_solved(timed), error)
+    if len(sizes) > 2:
+        before = fit_latency([one for one in timed if one.rows < sizes[0]])
+        here = [one for one in timed if one.rows == sizes[0]]
+        missed = [abs(before.ms(one.shortlist, one.ef_search, one.rows) / one.ms - 1) for one in here]
+        error = float(np.mean(missed))
+    fixed, ranked, visited = _terms([one for one in timed if one.rows == sizes[0]])
+    flat = Latency(fixed, ranked, visited, 0.0, sizes[0], error)
+    return replace(flat, deeper=_deeper(flat, [one for one in timed if one.rows < sizes[0]]))
 
 
-def _solved(timed: Sequence[Timed]) -> tuple[float, float, float, float]:
+def _terms(timed: Sequence[Timed]) -> tuple[float, float, float]:
+    """Least squares; a term that would be negative is left out."""
     ms = np.array([one.ms for one in timed])
-    terms = np.array([_terms(one.shortlist, one.ef_search, one.rows) for one in timed]) / ms[:, np.newaxis]
-    used = [0, 1, 2, 3] if len({one.rows for one in timed}) > 1 else [0, 1, 2]
+    terms = np.array([(1.0, one.shortlist, one.ef_search) for one in timed]) / ms[:, np.newaxis]
+    used = [0, 1, 2]
     while True:
         found = np.linalg.lstsq(terms[:, used], np.ones(len(ms)), rcond=None)[0]
         if (found >= 0).all() or len(used) == 1:
             break
         used.pop(int(np.argmin(found * np.abs(terms[:, used]).mean(axis=0))))
-    result = [0.0] * 4
+    result = [0.0, 0.0, 0.0]
     for place, value in zip(used, found, strict=True):
         result[place] = max(0.0, float(value))
-    return result[0], result[1], result[2], result[3]
+    return result[0], result[1], result[2]
 
 
-def _terms(shortlist: float, ef_search: float, rows: float) -> tuple[float, float, float, float]:
-    return 1.0, shortlist, ef_search, ef_search * float(np.log2(max(2.0, rows)))
+def _deeper(flat: Latency, smaller: Sequence[Timed]) -> float:
+    """The one number that is left, at least 0: ms - flat = visited * ef_search * log2(rows / rows0) * deeper."""
+    if not smaller:
+        return 0.0
+    slope = np.array([flat.visited * one.ef_search * np.log2(one.rows / flat.rows) / one.ms for one in smaller])
+    rest = np.array([1 - flat.ms(one.shortlist, one.ef_search, one.rows) / one.ms for one in smaller])
+    square = float((slope**2).sum())
+    return max(0.0, float((slope * rest).sum()) / square) if square > 0 else 0.0
 
 
 # -- building ------------------------------------------------------------------------------------------------------

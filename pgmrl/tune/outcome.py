@@ -103,7 +103,7 @@ def _keeps(ground: Ground, choice: Option | None) -> bool:
 def _models(trial: Trial) -> list[Model]:
     sweep, sizes = trial.sweep, [one.rows for one in trial.graphs]
     base = trial.graphs[0]
-    fixed, ranked, visited, deeper = trial.latency.terms
+    latency = trial.latency
     found = [
         Model(
             "truncation",
@@ -121,8 +121,8 @@ def _models(trial: Trial) -> list[Model]:
         ),
         Model(
             "latency",
-            f"{fixed:.3f} ms + {1000 * ranked:.2f} µs * shortlist + ({1000 * visited:.2f} + {1000 * deeper:.3f} * "
-            "log2(rows)) µs * ef_search",
+            f"{latency.fixed:.3f} ms + {1000 * latency.ranked:.2f} µs * shortlist + {1000 * latency.visited:.2f} µs * "
+            f"ef_search, which rises by {latency.deeper:.1%} when the rows double",
             trial.latency.error,
             True,
             sizes,

@@ -188,16 +188,15 @@ class Scans:
         return found
 
 
-def time_searches(
-    source: Source, searches: Sequence[Callable[[int], Search]], queries: int, rounds: int = 2
-) -> list[float]:
+def time_searches(source: Source, searches: Sequence[Callable[[int], Search]], queries: int) -> list[float]:
     """The median time of searches, in milliseconds, as the client sees them; each has its turn.
+
+    No query is asked a second time by the same search: what it reads would be in the processor's caches.
 
     Args:
         source: of the connection.
         searches: each gives the statement and its parameters for a query's number.
         queries: how many to ask.
-        rounds: how often.
 
     """
     times: list[list[float]] = [[] for _ in searches]
@@ -211,11 +210,11 @@ def time_searches(
             cursor.execute(encoded, given, binary=True, prepare=_prepare(driver)).fetchall()
             return (time.perf_counter() - start) * 1e3
 
-        for block in range(0, queries * rounds, BLOCK):
+        for block in range(0, queries, BLOCK):
             for search, took in zip(searches, times, strict=True):
-                for number in range(WARM_UP):
-                    ask(search, (block + number) % queries)
-                took += [ask(search, n % queries) for n in range(block, min(block + BLOCK, queries * rounds))]
+                for number in range(WARM_UP):  # the server's plan, and what the turn of the others has displaced
+                    ask(search, (block - number - 1) % queries)
+                took += [ask(search, number) for number in range(block, min(block + BLOCK, queries))]
     return [statistics.median(took) for took in times]
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from pgmrl.measure.score import Interval, mean_interval
-from pgmrl.tune.models import SHORTLISTS, build_growth, fit_growth, fit_latency
+from pgmrl.tune.models import build_growth, fit_growth, fit_latency
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Graph", "Option", "Sweep", "Trial", "curve_of"]
 
-FINE = np.unique(np.concatenate([SHORTLISTS, np.geomspace(1, 10_000, 120)]))
+FINE: Final = np.unique(np.concatenate([np.arange(1.0, 101.0), np.geomspace(100, 10_000, 80)]))
+"""Sizes at which a curve is known: a short shortlist's recall has a corner at every row."""
 
 
 class Option(NamedTuple):
@@ -63,6 +64,7 @@ class Sweep:
         ranks: of the true neighbours at each level, the largest first.
         curves: rows and recall of an exact shortlist at each level.
         growth: of those curves.
+        floor: recall above which they are compared.
 
     """
 
@@ -70,6 +72,7 @@ class Sweep:
     ranks: list[Ranks]
     curves: list[tuple[int, Curve]]
     growth: Growth
+    floor: float
 
     @classmethod
     def of(cls, candidate: Candidate, ranks: Sequence[Ranks], floor: float) -> Sweep:
@@ -77,11 +80,20 @@ class Sweep:
         used = [one for one in ranks if one.truth.rows >= 2 * one.truth.k]
         used = used or list(ranks[:1])
         curves = [(one.truth.rows, curve_of(one)) for one in used]
-        return cls(candidate, list(ranks), curves, fit_growth(curves, floor=floor))
+        return cls(candidate, list(ranks), curves, fit_growth(curves, floor=floor), floor)
 
     def recall(self, shortlist: float, rows: int) -> float:
         """Mean recall of an exact shortlist in a table of so many rows."""
         return float(self.curves[0][1](np.array([self.growth.equivalent(shortlist, rows)]))[0])
+
+    def below(self, rows: int) -> Sweep | None:
+        """What would be known without this table and larger ones; None where that is not two sizes."""
+        smaller = [number for number, (size, _) in enumerate(self.curves) if size < rows]
+        if len(smaller) < 2:
+            return None
+        curves = [self.curves[number] for number in smaller]
+        ranks = [self.ranks[number] for number in smaller]
+        return Sweep(self.candidate, ranks, curves, fit_growth(curves, floor=self.floor), self.floor)
 
     def interval(self, shortlist: float, rows: int) -> Interval:
         """The same with the interval that the queries give."""
@@ -184,6 +196,19 @@ class Trial:
         base = self.graphs[0]
         return None if base.build_seconds is None else base.build_seconds * build_growth(base.rows, rows)
 
+    def extrapolation_error(self, shortlist: int, ef_search: int) -> float | None:
+        """By how much recall in the largest table was missed when it was predicted from the smaller ones.
+
+        None where there are not two smaller ones.
+        """
+        rows = self.graphs[0].rows
+        sweep = self.sweep.below(rows)
+        if sweep is None or len(self.graphs) < 3:
+            return None
+        small = Trial(sweep, self.candidate, self.graphs[1:], self.timed)
+        measured = float(self.graphs[0].scans.per_query(shortlist, ef_search).mean())
+        return abs(small.recall(shortlist, ef_search, rows).mean - measured)
+
     def option(self, shortlist: int, ef_search: int, rows: int) -> Option:
         """All of it."""
         return Option(
@@ -206,5 +231,3 @@ def moved(interval: Interval, mean: float) -> Interval:
     """The same width about another mean."""
     low = max(0.0, mean - (interval.mean - interval.low))
     return Interval(mean, low, min(1.0, mean + (interval.high - interval.mean)))
-
-

@@ -43,7 +43,7 @@ BELOW: Final = 0.1
 """The first of them is one whose exact shortlist is so far below the target: the front shows what less costs."""
 
 SMALLER: Final = 5  # values of ef_search that are tried in smaller tables
-TIMED: Final = 100  # queries whose time is taken, twice
+TIMED: Final = 200  # queries whose time is taken
 
 
 @dataclass(slots=True)
@@ -111,9 +111,7 @@ class Bench:
             with ExitStack() as passing:
                 self.told(f"trying {candidate.title}, {candidate.graph}", level, len(self.truths))
                 built = (self.stack if base is None else passing).enter_context(
-                    stand_in(
-                        self.ground.source.connection, self.place, candidate, shorts.part(level), self._patience()
-                    )
+                    stand_in(self.ground.source.connection, self.place, candidate, shorts.part(level), self._patience())
                 )
                 if built is None:
                     continue
@@ -231,7 +229,7 @@ class Bench:
         ef, shortlist = option.ef_search, option.shortlist
         scans.scan(ef, _silent)
         if index.trial:
-            ms = timed_trials(index, asked, [(shortlist, ef)], self.wanted.k, rows, 2 * TIMED)[0].ms
+            ms = timed_trials(index, asked, [(shortlist, ef)], self.wanted.k, rows, TIMED)[0].ms
             what = f"a trial index of {rows:,} rows"
         else:
             ms = self.time_existing([(shortlist, ef)], ground.checking)[0]

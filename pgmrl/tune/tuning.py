@@ -150,7 +150,9 @@ def _tuned(
         ground.notes.append(why)
     _choose_rows(ground, wanted, clock)
     levels = levels_for(ground.rows * ground.source.percent / 100, wanted, _memory_rows(connection))
-    sample = _Sample(Levels((1.0, min(1.0, SAMPLE / max(1.0, ground.rows * ground.source.percent / 100))), wanted.seed + 1))
+    sample = _Sample(
+        Levels((1.0, min(1.0, SAMPLE / max(1.0, ground.rows * ground.source.percent / 100))), wanted.seed + 1)
+    )
     truths = _truths(ground, wanted, levels, sample, told)
     clock.part("truth")
     tried = _candidates(connection, ground, wanted, rotation, sample)
