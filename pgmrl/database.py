@@ -230,15 +230,23 @@ def head() -> str:
     return newest
 
 
-def require_schema(connection: Connection) -> None:
+def require_schema(connection: Connection, revision: str = "0001", what: str = "this") -> None:
     """Check that pgmrl's schema is there.
 
+    Args:
+        connection: of the database.
+        revision: what it has to be at, or behind.
+        what: what needs that, in words.
+
     Raises:
-        NotMigrated: it is not.
+        NotMigrated: it is missing, or older.
 
     """
-    if current(connection) is None:
+    found = current(connection)
+    if found is None:
         raise NotMigrated("pgmrl's schema is not installed in this database: run `pgmrl upgrade`")
+    if found < revision:
+        raise NotMigrated(f"pgmrl's schema is at {found}, and {what} needs {revision}: run `pgmrl upgrade`")
 
 
 def create_schema() -> str:
