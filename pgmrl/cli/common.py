@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-__all__ = ["Json", "Url", "console", "engine", "errors", "escaped", "progress", "write_json"]
+__all__ = ["Json", "Searched", "Url", "console", "engine", "errors", "escaped", "progress", "write_json"]
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Write one JSON document to standard output and nothing else.")]
+Searched = Annotated[str, typer.Argument(help="table.column or schema.table.column, of the full vectors")]
 Url = Annotated[
     str | None,
     typer.Option("--database-url", metavar="URL", help="The database; before DATABASE_URL and the embedded server."),

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from sqlalchemy import select, text
 
-from pgmrl.cli.common import Json, Url, console, engine, escaped, write_json
+from pgmrl.cli.common import Json, Searched, Url, console, engine, escaped, write_json
 from pgmrl.cli.runs import Run, run
 from pgmrl.embedders import DEFAULT, embed_query, embedder
 from pgmrl.errors import DefinitionError, VectorError
@@ -25,18 +25,22 @@ if TYPE_CHECKING:
     from pgmrl.metrics import MetricName
     from pgmrl.vectors import Vector
 
-__all__ = ["print_run", "query_vector", "search"]
+__all__ = ["QueryModel", "QueryVector", "Question", "print_run", "query_vector", "search"]
+
+Question = Annotated[str | None, typer.Argument(help="What to look for, in words.")]
+QueryVector = Annotated[
+    str | None, typer.Option("--vector", help="Instead of words: a JSON array, or a .npy or .json file with one.")
+]
+QueryModel = Annotated[str, typer.Option("--embedder", help="The model the table was embedded with.")]
 
 CELL = 200  # characters of a value that a table shows
 
 
 def search(
-    column: Annotated[str, typer.Argument(help="table.column or schema.table.column")],
-    question: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
-    vector: Annotated[
-        str | None, typer.Option(help="Instead of words: a JSON array, or a .npy or .json file with one.")
-    ] = None,
-    model: Annotated[str, typer.Option("--embedder", help="The model the table was embedded with.")] = DEFAULT,
+    column: Searched,
+    question: Question = None,
+    vector: QueryVector = None,
+    model: QueryModel = DEFAULT,
     k: Annotated[int, typer.Option("-k", help="Rows to return.")] = 10,
     shortlist: Annotated[int | None, typer.Option(help="Rows that are ranked exactly; default 10 times k.")] = None,
     ef_search: Annotated[int | None, typer.Option(help="HNSW's candidates; default the shortlist.")] = None,
