@@ -32,6 +32,7 @@ COMMANDS = [
     "load",
     "fit",
     "search",
+    "recall",
     "upgrade",
     "columns",
     "check-migration",
