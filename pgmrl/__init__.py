@@ -23,6 +23,7 @@ from pgmrl.rerank import rerank
 from pgmrl.retrievers import Nearest, Trigrams, Words
 from pgmrl.rotation import Rotation
 from pgmrl.search import search, search_many
+from pgmrl.settings import load_settings
 from pgmrl.shortening import Definition, Prefix, Short
 from pgmrl.sql_functions import add_functions, install_functions
 from pgmrl.vectors import Vector
@@ -53,6 +54,7 @@ __all__ = [
     "ingest",
     "install_functions",
     "like",
+    "load_settings",
     "matryoshka",
     "reflect",
     "rerank",

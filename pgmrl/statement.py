@@ -96,6 +96,11 @@ class Candidates:
     filtered: bool = False
     extra: Mapping[str, ColumnElement[Any]] = field(default_factory=dict)
 
+    @property
+    def direct(self) -> bool:
+        """Whether the caller's Select reads nothing else, so that its rows are taken as they are."""
+        return self.keys is self.inner_keys
+
     def nearest(self, definition: Definition, query: Any, scan: Scan) -> AnySelect:
         """The shortlist: in the order of the short vectors, through their index."""
         distance = self.short_distance(definition, query)

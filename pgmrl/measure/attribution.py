@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Loss", "Trial"]
 
 QUERY: Final = "pgmrl_asked"
-NO_ORDER: Final = "SET LOCAL enable_indexscan = off"
+NO_ORDER: Final = "SET LOCAL enable_indexscan = off; SET LOCAL enable_seqscan = on"
 """So that no index gives the short order; indexes on other columns still find rows, by bitmaps."""
 
 
@@ -83,6 +83,7 @@ class Trial:
         k: results that count.
         shortlist: rows that are ranked exactly, beside the query's own.
         ef_search: candidates HNSW keeps, beside the query's own.
+        width: columns of the key, which come last before the distance.
         own: whether queries are rows of the table, which do not count as their own neighbours.
         searched: as the application searches.
         scanned: the same without the exact branch; None where it has none.
@@ -96,6 +97,7 @@ class Trial:
     k: int
     shortlist: int
     ef_search: int
+    width: int
     own: bool
     searched: AnySelect
     scanned: AnySelect | None
@@ -135,7 +137,8 @@ class Trial:
         """
         asked = Asked.of(statement, column, k, shortlist, oversample, ef_search, exact=False)
         rows = parts.candidates(statement, column, attachment_of(column))
-        keys = statement.with_only_columns(*rows.keys, maintain_column_froms=True)
+        # what is joined hangs on the columns that are there
+        keys = statement.with_only_columns(*rows.keys) if rows.direct else statement.add_columns(*rows.keys)
         query: BindParameter[Any] = bindparam(QUERY)
         more = int(own)
         numbers: dict[str, Any] = {
@@ -148,7 +151,8 @@ class Trial:
         scanned = search(keys, column, query, complete=False, **numbers) if branch else None
         listed = (searched if scanned is None else scanned).prefix_with("/* in exact short order */")
         exact = search(keys, column, query, k=k + more, exact=True)
-        return cls(k, *asked.scan, own, searched, scanned, listed, exact, _places(rows, asked, query))
+        places = _places(rows, asked, query)
+        return cls(k, *asked.scan, len(rows.keys), own, searched, scanned, listed, exact, places)
 
     def run(self, connection: Connection, number: int, vector: Vector, key: tuple[Any, ...] | None) -> Loss:
         """Try one query, in a transaction or savepoint of its own, which is rolled back."""
@@ -177,8 +181,9 @@ class Trial:
         return last - int(own < last)
 
     def _apart(self, rows: Sequence[Row[Any]], key: tuple[Any, ...] | None) -> _Found:
-        others = [row for row in rows if key is None or tuple(row[:-1]) != key][: self.k]
-        return _Found([float(row[-1]) for row in others], [tuple(row[:-1]) for row in others])
+        found = [(float(row[-1]), tuple(row[-1 - self.width : -1])) for row in rows]
+        others = [one for one in found if key is None or one[1] != key][: self.k]
+        return _Found([distance for distance, _ in others], [own for _, own in others])
 
 
 def _places(rows: parts.Candidates, asked: Asked, query: Any) -> AnySelect:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -21,7 +22,7 @@ from pgmrl.names import qualified
 from pgmrl.plans import explained, index_serving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection, Select
     from sqlalchemy.orm import Session
@@ -166,7 +167,7 @@ def measure_recall(
         raise SearchError(f"seconds={seconds}: give more than 0")
     base = base_column(column)
     own = select(*base.table.primary_key.columns) if statement is None else statement
-    with measuring(connection, seconds=seconds):
+    with _in_time(seconds), measuring(connection, seconds=seconds):
         _check_index(connection, column)
         given = sampled_queries(connection, column, queries, seed=seed) if isinstance(queries, int) else queries
         numbers: dict[str, Any] = {"k": k, "shortlist": shortlist, "oversample": oversample, "ef_search": ef_search}
@@ -289,11 +290,23 @@ def _tried(
         if progress is not None:
             progress(len(losses), len(given))
     if not losses:
-        raise MeasureError(
-            f"not one query was tried in {seconds:g} s: an exact search reads the whole table. Give more seconds, "
-            "parallel processes, or measure on a standby"
-        )
+        raise _none_in_time(seconds)
     return losses
+
+
+@contextmanager
+def _in_time(seconds: float) -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        raise _none_in_time(seconds) if _state(error) == CANCELLED else _explained(error) from error
+
+
+def _none_in_time(seconds: float) -> MeasureError:
+    return MeasureError(
+        f"not one query was tried in {seconds:g} s: an exact search reads the whole table. Give more seconds, "
+        "parallel processes, or measure on a standby"
+    )
 
 
 def _state(error: DBAPIError) -> str | None:
