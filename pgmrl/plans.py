@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pgmrl.plain import sql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import ClauseElement, Executable
+
 from pgmrl.statement import SHORTLIST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from sqlalchemy import Connection, Select
+    from sqlalchemy import Connection, SelectBase
+    from sqlalchemy.sql.compiler import SQLCompiler
 
-__all__ = ["Serving", "explained", "index_serving", "indexes", "nodes", "parts", "subplan"]
+__all__ = ["Serving", "explained", "explained_text", "index_serving", "indexes", "nodes", "parts", "subplan"]
 
 Node = dict[str, Any]
 
@@ -37,25 +40,45 @@ class Serving(NamedTuple):
         return self.instead is None
 
 
-def explained(connection: Connection, statement: Select[*tuple[Any, ...]], options: str = "") -> Node:
+class _Explain(Executable, ClauseElement):
+    """EXPLAIN of a statement, with the statement's own parameters."""
+
+    inherit_cache = False
+
+    def __init__(self, statement: SelectBase, options: str) -> None:
+        self.statement = statement
+        self.options = options
+
+
+@compiles(_Explain)
+def _compile(element: _Explain, compiler: SQLCompiler, **options: Any) -> str:
+    return f"EXPLAIN ({element.options}) {compiler.process(element.statement, **options)}"
+
+
+def explained(
+    connection: Connection, statement: SelectBase, options: str = "", parameters: Mapping[str, Any] | None = None
+) -> Node:
     """The server's account of a statement as EXPLAIN (FORMAT JSON) has it: `Plan`, and times where it was executed.
 
     Args:
         connection: of the database, with psycopg 3.
         statement: as `search` returns it.
         options: more of EXPLAIN's, such as `ANALYZE, BUFFERS`.
+        parameters: values of the statement's own parameters, by name.
 
     """
-    plain = sql(statement)
-    cursor = connection.connection.cursor()
-    try:
-        more = f", {options}" if options else ""
-        cursor.execute(f"EXPLAIN (FORMAT JSON{more}) {plain.text}", plain.params)
-        row: Any = cursor.fetchone()
-    finally:
-        cursor.close()
-    found: Node = row[0][0]
+    more = f", {options}" if options else ""
+    found: Node = connection.execute(_Explain(statement, f"FORMAT JSON{more}"), parameters or {}).scalar_one()[0]
     return found
+
+
+def explained_text(
+    connection: Connection, statement: SelectBase, options: str = "", parameters: Mapping[str, Any] | None = None
+) -> str:
+    """As `explained`, in the server's own words; a vector is cut to its first numbers."""
+    more = f", {options}" if options else ""
+    lines = connection.execute(_Explain(statement, f"FORMAT TEXT{more}"), parameters or {}).scalars()
+    return re.sub(r"\[([-+.\de]+,[-+.\de]+),[-+.\de,]{60,}\]", r"[\1,…]", "\n".join(lines))
 
 
 def nodes(plan: Node) -> Iterator[Node]:
