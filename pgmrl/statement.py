@@ -98,13 +98,18 @@ class Candidates:
 
     def nearest(self, definition: Definition, query: Any, scan: Scan) -> AnySelect:
         """The shortlist: in the order of the short vectors, through their index."""
-        if self.short is None:  # the plan has made such a search exact
-            raise SearchError("this column has no short vectors yet: run `pgmrl fit`")
-        distance = _operator(definition.short_operator)(self.short, query)
+        distance = self.short_distance(definition, query)
         rows = self.rows.where(_gate(scan), _planned_anew()) if self.filtered else self.rows.where(_gate(scan))
         rows = rows.order_by(distance)
         # a bound LIMIT would change the plan once the server plans generically
         return rows.limit(literal_column(str(scan.shortlist)))
+
+    def short_distance(self, definition: Definition, query: Any) -> ColumnElement[float]:
+        """The short distance of a row."""
+        if self.short is None:  # the plan has made such a search exact
+            raise SearchError("this column has no short vectors yet: run `pgmrl fit`")
+        found: ColumnElement[float] = _operator(definition.short_operator)(self.short, query)
+        return found
 
     def distance(self, definition: Definition, query: Any) -> ColumnElement[float]:
         """The full distance of a row."""

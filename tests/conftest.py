@@ -91,6 +91,15 @@ def _clone(server: local.LocalServer, name: str) -> Iterator[str]:
 
 
 @pytest.fixture
+def place(database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """For the command line: DATABASE_URL is the test's own database, and the working directory an empty one."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
 def engine(database_url: str) -> Iterator[Engine]:
     """An Engine on the test's database."""
     engine = create_engine(database_url)

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pgmrl.measure import recall_at_k
+from pgmrl.measure.score import recall_at_k
 from pgmrl.plans import explained, nodes, subplan
 from pgmrl.search import search
 from pgmrl.statement import SHORTLIST

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pgmrl.functions.worker import COST, conditions, dollar, filled, filter_arguments
+from pgmrl.functions.worker import COST, conditions, dollar, filled, filter_arguments, sizes
 from pgmrl.limits import OVERSAMPLE, SHORTLIST_LIMIT, SHORTLIST_MIN, TEXT_LIMIT
 from pgmrl.names import literal, qualified, quoted
 
@@ -57,6 +57,7 @@ def hybrid(place: Place) -> str:
         "hybrid",
         most=SHORTLIST_LIMIT,
         least=SHORTLIST_MIN,
+        sizes=sizes("$3", "Both lists are as long as the shortlist: give k"),
         oversample=OVERSAMPLE,
         text_limit=TEXT_LIMIT,
         rrf=RRF,

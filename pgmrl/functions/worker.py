@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pgmrl.functions.place import Place
     from pgmrl.functions.shapes import Shape
 
-__all__ = ["COST", "conditions", "dollar", "filled", "filter_arguments", "vector", "worker"]
+__all__ = ["COST", "conditions", "dollar", "filled", "filter_arguments", "sizes", "vector", "worker"]
 
 COST: Final = 10_000
 """A search costs as much as this many comparisons: the planner should not repeat it lightly."""
@@ -41,6 +41,18 @@ def filled(template: str, **values: object) -> str:
     """A template of pgmrl/sql/functions with its places filled."""
     # in one pass: a name that contains {query} is not filled in a second time
     return re.sub(r"\{(\w+)\}", lambda found: str(values[found[1]]), _template(template))
+
+
+def sizes(k: str, why: str) -> str:
+    """Branches of an IF that refuse a k or a shortlist that cannot be; `size` is the shortlist, given or by default.
+
+    Args:
+        k: the argument, such as `$2`.
+        why: what a shortlist has to do with k, and from where on it is long enough.
+
+    """
+    hint = literal(f"{why} to {SHORTLIST_LIMIT}, or NULL for the default.")
+    return filled("sizes", k=k, most=SHORTLIST_LIMIT, hint=hint).rstrip()
 
 
 def worker(place: Place, shape: Shape, marker: str, index: Hnsw) -> str:
@@ -77,6 +89,7 @@ def _body(place: Place, shape: Shape, index: Hnsw) -> str:
         "search",
         option=f"$5 {shape.arguments[0].split()[0]}, " if shape.arguments else "",
         size=shape.size,
+        sizes=sizes("$2", "The k rows come out of the shortlist: give as many"),
         least=SHORTLIST_MIN,
         most=SHORTLIST_LIMIT,
         ef_limit=EF_SEARCH_LIMIT,

@@ -13,13 +13,7 @@ BEGIN
     ELSIF length($2) > {text_limit} THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = format('words has %s characters', length($2)), HINT = 'Give at most {text_limit}.';
-    ELSIF $3 IS NULL OR $3 NOT BETWEEN 1 AND {most} THEN
-        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = 'k is ' || coalesce($3::text, 'NULL'), HINT = 'Give 1 to {most} rows to return.';
-    ELSIF size < $3 OR size > {most} THEN
-        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = format('shortlist is %s, k is %s', size, $3),
-            HINT = 'Both lists are as long as the shortlist: give k to {most}, or NULL for the default.';
+{sizes}
     ELSIF $5 IS NULL OR $5 NOT IN ('any', 'all', 'web') THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'match is ' || coalesce(quote_literal($5), 'NULL'),
             HINT = 'Give ''any'' or ''all'' of the words, or ''web'' for "quotes", or and -.';

@@ -21,13 +21,7 @@ BEGIN
     ELSIF {vector}.vector_dims($1) <> {dims} THEN
         RAISE EXCEPTION USING ERRCODE = 'data_exception',
             MESSAGE = format({dims_message}, {vector}.vector_dims($1)), HINT = {query_hint};
-    ELSIF $2 IS NULL OR $2 NOT BETWEEN 1 AND {most} THEN
-        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = 'k is ' || coalesce($2::text, 'NULL'), HINT = 'Give 1 to {most} rows to return.';
-    ELSIF size < $2 OR size > {most} THEN
-        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = format('shortlist is %s, k is %s', size, $2),
-            HINT = 'The k rows come out of the shortlist: give as many to {most}, or NULL for the default.';
+{sizes}
     ELSIF $4 IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'exact is NULL', HINT = 'Give true or false.';
 {zero_full}
