@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, SelectBase
     from sqlalchemy.sql.compiler import SQLCompiler
 
-__all__ = ["Serving", "explained", "explained_text", "index_serving", "indexes", "nodes", "parts", "subplan"]
+__all__ = ["Serving", "explained", "explained_text", "index_serving", "indexes", "nodes", "parts", "sources", "subplan"]
 
 Node = dict[str, Any]
 
@@ -47,12 +47,12 @@ class _Explain(Executable, ClauseElement):
 
     def __init__(self, statement: SelectBase, options: str) -> None:
         self.statement = statement
-        self.options = options
+        self.how = options
 
 
 @compiles(_Explain)
 def _compile(element: _Explain, compiler: SQLCompiler, **options: Any) -> str:
-    return f"EXPLAIN ({element.options}) {compiler.process(element.statement, **options)}"
+    return f"EXPLAIN ({element.how}) {compiler.process(element.statement, **options)}"
 
 
 def explained(
@@ -122,8 +122,8 @@ def index_serving(plan: Node) -> Serving:
     """
     shortlists = parts(plan, SHORTLIST)
     if not shortlists:
-        return Serving((), "the search is exact and has no shortlist")
-    sources = [source for one in shortlists for source in _sources(one)]
+        return Serving((), "the statement has no shortlist")
+    sources = [source for one in shortlists for source in sources(one)]
     served = tuple(dict.fromkeys(str(one["Index Name"]) for one in sources if "Order By" in one))
     if all("Order By" in one for one in sources):
         return Serving(served, None)
@@ -132,14 +132,14 @@ def index_serving(plan: Node) -> Serving:
     return Serving(served, f"{' and '.join(ways)}, and the distances are sorted" if ways else "no table is read")
 
 
-def _sources(node: Node) -> Iterator[Node]:
+def sources(node: Node) -> Iterator[Node]:
     """Where the order of a plan's rows comes from: scans of an index in its order, sorts, or scans without order."""
     below = [one for one in node.get("Plans", ()) if one.get("Parent Relationship") in {"Outer", "Member", "Subquery"}]
     if not below or node["Node Type"] in {"Sort", "Incremental Sort"}:
         yield node
     else:
         for one in below:
-            yield from _sources(one)
+            yield from sources(one)
 
 
 def _own(plan: Node) -> Iterator[Node]:
