@@ -123,11 +123,11 @@ def index_serving(plan: Node) -> Serving:
     shortlists = parts(plan, SHORTLIST)
     if not shortlists:
         return Serving((), "the statement has no shortlist")
-    sources = [source for one in shortlists for source in sources(one)]
-    served = tuple(dict.fromkeys(str(one["Index Name"]) for one in sources if "Order By" in one))
-    if all("Order By" in one for one in sources):
+    found = [source for one in shortlists for source in sources(one)]
+    served = tuple(dict.fromkeys(str(one["Index Name"]) for one in found if "Order By" in one))
+    if all("Order By" in one for one in found):
         return Serving(served, None)
-    read = [node for one in sources if "Order By" not in one for node in _own(one) if "Relation Name" in node]
+    read = [node for one in found if "Order By" not in one for node in _own(one) if "Relation Name" in node]
     ways = dict.fromkeys(map(_way, read))
     return Serving(served, f"{' and '.join(ways)}, and the distances are sorted" if ways else "no table is read")
 

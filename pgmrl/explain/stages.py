@@ -150,7 +150,7 @@ def stages(explained: Node) -> list[Stage]:
     _divide(plan, top)
     _divide_off_fusion(top)
     all_parts = list(_walk(top))
-    readers = {id(cte): reader for cte, reader in _readers(all_parts)}
+    readers = _readers(plan, all_parts)
     kinds = {number: _kind(number, all_parts) for number in map(_retriever, all_parts)}
     found: dict[tuple[int | None, str], list[_Part]] = {}
     for part in sorted(all_parts, key=_rank):
@@ -161,7 +161,7 @@ def stages(explained: Node) -> list[Stage]:
     sent = explained.get("Serialization")
     if sent is not None:
         usage = Usage(sent["Time"], sent.get("Shared Hit Blocks", 0), sent.get("Shared Read Blocks", 0))
-        made.append(Stage("send", None, True, usage, plan["Plan Rows"], _rows(plan), ()))
+        made.append(Stage("send", None, True, usage, float(plan["Plan Rows"]), _rows(plan), ()))
     return made
 
 
@@ -248,26 +248,30 @@ def _walk(part: _Part) -> Iterator[_Part]:
         yield from _walk(inner)
 
 
-def _ctes(part: _Part, name: str) -> list[_Part]:
-    return [inner for inner in part.inner if inner.cte and inner.name == name]
+def _readers(plan: Node, parts: list[_Part]) -> dict[int, _Part]:
+    """For each CTE, by its top node's id, the part that is the first to read it."""
+    around = {id(inner): node for node in nodes(plan) for inner in node.get("Plans", ())}
+    found: dict[int, _Part] = {}
+    for part in sorted(parts, key=_rank):
+        for node in part.own:
+            cte = _read(node, around)
+            if cte is not None:
+                found.setdefault(id(cte), part)
+    return found
 
 
-def _readers(parts: list[_Part]) -> Iterator[tuple[_Part, _Part]]:
-    """Each CTE with the part that is the first to read it."""
-    for cte in (part for part in parts if part.cte):
-        name = f"pgmrl_{cte.name}"
-        reading = [part for part in parts if any(n.get("CTE Name") == name for n in part.own) and _sees(part, cte)]
-        if reading:
-            yield cte, min(reading, key=_rank)
-
-
-def _sees(reader: _Part, cte: _Part) -> bool:
-    """Whether this CTE is the nearest of its name around a reader."""
-    for around in reader.above():
-        own = _ctes(around, cte.name)
-        if own:
-            return any(one is cte for one in own)
-    return False
+def _read(node: Node, around: dict[int, Node]) -> Node | None:
+    """The CTE that a node reads: the nearest of its name."""
+    if "CTE Name" not in node:
+        return None
+    above: Node | None = node
+    while above is not None:
+        for inner in above.get("Plans", ()):
+            if inner.get("Subplan Name") == f"CTE {node['CTE Name']}":
+                found: Node = inner
+                return found
+        above = around.get(id(above))
+    return None
 
 
 def _rank(part: _Part) -> int:
@@ -313,19 +317,18 @@ def _stage_name(part: _Part, kinds: dict[int | None, str]) -> str:
 
 
 def _stage(name: str, number: int | None, parts: list[_Part], readers: dict[int, _Part], *, analyzed: bool) -> Stage:
-    last = parts[-1]
+    last = [part for part in parts if (part.name, part.cte) == (parts[-1].name, parts[-1].cte)]
     scans = tuple(scan for part in parts for scan in _scans(part))
-    estimated = float(last.node["Plan Rows"])
+    estimated = sum(part.node["Plan Rows"] * max(1, part.node.get("Actual Loops", 1)) for part in last)
     if not analyzed:
         return Stage(name, number, None, None, estimated, None, scans)
     usage = Usage()
     for part in parts:
         usage = usage.plus(_own_usage(part, readers))
-    loops = max(1, last.node["Actual Loops"])
     executed = any(node["Actual Loops"] > 0 for part in parts for node in part.own)
-    if name == "exact":
+    if name == "exact":  # what asks whether it is needed is always executed
         executed = not scans or any(scan.loops > 0 for scan in scans)
-    return Stage(name, number, executed, usage, estimated * loops, _rows(last.node), scans)
+    return Stage(name, number, executed, usage, estimated, sum(_rows(part.node) for part in last), scans)
 
 
 def _own_usage(part: _Part, readers: dict[int, _Part]) -> Usage:
@@ -334,7 +337,7 @@ def _own_usage(part: _Part, readers: dict[int, _Part]) -> Usage:
         if not inner.cte:
             usage = usage.less(_usage(inner.node))
     for cte in _every_cte(part):
-        if readers.get(id(cte)) is part:
+        if readers.get(id(cte.node)) is part:
             usage = usage.less(_usage(cte.node))
     return usage
 
@@ -354,8 +357,8 @@ def _usage(node: Node) -> Usage:
     )
 
 
-def _rows(node: Node) -> float | None:
-    return node["Actual Rows"] * node["Actual Loops"] if "Actual Rows" in node else None
+def _rows(node: Node) -> float:
+    return float(node["Actual Rows"] * node["Actual Loops"])
 
 
 def _scans(part: _Part) -> Iterator[Scan]:
@@ -371,7 +374,7 @@ def _scans(part: _Part) -> Iterator[Scan]:
             through,
             "Order By" in node,
             float(node["Plan Rows"]),
-            _rows(node),
+            _rows(node) if "Actual Rows" in node else None,
             removed * loops,
             loops,
         )
