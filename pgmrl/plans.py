@@ -11,12 +11,23 @@ from sqlalchemy.sql.expression import ClauseElement, Executable
 from pgmrl.statement import SHORTLIST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection, SelectBase
     from sqlalchemy.sql.compiler import SQLCompiler
 
-__all__ = ["Serving", "explained", "explained_text", "index_serving", "indexes", "nodes", "parts", "sources", "subplan"]
+__all__ = [
+    "Serving",
+    "explained",
+    "explained_text",
+    "index_serving",
+    "indexes",
+    "nodes",
+    "parts",
+    "serving",
+    "sources",
+    "subplan",
+]
 
 Node = dict[str, Any]
 
@@ -121,8 +132,11 @@ def index_serving(plan: Node) -> Serving:
 
     """
     shortlists = parts(plan, SHORTLIST)
-    if not shortlists:
-        return Serving((), "the statement has no shortlist")
+    return serving(shortlists) if shortlists else Serving((), "the statement has no shortlist")
+
+
+def serving(shortlists: Sequence[Node]) -> Serving:
+    """As `index_serving`, of these parts of a plan."""
     found = [source for one in shortlists for source in sources(one)]
     served = tuple(dict.fromkeys(str(one["Index Name"]) for one in found if "Order By" in one))
     if all("Order By" in one for one in found):

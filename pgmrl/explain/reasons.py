@@ -1,8 +1,8 @@
 """Why no index serves a shortlist: from the catalogue, and from what the planner says when sorting is made dear.
 
 Nothing is guessed. A reason is one of: no index, an INVALID one, one of another operator class, index scans switched
-off, a plan that the planner found cheaper (both costs are known), or an index that cannot serve the statement whatever it
-costs, such as a partial one.
+off, a plan that the planner found cheaper (both costs are known), or an index that cannot serve the statement whatever
+it costs, such as a partial one.
 """
 
 from __future__ import annotations

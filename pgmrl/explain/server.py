@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import text
 
@@ -13,13 +13,13 @@ from pgmrl.names import qualified
 from pgmrl.plans import nodes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from sqlalchemy import Connection
 
     from pgmrl.plans import Node
 
-__all__ = ["Detoasted", "Toast", "row_count", "settings", "untouched"]
+__all__ = ["Detoasted", "Toast", "row_counts", "settings", "untouched"]
 
 _SET: Final = re.compile(r"set_config\('(hnsw\.\w+)'::text, '(\w+)'::text, true\)")
 _SHOWN: Final = (
@@ -178,11 +178,25 @@ def settings(connection: Connection, plan: Node) -> dict[str, str]:
     return found | {name: ", ".join(dict.fromkeys(values)) for name, values in gates.items()}
 
 
-def row_count(connection: Connection, tables: Sequence[tuple[str, str]]) -> float:
-    """Rows of these tables as of their last ANALYZE or VACUUM; 0 where there was none."""
+def row_counts(connection: Connection, plan: Node) -> dict[str, int]:
+    """Rows of the tables and indexes that a plan reads, by `schema.name`, as of the last ANALYZE or VACUUM.
+
+    Args:
+        connection: of the database.
+        plan: of the statement, of EXPLAIN with VERBOSE; -1 where there was none.
+
+    """
+    read = {
+        (node["Schema"], one[key])
+        for node in nodes(plan)
+        if "Schema" in node and "Relation Name" in node
+        for one in nodes(node)
+        for key in ("Relation Name", "Index Name")
+        if key in one
+    }
+    names = {qualified(schema, name): f"{schema}.{name}" for schema, name in read}
     query = text(
-        "SELECT coalesce(sum(greatest(reltuples, 0)), 0) FROM pg_class "
-        "WHERE oid = ANY (SELECT to_regclass(name) FROM unnest(CAST(:names AS text[])) AS name)"
+        "SELECT name, reltuples::bigint FROM unnest(CAST(:names AS text[])) AS name "
+        "JOIN pg_class ON pg_class.oid = to_regclass(name)"
     )
-    found: Any = connection.execute(query, {"names": [qualified(*one) for one in tables]}).scalar_one()
-    return float(found)
+    return {names[name]: count for name, count in connection.execute(query, {"names": list(names)})}
