@@ -126,8 +126,9 @@ def print_recall(found: Recall) -> None:
         console.print(f"stopped after {found.queries} of {found.asked} queries: give more --seconds", style="yellow")
     if found.index is None:
         console.print(
-            "the planner reads the whole table instead of the short index (small table, or see `pgmrl explain`)",
+            f"no index serves the shortlist: {escaped(found.instead)} (see `pgmrl explain`)",
             style="yellow",
+            soft_wrap=True,
         )
     console.print(_causes(found))
     through = found.index or "the whole table"

@@ -7,7 +7,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
-from pgmrl.limits import EF_SEARCH_LIMIT, MAX_SCAN_TUPLES, SHORTLIST_LIMIT, SHORTLIST_MIN
+from pgmrl.limits import EF_SEARCH_LIMIT, MAX_SCAN_TUPLES, OVERSAMPLE, SHORTLIST_LIMIT, SHORTLIST_MIN
 from pgmrl.names import literal, qualified, quoted
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pgmrl.functions.place import Place
     from pgmrl.functions.shapes import Shape
 
-__all__ = ["COST", "conditions", "dollar", "filled", "filter_arguments", "sizes", "vector", "worker"]
+__all__ = ["COST", "conditions", "dollar", "filled", "filter_arguments", "sizes", "usual", "vector", "worker"]
 
 COST: Final = 10_000
 """A search costs as much as this many comparisons: the planner should not repeat it lightly."""
@@ -55,6 +55,31 @@ def sizes(k: str, why: str) -> str:
     return filled("sizes", k=k, most=SHORTLIST_LIMIT, hint=hint).rstrip()
 
 
+def usual(place: Place, shortlist: str, rows: str, *, tuned: bool = True) -> str:
+    """Lines that set `size` where no shortlist is given, and `effort` where tuning chose one.
+
+    Args:
+        place: the column.
+        shortlist: the argument, such as `$3`.
+        rows: how many shall come back, as `numeric`: no product of two arguments overflows.
+        tuned: whether what tuning chose holds.
+
+    """
+    wanted = f"greatest({SHORTLIST_MIN}, {OVERSAMPLE} * {rows})"
+    if not tuned:
+        return f"    size := least({SHORTLIST_LIMIT}, coalesce(size, {wanted}));"
+    return filled(
+        "usual",
+        shortlist=shortlist,
+        rows=rows,
+        table=literal(qualified(place.schema, place.table)),
+        full=literal(place.column),
+        short=literal(place.short_column),
+        most=SHORTLIST_LIMIT,
+        wanted=wanted,
+    ).rstrip()
+
+
 def worker(place: Place, shape: Shape, marker: str, index: Hnsw) -> str:
     """The statement that makes the search itself.
 
@@ -88,10 +113,8 @@ def _body(place: Place, shape: Shape, index: Hnsw) -> str:
     return filled(
         "search",
         option=f"$5 {shape.arguments[0].split()[0]}, " if shape.arguments else "",
-        size=shape.size,
+        usual=usual(place, "$3", shape.rows, tuned=shape.tuned),
         sizes=sizes("$2", "The k rows come out of the shortlist: give as many"),
-        least=SHORTLIST_MIN,
-        most=SHORTLIST_LIMIT,
         ef_limit=EF_SEARCH_LIMIT,
         scan_tuples=MAX_SCAN_TUPLES,
         dims=definition.dims,

@@ -18,8 +18,7 @@ from pgmrl.measure.queries import Queries, sampled_queries, vectors_table
 from pgmrl.measure.score import Interval, mean_interval
 from pgmrl.measure.session import measuring
 from pgmrl.names import qualified
-from pgmrl.plans import explained, nodes, subplan
-from pgmrl.statement import SHORTLIST
+from pgmrl.plans import explained, index_serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Select
     from sqlalchemy.orm import Session
 
+    from pgmrl.plans import Serving
     from pgmrl.statement import AnySelect
 
 __all__ = ["SAMPLE", "Recall", "Worst", "measure_recall"]
@@ -64,7 +64,9 @@ class Recall:
     Attributes:
         column: what is searched, as `table.column`.
         short_column: the short vector's column.
-        index: the HNSW index that the shortlist comes through; None where the planner reads the table instead.
+        index: the HNSW index that the shortlist comes through, of a partitioned table each; None where the plan does
+            something else.
+        instead: what the plan does instead, in words; None where the index is used.
         k: results that count.
         shortlist: rows that are ranked exactly.
         ef_search: candidates HNSW keeps.
@@ -88,6 +90,7 @@ class Recall:
     column: str
     short_column: str
     index: str | None
+    instead: str | None
     k: int
     shortlist: int
     ef_search: int
@@ -168,7 +171,7 @@ def measure_recall(
         given = sampled_queries(connection, column, queries, seed=seed) if isinstance(queries, int) else queries
         numbers: dict[str, Any] = {"k": k, "shortlist": shortlist, "oversample": oversample, "ef_search": ef_search}
         trial = Trial.of(own, column, complete=complete, own=given.keys is not None, **numbers)
-        index = _proven(connection, trial, given)
+        serving = _proven(connection, trial, given)
         table = vectors_table(column)
         rows = database.row_estimate(connection, qualified(table.schema, table.name))
     clock = _Clock(connection, started + seconds, parallel)
@@ -178,7 +181,8 @@ def measure_recall(
     return Recall(
         column=str(base),
         short_column=str(attachment_of(column).short),
-        index=index,
+        index=", ".join(serving.indexes) if serving.used else None,
+        instead=serving.instead,
         k=k,
         shortlist=trial.shortlist,
         ef_search=trial.ef_search,
@@ -222,23 +226,17 @@ def _check_index(connection: Connection, column: Any) -> None:
         raise NotMigrated(f"{table.name}.{attachment.short} has {what}; until then a search reads the whole table")
 
 
-def _proven(connection: Connection, trial: Trial, given: Queries) -> str | None:
-    """The index that the shortlist comes through, by the plan; None where the planner reads the table.
+def _proven(connection: Connection, trial: Trial, given: Queries) -> Serving:
+    """What serves the shortlist, by the plan.
 
     And a look at what is taken for the exact short order: if an index gave that, no loss would be found.
     """
     query = {QUERY: given.vectors[0]}
-    used = _ordered_by(explained(connection, trial.searched.params(**query))["Plan"])
+    used = index_serving(explained(connection, trial.searched.params(**query))["Plan"])
     connection.exec_driver_sql(NO_ORDER)
-    if _ordered_by(explained(connection, trial.listed.params(**query))["Plan"]) is not None:
+    if index_serving(explained(connection, trial.listed.params(**query))["Plan"]).used:
         raise MeasureError("the server uses the short index also with enable_indexscan = off: the loss cannot be split")
     return used
-
-
-def _ordered_by(plan: dict[str, Any]) -> str | None:
-    shortlist = subplan(plan, SHORTLIST) or plan
-    found = (str(node["Index Name"]) for node in nodes(shortlist) if "Index Name" in node and "Order By" in node)
-    return next(found, None)
 
 
 def _conditions(statement: AnySelect) -> str | None:

@@ -1,11 +1,13 @@
 -- pgmrl hybrid
 -- $1 query, $2 words, $3 k, $4 shortlist, $5 match, $6 fusion, $7 words_weight, $8 exact, then the filters.
 DECLARE
-    size bigint := coalesce($4, least({most}, greatest({least}, {oversample}::bigint * $3)));
+    size bigint := $4;
+    effort bigint;
     kept text := '';
     asked tsquery;
     part text;
 BEGIN
+{usual}
     IF $2 IS NULL OR btrim($2, E' \t\r\n') = '' THEN
         RAISE EXCEPTION USING ERRCODE = CASE WHEN $2 IS NULL THEN '22004' ELSE '22023' END,
             MESSAGE = CASE WHEN $2 IS NULL THEN 'words is NULL' ELSE 'words is empty' END,
