@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pgmrl.explain.server import Detoasted
-    from pgmrl.explain.stages import Stage, Usage
+    from pgmrl.explain.stages import Stage
     from pgmrl.plans import Node
 
 __all__ = ["Ended", "Explanation", "Shortlist"]
@@ -95,43 +95,29 @@ class Explanation:
         ]
         return {"verdict": list(self.verdict), "index_used": self.index_used, **found, "stages": stages}
 
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """What the cells of `table()` are."""
+        return ("stage", "ms", "rows", "expected", "blocks hit", "blocks read")
+
     def table(self) -> list[list[str]]:
-        """The stages as cells: name, ms, rows, expected rows, blocks hit, blocks read."""
-        return [
-            [
-                title(stage),
-                *(
-                    ("", "")
-                    if stage.usage is None
-                    else (_ms(stage), "" if stage.rows is None else f"{stage.rows:,.0f}")
-                ),
-                f"{stage.estimated_rows:,.0f}",
-                *_blocks(stage.usage),
-            ]
-            for stage in self.stages
-        ]
+        """The stages as cells; those of a statement that was not executed have no numbers but what was expected."""
+        return [_cells(stage) for stage in self.stages]
 
     def __str__(self) -> str:
-        head = ["stage", "ms", "rows", "expected", "hit", "read"]
-        rows = [head, *self.table()]
-        widths = [max(len(row[place]) for row in rows) for place in range(len(head))]
+        rows = [list(self.heads), *self.table()]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
-            "  ".join(
-                [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
-            ).rstrip()
+            "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
             for row in rows
         ]
-        return "\n".join([*lines, "", *self.verdict])
+        return "\n".join([*(line.rstrip() for line in lines), "", *self.verdict])
 
 
-def title(stage: Stage) -> str:
-    """A stage's name with its retriever."""
-    return stage.name if stage.retriever is None else f"{stage.name} ({stage.retriever})"
-
-
-def _ms(stage: Stage) -> str:
-    return "not run" if stage.executed is False or stage.usage is None else f"{stage.usage.ms:.2f}"
-
-
-def _blocks(usage: Usage | None) -> tuple[str, str]:
-    return ("", "") if usage is None else (f"{usage.hit:,}", f"{usage.read:,}")
+def _cells(stage: Stage) -> list[str]:
+    name = stage.name if stage.retriever is None else f"{stage.name} ({stage.retriever})"
+    expected = f"{stage.estimated_rows:,.0f}"
+    if stage.usage is None:
+        return [name, "", "", expected, "", ""]
+    took = "not run" if stage.executed is False else f"{stage.usage.ms:.2f}"
+    return [name, took, f"{stage.rows or 0:,.0f}", expected, f"{stage.usage.hit:,}", f"{stage.usage.read:,}"]
