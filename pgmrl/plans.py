@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ClauseElement, Executable
@@ -27,9 +27,11 @@ __all__ = [
     "serving",
     "sources",
     "subplan",
+    "without_vectors",
 ]
 
 Node = dict[str, Any]
+_VECTOR: Final = re.compile(r"\[([-+.\de]+,[-+.\de]+),[-+.\de,]{60,}\]")
 
 
 class Serving(NamedTuple):
@@ -89,7 +91,12 @@ def explained_text(
     """As `explained`, in the server's own words; a vector is cut to its first numbers."""
     more = f", {options}" if options else ""
     lines = connection.execute(_Explain(statement, f"FORMAT TEXT{more}"), parameters or {}).scalars()
-    return re.sub(r"\[([-+.\de]+,[-+.\de]+),[-+.\de,]{60,}\]", r"[\1,…]", "\n".join(lines))
+    return without_vectors("\n".join(lines))
+
+
+def without_vectors(shown: str) -> str:
+    """A text of the server's in which vectors are cut to their first numbers."""
+    return _VECTOR.sub(r"[\1,…]", shown)
 
 
 def nodes(plan: Node) -> Iterator[Node]:

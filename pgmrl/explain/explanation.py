@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pgmrl.explain.verdict import sentences
+from pgmrl.plans import without_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,13 +89,20 @@ class Explanation:
         return sentences(self)
 
     def as_json(self) -> dict[str, Any]:
-        """Everything as a JSON document."""
+        """Everything as a JSON document; vectors in the server's account are cut to their first numbers."""
         found = asdict(self)
         stages = [
             {**one, "usage": None if stage.usage is None else stage.usage._asdict()}
             for one, stage in zip(found["stages"], self.stages, strict=True)
         ]
-        return {"verdict": list(self.verdict), "index_used": self.index_used, **found, "stages": stages}
+        document = json.loads(without_vectors(json.dumps(self.document)))
+        return {
+            "verdict": list(self.verdict),
+            "index_used": self.index_used,
+            **found,
+            "stages": stages,
+            "document": document,
+        }
 
     @property
     def heads(self) -> tuple[str, ...]:

@@ -163,10 +163,10 @@ def _expected(found: Explanation, scan: Scan) -> str | None:
     few, many = sorted((max(came, 1), max(scan.estimated_rows, 1)))
     if many < 1000 or many < MISTAKEN * few:
         return None
-    about = "about " if scan.ordered else ""
+    going_by = ", going by those nearest to the query" if scan.ordered else ""
     return (
-        f"The planner expected {scan.estimated_rows:,.0f} rows of {scan.table} to pass and it was {about}{came:,.0f}: "
-        "run ANALYZE; where columns depend on each other, CREATE STATISTICS."
+        f"The planner expected {scan.estimated_rows:,.0f} rows of {scan.table} to pass and it was {came:,.0f}"
+        f"{going_by}: run ANALYZE; where columns depend on each other, CREATE STATISTICS."
     )
 
 
