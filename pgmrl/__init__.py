@@ -9,6 +9,7 @@ from pgmrl.columns import Matryoshka, add_short, add_side_table, matryoshka
 from pgmrl.ddl import Hnsw
 from pgmrl.diverse import search_diverse
 from pgmrl.errors import PgmrlError
+from pgmrl.explain import Explanation, assert_index_used, explain
 from pgmrl.fit import fit
 from pgmrl.fulltext import FullText, full_text, trigram_index
 from pgmrl.functions import SqlFunctions
@@ -30,6 +31,7 @@ from pgmrl.vectors import Vector
 
 __all__ = [
     "Definition",
+    "Explanation",
     "FullText",
     "Hnsw",
     "Matryoshka",
@@ -47,8 +49,10 @@ __all__ = [
     "add_functions",
     "add_short",
     "add_side_table",
+    "assert_index_used",
     "check",
     "combine",
+    "explain",
     "fit",
     "full_text",
     "ingest",

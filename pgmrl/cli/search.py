@@ -19,17 +19,37 @@ from pgmrl.reflect import reflect
 from pgmrl.types import NumpyVector
 
 if TYPE_CHECKING:
-    from sqlalchemy import Column
+    from sqlalchemy import Column, Select
 
     from pgmrl.vectors import Vector
 
-__all__ = ["QueryModel", "QueryVector", "Question", "print_run", "query_vector", "search"]
+__all__ = [
+    "EfSearch",
+    "Exact",
+    "K",
+    "QueryModel",
+    "QueryVector",
+    "Question",
+    "ShortlistSize",
+    "Where",
+    "filtered",
+    "print_run",
+    "query_vector",
+    "search",
+]
 
 Question = Annotated[str | None, typer.Argument(help="What to look for, in words.")]
 QueryVector = Annotated[
     str | None, typer.Option("--vector", help="Instead of words: a JSON array, or a .npy or .json file with one.")
 ]
 QueryModel = Annotated[str, typer.Option("--embedder", help="The model the table was embedded with.")]
+K = Annotated[int, typer.Option("-k", help="Rows to return.")]
+ShortlistSize = Annotated[
+    int | None, typer.Option("--shortlist", help="Rows that are ranked exactly; default 10 times k.")
+]
+EfSearch = Annotated[int | None, typer.Option("--ef-search", help="HNSW's candidates; default the shortlist.")]
+Where = Annotated[str | None, typer.Option("--where", help="A filter as SQL, such as \"section = 'games'\".")]
+Exact = Annotated[bool, typer.Option("--exact", help="Read every row: the truth.")]
 
 CELL = 200  # characters of a value that a table shows
 
@@ -39,13 +59,13 @@ def search(
     question: Question = None,
     vector: QueryVector = None,
     model: QueryModel = DEFAULT,
-    k: Annotated[int, typer.Option("-k", help="Rows to return.")] = 10,
-    shortlist: Annotated[int | None, typer.Option(help="Rows that are ranked exactly; default 10 times k.")] = None,
-    ef_search: Annotated[int | None, typer.Option(help="HNSW's candidates; default the shortlist.")] = None,
-    where: Annotated[str | None, typer.Option(help="A filter as SQL, such as \"section = 'games'\".")] = None,
+    k: K = 10,
+    shortlist: ShortlistSize = None,
+    ef_search: EfSearch = None,
+    where: Where = None,
     show: Annotated[list[str] | None, typer.Option(help="A column to show; repeat for more. Default: all.")] = None,
     metric: Metric = None,
-    exact: Annotated[bool, typer.Option(help="Read every row: the truth.")] = False,
+    exact: Exact = False,
     compare: Annotated[bool, typer.Option(help="Search exactly as well, and say the recall.")] = False,
     url: Url = None,
     json: Json = False,
@@ -57,15 +77,23 @@ def search(
     query = query_vector(question, vector, model)
     with engine(url) as opened, opened.connect() as connection:
         searched = reflect(connection, column, metric=metric_name(metric))
-        statement = select(*_shown(searched, show))
-        if where is not None:
-            statement = statement.where(text(where.replace(":", "\\:")))  # a colon is no parameter
+        statement = filtered(searched, show, where)
         options: dict[str, Any] = {"k": k, "shortlist": shortlist, "ef_search": ef_search, "exact": exact}
         found = run(connection, statement, searched, query, compare=compare, **options)
     if json:
         write_json(as_json(found))
     else:
         print_run(found)
+
+
+def filtered(searched: Column[Any], show: list[str] | None, where: str | None) -> Select[*tuple[Any, ...]]:
+    """The rows that are searched, with the columns to show.
+
+    Raises:
+        DefinitionError: a column that the table does not have.
+    """
+    statement = select(*_shown(searched, show))
+    return statement if where is None else statement.where(text(where.replace(":", "\\:")))  # a colon is no parameter
 
 
 def as_json(found: Run) -> dict[str, Any]:
