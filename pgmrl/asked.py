@@ -13,6 +13,7 @@ from sqlalchemy import Select
 from pgmrl.columns import Attachment, attachment_of, base_column
 from pgmrl.errors import ExactSearchWarning, SearchError
 from pgmrl.limits import EF_SEARCH_LIMIT, OVERSAMPLE, SHORTLIST_LIMIT, SHORTLIST_MIN
+from pgmrl.settings import setting_of
 from pgmrl.statement import Scan
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ class Asked:
         """
         attachment = attachment_of(column)
         check_statement(statement)
-        size = shortlist_size(k, shortlist, oversample)
-        effort = min(size, EF_SEARCH_LIMIT) if ef_search is None else positive("ef_search", ef_search)
+        size = shortlist_size(k, shortlist, oversample, column)
+        effort = _effort(column, k, size, shortlist is None and oversample is None, ef_search)
         if effort > EF_SEARCH_LIMIT:
             raise SearchError(f"ef_search={effort}: pgvector takes 1 to {EF_SEARCH_LIMIT}")
         if not attachment.definition.learned and not exact:
@@ -120,8 +121,22 @@ class Cut:
         return cls(asked.k, offset, after, distance_limit(max_distance))
 
 
-def shortlist_size(k: int, shortlist: int | None = None, oversample: float | None = None) -> int:
+def _effort(column: Any, k: int, size: int, usual: bool, given: int | None) -> int:
+    """Candidates for the scan: the setting's with the setting's shortlist, else as many as the shortlist holds."""
+    if given is not None:
+        return positive("ef_search", given)
+    setting = setting_of(column) if usual else None
+    return min(size, EF_SEARCH_LIMIT) if setting is None else setting.numbers(k)[1]
+
+
+def shortlist_size(k: int, shortlist: int | None = None, oversample: float | None = None, column: Any = None) -> int:
     """The number of rows that are ranked exactly.
+
+    Args:
+        k: rows that shall come back.
+        shortlist: as given.
+        oversample: as given.
+        column: whose setting holds where neither is given.
 
     Raises:
         SearchError: a number out of range, or both of `shortlist` and `oversample`.
@@ -134,7 +149,9 @@ def shortlist_size(k: int, shortlist: int | None = None, oversample: float | Non
     if factor is not None and not (isinstance(factor, int | float) and 1 <= factor < math.inf):
         raise SearchError(f"oversample={oversample!r}: a shortlist holds at least the k results, so give 1 or more")
     if shortlist is None:
-        shortlist = max(SHORTLIST_MIN, round(k * (oversample or OVERSAMPLE)))
+        setting = None if column is None or oversample is not None else setting_of(column)
+        usual = max(SHORTLIST_MIN, round(k * (oversample or OVERSAMPLE)))
+        shortlist = usual if setting is None else setting.numbers(k)[0]
     size = positive("shortlist", shortlist)
     if size < k:
         raise SearchError(f"shortlist={size} is smaller than k={k}: the results come out of the shortlist")

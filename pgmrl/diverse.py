@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVarTuple, cast
 from sqlalchemy import Float, Integer, bindparam, text, type_coerce
 
 from pgmrl import statement as parts
-from pgmrl.asked import Asked, fraction, labels
+from pgmrl.asked import Asked, fraction, labels, shortlist_size
 from pgmrl.ranking import EXACT, FOUND, begun, distances_sql, few_sql, too_few
 from pgmrl.statement import SHORTLIST, WINNERS, key_names, materialized, winners_table
 
@@ -85,7 +85,9 @@ def search_diverse(
     """
     share = fraction("relevance", relevance)
     labels(label, rank_label, score_label)
-    asked = Asked.of(statement, column, k, shortlist, None, ef_search, exact)
+    # what is tuned brings the nearest rows; here the shortlist is what there is to pick from
+    pool = shortlist_size(k) if shortlist is None else shortlist
+    asked = Asked.of(statement, column, k, pool, None, ef_search, exact)
     select_ = cast("parts.AnySelect", statement)
     rows, sent = begun(asked, select_, query)
     complete = rows.filtered if complete is None else complete

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVarTuple, cast
 from sqlalchemy import text
 
 from pgmrl import statement as parts
-from pgmrl.asked import Asked, positive
+from pgmrl.asked import Asked, positive, shortlist_size
 from pgmrl.errors import SearchError
-from pgmrl.limits import OVERSAMPLE, SHORTLIST_MIN
 from pgmrl.ranking import EXACT, FOUND, begun, distances_sql
 from pgmrl.statement import SHORTLIST, WINNERS, key_names, materialized, winners_table
 
@@ -79,12 +78,8 @@ def search_groups(
 
     """
     rows_each = positive("per_group", per_group)
-    size = (
-        max(SHORTLIST_MIN, OVERSAMPLE * positive("k", k) * rows_each)
-        if shortlist is None
-        else positive("shortlist", shortlist)
-    )
-    if size < k * rows_each:
+    size = shortlist_size(positive("k", k) * rows_each, column=column) if shortlist is None else shortlist
+    if positive("shortlist", size) < k * rows_each:
         raise SearchError(f"shortlist={size} is smaller than k={k} times per_group={rows_each}: give more")
     asked = Asked.of(statement, column, k, size, None, ef_search, exact)
     select_ = cast("parts.AnySelect", statement)

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
-from pgmrl.errors import MigrationError, NotMigrated
+from pgmrl.errors import MigrationError
 from pgmrl.functions.text import drop_statement, install_statements
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NEEDED", "FunctionInfo", "drop", "functions", "install", "installed_markers"]
 
-NEEDED = "0003"
+NEEDED = "0004"
 """The revision of pgmrl's schema that functions need."""
 
 
@@ -67,10 +67,7 @@ def require(connection: Connection) -> None:
         NotMigrated: it is missing, or too old.
 
     """
-    current = database.current(connection)
-    if current is None or current < NEEDED:
-        there = "is not installed" if current is None else f"is at {current}"
-        raise NotMigrated(f"pgmrl's schema {there}, SQL functions need {NEEDED}: run `pgmrl upgrade`")
+    database.require_schema(connection, NEEDED, "calling searches from SQL")
 
 
 def install(connection: Connection | Session, place: Place, index: Hnsw) -> None:
