@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from pgmrl.metrics import Metric
 
-__all__ = ["Fit", "fit", "fit_axes"]
+__all__ = ["Fit", "by_direction", "fit", "fit_axes", "table_rows"]
 
 SAMPLE: Final = 20_000
 """Rows to learn from; `python -m benchmarks.fit_sample` shows what fewer and more give."""
@@ -103,14 +103,14 @@ def fit(
     np.random.default_rng(seed).shuffle(vectors)  # in place: a copy of the sample can be hundreds of megabytes
     held_out = min(HELD_OUT, len(vectors) // 5)
     queries, learned_from = vectors[:held_out], vectors[held_out:]
-    rotation = fit_axes(learned_from, count, normalise=_by_direction(definition.metric))
+    rotation = fit_axes(learned_from, count, normalise=by_direction(definition.metric))
     sizes = [size for size in SIZES if size <= count]
     trial = _Trial.of(definition, learned_from, queries)
     kept, kept_prefix = ({size: trial.kept(by, size) for size in sizes} for by in (rotation, Prefix()))
     return Fit(rotation, len(vectors), skipped, kept, kept_prefix)
 
 
-def _by_direction(metric: Metric) -> bool:
+def by_direction(metric: Metric) -> bool:
     """Whether all rows count alike in the axes, however long they are.
 
     Under cosine, where length means nothing. Under L2 as well: what must be kept are differences to the nearest rows,
@@ -223,7 +223,7 @@ def _sampled(
 ) -> NDArray[np.floating]:
     """Vectors of random rows, all equally likely; shape (up to sample, dims), in the column's precision."""
     name = qualified(table.schema, table.name)
-    rows = _row_estimate(connection, name, column)
+    rows = table_rows(connection, name, column)
     wanted = 1.1 * sample + 4 * sample**0.5 + 10  # the number of rows that come varies, and too many do no harm
     percent = min(100.0, 100.0 * wanted / max(rows, 1))
     dtype = np.dtype(">f2" if definition.full == "halfvec" else ">f4")
@@ -309,8 +309,19 @@ class _Reservoir:
         self.seen += len(part)
 
 
-def _row_estimate(connection: Connection, name: str, column: str) -> float:
-    """The table's rows by its statistics and its size now, as the planner does; counted where there are none."""
+def table_rows(connection: Connection, name: str, column: str) -> float:
+    """The table's rows by its statistics and its size now, as the planner does; counted where there are none.
+
+    Args:
+        connection: of the database.
+        name: of the table, quoted.
+        column: that it must have.
+
+    Raises:
+        NotMigrated: there is no such table or column.
+        RotationError: it is no table.
+
+    """
     row = connection.execute(
         text(
             "SELECT c.relkind IN ('r', 'm', 'p'), a.attname IS NOT NULL FROM pg_class AS c "

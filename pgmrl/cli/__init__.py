@@ -21,6 +21,7 @@ from pgmrl.cli import (
     schema,
     search,
     server,
+    tune,
 )
 from pgmrl.errors import PgmrlError
 
@@ -40,6 +41,7 @@ app.command("fit")(fit.fit)
 app.command("search")(search.search)
 app.command("recall")(recall.recall)
 app.command("explain")(explain.explain)
+app.command("tune")(tune.tune)
 app.command("upgrade")(schema.upgrade)
 app.command("columns")(schema.columns)
 app.command("check-migration")(plans.check_migration)

@@ -9,7 +9,7 @@ from pgmrl.errors import DefinitionError
 from pgmrl.online.plan import graph_bytes, index_bytes
 from pgmrl.online.target import Target
 from pgmrl.rotation import Rotation
-from pgmrl.shortening import SHORT_LIMITS, Definition, Prefix, Short
+from pgmrl.shortening import SHORT_LIMITS, Definition, Prefix, Short, Shortening
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -126,16 +126,17 @@ def candidates(
         DefinitionError: dimensions that cannot be.
 
     """
-    found = []
+    found: list[Candidate] = []
     for rule in rules:
-        if rule == "rotation" and rotation is None:
-            continue
-        by = rotation if rule == "rotation" and rotation is not None else Prefix()
-        most = len(rotation.required_axes()) if rule == "rotation" and rotation is not None else definition.dims
+        by: Shortening = Prefix()
+        most = definition.dims
+        if rule == "rotation":
+            if rotation is None:
+                continue
+            by, most = rotation, len(rotation.required_axes())
         for kind in types:
-            for size in _sizes(definition, rule, kind, dims):
-                if size <= most:
-                    found.append(Candidate(replace(definition, short=Short(size, by, kind)), index))
+            sizes = [size for size in _sizes(definition, rule, kind, dims) if size <= most]
+            found += [Candidate(replace(definition, short=Short(size, by, kind)), index) for size in sizes]
     if not found:
         raise DefinitionError(
             f"nothing to try: no short vector of these dimensions, rules and types fits {definition.dims} dimensions"

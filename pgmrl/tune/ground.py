@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from sqlalchemy import text
 
 from pgmrl import database
-from pgmrl.columns import attachment_of, base_column
+from pgmrl.columns import attachment_of
 from pgmrl.ddl import Hnsw
-from pgmrl.errors import DefinitionError, MeasureError, MigrationError, NotMigrated, RotationError, SearchError
+from pgmrl.errors import DefinitionError, MeasureError, MigrationError, SearchError
+from pgmrl.fit import table_rows
 from pgmrl.limits import EF_SEARCH_LIMIT
 from pgmrl.measure.queries import Queries, sampled_queries, vectors_table
 from pgmrl.names import qualified, quoted
-from pgmrl.online.plan import size_of
 from pgmrl.online.reshape import current_index
 from pgmrl.rotation import Rotation
 from pgmrl.tune.candidates import Candidate
 from pgmrl.tune.source import Levels, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
@@ -42,6 +40,7 @@ SHARE: Final = 5
 STEP: Final = 4
 """Each smaller table that is measured has a fourth of the rows of the one before."""
 
+COUNTED: Final = 200_000  # rows that are counted; of more the estimate is good enough
 SMALLEST: Final = 20  # times k rows, below which a table says nothing
 
 
@@ -86,9 +85,9 @@ class Wanted:
             ("type", self.types, ("halfvec", "vector", "bit")),
             ("minimise", (self.minimise,), ("latency", "size", "build")),
         ):
-            wrong = [one for one in given if one not in known]
-            if wrong or not given:
-                raise DefinitionError(f"{what}={(wrong or [None])[0]!r}: choose of {', '.join(known)}")
+            wrong = [str(one) for one in given if one not in known] or ([] if given else ["nothing"])
+            if wrong:
+                raise DefinitionError(f"{what}={wrong[0]!r}: choose of {', '.join(known)}")
 
 
 class Clock:
@@ -119,6 +118,21 @@ class Clock:
         self._last = now
 
 
+class Memory(NamedTuple):
+    """Settings of the server, in bytes.
+
+    Attributes:
+        buffers: `shared_buffers`.
+        cache: `effective_cache_size`.
+        build: `maintenance_work_mem`, as it is for the builds here.
+
+    """
+
+    buffers: int
+    cache: int
+    build: int
+
+
 @dataclass(frozen=True, slots=True)
 class Current:
     """The short column there is.
@@ -144,7 +158,7 @@ class Ground:
         source: of the rows, without those that are queries.
         definition: of the column.
         rows: of the table today, those without a vector and the queries included.
-        table_bytes: its size, with TOAST.
+        memory: settings of the server.
         queries: as stored, shape (n, dims), float32; the first `tuned` choose, the others check.
         tuned: how many.
         asked: where they come from.
@@ -158,7 +172,7 @@ class Ground:
     source: Source
     definition: Definition
     rows: int
-    table_bytes: int
+    memory: Memory
     queries: NDArray[np.float32]
     tuned: int
     asked: Queries
@@ -188,11 +202,9 @@ def ground_of(connection: Connection, column: Any, wanted: Wanted, queries: Quer
     attachment, table = attachment_of(column), vectors_table(column)
     definition = attachment.definition
     name = qualified(table.schema, table.name)
-    _check_there(connection, name, attachment.full)
     if not table.primary_key.columns:
         raise DefinitionError(f"table {table.fullname} has no primary key: a search returns rows by their key")
-    size = size_of(connection, name)
-    rows = _rows(connection, name, attachment.full, size.rows)
+    rows = _rows(connection, name, attachment.full)
     if isinstance(queries, int):
         if queries < 1:
             raise MeasureError(f"{queries} queries: ask for at least 1")
@@ -212,7 +224,7 @@ def ground_of(connection: Connection, column: Any, wanted: Wanted, queries: Quer
     index = wanted.index or (None if current is None else current.candidate.index) or Hnsw()
     stored = definition.stored(queries.vectors)
     half = (len(stored) + 1) // 2
-    found = Ground(column, source, definition, rows, size.table, stored, half, queries, current, index)
+    found = Ground(column, source, definition, rows, _memory(connection), stored, half, queries, current, index)
     if len(queries) < 2:
         found.notes.append("with one query nothing is left to check with")
     return found
@@ -237,32 +249,19 @@ def levels_for(rows: float, wanted: Wanted, memory: int) -> Levels:
     return Levels(tuple(size / rows for size in sizes), wanted.seed, int(parts))
 
 
-def _check_there(connection: Connection, name: str, column: str) -> None:
-    row = connection.execute(
-        text(
-            "SELECT c.relkind IN ('r', 'm', 'p'), a.attname IS NOT NULL FROM pg_class AS c LEFT JOIN pg_attribute AS a "
-            "ON a.attrelid = c.oid AND a.attname = :column AND NOT a.attisdropped WHERE c.oid = to_regclass(:name)"
-        ),
-        {"name": name, "column": column},
-    ).first()
-    if row is None:
-        raise NotMigrated(f"there is no table {name} in this database: run the application's migrations")
-    if not row[1]:
-        raise NotMigrated(f"table {name} has no column {column}: run the application's migrations")
-    if not row[0]:
-        raise MeasureError(f"{name} is no table: tune the table it reads from")
+def _rows(connection: Connection, name: str, column: str) -> int:
+    """Rows with a vector: counted where that is quick, else all rows by the server's estimate."""
+    estimate = table_rows(connection, name, column)
+    if estimate > COUNTED:
+        return round(estimate)
+    query = f"SELECT count(*) FROM {name} WHERE {quoted(column)} IS NOT NULL"  # noqa: S608 - quoted
+    return int(database.execute_plain(connection, query).scalar_one())
 
 
-def _rows(connection: Connection, name: str, column: str, estimate: int) -> int:
-    """Rows with a vector: counted where that is quick, else the server's estimate."""
-    if estimate > 200_000:
-        return estimate
-    return int(
-        database.execute_plain(
-            connection,
-            f"SELECT count(*) FROM {name} WHERE {quoted(column)} IS NOT NULL",  # noqa: S608
-        ).scalar_one()
-    )
+def _memory(connection: Connection) -> Memory:
+    names = ("shared_buffers", "effective_cache_size", "maintenance_work_mem")
+    values = ", ".join(f"pg_size_bytes(current_setting('{name}'))" for name in names)
+    return Memory(*connection.execute(text(f"SELECT {values}")).one())
 
 
 def _current(connection: Connection, attachment: Attachment, schema: str | None, table: str) -> Current | None:

@@ -1,4 +1,4 @@
-"""How recall, time and size grow with the table: fitted to some sizes, checked against another. Nothing here does I/O."""
+"""How recall, time and size grow with the table: fitted to some sizes, checked against another. No I/O."""
 
 from __future__ import annotations
 

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Final
 
 from pgmrl.asked import shortlist_size
 from pgmrl.columns import base_column
+from pgmrl.online.preflight import shown as shown_bytes
 from pgmrl.tune.choice import cheapest, pareto, sizes_for, why_not
+from pgmrl.tune.models import build_growth
 from pgmrl.tune.result import Kept, Model, Tuning
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from pgmrl.tune.ground import Clock, Ground, Wanted
+    from pgmrl.tune.ground import Clock, Current, Ground, Wanted
     from pgmrl.tune.result import Check
     from pgmrl.tune.trial import Option, Sweep, Trial
     from pgmrl.tune.trials import Bench
@@ -47,7 +49,10 @@ def outcome(
     checks: list[Check] = []
     if shown is not None and owner is not None:
         bench.told("checking", 0, 1)
-        checks = [one for one in (bench.check(owner, shown),) if one is not None]
+        found = [bench.check(owner, shown)]
+        if _same(ground, shown) and bench.place is not None:
+            found.append(bench.check_column(owner, shown))
+        checks = [one for one in found if one is not None]
     clock.part("check")
     limit = None
     if choice is None:
@@ -69,12 +74,13 @@ def outcome(
         tenfold=None if shown is None or owner is None else owner.option(shown.shortlist, shown.ef_search, later),
         tenfold_needed=None if owner is None else cheapest(owner.options(later, sizes), wanted.recall, wanted.minimise),
         current=_current(ground, wanted, trials),
-        keeps_column=_keeps(ground, choice),
+        keeps_column=_same(ground, choice),
         front=pareto(options),
+        tried=[one for trial in trials for one in pareto([o for o, mine in owners if mine is trial])],
         kept=[_kept(one, ground.rows, wanted) for one in sweeps],
         checks=checks,
-        models=[] if owner is None else _models(owner),
-        notes=[*ground.notes, *_cautions(ground, shown)],
+        models=[] if owner is None or shown is None else _models(owner, shown),
+        notes=[*ground.notes, *(() if owner is None or shown is None else _cautions(ground, shown, owner))],
         seconds=clock.spent,
     )
 
@@ -88,23 +94,39 @@ def _current(ground: Ground, wanted: Wanted, trials: Sequence[Trial]) -> Option 
     """The column there is, with the numbers that a search takes where nobody says any."""
     if ground.current is None:
         return None
-    mine = next((one for one in trials if one.candidate == ground.current.candidate), None)
+    mine = next((one for one in trials if _same_as(ground.current, one)), None)
     if mine is None:
         return None
     size = min(shortlist_size(wanted.k), wanted.max_shortlist)
     return mine.option(size, size, ground.rows)
 
 
-def _keeps(ground: Ground, choice: Option | None) -> bool:
+def _same_as(current: Current, trial: Trial) -> bool:
+    mine = current.candidate
+    return mine.same_vectors(trial.candidate) and mine.index == trial.candidate.index
+
+
+def _same(ground: Ground, option: Option | None) -> bool:
+    """Whether there is such a column with such an index."""
     current = ground.current
-    return choice is not None and current is not None and current.candidate == choice.candidate
+    if option is None or current is None or current.index_bytes is None:
+        return False
+    mine = current.candidate
+    return mine.same_vectors(option.candidate) and mine.index == option.candidate.index
 
 
-def _models(trial: Trial) -> list[Model]:
+def _models(trial: Trial, shown: Option) -> list[Model]:
     sweep, sizes = trial.sweep, [one.rows for one in trial.graphs]
     base = trial.graphs[0]
     latency = trial.latency
     found = [
+        Model(
+            "recall",
+            "of the exact shortlist by the next model, less what the scan loses by the one after; of this setting",
+            trial.extrapolation_error(shown.shortlist, shown.ef_search),
+            False,
+            sizes,
+        ),
         Model(
             "truncation",
             f"the shortlist that keeps the same grows with rows^{sweep.growth.exponent:.3f}",
@@ -154,8 +176,6 @@ def _relative(values: Sequence[float]) -> float | None:
 
 
 def _build_error(trial: Trial) -> float | None:
-    from pgmrl.tune.models import build_growth
-
     if len(trial.graphs) < 2:
         return None
     large, small = trial.graphs[0], trial.graphs[1]
@@ -164,5 +184,30 @@ def _build_error(trial: Trial) -> float | None:
     return abs(small.build_seconds * build_growth(small.rows, large.rows) / large.build_seconds - 1)
 
 
-def _cautions(ground: Ground, shown: Option | None) -> list[str]:
-    return []
+def _cautions(ground: Ground, option: Option, trial: Trial) -> Iterator[str]:
+    """What the numbers take for granted."""
+    memory, candidate = ground.memory, option.candidate
+    for times in (1, TIMES):
+        rows = times * ground.rows
+        size, build = trial.index_bytes(rows), candidate.graph_bytes(rows)
+        when = "today" if times == 1 else "at ten times the rows"
+        if size > memory.cache:
+            yield (
+                f"{when} the index ({shown_bytes(size)}) is larger than effective_cache_size "
+                f"({shown_bytes(memory.cache)}): the latency is that of an index in memory"
+            )
+        elif size > memory.buffers:
+            have = shown_bytes(memory.buffers)
+            yield f"{when} the index ({shown_bytes(size)}) is larger than shared_buffers ({have}), slower to read"
+        if build > memory.build and trial.graphs[0].build_seconds is not None:
+            yield (
+                f"{when} the build needs maintenance_work_mem of {shown_bytes(build)} (it is "
+                f"{shown_bytes(memory.build)}): with less it takes many times as long as said"
+            )
+            break
+    reach = (option.recall.high - option.recall.low) / 2
+    if reach > 0.01:
+        yield f"{ground.tuned:,} queries tell recall within {reach:.3f} only: give more, or accept it"
+    base = trial.graphs[0].rows
+    if base < 0.8 * ground.rows:
+        yield f"indexes were tried on {base:,} rows: recall and latency of {ground.rows:,} are by the models"

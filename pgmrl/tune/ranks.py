@@ -81,7 +81,7 @@ class Ranks:
         if crowded.any():  # more rows at the distance of the k-th than were kept: what ties with those is as good
             most = np.where(counts, np.minimum(room, self.level), 0).max(axis=1)
             found = np.where(crowded, np.maximum(found, most), found)
-        return np.minimum(1.0, found / max(1, self.truth.wanted))
+        return np.asarray(np.minimum(1.0, found / max(1, self.truth.wanted)))
 
     def recall(self, shortlists: Iterable[float]) -> NDArray[np.float64]:
         """Mean recall of an exact shortlist of each size."""

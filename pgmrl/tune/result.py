@@ -90,6 +90,7 @@ class Tuning:
         current: the column as it is now, with the numbers that searches take by default; None where it has none.
         keeps_column: whether the choice needs no other column or index than there is.
         front: what no other setting beats in recall, time and size at once; the fastest first.
+        tried: the same of each candidate whose index was tried.
         kept: what exact shortlists of all candidates keep, the smallest index first.
         checks: the setting, tried with other queries.
         models: behind the extrapolations.
@@ -114,6 +115,7 @@ class Tuning:
     current: Option | None
     keeps_column: bool
     front: list[Option] = field(repr=False)
+    tried: list[Option] = field(repr=False)
     kept: list[Kept] = field(repr=False)
     checks: list[Check]
     models: list[Model] = field(repr=False)
@@ -148,6 +150,7 @@ class Tuning:
             "current": _option(self.current, self.rows),
             "keeps_column": self.keeps_column,
             "front": [_option(one, self.rows) for one in self.front],
+            "tried": [_option(one, self.rows) for one in self.tried],
             "kept": [{**_candidate(one.candidate), "recall": one.recall} for one in self.kept],
             "checks": [{**one._asdict(), "measured": one.measured._asdict()} for one in self.checks],
             "models": [one._asdict() for one in self.models],

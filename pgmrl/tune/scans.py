@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pgmrl.tune.source import Source
     from pgmrl.tune.truth import Truth
 
-__all__ = ["Asked", "Index", "Scans", "force_index", "time_searches"]
+__all__ = ["Asked", "Index", "Scans", "Search", "force_index", "time_searches", "timed_trials"]
 
 BLOCK: Final = 20  # queries of one setting before the next one's turn: what disturbs the machine disturbs all
 WARM_UP: Final = 3
@@ -71,7 +71,7 @@ class Index:
         source: the table of the full vectors.
         definition: of the short ones.
         name: the table that is scanned, as SQL text.
-        short: its short column, as SQL text.
+        short: its short column.
         trial: whether it is a table for trials, which knows the places of the rows in the source.
 
     """
@@ -85,41 +85,41 @@ class Index:
     def listed(self, ef_search: int) -> str:
         """The nearest rows by the index, nearest first: as many as the scan keeps."""
         columns = "id" if self.trial else "tableoid, ctid"
-        return f"SELECT {columns} FROM {self._nearest(ef_search, ef_search)}"
+        return f"SELECT {columns} FROM {self._nearest(ef_search, ef_search)}"  # noqa: S608
 
     def judged(self, ef_search: int) -> str:
         """The same with the full distance of each."""
+        definition = self.definition
         place = "s.place" if self.trial else "s.ctid"
-        distance = f"f.{quoted(self.source.full)} {self.definition.full_operator} %(full)s::{self.definition.full_type}"
+        distance = f"f.{_text(self.source.full)} {definition.full_operator} %(full)s::{definition.full_type}"
         return (
-            f"SELECT {distance} FROM (SELECT *, row_number() OVER () AS n FROM (SELECT * FROM "  # noqa: S608
-            f"{self._nearest(ef_search, ef_search)}) AS i) AS s "
-            f"JOIN {self.source.name} AS f ON f.ctid = {place} ORDER BY s.n"
+            f"SELECT {distance} FROM (SELECT *, row_number() OVER () AS n FROM "  # noqa: S608
+            f"{self._nearest(ef_search, ef_search)}) AS s "
+            f"JOIN {_escaped(self.source.name)} AS f ON f.ctid = {place} ORDER BY s.n"
         )
 
     def searched(self, shortlist: int, ef_search: int, k: int) -> str:
         """A whole search, with the scan of the trial in place of that of the column."""
-        definition, full = self.definition, quoted(self.source.full)
-        keys = [quoted(key.name) for key in self.source.table.primary_key]
+        definition, table = self.definition, _escaped(self.source.name)
+        keys = [_text(key.name) for key in self.source.table.primary_key]
         labels = key_names(len(keys))
         listed = ", ".join(f"f.{key} AS {label}" for key, label in zip(keys, labels, strict=True))
         same = " AND ".join(f"f.{key} = w.{label}" for key, label in zip(keys, labels, strict=True))
         order = ", ".join(f"f.{key}" for key in keys)
         ranked = ranked_sql(definition, f"%(full)s::{definition.full_type}", len(keys), k)
         return (
-            f"WITH {SHORTLIST} AS MATERIALIZED (SELECT {listed}, f.{full} AS full_vector "  # noqa: S608
-            f"FROM (SELECT place FROM {self._nearest(shortlist, ef_search)}) AS s "
-            f"JOIN {self.source.name} AS f ON f.ctid = s.place), "
-            f"{WINNERS} AS ({ranked}) SELECT {order}, w.distance FROM {WINNERS} AS w "
-            f"JOIN {self.source.name} AS f ON {same} ORDER BY w.distance, {order}"
+            f"WITH {SHORTLIST} AS MATERIALIZED (SELECT {listed}, f.{_text(self.source.full)} AS full_vector "  # noqa: S608
+            f"FROM (SELECT place FROM {self._nearest(shortlist, ef_search)}) AS s JOIN {table} AS f "
+            f"ON f.ctid = s.place), {WINNERS} AS ({ranked}) "
+            f"SELECT {order}, w.distance FROM {WINNERS} AS w JOIN {table} AS f ON {same} ORDER BY w.distance, {order}"
         )
 
     def _nearest(self, count: int, ef_search: int) -> str:
-        distance = f"{self.short} {self.definition.short_operator} %(short)s::{self.definition.short_type}"
+        distance = f"{_text(self.short)} {self.definition.short_operator} %(short)s::{self.definition.short_type}"
         columns = "id, place" if self.trial else "tableoid, ctid"
         # LIMIT is a literal, as in the statement of a search
         return (
-            f"(SELECT {columns} FROM {self.name} WHERE {gate(Scan(count, ef_search)).text} "  # noqa: S608
+            f"(SELECT {columns} FROM {_escaped(self.name)} WHERE {gate(Scan(count, ef_search)).text} "  # noqa: S608
             f"ORDER BY {distance} LIMIT {count}) AS nearest"
         )
 
@@ -168,7 +168,7 @@ class Scans:
     def per_query(self, shortlist: float, ef_search: int) -> NDArray[np.float64]:
         """The recall of each query."""
         wanted = max(1, self.truth.wanted)
-        return np.minimum(1.0, (self.found[ef_search] < shortlist).sum(axis=1) / wanted)
+        return np.asarray(np.minimum(1.0, (self.found[ef_search] < shortlist).sum(axis=1) / wanted))
 
     def _ids(self, rows: list[Any]) -> NDArray[np.int64]:
         if not rows:
@@ -237,6 +237,15 @@ def force_index(source: Source) -> None:
     """Small tables are read faster without an index, and few rows are joined faster otherwise: not here."""
     for name in ("seqscan", "sort", "bitmapscan", "hashjoin", "mergejoin"):
         source.connection.exec_driver_sql(f"SET LOCAL enable_{name} = off")
+
+
+def _escaped(sql: str) -> str:
+    """SQL text in a statement with parameters: a percent sign is none."""
+    return sql.replace("%", "%%")
+
+
+def _text(name: str) -> str:
+    return _escaped(quoted(name))
 
 
 def _prepare(driver: psycopg.Connection[Any]) -> bool | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
-    from sqlalchemy import Connection, Table
+    from sqlalchemy import ColumnElement, Connection, Table
 
     from pgmrl.shortening import Definition
 
@@ -119,7 +119,8 @@ class Source:
             for part in np.unique(places >> 48):
                 here = places[places >> 48 == part]
                 tids = [f"({place >> 16 & 0xFFFFFFFF},{place & 0xFFFF})" for place in here.tolist()]
-                query = f"SELECT {self._columns} FROM {self.name} WHERE ctid = ANY(%s::tid[])"  # noqa: S608
+                plain = f"SELECT {self._columns} FROM {self.name}".replace("%", "%%")  # noqa: S608
+                query = f"{plain} WHERE ctid = ANY(%s::tid[])"
                 given: list[Any] = [tids]
                 if len(parts) > 1:
                     query, given = f"{query} AND tableoid = %s", [tids, parts[int(part)]]
@@ -129,8 +130,8 @@ class Source:
     def places_of(self, keys: Sequence[tuple[Any, ...]]) -> NDArray[np.int64]:
         """Where the rows with these primary keys lie."""
         columns = [self.table.c[key.name] for key in self.table.primary_key]
-        place = literal("ctid::text")
-        part = literal("tableoid::bigint")
+        place: ColumnElement[Any] = literal("ctid::text")
+        part: ColumnElement[Any] = literal("tableoid::bigint")
         found: list[int] = []
         for start in range(0, len(keys), KEYS):
             among = tuple_(*columns).in_(bindparam("keys", list(keys[start : start + KEYS]), expanding=True))
@@ -156,7 +157,7 @@ class Source:
         """Places as numbers, of rows that begin with `tableoid, ctid` in binary form."""
         tids = np.frombuffer(b"".join([row[1] for row in rows]), np.dtype([("block", ">u4"), ("offset", ">u2")]))
         part = np.array([self._part(row[0]) for row in rows], np.int64)
-        return part << 48 | tids["block"].astype(np.int64) << 16 | tids["offset"]
+        return np.asarray(part << 48 | tids["block"].astype(np.int64) << 16 | tids["offset"])
 
     def _usable(self, batch: Batch) -> Batch:
         """Without the rows that are left out, and without those that no search can find."""

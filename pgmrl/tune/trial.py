@@ -13,8 +13,6 @@ from pgmrl.tune.models import build_growth, fit_growth, fit_latency
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
     from pgmrl.tune.candidates import Candidate
     from pgmrl.tune.models import Curve, Growth, Latency, Timed
     from pgmrl.tune.ranks import Ranks
@@ -128,7 +126,7 @@ class Graph:
         """What the scan loses of the exact shortlist, on average."""
         size = min(shortlist, ef_search)
         exact = self.ranks.per_query(size)[: len(self.scans.asked)]
-        return float((exact - self.scans.per_query(int(round(size)), ef_search)).mean())
+        return float((exact - self.scans.per_query(size, ef_search)).mean())
 
     @property
     def curve(self) -> Curve:

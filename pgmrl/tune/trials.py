@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from psycopg import Cursor
+from psycopg.rows import tuple_row
 from sqlalchemy import select
 
-from pgmrl.measure.score import mean_interval
-from pgmrl.names import quoted
+from pgmrl.columns import base_column
+from pgmrl.measure.score import mean_interval, recall_at_k
 from pgmrl.plain import sql
 from pgmrl.search import search
 from pgmrl.tune.choice import reaches
@@ -18,6 +20,7 @@ from pgmrl.tune.graph import Shorts, stand_in
 from pgmrl.tune.models import Timed
 from pgmrl.tune.result import Check
 from pgmrl.tune.scans import Asked, Index, Scans, time_searches, timed_trials
+from pgmrl.tune.snapshot import driver_of
 from pgmrl.tune.trial import Graph, Option, Trial
 
 if TYPE_CHECKING:
@@ -94,7 +97,9 @@ class Bench:
             done += len(batch.places)
             self.told("computing short vectors", done, self.truths[0].rows)
         every = Shorts(np.concatenate(places), np.concatenate(levels), np.empty(0))
-        return [_findable(sweep.candidate, every, np.concatenate(kept)) for kept, sweep in zip(vectors, sweeps)]
+        return [
+            _findable(sweep.candidate, every, np.concatenate(kept)) for kept, sweep in zip(vectors, sweeps, strict=True)
+        ]
 
     def trial(self, sweep: Sweep, index: Hnsw, shorts: Shorts) -> Trial | None:
         """Build and search the index of one candidate at several sizes; None where there was no time to."""
@@ -180,7 +185,7 @@ class Bench:
             return None
         definition = current.candidate.definition
         asked = Asked.of(definition, self.ground.tuning)
-        scanned = Index(source, definition, source.name, quoted(current.short), trial=False)
+        scanned = Index(source, definition, source.name, current.short, trial=False)
         truth = self.truths[0].of_queries(slice(0, self.ground.tuned))
         graph = Graph(self.ground.rows, sweep.ranks[0], Scans(scanned, asked, truth), current.index_bytes, None)
         self._climb(sweep, graph)
@@ -197,23 +202,15 @@ class Bench:
         return time_searches(self.ground.source, searches, min(TIMED, len(vectors)))
 
     def _searcher(self, setting: tuple[int, int], vectors: NDArray[np.float32]) -> Callable[[int], Search]:
-        from pgmrl.columns import base_column
-
-        keys = list(base_column(self.ground.column).table.primary_key)
         shortlist, ef = setting
+        return lambda number: self._search(vectors[number], self.wanted.k, shortlist, ef)
 
-        def one(number: int) -> Search:
-            statement = search(
-                select(*keys),
-                self.ground.column,
-                vectors[number],
-                k=self.wanted.k,
-                shortlist=shortlist,
-                ef_search=ef,
-            )
-            return sql(statement)
-
-        return one
+    def _search(self, vector: NDArray[np.float32], k: int, shortlist: int, ef_search: int) -> Search:
+        """The statement that applications send."""
+        column = self.ground.column
+        keys = base_column(column).table.primary_key
+        statement = search(select(*keys), column, vector, k=k, shortlist=shortlist, ef_search=ef_search)
+        return sql(statement)
 
     # -- the check -------------------------------------------------------------------------------------------------
 
@@ -241,6 +238,36 @@ class Bench:
             mean_interval(scans.per_query(shortlist, ef)),
             trial.latency_ms(shortlist, ef, rows),
             ms,
+        )
+
+    def check_column(self, trial: Trial, option: Option) -> Check | None:
+        """The same through the column there is, by the statement that applications send.
+
+        Queries that are rows of the table are in its index: they are not counted, and found a little more easily than
+        others would be.
+        """
+        ground, truth = self.ground, self.truths[0].of_queries(slice(self.ground.tuned, None))
+        if not len(ground.checking) or ground.source.percent < 100:
+            return None
+        keys = {tuple(key) for key in ground.asked.keys or ()}
+        more = 0 if not keys else 2 + 2 * round(self.wanted.k * len(keys) / max(1, ground.rows))
+        shortlist, ef = option.shortlist, option.ef_search
+        count = min(shortlist, self.wanted.k + more)
+        recalls = []
+        with Cursor(driver_of(ground.source.connection), row_factory=tuple_row) as cursor:
+            for number, vector in enumerate(ground.checking):
+                statement, given = self._search(vector, count, shortlist, ef)
+                rows = cursor.execute(statement.encode(), given).fetchall()
+                found = [float(row[-1]) for row in rows if tuple(row[:-1]) not in keys][: self.wanted.k]
+                recalls.append(recall_at_k(found, truth.distances[number, : truth.wanted].tolist()))
+                self.told("checking the column", number, len(ground.checking))
+        return Check(
+            "the column there is",
+            len(recalls),
+            trial.recall(shortlist, ef, ground.rows).mean,
+            mean_interval(recalls),
+            trial.latency_ms(shortlist, ef, ground.rows),
+            self.time_existing([(shortlist, ef)], ground.checking)[0],
         )
 
 

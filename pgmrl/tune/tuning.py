@@ -10,8 +10,9 @@ import numpy as np
 from sqlalchemy import text
 
 from pgmrl import database
-from pgmrl.errors import NotMigrated, RotationError
-from pgmrl.fit import SAMPLE, fit_axes
+from pgmrl.ddl import Hnsw
+from pgmrl.errors import MeasureError, RotationError
+from pgmrl.fit import SAMPLE, by_direction, fit_axes
 from pgmrl.rotation import Rotation
 from pgmrl.tune.candidates import candidates, rotation_axes
 from pgmrl.tune.choice import promising, sizes_for
@@ -33,12 +34,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
 
-    from pgmrl.ddl import Hnsw
     from pgmrl.measure.queries import Queries
     from pgmrl.metrics import ShortType
     from pgmrl.tune.candidates import Candidate, Rule
     from pgmrl.tune.choice import Minimise
-    from pgmrl.tune.graph import Place
+    from pgmrl.tune.graph import Shorts
     from pgmrl.tune.ground import Ground
     from pgmrl.tune.result import Tuning
     from pgmrl.tune.source import Batch
@@ -55,8 +55,7 @@ GRAPH_ROWS: Final = 100_000
 FINALISTS: Final = 3
 GRAPHS: Final = ((16, 64), (16, 200), (24, 150), (32, 200))
 """Build parameters, m and ef_construction, that `graph` tries beside the column's own."""
-
-Progress = "Callable[[str, int, int], None]"
+TYPICAL: Final = 1_000  # bytes a row of a graph takes while it is built, of 128 halves and m=16, about
 
 
 def tune(
@@ -149,7 +148,8 @@ def _tuned(
     if why:
         ground.notes.append(why)
     _choose_rows(ground, wanted, clock)
-    levels = levels_for(ground.rows * ground.source.percent / 100, wanted, _memory_rows(connection))
+    read = ground.rows * ground.source.percent / 100
+    levels = levels_for(read, wanted, ground.memory.build // TYPICAL)
     sample = _Sample(
         Levels((1.0, min(1.0, SAMPLE / max(1.0, ground.rows * ground.source.percent / 100))), wanted.seed + 1)
     )
@@ -229,15 +229,6 @@ def _truths(
     return find_truth(ground.source.batches(), ground.definition, ground.queries, wanted.k, levels, seen)
 
 
-def _memory_rows(connection: Connection) -> int:
-    """Rows whose graph is built in memory, of a typical short vector; beyond that pgvector is many times slower."""
-    have = connection.execute(text("SELECT pg_size_bytes(current_setting('maintenance_work_mem'))")).scalar_one()
-    return int(have) // TYPICAL
-
-
-TYPICAL: Final = 1_000  # bytes a row of a graph with 128 halves and m=16, about
-
-
 # -- candidates ----------------------------------------------------------------------------------------------------
 
 
@@ -275,7 +266,7 @@ def _rotation(
     if count < min(wanted.dims or (1,)):
         return None
     try:
-        return fit_axes(vectors, count, normalise=ground.definition.metric.name != "inner_product")
+        return fit_axes(vectors, count, normalise=by_direction(ground.definition.metric))
     except RotationError:
         return None
 
@@ -314,7 +305,12 @@ def _trials(bench: Bench, sweeps: Sequence[Sweep]) -> list[Trial]:
         mine = next(one for one in sweeps if one.candidate.same_vectors(current.candidate))
     if bench.place is None:
         found = None if mine is None else bench.existing(mine)
-        return [] if found is None else [found]
+        if found is None:
+            raise MeasureError(
+                f"{ground.notes[0]}, and {ground.source.name} has no valid index on short vectors to search: tune on "
+                "the primary, by a role that may create temporary tables"
+            )
+        return [found]
     chosen = promising(sweeps, wanted.recall, ground.rows, sizes, wanted.finalists, wanted.minimise)
     tried = [(one, ground.index) for one in chosen]
     if mine is not None and current is not None and (mine, current.candidate.index) not in tried:
@@ -333,9 +329,7 @@ def _trials(bench: Bench, sweeps: Sequence[Sweep]) -> list[Trial]:
     return trials
 
 
-def _graphs(bench: Bench, sweep: Sweep, shorts: Any, but: Hnsw) -> list[Trial]:
-    from pgmrl.ddl import Hnsw
-
+def _graphs(bench: Bench, sweep: Sweep, shorts: Shorts, but: Hnsw) -> list[Trial]:
     found = []
     for m, ef_construction in GRAPHS:
         how = Hnsw(m, ef_construction)
