@@ -25,6 +25,7 @@ from pgmrl.tune.plots import (
     CHECKS,
     FRONT,
     MODELS,
+    about,
     answer,
     check_rows,
     facts,
@@ -145,7 +146,7 @@ def print_tuning(found: Tuning) -> None:
     console.print(f"[{style}]{escaped(answer(found))}[/]", soft_wrap=True)
     console.print(_table("", ("", "today", "at ten times the rows"), facts(found)))
     console.print(
-        _table("what no other setting beats in recall, time and size at once", FRONT, front_rows(found.front))
+        _table("what no other setting beats in recall, time and size at once", FRONT, front_rows(about(found)))
     )
     console.print(_table(f"recall@{found.k} of an exact shortlist", *kept_rows(found)))
     console.print(_table("checked with queries that were not used", CHECKS, check_rows(found)))

@@ -27,75 +27,82 @@ Curve = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """A share of the truth for each length of the shortlist (or ef_search), rising."""
 
 EXPONENTS: Final = np.arange(-0.5, 1.0001, 0.005)
-SHORTLISTS: Final = np.geomspace(1, 1000, 60)
+LONGEST: Final = 1000  # shortlist that is compared
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """A curve whose argument is stretched as the table grows: y(x, rows) = y0(x / (rows / rows0) ** exponent).
+    """A curve that is stretched as the table grows: y(k + x, rows) = y0(k + x / (rows / rows0) ** exponent).
 
-    What takes a shortlist of 100 in one table takes 100 * r ** exponent in one r times as large.
+    What takes x rows more than k in one table takes x * r ** exponent more in one r times as large. A shortlist of k
+    stays one: it brings what the short order has among its first k.
 
     Attributes:
         exponent: 0 where nothing changes; below 0 where a larger table makes it easier.
         rows: of the table the curve was measured in.
+        k: results that count.
         error: the largest difference when the curve of the largest table was predicted from the two before, where it
-            is above `floor`; None where fewer than three sizes were measured.
+            is above a floor; None where fewer than three sizes were measured.
 
     """
 
     exponent: float
     rows: int
+    k: int
     error: float | None
 
     def equivalent(self, size: float, rows: int) -> float:
-        """What a shortlist of a table of so many rows is in the measured one."""
-        return size / (rows / self.rows) ** self.exponent if self.rows else size
-
-    def needed(self, size: float, rows: int) -> float:
-        """The other way round."""
-        return size * (rows / self.rows) ** self.exponent if self.rows else size
+        """What a shortlist in a table of so many rows is in the measured one."""
+        return float(_shrunk(np.array([size]), self.k, rows / self.rows, self.exponent)[0])
 
 
-def fit_growth(curves: Sequence[tuple[int, Curve]], *, floor: float = 0.8, most: int = 1000) -> Growth:
+def fit_growth(curves: Sequence[tuple[int, Curve]], k: int, *, floor: float = 0.8) -> Growth:
     """The exponent between the two largest tables, checked by that of the two before.
 
     Args:
         curves: rows and curve of each table, the largest first; at least one.
+        k: results that count.
         floor: only what is above is compared: a curve has many shapes below.
-        most: the longest shortlist that is compared.
 
     """
     rows = curves[0][0]
     if len(curves) < 2:
-        return Growth(0.0, rows, None)
-    exponent = _exponent(curves[0], curves[1], floor, most)
+        return Growth(0.0, rows, k, None)
+    exponent = _exponent(curves[0], curves[1], k, floor)
     error = None
     if len(curves) > 2:
-        before = _exponent(curves[1], curves[2], floor, most)
-        error = growth_error(curves[0], curves[1], before, floor, most)
-    return Growth(exponent, rows, error)
+        before = _exponent(curves[1], curves[2], k, floor)
+        error = growth_error(curves[0], curves[1], k, before, floor)
+    return Growth(exponent, rows, k, error)
 
 
-def growth_error(large: tuple[int, Curve], small: tuple[int, Curve], exponent: float, floor: float, most: int) -> float:
+def growth_error(large: tuple[int, Curve], small: tuple[int, Curve], k: int, exponent: float, floor: float) -> float:
     """The largest difference between a curve and what another predicts of it."""
-    at = SHORTLISTS[most >= SHORTLISTS]
+    at = _sizes(k)
     truth = large[1](at)
-    difference = np.abs(truth - small[1](at / (large[0] / small[0]) ** exponent))
+    difference = np.abs(truth - small[1](_shrunk(at, k, large[0] / small[0], exponent)))
     return float(difference[truth >= floor].max(initial=0.0))
 
 
-def _exponent(large: tuple[int, Curve], small: tuple[int, Curve], floor: float, most: int) -> float:
-    at = SHORTLISTS[most >= SHORTLISTS]
+def _exponent(large: tuple[int, Curve], small: tuple[int, Curve], k: int, floor: float) -> float:
+    at = _sizes(k)
     truth = large[1](at)
     counts = truth >= min(floor, float(truth.max()))
     if large[0] <= small[0]:
         return 0.0
-    stretched = (large[0] / small[0]) ** EXPONENTS
-    losses = [float(((truth - small[1](at / one)) ** 2)[counts].sum()) for one in stretched]
+    ratio = large[0] / small[0]
+    losses = [float(((truth - small[1](_shrunk(at, k, ratio, one))) ** 2)[counts].sum()) for one in EXPONENTS]
     best = min(losses)
     level = [float(e) for e, loss in zip(EXPONENTS, losses, strict=True) if loss <= best + 1e-9]
     return min(level, key=abs)  # of curves that say nothing, such as a constant, the one that changes nothing
+
+
+def _sizes(k: int) -> NDArray[np.float64]:
+    return np.asarray(np.geomspace(k, max(LONGEST, k), 60))
+
+
+def _shrunk(sizes: NDArray[np.float64], k: int, ratio: float, exponent: float) -> NDArray[np.float64]:
+    return np.asarray(np.where(sizes > k, k + (sizes - k) / ratio**exponent, sizes))
 
 
 # -- latency -------------------------------------------------------------------------------------------------------

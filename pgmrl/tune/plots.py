@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pgmrl.tune.result import Tuning
     from pgmrl.tune.trial import Option
 
-__all__ = ["figure", "front_rows", "write_html", "write_png"]
+__all__ = ["about", "figure", "front_rows", "write_html", "write_png"]
 
 TICKS: Final = (0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.002, 0.001)
 LEAST: Final = 5e-4  # losses below are drawn here: a logarithm has no zero
@@ -64,6 +64,15 @@ def figure(tuning: Tuning) -> Figure:
     _draw_kept(right, tuning)
     drawn.suptitle(f"{tuning.column}: {tuning.rows:,} rows, recall@{tuning.k} of {tuning.target:g}")
     return drawn
+
+
+def about(tuning: Tuning) -> list[Option]:
+    """What of the front is worth reading: about the target, and always the choice."""
+    least = tuning.target - max(0.01, (1 - tuning.target) / 2)
+    near = [one for one in tuning.front if one.recall.mean >= least] or tuning.front
+    shown = tuning.choice or tuning.best
+    added = near if shown is None or shown in near else [*near, shown]
+    return sorted(added, key=lambda one: one.latency_ms)
 
 
 def front_rows(options: Iterable[Option]) -> list[tuple[str, ...]]:
@@ -206,7 +215,7 @@ def page(tuning: Tuning, image: str) -> str:
         answer=html.escape(answer(tuning)),
         facts=_table(("", "today", "at ten times the rows"), facts(tuning)),
         image=image,
-        front=_table(FRONT, front_rows(tuning.front)),
+        front=_table(FRONT, front_rows(about(tuning))),
         kept=_table(*kept_rows(tuning)),
         checks=_table(CHECKS, check_rows(tuning)),
         models=_table(MODELS, model_rows(tuning)),

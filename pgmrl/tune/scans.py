@@ -166,9 +166,9 @@ class Scans:
         self.found[ef_search] = places
 
     def per_query(self, shortlist: float, ef_search: int) -> NDArray[np.float64]:
-        """The recall of each query."""
-        wanted = max(1, self.truth.wanted)
-        return np.asarray(np.minimum(1.0, (self.found[ef_search] < shortlist).sum(axis=1) / wanted))
+        """The recall of each query; of a shortlist between two sizes, between their recalls."""
+        found = np.clip(shortlist - self.found[ef_search], 0, 1).sum(axis=1)
+        return np.asarray(np.minimum(1.0, found / max(1, self.truth.wanted)))
 
     def _ids(self, rows: list[Any]) -> NDArray[np.int64]:
         if not rows:

@@ -78,7 +78,7 @@ class Sweep:
         used = [one for one in ranks if one.truth.rows >= 2 * one.truth.k]
         used = used or list(ranks[:1])
         curves = [(one.truth.rows, curve_of(one)) for one in used]
-        return cls(candidate, list(ranks), curves, fit_growth(curves, floor=floor), floor)
+        return cls(candidate, list(ranks), curves, fit_growth(curves, ranks[0].truth.k, floor=floor), floor)
 
     def recall(self, shortlist: float, rows: int) -> float:
         """Mean recall of an exact shortlist in a table of so many rows."""
@@ -91,7 +91,7 @@ class Sweep:
             return None
         curves = [self.curves[number] for number in smaller]
         ranks = [self.ranks[number] for number in smaller]
-        return Sweep(self.candidate, ranks, curves, fit_growth(curves, floor=self.floor), self.floor)
+        return Sweep(self.candidate, ranks, curves, fit_growth(curves, ranks[0].truth.k, floor=self.floor), self.floor)
 
     def interval(self, shortlist: float, rows: int) -> Interval:
         """The same with the interval that the queries give."""
@@ -162,8 +162,9 @@ class Trial:
     def fit(self) -> None:
         """Fit the models to what was measured so far."""
         self.latency = fit_latency(self.timed)
+        base = self.graphs[0]
         curves = [(graph.rows, graph.curve) for graph in self.graphs if len(graph.scans.found) > 1]
-        self.growth = fit_growth(curves or [(self.graphs[0].rows, self.graphs[0].curve)], floor=0.0)
+        self.growth = fit_growth(curves or [(base.rows, base.curve)], base.ranks.truth.k, floor=0.0)
 
     def recall(self, shortlist: int, ef_search: int, rows: int) -> Interval:
         """Recall in a table of so many rows: that of the exact shortlist, less what the scan loses."""
@@ -178,7 +179,7 @@ class Trial:
             share = float(np.log(ef / below) / np.log(above / below))
             loss = share * loss + (1 - share) * base.loss(size, below)
         mean = min(1.0, max(0.0, self.sweep.recall(shortlist, rows) - loss))
-        return moved(mean_interval(base.scans.per_query(max(1, round(min(size, above))), above)), mean)
+        return moved(mean_interval(base.scans.per_query(min(size, above), above)), mean)
 
     def latency_ms(self, shortlist: int, ef_search: int, rows: int) -> float:
         """The median time of a search in a table of so many rows, while index and vectors are in memory."""

@@ -150,7 +150,8 @@ class Bench:
         """Raise ef_search until the target is reached with something to spare, for today's table."""
         most = self.wanted.max_shortlist
         first = sweep.needed(self.wanted.recall - BELOW, graph.rows, EFS) or most
-        efs = [ef for ef in EFS if max(self.wanted.k, first) <= ef <= most] or [most]
+        # below as well: the models ask for what a larger table's setting is in this one
+        efs = [ef for ef in EFS if max(self.wanted.k, first / 2) <= ef <= most] or [most]
         efs = sorted({*efs, most}) if len(efs) == 1 else efs
         enough = 1 - (1 - self.wanted.recall) / STEPS_BELOW
         for number, ef in enumerate(efs):
