@@ -58,7 +58,7 @@ def figure(tuning: Tuning) -> Figure:
         from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
     except ImportError:
         raise MeasureError("pictures need matplotlib: pip install 'pgmrl[plot]'") from None
-    drawn = Figure(figsize=(13, 5.2), layout="constrained")
+    drawn = Figure(figsize=(14, 5.4), layout="constrained")
     left, right = drawn.subplots(1, 2)
     _draw_tried(left, tuning)
     _draw_kept(right, tuning)
@@ -143,7 +143,7 @@ def _draw_kept(axes: Any, tuning: Tuning) -> None:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_title("what the short vectors keep")
     axes.grid(visible=True, which="both", alpha=0.25)
-    axes.legend(fontsize=7, ncols=2)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def _as_recall(axes: Any) -> None:

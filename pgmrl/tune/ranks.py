@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -112,13 +113,14 @@ def count_ranks(
     """
     counters = [_Counter.of(one, queries, truths) for one in candidates]
     _set_thresholds(source, counters, truths)
-    for batch in source.batches():
-        if len(batch.places):
-            level = levels.of(batch.places)
-            among = [np.flatnonzero(level >= number) for number in range(len(truths))]
-            for counter in counters:
-                counter.add(batch, among)
-        progress(batch)
+    with closing(source.batches()) as batches:
+        for batch in batches:
+            if len(batch.places):
+                level = levels.of(batch.places)
+                among = [np.flatnonzero(level >= number) for number in range(len(truths))]
+                for counter in counters:
+                    counter.add(batch, among)
+            progress(batch)
     return [counter.ranks for counter in counters]
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pgmrl.tune.source import Source
     from pgmrl.tune.truth import Truth
 
-__all__ = ["Asked", "Index", "Scans", "Search", "force_index", "time_searches", "timed_trials"]
+__all__ = ["Asked", "Index", "Scans", "Search", "force_index", "time_searches", "timed_trials", "trial_search"]
 
 BLOCK: Final = 20  # queries of one setting before the next one's turn: what disturbs the machine disturbs all
 WARM_UP: Final = 3

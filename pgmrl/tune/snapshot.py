@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from pgmrl.errors import MeasureError
 
@@ -63,7 +63,7 @@ def snapshot(connection: Connection) -> Iterator[None]:
             _prepare(connection)
             yield
         finally:
-            with contextlib.suppress(DBAPIError):  # of a dropped connection the first error counts
+            with contextlib.suppress(SQLAlchemyError):
                 _roll_back(connection, driver)
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) != CONFLICT:
@@ -90,7 +90,7 @@ def savepoint(connection: Connection, *, undo: bool = False, read_only: bool = F
             connection.exec_driver_sql("SET TRANSACTION READ ONLY")
         yield
     except BaseException:
-        with contextlib.suppress(DBAPIError):
+        with contextlib.suppress(SQLAlchemyError):  # of a dropped connection the first error counts
             _undo(connection)
         raise
     if undo:

@@ -15,7 +15,7 @@ from pgmrl.names import quoted
 from pgmrl.tune.snapshot import driver_of, savepoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
     from numpy.typing import NDArray
     from sqlalchemy import ColumnElement, Connection, Table
@@ -100,8 +100,11 @@ class Source:
         """Rows that come at a time."""
         return max(500, min(BATCH, BATCH_VALUES // self.definition.dims))
 
-    def batches(self) -> Iterator[Batch]:
-        """All rows that can be found, in the order they lie in; read only, also by the server's word."""
+    def batches(self) -> Generator[Batch]:
+        """All rows that can be found, in the order they lie in; read only, also by the server's word.
+
+        To be closed, also where an error ends the reading: it holds a savepoint.
+        """
         sample = f" TABLESAMPLE BERNOULLI ({self.percent}) REPEATABLE ({int(self.seed)})" if self.percent < 100 else ""
         query = f"SELECT {self._columns} FROM {self.name}{sample} WHERE {quoted(self.full)} IS NOT NULL"  # noqa: S608
         with savepoint(self.connection, undo=True, read_only=True):

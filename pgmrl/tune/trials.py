@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +19,7 @@ from pgmrl.tune.choice import reaches
 from pgmrl.tune.graph import Shorts, stand_in
 from pgmrl.tune.models import Timed
 from pgmrl.tune.result import Check
-from pgmrl.tune.scans import Asked, Index, Scans, time_searches, timed_trials
+from pgmrl.tune.scans import Asked, Index, Scans, time_searches, timed_trials, trial_search
 from pgmrl.tune.snapshot import driver_of
 from pgmrl.tune.trial import Graph, Option, Trial
 
@@ -46,7 +46,7 @@ BELOW: Final = 0.1
 """The first of them is one whose exact shortlist is so far below the target: the front shows what less costs."""
 
 SMALLER: Final = 5  # values of ef_search that are tried in smaller tables
-TIMED: Final = 200  # queries whose time is taken
+TIMED: Final = 120  # queries whose time is taken; in smaller tables half as many
 
 
 @dataclass(slots=True)
@@ -87,15 +87,16 @@ class Bench:
         levels: list[NDArray[np.int64]] = []
         vectors: list[list[NDArray[Any]]] = [[] for _ in sweeps]
         done = 0
-        for batch in self.ground.source.batches():
-            level = self.levels.of(batch.places)
-            among = level >= self.levels.graph
-            places.append(batch.places[among])
-            levels.append(level[among])
-            for kept, sweep in zip(vectors, sweeps, strict=True):
-                kept.append(sweep.candidate.swept.shorten(batch.vectors[among]))
-            done += len(batch.places)
-            self.told("computing short vectors", done, self.truths[0].rows)
+        with closing(self.ground.source.batches()) as batches:
+            for batch in batches:
+                level = self.levels.of(batch.places)
+                among = level >= self.levels.graph
+                places.append(batch.places[among])
+                levels.append(level[among])
+                for kept, sweep in zip(vectors, sweeps, strict=True):
+                    kept.append(sweep.candidate.swept.shorten(batch.vectors[among]))
+                done += len(batch.places)
+                self.told("computing short vectors", done, self.truths[0].rows)
         every = Shorts(np.concatenate(places), np.concatenate(levels), np.empty(0))
         return [
             _findable(sweep.candidate, every, np.concatenate(kept)) for kept, sweep in zip(vectors, sweeps, strict=True)
@@ -123,13 +124,32 @@ class Bench:
                 scanned = Index(self.ground.source, candidate.definition, built.name)
                 graphs.append(self._graph(sweep, built, scanned, level, asked, graphs))
                 settings = self._settings(graphs[0])
-                timed += timed_trials(scanned, asked, settings, self.wanted.k, built.rows, TIMED)
+                count = TIMED if base is None else TIMED // 2
+                timed += timed_trials(scanned, asked, settings, self.wanted.k, built.rows, count)
                 base = base or (scanned, level)
         if base is None:
             return None
         found = Trial(sweep, candidate, graphs, timed)
         self.tried[id(found)] = base
         return found
+
+    def time_together(self, trials: Sequence[Trial]) -> None:
+        """Take the times of all trials once more, in turns: what disturbs the machine then disturbs all alike."""
+        searches: list[Callable[[int], Search]] = []
+        settings: list[tuple[int, Timed]] = []
+        for number, trial in enumerate(trials):
+            index, _ = self.tried[id(trial)]
+            asked = trial.graphs[0].scans.asked
+            for one in (one for one in trial.timed if one.rows == trial.graphs[0].rows):
+                searches.append(trial_search(index, asked, one.shortlist, one.ef_search, self.wanted.k))
+                settings.append((number, one))
+        found = time_searches(self.ground.source, searches, min(TIMED, self.ground.tuned))
+        for number, trial in enumerate(trials):
+            base = trial.graphs[0].rows
+            mine = zip(settings, found, strict=True)
+            again = [one._replace(ms=ms) for (owner, one), ms in mine if owner == number]
+            trial.timed = [*again, *(one for one in trial.timed if one.rows != base)]
+            trial.fit()
 
     def _graph(
         self, sweep: Sweep, built: Built, scanned: Index, level: int, asked: Asked, before: Sequence[Graph]
@@ -191,27 +211,29 @@ class Bench:
         graph = Graph(self.ground.rows, sweep.ranks[0], Scans(scanned, asked, truth), current.index_bytes, None)
         self._climb(sweep, graph)
         settings = self._settings(graph)
-        times = self.time_existing(settings, self.ground.tuning)
+        times = self.time_existing(settings, asked)
         timed = [Timed(self.ground.rows, *setting, ms) for setting, ms in zip(settings, times, strict=True)]
         found = Trial(sweep, current.candidate, [graph], timed)
         self.tried[id(found)] = (scanned, 0)
         return found
 
-    def time_existing(self, settings: Sequence[tuple[int, int]], vectors: NDArray[np.float32]) -> list[float]:
+    def time_existing(self, settings: Sequence[tuple[int, int]], asked: Asked) -> list[float]:
         """The time of the statement that applications send."""
-        searches = [self._searcher(setting, vectors) for setting in settings]
-        return time_searches(self.ground.source, searches, min(TIMED, len(vectors)))
+        searches = [self._search(asked, self.wanted.k, *setting) for setting in settings]
+        return time_searches(self.ground.source, searches, min(TIMED, len(asked)))
 
-    def _searcher(self, setting: tuple[int, int], vectors: NDArray[np.float32]) -> Callable[[int], Search]:
-        shortlist, ef = setting
-        return lambda number: self._search(vectors[number], self.wanted.k, shortlist, ef)
-
-    def _search(self, vector: NDArray[np.float32], k: int, shortlist: int, ef_search: int) -> Search:
-        """The statement that applications send."""
+    def _search(self, asked: Asked, k: int, shortlist: int, ef_search: int) -> Callable[[int], Search]:
+        """The statement that applications send, for each query."""
         column = self.ground.column
         keys = base_column(column).table.primary_key
-        statement = search(select(*keys), column, vector, k=k, shortlist=shortlist, ef_search=ef_search)
-        return sql(statement)
+        statement = search(select(*keys), column, asked.vectors[0], k=k, shortlist=shortlist, ef_search=ef_search)
+        sent = sql(statement)  # of another query only the vectors differ
+
+        def one(number: int) -> Search:
+            short, full = asked.short[number], asked.full[number]
+            return sent.text, {name: short if name.startswith("short_") else full for name in sent.params}
+
+        return one
 
     # -- the check -------------------------------------------------------------------------------------------------
 
@@ -227,10 +249,10 @@ class Bench:
         ef, shortlist = option.ef_search, option.shortlist
         scans.scan(ef, _silent)
         if index.trial:
-            ms = timed_trials(index, asked, [(shortlist, ef)], self.wanted.k, rows, TIMED)[0].ms
+            ms = timed_trials(index, asked, [(shortlist, ef)], self.wanted.k, rows, 2 * TIMED)[0].ms
             what = f"a trial index of {rows:,} rows"
         else:
-            ms = self.time_existing([(shortlist, ef)], ground.checking)[0]
+            ms = self.time_existing([(shortlist, ef)], asked)[0]
             what = "the index there is"
         return Check(
             what,
@@ -253,22 +275,23 @@ class Bench:
         keys = {tuple(key) for key in ground.asked.keys or ()}
         more = 0 if not keys else 2 + 2 * round(self.wanted.k * len(keys) / max(1, ground.rows))
         shortlist, ef = option.shortlist, option.ef_search
-        count = min(shortlist, self.wanted.k + more)
+        asked = Asked.of(trial.candidate.definition, ground.checking)
+        searched = self._search(asked, min(shortlist, self.wanted.k + more), shortlist, ef)
         recalls = []
         with Cursor(driver_of(ground.source.connection), row_factory=tuple_row) as cursor:
-            for number, vector in enumerate(ground.checking):
-                statement, given = self._search(vector, count, shortlist, ef)
+            for number in range(len(asked)):
+                statement, given = searched(number)
                 rows = cursor.execute(statement.encode(), given).fetchall()
                 found = [float(row[-1]) for row in rows if tuple(row[:-1]) not in keys][: self.wanted.k]
                 recalls.append(recall_at_k(found, truth.distances[number, : truth.wanted].tolist()))
-                self.told("checking the column", number, len(ground.checking))
+                self.told("checking the column", number, len(asked))
         return Check(
             "the column there is",
             len(recalls),
             trial.recall(shortlist, ef, ground.rows).mean,
             mean_interval(recalls),
             trial.latency_ms(shortlist, ef, ground.rows),
-            self.time_existing([(shortlist, ef)], ground.checking)[0],
+            self.time_existing([(shortlist, ef)], asked)[0],
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from pgmrl.measure.score import within
 from pgmrl.tune.scores import Scores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Generator, Iterable
 
     from numpy.typing import NDArray
 
@@ -141,7 +142,7 @@ class _Search:
 
 
 def find_truth(
-    batches: Iterable[Batch],
+    batches: Generator[Batch],
     definition: Definition,
     queries: NDArray[np.float32],
     k: int,
@@ -153,7 +154,7 @@ def find_truth(
     Products in single precision choose what is looked at, distances in double precision decide.
 
     Args:
-        batches: of the table.
+        batches: of the table; closed at the end.
         definition: of the column.
         queries: as stored, shape (q, dims), float32.
         k: results that count.
@@ -166,8 +167,9 @@ def find_truth(
     """
     truths = [Truth.empty(len(queries), k) for _ in levels.fractions]
     search = _Search(definition.metric, Scores.full(definition), queries)
-    for batch in batches:
-        if len(batch.places):
-            search.add(batch, levels.of(batch.places), truths)
-        progress(batch)
+    with closing(batches) as opened:
+        for batch in opened:
+            if len(batch.places):
+                search.add(batch, levels.of(batch.places), truths)
+            progress(batch)
     return truths
