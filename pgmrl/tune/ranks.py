@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Ranks", "count_ranks"]
 
 QUERIES: Final = 100  # whose neighbours are fetched together
+COMPARED: Final = 4_000_000  # pairs of a row and a neighbour that are compared at a time
 
 
 @dataclass(slots=True)
@@ -60,8 +61,11 @@ class Ranks:
 
     def count(self, query: NDArray[np.int64], score: NDArray[np.float32]) -> None:
         """Take in rows, each with the query it is near to, in the order of the queries."""
-        if not len(query):
-            return
+        step = max(1, COMPARED // self.thresholds.shape[1])
+        for start in range(0, len(query), step):
+            self._count(query[start : start + step], score[start : start + step])
+
+    def _count(self, query: NDArray[np.int64], score: NDArray[np.float32]) -> None:
         slack = self.rounding[query][:, np.newaxis]
         beyond = self.thresholds[query] - score[:, np.newaxis]  # NaN compares as False
         starts = np.flatnonzero(np.diff(query, prepend=-1))

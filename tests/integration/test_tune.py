@@ -131,7 +131,7 @@ def test_what_it_predicts_is_what_the_column_does(found: Tuning, packages: Engin
         first = search(select(built.c.id), built.c.embedding, fresh[0], **numbers)
         assert any("hnsw" in name for name in indexes(explained(connection, first)["Plan"]))
         stored = rows.astype(np.float16).astype(np.float32)
-        for query in fresh:
+        for query in fresh.astype(np.float16).astype(np.float32):  # as the server compares them
             statement = search(select(built.c.id), built.c.embedding, query, **numbers)
             distances = [row.distance for row in connection.execute(statement)]
             truth = np.sort(1 - stored @ query / np.linalg.norm(stored, axis=1) / np.linalg.norm(query))[:10]
@@ -336,7 +336,9 @@ def walked(node: dict[str, Any]) -> list[dict[str, Any]]:
 def test_another_column_comes_by_a_migration(engine: Engine, shop: Table, tmp_path: Path) -> None:
     """Which is written as a reshape's is, runs, and finds its numbers waiting."""
     with engine.connect() as connection:
-        found = tune(connection, shop.c.embedding, 0.9, dims=(64,), by=("rotation",), index=Hnsw(8, 40), **QUICK)
+        found = tune(
+            connection, shop.c.embedding, 0.9, dims=(64,), by=("rotation",), index=Hnsw(8, 40), minimise="size", **QUICK
+        )
         assert found.choice is not None
         assert found.rotation is not None
         assert not found.keeps_column
@@ -564,7 +566,6 @@ def test_in_a_transaction_of_the_callers(packages: Engine) -> None:
         ({"seconds": 0}, SearchError, "seconds=0"),
         ({"queries": 0}, MeasureError, "at least 1"),
         ({"finalists": 0}, SearchError, "finalists=0"),
-        ({"k": 1_000, "queries": 4_500}, MeasureError, "too few"),
     ],
 )
 def test_bad_input(packages: Engine, given: dict[str, Any], error: type[Exception], said: str) -> None:
