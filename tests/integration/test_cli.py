@@ -33,6 +33,8 @@ COMMANDS = [
     "fit",
     "search",
     "recall",
+    "explain",
+    "tune",
     "upgrade",
     "columns",
     "check-migration",
