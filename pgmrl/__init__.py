@@ -9,6 +9,7 @@ from pgmrl.columns import Matryoshka, add_short, add_side_table, matryoshka
 from pgmrl.ddl import Hnsw
 from pgmrl.diverse import search_diverse
 from pgmrl.errors import PgmrlError
+from pgmrl.evaluate import evaluate
 from pgmrl.fit import fit
 from pgmrl.fulltext import FullText, full_text, trigram_index
 from pgmrl.functions import SqlFunctions
@@ -48,6 +49,7 @@ __all__ = [
     "add_side_table",
     "check",
     "combine",
+    "evaluate",
     "fit",
     "full_text",
     "ingest",
