@@ -157,7 +157,7 @@ def print_evaluation(found: Evaluation) -> None:
     console.print(_systems(found))
     console.print(
         f"{escaped(found.column)}: {len(found.queries):,} queries, {found.judged:,} judgements, {found.rows:,} "
-        f"documents; rows of the shortlist {sizes}; means with their 95 % intervals; {found.seconds:.1f} s",
+        f"documents; rows of the shortlist {sizes}; means with half of their 95 % intervals; {found.seconds:.1f} s",
         style="dim",
         soft_wrap=True,
     )
@@ -174,7 +174,7 @@ def print_evaluation(found: Evaluation) -> None:
 def _systems(found: Evaluation) -> Table:
     table = Table("", *map(escaped, found.measures), box=None, header_style="dim")
     for one in found.systems:
-        cells = (f"{mean.mean:.4f} [dim]{mean.low:.3f} to {mean.high:.3f}[/]" for mean in one.means.values())
+        cells = (f"{mean.mean:.4f} [dim]±{(mean.high - mean.low) / 2:.3f}[/]" for mean in one.means.values())
         table.add_row(one.name, *cells)
     return table
 
@@ -187,26 +187,19 @@ def _differences(found: Evaluation) -> Iterable[str]:
         kept = "" if value.kept is None else f", {value.kept:.2%} of it (at least {value.kept_low:.2%})"
         yield (
             f"{one.name} against {EXACT}, {escaped(name)}: {value.mean:+.4f} ({value.low:+.4f} to {value.high:+.4f})"
-            f"{kept}; {value.better:,} queries better, {value.worse:,} worse"
+            f"{kept}; better on {value.better:,} queries, worse on {value.worse:,}"
         )
 
 
 def _dims(found: Evaluation) -> Table:
-    names = [escaped(name) for name in found.measures]
-    heads = [f"{name}, {way}" for name in names[:2] for way in ("short only", "two stages", "kept")]
-    table = Table(
-        "shortened by", "dims", *heads, box=None, header_style="dim", title="without a column, by exact shortlists"
-    )
+    name = found.measures[0]
+    title = f"{escaped(name)} without a column, by exact shortlists"
+    heads = ("shortened by", "dims", "short only", "two stages", "of exact full")
+    table = Table(*heads, box=None, header_style="dim", title=title)
     for one in found.dims:
-        cells = []
-        for name in found.measures[:2]:
-            kept = one.kept[name]
-            cells += [
-                f"{one.short_only[name]:.4f}",
-                f"{one.two_stage[name]:.4f}",
-                "" if kept is None else f"{kept:.2%}",
-            ]
-        table.add_row(escaped(one.by), str(one.dims), *cells)
+        kept = one.kept[name]
+        values = (f"{one.short_only[name]:.4f}", f"{one.two_stage[name]:.4f}", "" if kept is None else f"{kept:.2%}")
+        table.add_row(escaped(one.by), str(one.dims), *values)
     return table
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["DEFAULT", "DEPTH", "Measure", "parsed", "scores"]
+__all__ = ["DEFAULT", "DEPTH", "Measure", "Scorer", "parsed"]
 
 DEFAULT: Final = ("nDCG@10", "RR@10", "P@10", "R@100", "AP")
 DEPTH: Final = 100
@@ -60,31 +60,39 @@ def parsed(names: Sequence[str]) -> list[Measure]:
     return list(found.values())
 
 
-def scores(
-    measures: Sequence[Measure], relevance: Mapping[str, Mapping[str, int]], runs: Mapping[int, Mapping[str, list[str]]]
-) -> dict[str, NDArray[np.float64]]:
-    """The values of the measures for each query.
+class Scorer:
+    """Computes measures for one system after another.
 
     Args:
         measures: what to compute.
         relevance: grades by query and document, of the queries that count.
-        runs: for each depth the documents found for each query, best first, none twice.
-
-    Returns:
-        By the measure's name, shape (queries,), in the order of `relevance`.
 
     """
-    library = _library()
-    place = {query: n for n, query in enumerate(relevance)}
-    found = {}
-    for depth, run in runs.items():
-        own = {one.parsed: one.name for one in measures if one.depth == depth}
-        scored = {query: _scored(run.get(query, ())) for query in relevance}
-        for name in own.values():
-            found[name] = np.zeros(len(place))
-        for value in library.evaluator(list(own), relevance).iter_calc(scored):
-            found[own[value.measure]][place[value.query_id]] = value.value
-    return {one.name: found[one.name] for one in measures}
+
+    def __init__(self, measures: Sequence[Measure], relevance: Mapping[str, Mapping[str, int]]) -> None:
+        self._names = {one.parsed: one.name for one in measures}
+        self._place = {query: n for n, query in enumerate(relevance)}
+        self._evaluators = {
+            depth: _library().evaluator([one.parsed for one in measures if one.depth == depth], relevance)
+            for depth in {one.depth for one in measures}
+        }
+
+    def values(self, run: Mapping[int, Mapping[str, Sequence[str]]]) -> dict[str, NDArray[np.float64]]:
+        """The values of the measures for each query.
+
+        Args:
+            run: for each depth the documents found for each query, best first, none twice.
+
+        Returns:
+            By the measure's name, shape (queries,), in the order of `relevance`.
+
+        """
+        found = {name: np.zeros(len(self._place)) for name in self._names.values()}
+        for depth, evaluator in self._evaluators.items():
+            scored = {query: _scored(run[depth].get(query, ())) for query in self._place}
+            for value in evaluator.iter_calc(scored):
+                found[self._names[value.measure]][self._place[value.query_id]] = value.value
+        return found
 
 
 def _scored(documents: Sequence[str]) -> dict[str, float]:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from pgmrl import database
+from pgmrl.asked import positive
 from pgmrl.columns import attachment_of
 from pgmrl.errors import MeasureError
 from pgmrl.evaluate.compare import difference, mean_of
 from pgmrl.evaluate.documents import documents_of
 from pgmrl.evaluate.evaluation import EXACT, HYBRID, SHORT_ONLY, TWO_STAGE, WORDS, AtDims, Evaluation, Loser, System
 from pgmrl.evaluate.inputs import Inputs
-from pgmrl.evaluate.measures import DEFAULT, Measure, parsed, scores
+from pgmrl.evaluate.measures import DEFAULT, Measure, Scorer, parsed
 from pgmrl.evaluate.nearest import nearest
 from pgmrl.evaluate.runs import Ranked, Run, Searches, Wording
 from pgmrl.evaluate.trials import Trial, trials
@@ -106,6 +107,7 @@ def evaluate(
     begun = monotonic()
     chosen = parsed(measures)
     _check_limits(limit_queries, seconds)
+    shortlist = None if shortlist is None else positive("shortlist", shortlist)
     tell = progress or _silent
     connection = database.sqlalchemy_connection(connection)
     with database.snapshot(connection):
@@ -231,7 +233,8 @@ class _Runs:
     def evaluation(self, source: str, begun: float) -> Evaluation:
         """Everything scored."""
         inputs, searches = self.inputs, self.searches
-        values = {name: self._scores(run) for name, run in self.systems.items()}
+        scorer = Scorer(self.measures, inputs.relevance)
+        values = {name: scorer.values(run) for name, run in self.systems.items()}
         exact = values[EXACT]
         return Evaluation(
             column=str(searches.documents.column),
@@ -243,27 +246,17 @@ class _Runs:
             shortlists={depth: searches.size(depth) for depth in self.depths},
             ef_search=searches.ef_search,
             systems=[_system(name, values[name], exact) for name in ORDER if name in values],
-            dims=list(self._dims({name: float(one.mean()) for name, one in exact.items()})),
+            dims=list(self._dims(scorer, {name: float(one.mean()) for name, one in exact.items()})),
             losers=self._losers(exact, values[TWO_STAGE]) if self.learned else [],
             warnings=inputs.notes,
             seconds=monotonic() - begun,
         )
 
-    def _scores(self, run: Run) -> dict[str, NDArray[np.float64]]:
-        return scores(self.measures, self.inputs.relevance, run)
-
-    def _dims(self, exact: Mapping[str, float]) -> Iterator[AtDims]:
-        order = sorted(range(len(self.trials)), key=lambda n: (self.trials[n].by != "prefix", self._key(n)))
-        for number in order:
-            trial = self.trials[number]
-            short, both = (
-                {name: float(values.mean()) for name, values in self._scores(run).items()} for run in self.tried[number]
-            )
+    def _dims(self, scorer: Scorer, exact: Mapping[str, float]) -> Iterator[AtDims]:
+        for trial, runs in sorted(zip(self.trials, self.tried, strict=True), key=lambda one: one[0].order):
+            short, both = ({name: float(values.mean()) for name, values in scorer.values(run).items()} for run in runs)
             kept = {name: both[name] / whole if whole else None for name, whole in exact.items()}
             yield AtDims(trial.by, trial.definition.short.dims, short, both, kept)
-
-    def _key(self, number: int) -> tuple[str, int]:
-        return self.trials[number].by, self.trials[number].definition.short.dims
 
     def _losers(self, exact: Mapping[str, NDArray[np.float64]], both: Mapping[str, NDArray[np.float64]]) -> list[Loser]:
         first = self.measures[0]

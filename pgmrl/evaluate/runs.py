@@ -144,7 +144,8 @@ class Searches:
         return depth if self.itself else depth + 1
 
     def _found(self, statement: Select[*tuple[Any, ...]], query: Query, depth: int) -> list[str]:
-        found = [row[0] for row in self.connection.execute(statement)]
+        rows = enumerate(self.connection.execute(statement))
+        found = [row[0] if row[0] is not None else f"\0{place}" for place, row in rows]
         return _cut(found, query.id, depth, itself=self.itself)
 
 

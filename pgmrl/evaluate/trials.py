@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Trial", "trials"]
 
+PREFIX: Final = "prefix"
 SMALLEST: Final = 16  # dimensions to try unless said otherwise
 
 
@@ -34,6 +35,11 @@ class Trial:
 
     by: str
     definition: Definition
+
+    @property
+    def order(self) -> tuple[bool, str, int]:
+        """In a table: leading dimensions first, the fewest first."""
+        return self.by != PREFIX, self.by, self.definition.short.dims
 
 
 def trials(connection: Connection, column: Any, dims: Sequence[int] | None, rotation: Rotation | None) -> list[Trial]:
@@ -84,4 +90,4 @@ def _shortened(whole: Definition, rule: Shortening, size: int) -> Definition:
 
 
 def _named(rule: Shortening) -> str:
-    return str(rule.id) if isinstance(rule, Rotation) else "prefix"
+    return str(rule.id) if isinstance(rule, Rotation) else PREFIX

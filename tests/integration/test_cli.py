@@ -32,6 +32,7 @@ COMMANDS = [
     "load",
     "fit",
     "search",
+    "evaluate",
     "upgrade",
     "columns",
     "check-migration",
