@@ -143,8 +143,8 @@ def _goal(found: Evaluation) -> Iterable[str]:
             goal = f"; goal {GOAL:.1%}: {'reached' if one.kept >= GOAL else '**not reached**'}"
         yield (
             f"- {name}, {TWO_STAGE} of {EXACT}: {one.kept:.2%} (lower end of its 95 % interval: {one.kept_low:.2%}"
-            f"{goal}); difference {one.mean:+.5f} ({one.low:+.5f} to {one.high:+.5f}); better on {one.better:,} queries, "
-            f"worse on {one.worse:,}"
+            f"{goal}); difference {one.mean:+.5f} ({one.low:+.5f} to {one.high:+.5f}); better on {one.better:,} "
+            f"queries, worse on {one.worse:,}"
         )
 
 

@@ -54,7 +54,7 @@ class Lists:
 
     size: int
     worst: NDArray[np.float64]
-    asked: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    asked: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     near: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     full: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
@@ -79,9 +79,9 @@ class Lists:
 
         """
         asked, place = np.nonzero((near <= self.worst[:, None]) & np.isfinite(full))
-        self._waiting.append((asked, place + first, near[asked, place], full[asked, place]))
+        self._waiting.append((asked.astype(np.int32), place + first, near[asked, place], full[asked, place]))
         self._count += len(asked)
-        if self._count > 2 * self.size * len(self.worst):
+        if 2 * self._count > self.size * len(self.worst):  # a half more than what stays: more memory saves little time
             self.settle()
         return np.unique(place)
 
