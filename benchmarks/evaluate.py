@@ -192,6 +192,8 @@ def main() -> None:
             with engine.connect() as connection:
                 results[case.name] = (case, judged(connection, case, folder))
             plot(results[case.name][1], given.out / f"{case.name}.png")
+            if case.words is not None and given.rows is None and given.out == HERE / "results":
+                plot(results[case.name][1], HERE.parent / "docs" / "quality.png")
         engine.dispose()
     setting = f"{str(told['server']).split(' on ')[0]}, pgvector {told['pgvector']}"
     (given.out / "evaluate.md").write_text(report(results, given, setting), encoding="utf-8")

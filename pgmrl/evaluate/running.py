@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
 from pgmrl.asked import positive
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 ORDER: Final = (EXACT, TWO_STAGE, SHORT_ONLY, WORDS, HYBRID)
+CANCELED: Final = "57014"
 READING: Final = 0.7  # of the seconds; the rest is for searches
 WORST: Final = 10
 
@@ -110,8 +113,7 @@ def evaluate(
     shortlist = None if shortlist is None else positive("shortlist", shortlist)
     tell = progress or _silent
     connection = database.sqlalchemy_connection(connection)
-    with database.snapshot(connection):
-        _limit_statements(connection, seconds)
+    with database.snapshot(connection), _limited(connection, seconds):
         documents = documents_of(connection, column, document_id)
         table = documents.column.table
         wording = None if words is None else Wording.of(table, words, match, config)
@@ -294,10 +296,19 @@ def _check_limits(queries: int | None, seconds: float | None) -> None:
         raise MeasureError(f"{seconds} seconds: give more than 0")
 
 
-def _limit_statements(connection: Connection, seconds: float | None) -> None:
-    """No statement shall take longer than everything may."""
-    if seconds is not None:
-        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {max(1, int(1000 * seconds))}")
+@contextmanager
+def _limited(connection: Connection, seconds: float | None) -> Iterator[None]:
+    """No statement takes longer than everything may."""
+    if seconds is None:
+        yield
+        return
+    connection.exec_driver_sql(f"SET LOCAL statement_timeout = {max(1, int(1000 * seconds))}")
+    try:
+        yield
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != CANCELED:
+            raise
+        raise MeasureError(f"a single statement takes longer than {seconds:g} seconds: give more seconds") from error
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:

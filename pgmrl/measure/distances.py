@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["distances", "short_space"]
 
+ZERO: Final = 1e-13  # of the squared lengths: what the subtraction leaves of equal vectors is smaller
+
 
 def distances(metric: Metric, vectors: NDArray[Any], queries: NDArray[Any]) -> NDArray[np.float64]:
     """`Metric.distances` of many queries by one matrix product, except that a zero vector is infinitely far.
@@ -28,7 +30,8 @@ def distances(metric: Metric, vectors: NDArray[Any], queries: NDArray[Any]) -> N
         queries: shape (q, dims).
 
     Returns:
-        Shape (q, n). Close to zero, an L2 distance is only good to about 1e-8 of the vectors' length.
+        Shape (q, n). An L2 distance below about 3e-7 of the vectors' length cannot be told from zero, and is zero.
+
     """
     rows, asked = vectors.astype(np.float64), queries.astype(np.float64)
     products = asked @ rows.T
@@ -36,7 +39,9 @@ def distances(metric: Metric, vectors: NDArray[Any], queries: NDArray[Any]) -> N
         return np.asarray(-products)
     squares, own = (rows**2).sum(axis=1), (asked**2).sum(axis=1)[:, None]
     if metric.name == "l2":
-        return np.asarray(np.sqrt(np.maximum(squares + own - 2 * products, 0)))
+        sums = squares + own
+        gaps = sums - 2 * products
+        return np.asarray(np.sqrt(np.where(gaps > ZERO * sums, gaps, 0)))
     lengths = np.sqrt(squares * own)
     return np.where(lengths > 0, 1 - products / np.where(lengths > 0, lengths, 1), np.inf)
 

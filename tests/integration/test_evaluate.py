@@ -610,7 +610,7 @@ def test_statements_that_select_no_judgements(connection: Connection, statement:
 
 
 def test_rights_and_row_level_security(engine: Engine) -> None:
-    """A role that may only read is enough, and judges what it may see."""
+    """A role that may only read is enough, and judges what it may see; a policy that takes forever is given up."""
     table = little(MetaData())
     with engine.begin() as connection:
         table.create(connection)
@@ -628,6 +628,13 @@ def test_rights_and_row_level_security(engine: Engine) -> None:
             assert found.rows == 3
             assert [means(found, name) for name in (EXACT, TWO_STAGE)] == [{"R@10": 0.6667}] * 2
             assert any("1 judged document ('1') not in the table" in note for note in found.warnings)
+            connection.rollback()
+            connection.exec_driver_sql("RESET ROLE")
+            connection.exec_driver_sql("ALTER POLICY p ON little USING (pg_sleep(0.5) IS NOT NULL)")
+            connection.exec_driver_sql("SET ROLE evaluate_reader")
+            with pytest.raises(MeasureError, match=r"a single statement takes longer than 0\.3 seconds"):
+                evaluate(connection, table.c.embedding, one_query({"2": 1}), seconds=0.3)
+            connection.rollback()
     finally:
         with engine.begin() as connection:
             connection.exec_driver_sql("DROP OWNED BY evaluate_reader")
