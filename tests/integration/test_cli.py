@@ -32,6 +32,7 @@ COMMANDS = [
     "load",
     "fit",
     "search",
+    "explain",
     "recall",
     "upgrade",
     "columns",
