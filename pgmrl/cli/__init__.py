@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from pgmrl.cli import (
     common,
     demo,
+    evaluate,
     explain,
     fit,
     functions,
@@ -40,6 +41,7 @@ app.command("fit")(fit.fit)
 app.command("search")(search.search)
 app.command("recall")(recall.recall)
 app.command("explain")(explain.explain)
+app.command("evaluate")(evaluate.evaluate)
 app.command("upgrade")(schema.upgrade)
 app.command("columns")(schema.columns)
 app.command("check-migration")(plans.check_migration)

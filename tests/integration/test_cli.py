@@ -34,6 +34,7 @@ COMMANDS = [
     "search",
     "explain",
     "recall",
+    "evaluate",
     "upgrade",
     "columns",
     "check-migration",
