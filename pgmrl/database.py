@@ -107,6 +107,22 @@ def sqlalchemy_connection(connection: Connection | Session) -> Connection:
     return connection.connection() if isinstance(connection, Session) else connection
 
 
+@contextmanager
+def undone(connection: Connection) -> Iterator[None]:
+    """A transaction, or a savepoint in the caller's, that leaves nothing behind: no setting, no lock, no cursor."""
+    autocommit = getattr(connection.connection.dbapi_connection, "autocommit", False)
+    if autocommit:
+        connection.exec_driver_sql("BEGIN")
+    savepoint = None if autocommit else connection.begin_nested()
+    try:
+        yield
+    finally:
+        if savepoint is None:
+            connection.exec_driver_sql("ROLLBACK")
+        else:
+            savepoint.rollback()
+
+
 # -- pgvector ------------------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,9 +9,10 @@ import numpy as np
 from sqlalchemy import Connection, text
 
 from pgmrl.columns import attachment_of, base_column
-from pgmrl.database import sqlalchemy_connection
+from pgmrl.database import sqlalchemy_connection, undone
 from pgmrl.errors import NotMigrated, RotationError
-from pgmrl.measure import recall_at_k
+from pgmrl.measure import Interval, recall_at_k
+from pgmrl.measure.score import Z
 from pgmrl.metrics import metric_named
 from pgmrl.names import qualified, quoted
 from pgmrl.rotation import Rotation
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from pgmrl.metrics import Metric
 
-__all__ = ["Fit", "fit", "fit_axes"]
+__all__ = ["Comparison", "Fit", "compare", "fit", "fit_axes"]
 
 SAMPLE: Final = 20_000
 """Rows to learn from; `python -m benchmarks.fit_sample` shows what fewer and more give."""
@@ -108,6 +108,47 @@ def fit(
     trial = _Trial.of(definition, learned_from, queries)
     kept, kept_prefix = ({size: trial.kept(by, size) for size in sizes} for by in (rotation, Prefix()))
     return Fit(rotation, len(vectors), skipped, kept, kept_prefix)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A rotation beside one learned from today's rows.
+
+    Attributes:
+        kept: recall@10 of an exact shortlist of 100 within the rows, as in `Fit`, by the rotation.
+        kept_anew: the same by axes learned from these rows.
+        gain: of the second over the first, with the 95 % interval of the mean over the queries.
+    """
+
+    kept: float
+    kept_anew: float
+    gain: Interval
+
+
+def compare(definition: Definition, vectors: NDArray[np.floating], rotation: Rotation) -> Comparison:
+    """Compare a rotation with axes learned from these rows, on rows of theirs that were held out.
+
+    The same queries are asked of both, so that what is hard about a query counts for neither.
+
+    Args:
+        definition: of the column; its short dimensions are compared.
+        vectors: shape (n, dims), n well above 400; finite, without zero vectors.
+        rotation: with its axes.
+
+    Raises:
+        RotationError: too few rows to learn from.
+    """
+    vectors = np.array(vectors)
+    np.random.default_rng(0).shuffle(vectors)
+    queries, others = vectors[:HELD_OUT], vectors[HELD_OUT:]
+    dims = definition.short.dims
+    anew = fit_axes(others, dims, normalise=_by_direction(definition.metric))
+    trial = _Trial.of(definition, others, queries)
+    old, new = trial.recalls(rotation, dims), trial.recalls(anew, dims)
+    gains = new - old
+    reach = Z * float(gains.std(ddof=1)) / len(gains) ** 0.5
+    mean = float(gains.mean())
+    return Comparison(float(old.mean()), float(new.mean()), Interval(mean, mean - reach, mean + reach))
 
 
 def _by_direction(metric: Metric) -> bool:
@@ -230,7 +271,9 @@ def _sampled(
     most = 0
     while True:
         kept = _Reservoir.of(sample, definition.dims, dtype, seed)
-        with _snapshot(connection):
+        with undone(connection):
+            # a scan that began in the middle of the table, behind another one, would give another sample
+            connection.exec_driver_sql("SET LOCAL synchronize_seqscans = off")
             for part in _read(connection, name, column, definition, percent, seed):
                 kept.add(np.stack([np.frombuffer(value, dtype, offset=4) for value in part]))
                 if progress is not None and kept.held > most:
@@ -254,24 +297,6 @@ def _read(
     escaped = query.replace(":", "\\:")  # a colon in a name is no parameter
     found = connection.execute(text(escaped), execution_options={"yield_per": FETCH})
     yield from found.scalars().partitions(FETCH)
-
-
-@contextmanager
-def _snapshot(connection: Connection) -> Iterator[None]:
-    """A transaction or savepoint that leaves nothing behind: a cursor on the server needs one."""
-    autocommit = getattr(connection.connection.dbapi_connection, "autocommit", False)
-    if autocommit:
-        connection.exec_driver_sql("BEGIN")
-    savepoint = None if autocommit else connection.begin_nested()
-    try:
-        # a scan that began in the middle of the table, behind another one, would give another sample
-        connection.exec_driver_sql("SET LOCAL synchronize_seqscans = off")
-        yield
-    finally:
-        if savepoint is None:
-            connection.exec_driver_sql("ROLLBACK")
-        else:
-            savepoint.rollback()
 
 
 @dataclass(slots=True)
@@ -364,8 +389,12 @@ class _Trial:
 
     def kept(self, by: Shortening, dims: int) -> float:
         """Recall@10 of an exact shortlist of 100, by distance: copies of a row are as good as that row."""
+        return 1.0 if self.distances is None else float(np.mean(self.recalls(by, dims)))
+
+    def recalls(self, by: Shortening, dims: int) -> NDArray[np.float64]:
+        """The same for each query, shape (q,)."""
         if self.distances is None:
-            return 1.0
+            return np.ones(len(self.queries))
         whole = self.definition
         # else in single precision: the axes are judged, not whether the values fit half precision
         bits = whole.short.type == "bit"
@@ -376,7 +405,7 @@ class _Trial:
         near = _by_batch(metric, lambda part: scale(short.shorten(part)), self.vectors, self.queries)
         listed = np.take_along_axis(self.distances, np.argpartition(near, SHORTLIST - 1, axis=1)[:, :SHORTLIST], axis=1)
         truth = np.partition(self.distances, K - 1, axis=1)[:, :K]
-        return float(np.mean([recall_at_k(*pair) for pair in zip(listed.tolist(), truth.tolist(), strict=True)]))
+        return np.array([recall_at_k(*pair) for pair in zip(listed.tolist(), truth.tolist(), strict=True)])
 
 
 def _signs(bits: NDArray[Any]) -> NDArray[Any]:

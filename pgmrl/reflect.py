@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pgmrl.database import ColumnInfo
     from pgmrl.metrics import FullType, MetricName, ShortType
 
-__all__ = ["reflect"]
+__all__ = ["reflect", "reflect_place"]
 
 
 def reflect(connection: Connection | Session, name: str, *, metric: MetricName | None = None) -> Column[Any]:
@@ -45,8 +45,19 @@ def reflect(connection: Connection | Session, name: str, *, metric: MetricName |
         NotMigrated: there is no such table or column.
         DefinitionError: the name has another form, or the column is no vector of known dimensions.
     """
+    return reflect_place(connection, *column_parts(name), metric=metric)
+
+
+def reflect_place(
+    connection: Connection | Session,
+    schema: str | None,
+    table_name: str,
+    column_name: str,
+    *,
+    metric: MetricName | None = None,
+) -> Column[Any]:
+    """As `reflect`, with the name in its parts, each of which may have dots of its own."""
     connection = database.sqlalchemy_connection(connection)
-    schema, table_name, column_name = column_parts(name)
     table = _table(connection, schema, table_name)
     if column_name not in table.c:
         there = ", ".join(table.c.keys())
