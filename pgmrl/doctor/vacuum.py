@@ -36,7 +36,8 @@ def dead(exam: Exam, subject: Subject) -> Iterator[Finding]:
         return
     sql = dead_sql(subject)
     row = exam.one(sql)
-    whole = row.live + row.dead
+    # statistics begin anew after a crash or a restore: they may know of fewer rows than ANALYZE counted
+    whole = max(row.live, subject.size.rows) + row.dead
     if not whole or row.dead <= exam.thresholds.dead_share * whole:
         return
     vacuumed = f"last vacuumed {row.vacuumed:%Y-%m-%d %H:%M}" if row.vacuumed else "never vacuumed since"

@@ -50,7 +50,7 @@ SMALL = Thresholds(small_rows=1_000)
 RECALL = """
 INSERT INTO pgmrl.recall_history (measured_at, relation, full_column, short_column, k, shortlist, ef_search, queries,
     source, recall, recall_low, recall_high, truncation_loss, ann_loss, shortfall, row_count)
-VALUES (now() - make_interval(days => :days), CAST(:table AS regclass), :full, :short, 10, 100, 100, 200, 'rows',
+VALUES (now() - make_interval(secs => 86400 * :days), CAST(:table AS regclass), :full, :short, 10, 100, 100, 200, 'rows',
     :recall, :recall - .02, least(1, :recall + .01), .02, 1 - :recall - .02, 0, :rows)
 """
 
@@ -134,10 +134,10 @@ def _fill(connection: Connection, ward: Ward, debian: Vectors) -> None:
     connection.execute(ward.papers.insert(), [{"id": n, "embedding": v} for n, (v, _) in rows[:2_000]])
     store_setting(connection, ward.packages.c.embedding, Setting(10, 100, 100, 0.9, 0.95, 1.0, ROWS))
     for table in (ward.packages, ward.notes, ward.papers):
-        recorded(connection, table, 0.95, rows=ROWS)
+        recorded(connection, table, 0.95, days=20)
 
 
-def recorded(connection: Connection, table: Table, recall: float, *, days: float = 0, rows: int = ROWS) -> None:
+def recorded(connection: Connection, table: Table, recall: float, *, days: float, rows: int = ROWS) -> None:
     """One row of history, as `pgmrl recall --record` writes it."""
     short = table.c.embedding.info["pgmrl"].short
     given = {"days": days, "table": table.name, "full": "embedding", "short": short, "recall": recall, "rows": rows}
