@@ -9,10 +9,9 @@ import numpy as np
 from sqlalchemy import Connection, text
 
 from pgmrl.columns import attachment_of, base_column
-from pgmrl.database import sqlalchemy_connection, undone
+from pgmrl.database import row_estimate, sqlalchemy_connection, undone
 from pgmrl.errors import NotMigrated, RotationError
-from pgmrl.measure import Interval, recall_at_k
-from pgmrl.measure.score import Z
+from pgmrl.measure.score import Interval, Z, recall_at_k
 from pgmrl.metrics import metric_named
 from pgmrl.names import qualified, quoted
 from pgmrl.rotation import Rotation
@@ -338,26 +337,22 @@ def _row_estimate(connection: Connection, name: str, column: str) -> float:
     """The table's rows by its statistics and its size now, as the planner does; counted where there are none."""
     row = connection.execute(
         text(
-            "SELECT c.relkind IN ('r', 'm', 'p'), a.attname IS NOT NULL, e.rows, e.unknown FROM pg_class AS c "
+            "SELECT c.relkind IN ('r', 'm', 'p'), a.attname IS NOT NULL FROM pg_class AS c "
             "LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = :column "
-            "CROSS JOIN LATERAL (SELECT sum(p.reltuples / p.relpages * (pg_relation_size(p.oid)"
-            " / current_setting('block_size')::integer)) FILTER (WHERE p.relpages > 0) AS rows, "
-            "coalesce(bool_or(p.relpages = 0 AND pg_relation_size(p.oid) > 0), false) AS unknown FROM pg_class AS p "
-            "WHERE p.oid = c.oid AND p.relkind <> 'p' OR p.oid IN "
-            "(SELECT t.relid FROM pg_partition_tree(c.oid) AS t WHERE t.isleaf)) AS e "
             "WHERE c.oid = to_regclass(:name)"
         ),
         {"name": name, "column": column},
     ).first()
     if row is None:
         raise NotMigrated(f"there is no table {name} in this database: run the application's migrations")
-    sampled, there, rows, unknown = row
+    sampled, there = row
     if not there:
         raise NotMigrated(f"table {name} has no column {column}: run the application's migrations")
     if not sampled:
         raise RotationError(f"{name} is no table, so it cannot be sampled: fit the table it reads from")
-    if not unknown:
-        return float(rows or 0)
+    rows = row_estimate(connection, name)
+    if rows is not None:
+        return rows
     counted = text(f"SELECT count(*) FROM {name}".replace(":", "\\:"))  # noqa: S608 - never analyzed; name is quoted
     return float(connection.execute(counted).scalar_one())
 

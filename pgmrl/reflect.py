@@ -12,6 +12,7 @@ from pgmrl.columns import INFO_KEY, Attachment
 from pgmrl.ddl import Hnsw
 from pgmrl.errors import DefinitionError, NotMigrated
 from pgmrl.names import column_parts
+from pgmrl.settings import load_settings
 from pgmrl.shortening import Definition, Prefix, Rotation, Short
 from pgmrl.types import NumpyVector
 
@@ -69,6 +70,7 @@ def reflect_place(
     info = _best(connection, table, column_name)
     definition, short = _definition(info, dims, full, metric, vector_schema)
     column.info[INFO_KEY] = Attachment(definition, column_name, short, Hnsw())
+    load_settings(connection, column)
     return column
 
 

@@ -11,20 +11,22 @@ from pgmrl.columns import base_column
 from pgmrl.doctor.exam import Check, Skipped
 from pgmrl.doctor.finding import Finding
 from pgmrl.errors import MeasureError
+from pgmrl.explain.reasons import reasons
 from pgmrl.limits import EF_SEARCH_LIMIT, MAX_SCAN_TUPLES
 from pgmrl.measure import sampled_queries
-from pgmrl.names import literal, qualified
-from pgmrl.plain import sql as plain_sql
-from pgmrl.plans import explained, indexes, nodes, subplan
+from pgmrl.names import literal, qualified, quoted
+from pgmrl.plans import explained, index_serving
 from pgmrl.search import search
 from pgmrl.settings import NEEDED, stored_setting
-from pgmrl.statement import SHORTLIST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sqlalchemy import SelectBase
+
     from pgmrl.doctor.exam import Exam
     from pgmrl.doctor.subject import Subject
+    from pgmrl.plans import Node
 
 __all__ = ["CHECKS", "numbers"]
 
@@ -157,8 +159,8 @@ def stored(exam: Exam, subject: Subject) -> Iterator[Finding]:
 # -- the plan ------------------------------------------------------------------------------------------------------
 
 
-def _planned(exam: Exam, subject: Subject) -> dict[str, Any]:
-    """The plan of a search with the vector of a row, and its statement; made once for all checks."""
+def _planned(exam: Exam, subject: Subject) -> tuple[SelectBase, Node]:
+    """A search with the vector of a row, and its plan; made once for all checks."""
     key = ("plan", subject.owner, subject.short)
     if key not in exam.known:
         try:
@@ -170,53 +172,42 @@ def _planned(exam: Exam, subject: Subject) -> dict[str, Any]:
         statement = search(
             select(*column.table.primary_key), column, query, k=k, shortlist=shortlist, ef_search=ef_search
         )
-        exam.known[key] = {
-            "plan": explained(exam.connection, statement)["Plan"],
-            "sql": f"EXPLAIN {plain_sql(statement).text}",
-            "numbers": (k, shortlist, ef_search),
-        }
-    found: dict[str, Any] = exam.known[key]
+        exam.known[key] = statement, explained(exam.connection, statement, "VERBOSE")["Plan"]
+    found: tuple[SelectBase, Node] = exam.known[key]
     return found
 
 
-def _indexed(exam: Exam, subject: Subject) -> list[str]:
-    """The indexes that could serve, those of partitions included; none where another check says why."""
-    fit = [one for one in subject.indexes if one.valid and one.operator_class == subject.operator_class]
-    names = [one.name for one in fit]
-    for one in fit if subject.partitioned else ():
-        place = literal(qualified(subject.target.schema, one.name))
-        rows = exam.ask(
-            f"SELECT c.relname FROM pg_partition_tree({place}::regclass) AS p JOIN pg_class AS c ON c.oid = p.relid"
-        )
-        names += [row[0] for row in rows]
-    return names
+def _has_index(subject: Subject) -> bool:
+    """Whether an index could serve; where none could, another check says why."""
+    return any(one.valid and one.operator_class == subject.operator_class for one in subject.indexes)
 
 
 def plan(exam: Exam, subject: Subject) -> Iterator[Finding]:
     """Whether the shortlist comes through the short index."""
-    serving = _indexed(exam, subject)
-    if not subject.serves or not serving or subject.size.rows < exam.thresholds.small_rows:
+    if not subject.serves or not _has_index(subject) or subject.size.rows < exam.thresholds.small_rows:
         return
-    found = _planned(exam, subject)
-    shortlist = subplan(found["plan"], SHORTLIST)
-    used = indexes(shortlist) if shortlist else []
-    if set(used) & set(serving):
+    statement, planned = _planned(exam, subject)
+    served = index_serving(planned)
+    if served.indexes:  # of a partitioned table, small partitions are rightly read whole
         return
-    instead = ", ".join(dict.fromkeys(node["Node Type"] for node in nodes(shortlist or found["plan"])))
+    why = "; ".join(reasons(exam.connection, statement, planned))
+    operator, short = subject.definition.short_operator, quoted(subject.short)
+    row = f"SELECT {short} FROM {subject.owner} WHERE {short} IS NOT NULL LIMIT 1"
     yield Finding(
         "plan",
         "warning",
         subject.name,
-        f"the server plans a search of {subject.size.rows:,} rows without index {serving[0]}: {instead}",
-        f"ANALYZE {subject.owner};  then the checks `settings` and `statistics`, and random_page_cost (1.1 on SSDs).",
-        found["sql"],
-        {"nodes": instead, "used": used, "serving": serving, "cost": found["plan"]["Total Cost"]},
+        f"a search of {subject.size.rows:,} rows is planned without the short index: {served.instead}. {why}",
+        f"ANALYZE {subject.owner};  then the checks `settings` and `statistics`, and random_page_cost (1.1 on SSDs). "
+        "`pgmrl explain` shows the whole.",
+        f"EXPLAIN SELECT 1 FROM {subject.owner} ORDER BY {short} {operator} ({row}) LIMIT 100",
+        {"instead": served.instead, "why": why, "cost": planned["Total Cost"]},
     )
 
 
 def jit(exam: Exam, subject: Subject) -> Iterator[Finding]:
     """Whether each search would be compiled first."""
-    if not subject.serves or not _indexed(exam, subject):
+    if not subject.serves or not _has_index(subject):
         return
     sql = (
         "SELECT pg_jit_available() AS available, current_setting('jit')::boolean AS enabled,\n"
@@ -225,7 +216,7 @@ def jit(exam: Exam, subject: Subject) -> Iterator[Finding]:
     row = exam.one(sql)
     if not row.enabled:
         return
-    cost = float(_planned(exam, subject)["plan"]["Total Cost"])
+    cost = float(_planned(exam, subject)[1]["Total Cost"])
     if compiles(row.available, row.above, cost):
         yield Finding(
             "jit",

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from pgmrl import database
 from pgmrl.columns import attachment_of, base_column
 from pgmrl.errors import MeasureError, VectorError
+from pgmrl.names import qualified
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -204,15 +205,7 @@ def _rows(connection: Connection, table: Table, full: str, percent: float, seed:
 
 def _percent(connection: Connection, table: Table, wanted: int) -> float:
     """What share of the pages holds so many rows, by the table's statistics; all where there are none."""
-    name = connection.dialect.identifier_preparer.format_table(table)
-    rows = connection.execute(
-        text(
-            "SELECT sum(c.reltuples) FILTER (WHERE c.reltuples > 0) FROM pg_class AS c "
-            "WHERE c.oid = to_regclass(:name) OR c.oid IN "
-            "(SELECT t.relid FROM pg_partition_tree(to_regclass(:name)) AS t WHERE t.isleaf)"
-        ),
-        {"name": name},
-    ).scalar()
+    rows = database.row_estimate(connection, qualified(table.schema, table.name))
     return 100.0 if not rows or rows < 10 * wanted else 100.0 * wanted / rows
 
 

@@ -284,7 +284,7 @@ def sample_statement(target: Target) -> str:
     owner = f"{literal(target.owner)}::regclass"
     share = (
         f"(SELECT least(100, 100.0 * {2 * SAMPLE} / greatest(1, sum(c.reltuples))) FROM pg_class AS c "
-        f"WHERE c.relkind = 'r' AND (c.oid = {owner} OR c.oid IN (SELECT p.relid FROM pg_partition_tree({owner}) AS p)))"
+        f"WHERE c.relkind = 'r' AND (c.oid = {owner} OR c.oid IN (SELECT relid FROM pg_partition_tree({owner}))))"
     )
     return (
         f"SELECT count(*), count(*) FILTER (WHERE {differs}) FROM "
