@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, cast
 
 from sqlalchemy import Column, MetaData, Table, text
-from sqlalchemy.exc import NoSuchTableError
+from sqlalchemy.exc import NoSuchTableError, SAWarning
 
 from pgmrl import database
 from pgmrl.columns import INFO_KEY, Attachment
@@ -85,7 +86,10 @@ def _table(connection: Connection, schema: str | None, name: str) -> Table:
         ).scalar()
         schema = found or "public"
     try:
-        return Table(name, MetaData(), schema=schema, autoload_with=connection, resolve_fks=False)
+        with warnings.catch_warnings():
+            # pgvector's types in a schema that is not on the search_path: `reflect` says what the searched one is
+            warnings.filterwarnings("ignore", "Did not recognize type", SAWarning)
+            return Table(name, MetaData(), schema=schema, autoload_with=connection, resolve_fks=False)
     except NoSuchTableError:
         raise NotMigrated(f"there is no table {schema}.{name} in this database: run its migrations") from None
 

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from pgmrl.cli import (
     common,
     demo,
+    doctor,
     explain,
     fit,
     functions,
@@ -39,6 +40,7 @@ app.command("load")(load.load)
 app.command("fit")(fit.fit)
 app.command("search")(search.search)
 app.command("recall")(recall.recall)
+app.command("doctor")(doctor.doctor)
 app.command("explain")(explain.explain)
 app.command("upgrade")(schema.upgrade)
 app.command("columns")(schema.columns)

@@ -15,12 +15,13 @@ from pgmrl.errors import PgmrlError
 from pgmrl.names import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection, Row
 
     from pgmrl.doctor.finding import Severity
     from pgmrl.doctor.subject import Subject
+    from pgmrl.measure import Recall
 
 __all__ = ["Check", "Exam", "Server", "Skipped", "Thresholds"]
 
@@ -143,6 +144,7 @@ class Exam:
         deadline: on the monotonic clock.
         not_checked: what could not be looked at.
         known: what one check found out for another.
+        recalls: measured just now and not in the history, by the column's name.
 
     """
 
@@ -154,6 +156,7 @@ class Exam:
     deadline: float
     not_checked: list[NotChecked] = field(default_factory=list)
     known: dict[Any, Any] = field(default_factory=dict)
+    recalls: Mapping[str, Recall] = field(default_factory=dict)
 
     def ask(self, statement: str) -> Sequence[Row[Any]]:
         """The rows of a statement that is plain text, as it can be run again in psql."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pgmrl.doctor.exam import Check, Skipped
 from pgmrl.doctor.finding import Finding
@@ -10,14 +11,13 @@ from pgmrl.names import literal
 from pgmrl.settings import NEEDED, stored_setting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from sqlalchemy import Row
+    from collections.abc import Iterator
 
     from pgmrl.doctor.exam import Exam
     from pgmrl.doctor.subject import Subject
+    from pgmrl.measure import Recall
 
-__all__ = ["CHECKS", "history", "history_sql"]
+__all__ = ["CHECKS"]
 
 SURE: Final = 1.5
 """Half-widths of 95 % intervals that two means must be apart to count as different: about three standard errors, so
@@ -30,14 +30,32 @@ def history_sql(subject: Subject) -> str:
     places = ", ".join(f"{literal(owner)}::regclass" for owner in owners)
     return (
         "SELECT measured_at, k, shortlist, ef_search, queries, recall, recall_low, recall_high, truncation_loss,\n"
-        "    ann_loss, shortfall, p50_ms, row_count, extract(epoch FROM now() - measured_at)::float8 AS seconds\n"
+        "    ann_loss, shortfall, row_count, extract(epoch FROM now() - measured_at)::float8 AS seconds\n"
         f"FROM pgmrl.recall_history WHERE relation IN ({places}) AND full_column = {literal(subject.target.full)}\n"
         f"  AND short_column = {literal(subject.short)} AND filter IS NULL ORDER BY measured_at, id"
     )
 
 
-def history(exam: Exam, subject: Subject) -> Sequence[Row[Any]]:
-    """The measurements of a column, oldest first.
+class Point(NamedTuple):
+    """One measurement, as the checks look at it; named as in pgmrl.recall_history."""
+
+    measured_at: datetime
+    k: int
+    shortlist: int
+    ef_search: int
+    queries: int
+    recall: float
+    recall_low: float
+    recall_high: float
+    truncation_loss: float
+    ann_loss: float
+    shortfall: float
+    row_count: int | None
+    seconds: float
+
+
+def history(exam: Exam, subject: Subject) -> list[Point]:
+    """The measurements of a column, oldest first, with the one that was made just now.
 
     Raises:
         Skipped: pgmrl's schema cannot hold any.
@@ -46,7 +64,15 @@ def history(exam: Exam, subject: Subject) -> Sequence[Row[Any]]:
     there = exam.server.schema
     if there is None or there < NEEDED:
         raise Skipped(f"pgmrl's schema must be at {NEEDED} to keep recall (it is at {there}): `pgmrl upgrade`")
-    return exam.ask(history_sql(subject))
+    points = [Point._make(row) for row in exam.ask(history_sql(subject))]
+    fresh = exam.recalls.get(subject.name)
+    return points if fresh is None else [*points, _point(fresh)]
+
+
+def _point(fresh: Recall) -> Point:
+    numbers = (fresh.k, fresh.shortlist, fresh.ef_search, fresh.queries)
+    losses = (fresh.truncation, fresh.ann, fresh.shortfall)
+    return Point(datetime.now(UTC), *numbers, *fresh.recall, *losses, fresh.row_count, 0.0)
 
 
 def target(exam: Exam, subject: Subject) -> Iterator[Finding]:

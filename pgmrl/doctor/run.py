@@ -6,18 +6,29 @@ import time
 import warnings
 from typing import TYPE_CHECKING, Any, Final
 
+from sqlalchemy.exc import DBAPIError
+
 from pgmrl import database
 from pgmrl.doctor import indexes, leftovers, memory, recall, rotation, rows, searches, vacuum, versions
 from pgmrl.doctor.exam import Check, Exam, Server, Thresholds, reading
 from pgmrl.doctor.finding import SEVERITIES, Finding, NotChecked, Report
 from pgmrl.doctor.subject import subjects
-from pgmrl.errors import DefinitionError, ExactSearchWarning, PgvectorMissing, PgvectorVersionWarning
+from pgmrl.errors import (
+    DatabaseError,
+    DefinitionError,
+    ExactSearchWarning,
+    Locked,
+    PgvectorMissing,
+    PgvectorVersionWarning,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
+
+    from pgmrl.measure import Recall
 
 __all__ = ["CHECKS", "doctor"]
 
@@ -49,6 +60,7 @@ def doctor(
     seconds: float = SECONDS,
     thresholds: Thresholds | None = None,
     seed: int = 0,
+    recalls: Mapping[str, Recall] | None = None,
 ) -> Report:
     """Look for everything that makes searches wrong or slow; reads only.
 
@@ -67,6 +79,7 @@ def doctor(
         seconds: that all checks may take together. What is not reached is in `Report.not_checked`.
         thresholds: from where on something is found.
         seed: of samples.
+        recalls: measured just now and not in the history, by `schema.table.column`; for a standby, which keeps none.
 
     Returns:
         Findings, the worst first, and what could not be checked.
@@ -74,6 +87,8 @@ def doctor(
     Raises:
         DefinitionError: there is no check of a name, or a column is no Matryoshka column.
         NotMigrated: there is no table or column of a name.
+        Locked: somebody holds a table, so that not even its size can be read.
+        DatabaseError: the catalogue was not read in time.
 
     """
     connection = database.sqlalchemy_connection(connection)
@@ -92,7 +107,9 @@ def doctor(
             finding = Finding("pgvector-version", "critical", "database", str(error), "CREATE EXTENSION vector;")
             rest = tuple(NotChecked(name, "database", "pgvector is missing") for name in names if name != finding.check)
             return Report((finding,), rest, (), names)
-        exam = Exam(connection, server, found, thresholds or Thresholds(), seed, deadline)
+        except DBAPIError as error:
+            raise _unread(error, seconds) or error from None
+        exam = Exam(connection, server, found, thresholds or Thresholds(), seed, deadline, recalls=recalls or {})
         findings = list(missing) if MODEL in checks else []
         for check in checks:
             findings += exam.run(check)
@@ -103,6 +120,18 @@ def doctor(
         names,
         server.standby,
     )
+
+
+def _unread(error: DBAPIError, seconds: float) -> DatabaseError | None:
+    """Why there is nothing to examine yet, in words; None for any other error."""
+    state = getattr(error.orig, "sqlstate", None)
+    if state == "55P03":
+        return Locked(
+            "another transaction, such as a migration, holds a table whose size is asked: end it, or try later"
+        )
+    if state == "57014":
+        return DatabaseError(f"the catalogue was not read in {seconds:g} s: give it more with --seconds")
+    return None
 
 
 def chosen(only: Iterable[str], skip: Iterable[str]) -> Sequence[Check]:

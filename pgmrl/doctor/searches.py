@@ -22,7 +22,7 @@ from pgmrl.settings import NEEDED, stored_setting
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy import SelectBase
+    from sqlalchemy import Connection, SelectBase
 
     from pgmrl.doctor.exam import Exam
     from pgmrl.doctor.subject import Subject
@@ -52,9 +52,9 @@ WHERE source IN ('configuration file', 'command line', 'environment variable')
   AND name IN ({", ".join(map(literal, WATCHED))})"""
 
 
-def numbers(exam: Exam, subject: Subject) -> tuple[int, int, int]:
-    """Results, shortlist and ef_search of a search through this column: as stored, or else the defaults."""
-    setting = stored_setting(exam.connection, subject.column)
+def numbers(connection: Connection, column: Any) -> tuple[int, int, int]:
+    """Results, shortlist and ef_search of a search through a column: as stored, or else the defaults."""
+    setting = stored_setting(connection, column)
     if setting is not None:
         return setting.k, setting.shortlist, setting.ef_search
     size = shortlist_size(10)
@@ -63,7 +63,9 @@ def numbers(exam: Exam, subject: Subject) -> tuple[int, int, int]:
 
 def settings(exam: Exam) -> Iterator[Finding]:
     """Settings of the server, the database or a role that searches or triggers would suffer from."""
-    longest = max((numbers(exam, subject)[1] for subject in exam.subjects), default=shortlist_size(10))
+    longest = max(
+        (numbers(exam.connection, subject.column)[1] for subject in exam.subjects), default=shortlist_size(10)
+    )
     for row in exam.ask(SETTINGS_SQL):
         values = {"place": row.place, "name": row.name, "value": row.value}
         found = _judged(row.name, row.value, longest)
@@ -167,7 +169,7 @@ def _planned(exam: Exam, subject: Subject) -> tuple[SelectBase, Node]:
             query = sampled_queries(exam.connection, subject.column, 1, seed=exam.seed).vectors[0]
         except MeasureError as error:
             raise Skipped(str(error)) from None
-        k, shortlist, ef_search = numbers(exam, subject)
+        k, shortlist, ef_search = numbers(exam.connection, subject.column)
         column = base_column(subject.column)
         statement = search(
             select(*column.table.primary_key), column, query, k=k, shortlist=shortlist, ef_search=ef_search

@@ -50,8 +50,8 @@ SMALL = Thresholds(small_rows=1_000)
 RECALL = """
 INSERT INTO pgmrl.recall_history (measured_at, relation, full_column, short_column, k, shortlist, ef_search, queries,
     source, recall, recall_low, recall_high, truncation_loss, ann_loss, shortfall, completed, row_count)
-VALUES (now() - make_interval(secs => 86400 * :days), CAST(:table AS regclass), :full, :short, 10, 100, 100, 200, 'rows',
-    :recall, :recall - .02, least(1, :recall + .01), .02, 1 - :recall - .02, 0, 0, :rows)
+VALUES (now() - make_interval(secs => 86400 * :days), CAST(:table AS regclass), :full, :short, 10, 100, 100, 200,
+    'rows', :recall, :recall - .02, least(1, :recall + .01), .02, 1 - :recall - .02, 0, 0, :rows)
 """
 
 

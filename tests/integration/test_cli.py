@@ -33,6 +33,7 @@ COMMANDS = [
     "fit",
     "search",
     "recall",
+    "doctor",
     "upgrade",
     "columns",
     "check-migration",
