@@ -97,7 +97,8 @@ def _list(*, json: bool) -> None:
         write_json([{"name": one.name, "severity": one.severity, "about": one.about} for one in CHECKS])
         return
     for one in CHECKS:
-        console.print(f"[bold]{one.name:20}[/] [{COLORS[one.severity]}]{one.severity:8}[/]  {escaped(one.about)}")
+        severity = f"[{COLORS[one.severity]}]{one.severity:8}[/]"
+        console.print(f"[bold]{one.name:20}[/] {severity}  {escaped(one.about)}", soft_wrap=True)
 
 
 def _measured(connection: Connection, asked: list[str], seconds: float, *, quiet: bool) -> list[Measurement]:
