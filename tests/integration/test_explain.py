@@ -307,7 +307,7 @@ def test_a_side_table_and_a_rotation(opened: Connection, items: Items, rotation:
     opened.exec_driver_sql("ANALYZE plain; ANALYZE plain_embedding")
     found = explain(opened, search(select(plain.c.id), plain.c.embedding, items.queries[0]))
     assert found.index_used
-    assert [scan.table for scan in stage(found, "shortlist").scans] == ["plain_embedding"]
+    assert [scan.table for scan in stage(found, "shortlist").scans if scan.ordered] == ["plain_embedding"]
     assert stage(found, "query").usage.hit > 0
     assert [scan.table for scan in stage(found, "fetch").scans] == ["plain"]
 
@@ -331,20 +331,26 @@ def test_toast_is_in_the_reranks_blocks(opened: Connection, items: Items) -> Non
     assert usage.hit + usage.read == found.detoasted.hit + found.detoasted.read
 
 
-def test_vectors_in_the_result_are_read_to_be_sent(opened: Connection, items: Items) -> None:
-    """Of the ten winners once more."""
+def test_vectors_in_the_result_are_read_once_more(opened: Connection, items: Items) -> None:
+    """Of the ten winners."""
     vectors = search(select(items.table.c.id, items.column), items.column, items.queries[0])
     found = explain(opened, vectors)
     assert found.detoasted is not None
     assert found.detoasted.values == 110
-    assert stage(found, "send").usage.hit + stage(found, "send").usage.read > 0
 
 
 def test_values_of_other_sizes_are_an_upper_bound(opened: Connection, items: Items) -> None:
     """A long text of a row of the result is no vector."""
-    opened.exec_driver_sql("ALTER TABLE items ALTER summary SET STORAGE EXTERNAL")
-    opened.exec_driver_sql("UPDATE items SET summary = repeat('word ', 1500)")
-    found = explain(opened, search(select(items.table.c.summary), items.column, items.queries[0])).detoasted
+    opened.exec_driver_sql("CREATE TABLE long (LIKE items INCLUDING ALL)")
+    opened.exec_driver_sql("ALTER TABLE long ALTER summary SET STORAGE EXTERNAL")
+    opened.exec_driver_sql(
+        "INSERT INTO long (id, summary, embedding) "
+        "SELECT id, repeat('word ', 1500), embedding FROM items WHERE id < 300"
+    )
+    long = items.table.to_metadata(MetaData(), name="long")
+    explained = explain(opened, search(select(long.c.summary), long.c.embedding, items.queries[0]))
+    sent, found = stage(explained, "send").usage, explained.detoasted
+    assert sent.hit + sent.read > 0
     assert found is not None
     assert found.values == 110
     assert found.at_most
@@ -507,7 +513,7 @@ def test_a_small_table(opened: Connection, items: Items) -> None:
     small = items.table.to_metadata(MetaData(), name="small")
     statement = search(select(small.c.id), small.c.embedding, items.queries[0])
     opened.exec_driver_sql("ANALYZE small")
-    assert "small has 50 rows in 24 kB, which is quickly read" in reason(opened, statement)
+    assert re.search(r"small has 50 rows in \d+ kB, which is quickly read", reason(opened, statement))
     assert_index_used(opened, statement, ignore_cost=True)
 
 
@@ -623,8 +629,8 @@ def test_a_plan_alone(opened: Connection, items: Items) -> None:
     """No times, no rows that came; the index and what is set are known."""
     found = explain(opened, items.nearest(shortlist=70), analyze=False)
     assert found.index_used
-    assert found.execution_ms is found.planning_ms is found.detoasted is None
-    assert all(one.usage is one.rows is one.executed is None for one in found.stages)
+    assert (found.execution_ms, found.planning_ms, found.detoasted) == (None, None, None)
+    assert {(one.usage, one.rows, one.executed) for one in found.stages} == {(None, None, None)}
     assert found.settings["hnsw.ef_search"] == "70"
     assert found.verdict == (f"The short index {INDEX} serves the shortlist.",)
 
@@ -691,12 +697,13 @@ def test_an_estimate_that_is_far_off(opened: Connection, items: Items) -> None:
     assert "rows of items to pass and it was 3,000: run ANALYZE" in said(found)
 
 
-def test_files_on_disk(opened: Connection, items: Items) -> None:
-    """A shortlist that does not fit into work_mem."""
-    opened.exec_driver_sql("ALTER TABLE items ALTER embedding SET STORAGE MAIN")
-    opened.exec_driver_sql("UPDATE items SET embedding = embedding")
-    opened.exec_driver_sql("SET LOCAL work_mem = '64kB'")
-    found = explain(opened, items.nearest(shortlist=500))
+def test_files_on_disk(shop: Shop) -> None:
+    """A shortlist with its vectors in the rows, that does not fit into work_mem."""
+    package = shop.package
+    with shop.engine.connect() as connection:
+        connection.exec_driver_sql("SET LOCAL work_mem = '64kB'")
+        statement = search(select(package.id), package.embedding, shop.queries[0], shortlist=500)
+        found = explain(connection, statement)
     assert "of temporary files were written: raise work_mem (64kB)" in said(found)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, Text, create_engine, select, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from pgmrl import Hnsw, Matryoshka, Short, add_side_table, database, install_functions, load_settings, reflect, search
 from pgmrl.errors import DefinitionError, MeasureError, NotMigrated, SearchError
@@ -361,6 +361,19 @@ def test_row_level_security(engine: Engine, debian: Debian) -> None:
         with engine.begin() as connection:
             connection.exec_driver_sql(f"DROP OWNED BY {role}")
             connection.exec_driver_sql(f"DROP ROLE {role}")
+
+
+def test_a_hot_standby(standby: Engine, debian: Debian) -> None:
+    """Nothing is written, so it need not be the primary; what cannot be recorded there says so."""
+    with standby.connect() as connection:
+        column = reflect(connection, "packages.embedding")
+        connection.rollback()
+        queries = given_queries(column, debian.queries[:20, :96])
+        found = measure_recall(connection, column, queries=queries)
+        assert found.queries == 20
+        assert found.index is not None
+        with pytest.raises(DBAPIError, match="read-only transaction"):
+            record_recall(connection, column, found)
 
 
 # -- what cannot be measured ---------------------------------------------------------------------------------------
