@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from pgmrl.cli import (
     common,
     demo,
+    doctor,
     evaluate,
     explain,
     fit,
@@ -40,6 +41,7 @@ app.command("load")(load.load)
 app.command("fit")(fit.fit)
 app.command("search")(search.search)
 app.command("recall")(recall.recall)
+app.command("doctor")(doctor.doctor)
 app.command("explain")(explain.explain)
 app.command("evaluate")(evaluate.evaluate)
 app.command("upgrade")(schema.upgrade)

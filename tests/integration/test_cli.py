@@ -35,6 +35,7 @@ COMMANDS = [
     "explain",
     "recall",
     "evaluate",
+    "doctor",
     "upgrade",
     "columns",
     "check-migration",
