@@ -10,6 +10,7 @@ from pgmrl.ddl import Hnsw
 from pgmrl.diverse import search_diverse
 from pgmrl.errors import PgmrlError
 from pgmrl.evaluate import evaluate
+from pgmrl.explain import Explanation, assert_index_used, explain
 from pgmrl.fit import fit
 from pgmrl.fulltext import FullText, full_text, trigram_index
 from pgmrl.functions import SqlFunctions
@@ -24,12 +25,14 @@ from pgmrl.rerank import rerank
 from pgmrl.retrievers import Nearest, Trigrams, Words
 from pgmrl.rotation import Rotation
 from pgmrl.search import search, search_many
+from pgmrl.settings import load_settings
 from pgmrl.shortening import Definition, Prefix, Short
 from pgmrl.sql_functions import add_functions, install_functions
 from pgmrl.vectors import Vector
 
 __all__ = [
     "Definition",
+    "Explanation",
     "FullText",
     "Hnsw",
     "Matryoshka",
@@ -47,14 +50,17 @@ __all__ = [
     "add_functions",
     "add_short",
     "add_side_table",
+    "assert_index_used",
     "check",
     "combine",
     "evaluate",
+    "explain",
     "fit",
     "full_text",
     "ingest",
     "install_functions",
     "like",
+    "load_settings",
     "matryoshka",
     "reflect",
     "rerank",

@@ -46,6 +46,7 @@ __all__ = [
     "install_rotation",
     "installed_rotation",
     "migrations_path",
+    "row_estimate",
     "script",
     "snapshot",
     "sqlalchemy_url",
@@ -441,6 +442,30 @@ class ColumnInfo:
     estimated_rows: int
     kept_by: str
     stage: str | None
+
+
+def row_estimate(connection: Connection, name: str) -> float | None:
+    """A table's rows by its statistics and its size now, as the planner does, with its partitions.
+
+    Args:
+        connection: of the database.
+        name: of the table, quoted.
+
+    Returns:
+        None where the table has pages and no statistics yet; 0 where there is no such table.
+
+    """
+    rows, unknown = connection.execute(
+        text(
+            "SELECT sum(p.reltuples / p.relpages * (pg_relation_size(p.oid) / current_setting('block_size')::integer)) "
+            "FILTER (WHERE p.relpages > 0), "
+            "coalesce(bool_or(p.relpages = 0 AND pg_relation_size(p.oid) > 0), false) FROM pg_class AS p "
+            "WHERE p.oid = to_regclass(:name) AND p.relkind <> 'p' OR p.oid IN "
+            "(SELECT t.relid FROM pg_partition_tree(to_regclass(:name)) AS t WHERE t.isleaf)"
+        ),
+        {"name": name},
+    ).one()
+    return None if unknown else float(rows or 0)
 
 
 def columns(connection: Connection | Session) -> list[ColumnInfo]:

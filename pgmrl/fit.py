@@ -9,10 +9,10 @@ import numpy as np
 from sqlalchemy import Connection, text
 
 from pgmrl.columns import attachment_of, base_column
-from pgmrl.database import snapshot, sqlalchemy_connection
+from pgmrl.database import row_estimate, snapshot, sqlalchemy_connection
 from pgmrl.errors import NotMigrated, RotationError
-from pgmrl.measure import recall_at_k
 from pgmrl.measure.distances import distances, short_space
+from pgmrl.measure.score import Interval, Z, recall_at_k
 from pgmrl.names import qualified, quoted
 from pgmrl.rotation import Rotation
 from pgmrl.shortening import Definition, Prefix, Short, Shortening
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pgmrl.metrics import Metric
 
-__all__ = ["Fit", "fit", "fit_axes"]
+__all__ = ["Comparison", "Fit", "compare", "fit", "fit_axes"]
 
 SAMPLE: Final = 20_000
 """Rows to learn from; `python -m benchmarks.fit_sample` shows what fewer and more give."""
@@ -107,6 +107,47 @@ def fit(
     trial = _Trial.of(definition, learned_from, queries)
     kept, kept_prefix = ({size: trial.kept(by, size) for size in sizes} for by in (rotation, Prefix()))
     return Fit(rotation, len(vectors), skipped, kept, kept_prefix)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A rotation beside one learned from today's rows.
+
+    Attributes:
+        kept: recall@10 of an exact shortlist of 100 within the rows, as in `Fit`, by the rotation.
+        kept_anew: the same by axes learned from these rows.
+        gain: of the second over the first, with the 95 % interval of the mean over the queries.
+    """
+
+    kept: float
+    kept_anew: float
+    gain: Interval
+
+
+def compare(definition: Definition, vectors: NDArray[np.floating], rotation: Rotation) -> Comparison:
+    """Compare a rotation with axes learned from these rows, on rows of theirs that were held out.
+
+    The same queries are asked of both, so that what is hard about a query counts for neither.
+
+    Args:
+        definition: of the column; its short dimensions are compared.
+        vectors: shape (n, dims), n well above 400; finite, without zero vectors.
+        rotation: with its axes.
+
+    Raises:
+        RotationError: too few rows to learn from.
+    """
+    vectors = np.array(vectors)
+    np.random.default_rng(0).shuffle(vectors)
+    queries, others = vectors[:HELD_OUT], vectors[HELD_OUT:]
+    dims = definition.short.dims
+    anew = fit_axes(others, dims, normalise=_by_direction(definition.metric))
+    trial = _Trial.of(definition, others, queries)
+    old, new = trial.recalls(rotation, dims), trial.recalls(anew, dims)
+    gains = new - old
+    reach = Z * float(gains.std(ddof=1)) / len(gains) ** 0.5
+    mean = float(gains.mean())
+    return Comparison(float(old.mean()), float(new.mean()), Interval(mean, mean - reach, mean + reach))
 
 
 def _by_direction(metric: Metric) -> bool:
@@ -296,26 +337,22 @@ def _row_estimate(connection: Connection, name: str, column: str) -> float:
     """The table's rows by its statistics and its size now, as the planner does; counted where there are none."""
     row = connection.execute(
         text(
-            "SELECT c.relkind IN ('r', 'm', 'p'), a.attname IS NOT NULL, e.rows, e.unknown FROM pg_class AS c "
+            "SELECT c.relkind IN ('r', 'm', 'p'), a.attname IS NOT NULL FROM pg_class AS c "
             "LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = :column "
-            "CROSS JOIN LATERAL (SELECT sum(p.reltuples / p.relpages * (pg_relation_size(p.oid)"
-            " / current_setting('block_size')::integer)) FILTER (WHERE p.relpages > 0) AS rows, "
-            "coalesce(bool_or(p.relpages = 0 AND pg_relation_size(p.oid) > 0), false) AS unknown FROM pg_class AS p "
-            "WHERE p.oid = c.oid AND p.relkind <> 'p' OR p.oid IN "
-            "(SELECT t.relid FROM pg_partition_tree(c.oid) AS t WHERE t.isleaf)) AS e "
             "WHERE c.oid = to_regclass(:name)"
         ),
         {"name": name, "column": column},
     ).first()
     if row is None:
         raise NotMigrated(f"there is no table {name} in this database: run the application's migrations")
-    sampled, there, rows, unknown = row
+    sampled, there = row
     if not there:
         raise NotMigrated(f"table {name} has no column {column}: run the application's migrations")
     if not sampled:
         raise RotationError(f"{name} is no table, so it cannot be sampled: fit the table it reads from")
-    if not unknown:
-        return float(rows or 0)
+    rows = row_estimate(connection, name)
+    if rows is not None:
+        return rows
     counted = text(f"SELECT count(*) FROM {name}".replace(":", "\\:"))  # noqa: S608 - never analyzed; name is quoted
     return float(connection.execute(counted).scalar_one())
 
@@ -347,8 +384,12 @@ class _Trial:
 
     def kept(self, by: Shortening, dims: int) -> float:
         """Recall@10 of an exact shortlist of 100, by distance: copies of a row are as good as that row."""
+        return 1.0 if self.distances is None else float(np.mean(self.recalls(by, dims)))
+
+    def recalls(self, by: Shortening, dims: int) -> NDArray[np.float64]:
+        """The same for each query, shape (q,)."""
         if self.distances is None:
-            return 1.0
+            return np.ones(len(self.queries))
         whole = self.definition
         # else in single precision: the axes are judged, not whether the values fit half precision
         bits = whole.short.type == "bit"
@@ -357,7 +398,7 @@ class _Trial:
         near = _by_batch(*short_space(short), self.vectors, self.queries)
         listed = np.take_along_axis(self.distances, np.argpartition(near, SHORTLIST - 1, axis=1)[:, :SHORTLIST], axis=1)
         truth = np.partition(self.distances, K - 1, axis=1)[:, :K]
-        return float(np.mean([recall_at_k(*pair) for pair in zip(listed.tolist(), truth.tolist(), strict=True)]))
+        return np.array([recall_at_k(*pair) for pair in zip(listed.tolist(), truth.tolist(), strict=True)])
 
 
 def _unchanged(vectors: NDArray[Any]) -> NDArray[Any]:

@@ -82,9 +82,11 @@ def search(
             executed with `{"name": vector}`; or `like(…)`, examples; or an expression of SQL for one vector, such as
             a scalar subquery, which the server refuses where it is NULL or zero under cosine.
         k: rows to return.
-        shortlist: rows that are ranked exactly; default `oversample` times k, at least 40.
+        shortlist: rows that are ranked exactly; default what tuning stored and `load_settings` loaded, else
+            `oversample` times k, at least 40.
         oversample: shortlist rows for each result; default 10. Give this or `shortlist`.
-        ef_search: candidates HNSW keeps, 1 to 1,000; default the shortlist's size.
+        ef_search: candidates HNSW keeps, 1 to 1,000; default with the stored shortlist what was stored beside it, else
+            the shortlist's size.
         exact: rank every row that the filters leave instead: the truth, in time that grows with the table.
         complete: where the shortlist yields fewer rows than asked for, rank every row that the filters leave. Default:
             for a Select with conditions or joins, and with `after`. Say True where row-level security or many deleted

@@ -96,15 +96,25 @@ class Candidates:
     filtered: bool = False
     extra: Mapping[str, ColumnElement[Any]] = field(default_factory=dict)
 
+    @property
+    def direct(self) -> bool:
+        """Whether the caller's Select reads nothing else, so that its rows are taken as they are."""
+        return self.keys is self.inner_keys
+
     def nearest(self, definition: Definition, query: Any, scan: Scan) -> AnySelect:
         """The shortlist: in the order of the short vectors, through their index."""
-        if self.short is None:  # the plan has made such a search exact
-            raise SearchError("this column has no short vectors yet: run `pgmrl fit`")
-        distance = _operator(definition.short_operator)(self.short, query)
+        distance = self.short_distance(definition, query)
         rows = self.rows.where(_gate(scan), _planned_anew()) if self.filtered else self.rows.where(_gate(scan))
         rows = rows.order_by(distance)
         # a bound LIMIT would change the plan once the server plans generically
         return rows.limit(literal_column(str(scan.shortlist)))
+
+    def short_distance(self, definition: Definition, query: Any) -> ColumnElement[float]:
+        """The short distance of a row."""
+        if self.short is None:  # the plan has made such a search exact
+            raise SearchError("this column has no short vectors yet: run `pgmrl fit`")
+        found: ColumnElement[float] = _operator(definition.short_operator)(self.short, query)
+        return found
 
     def distance(self, definition: Definition, query: Any) -> ColumnElement[float]:
         """The full distance of a row."""

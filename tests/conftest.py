@@ -13,7 +13,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
-from sqlalchemy import ARRAY, Column, Connection, Engine, Integer, MetaData, Table, Text, create_engine, event, text
+from sqlalchemy import (
+    ARRAY,
+    Column,
+    Computed,
+    Connection,
+    Engine,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    create_engine,
+    event,
+    text,
+)
+from sqlalchemy.dialects.postgresql import TSVECTOR
 
 from pgmrl import SqlFunctions, database, install_functions, local
 from pgmrl.columns import Matryoshka
@@ -88,6 +103,15 @@ def _clone(server: local.LocalServer, name: str) -> Iterator[str]:
     yield database.sqlalchemy_url(server.url(name))
     with _admin(server) as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def place(database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """For the command line: DATABASE_URL is the test's own database, and the working directory an empty one."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture
@@ -171,6 +195,7 @@ class Wares(NamedTuple):
 
 
 WARES = 4_000
+WORDS = "to_tsvector('english'::regconfig, COALESCE(name, '') || ' ' || COALESCE(synopsis, ''))"
 FILTERS = ("section", "installed_kb >=", "installed_kb <=", "section in", "tags contains")
 
 
@@ -181,21 +206,25 @@ def vector_text(vector: Any) -> str:
 
 @pytest.fixture(scope="module")
 def wares(module_engine: Engine, debian: Debian) -> Wares:
-    """4,000 packages, then ten without a vector and ten with a zero one; three named queries."""
+    """4,000 packages, then ten without a vector and ten with a zero one; three named queries; every SQL function."""
     table = Table(
         "packages",
         MetaData(),
         Column("id", Integer, primary_key=True),
         Column("name", Text),
+        Column("synopsis", Text),
         Column("section", Text),
         Column("installed_kb", Integer),
         Column("tags", ARRAY(Text)),
+        Column("words", TSVECTOR, Computed(WORDS, persisted=True)),
         Column("embedding", Matryoshka(96, Short(32))),
     )
+    Index("packages_words", table.c.words, postgresql_using="gin")
     vectors = debian.documents[:WARES, :96]
     # no two may tie: the same text occurs twice, and ties are broken by the key, which NumPy's stable order does too
+    said = ("name", "synopsis", "section", "installed_kb", "tags")
     rows = [
-        {name: one[name] for name in ("name", "section", "installed_kb", "tags")} | {"id": n, "embedding": vectors[n]}
+        {name: one[name] for name in said} | {"id": n, "embedding": vectors[n]}
         for n, one in enumerate(debian.packages[:WARES])
     ]
     empty = [{"id": WARES + n, "name": "x", "embedding": None if n % 2 else np.zeros(96)} for n in range(20)]
@@ -203,7 +232,8 @@ def wares(module_engine: Engine, debian: Debian) -> Wares:
         table.create(connection)
         connection.execute(table.insert(), rows)
         connection.execute(table.insert(), empty)
-        install_functions(connection, table.c.embedding, SqlFunctions(filters=FILTERS, related=5, stored=True))
+        functions = SqlFunctions(filters=FILTERS, related=5, stored=True, group_by="section", words="words")
+        install_functions(connection, table.c.embedding, functions)
         for number, name in enumerate(("games", "it's", "büro")):
             connection.execute(
                 text(

@@ -11,16 +11,15 @@ A second Alembic head would break `alembic upgrade head`; these operations keep 
 """
 
 from pgmrl.alembic import running  # noqa: F401 - registers how the operations are done
+from pgmrl.alembic.function_operations import DropFunctions, InstallFunctions
 from pgmrl.alembic.operations import (
     AddShort,
     AlterShort,
     BackfillShort,
     CreateShortIndex,
-    DropFunctions,
     DropShort,
     DropShortIndex,
     DropSide,
-    InstallFunctions,
     InstallRotation,
     KeepSide,
     MarkShort,

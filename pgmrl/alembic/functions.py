@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from pgmrl.alembic.operations import DropFunctions, InstallFunctions
+from pgmrl.alembic.function_operations import DropFunctions, InstallFunctions
 from pgmrl.columns import INFO_KEY, Attachment
 from pgmrl.functions.declared import SqlFunctions
 from pgmrl.functions.place import place_of

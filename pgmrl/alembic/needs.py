@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pgmrl.alembic.function_operations import InstallFunctions
 from pgmrl.alembic.operations import (
     AddShort,
     AlterShort,
     BackfillShort,
     DropSide,
-    InstallFunctions,
     KeepSide,
     OneWay,
     OnIndex,

@@ -14,17 +14,36 @@ from alembic.operations import MigrateOperation, Operations
 
 from pgmrl.ddl import Hnsw, rule_of
 from pgmrl.errors import DefinitionError
-from pgmrl.functions.declared import SqlFunctions
-from pgmrl.functions.place import Place
 from pgmrl.online.indexes import Build
 from pgmrl.online.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from pgmrl.ddl import Storage
     from pgmrl.shortening import Definition
+
+__all__ = [
+    "AddShort",
+    "AlterShort",
+    "BackfillShort",
+    "CreateShortIndex",
+    "DropShort",
+    "DropShortIndex",
+    "DropSide",
+    "InstallRotation",
+    "KeepSide",
+    "MarkShort",
+    "OnIndex",
+    "OnShort",
+    "OneWay",
+    "PgmrlOperation",
+    "RebuildShortIndex",
+    "RemoveRotation",
+    "SetStorage",
+    "UpgradePgmrl",
+    "ValidateShort",
+]
 
 Index = TypeVar("Index", bound="OnIndex")
 
@@ -66,28 +85,6 @@ class OneWay(PgmrlOperation):
 def _one_way(operations: Operations, one: OneWay) -> None:
     if not one.back:
         operations.invoke(one.operation)
-
-
-__all__ = [
-    "AddShort",
-    "AlterShort",
-    "BackfillShort",
-    "CreateShortIndex",
-    "DropFunctions",
-    "DropShort",
-    "DropShortIndex",
-    "DropSide",
-    "InstallFunctions",
-    "InstallRotation",
-    "KeepSide",
-    "MarkShort",
-    "OneWay",
-    "RebuildShortIndex",
-    "RemoveRotation",
-    "SetStorage",
-    "UpgradePgmrl",
-    "ValidateShort",
-]
 
 
 @Operations.register_operation("upgrade_pgmrl")
@@ -716,140 +713,4 @@ class DropSide(PgmrlOperation):
         """
         if self.was is None:
             raise DefinitionError(f"drop_side({self.table!r}, {self.side!r}) cannot be reversed: give `was`")
-        return self.was
-
-
-# -- SQL functions -------------------------------------------------------------------------------------------------
-
-
-@Operations.register_operation("install_functions")
-@dataclass(frozen=True)
-class InstallFunctions(OnShort):
-    """Install the SQL functions of a column, or replace those of another version or declaration.
-
-    Attributes:
-        functions: what is wanted.
-        keys: the primary key's columns with their types, in order.
-        types: the filters' columns with their types.
-        side: the side table, where the vectors are searched there.
-        was: what was installed before; None for nothing.
-
-    """
-
-    functions: SqlFunctions = SqlFunctions()  # noqa: RUF009 - immutable
-    keys: tuple[tuple[str, str], ...] = ()
-    types: tuple[tuple[str, str], ...] = ()
-    side: str | None = None
-    was: InstallFunctions | None = None
-
-    @classmethod
-    def install_functions(
-        cls,
-        operations: Operations,
-        table: str,
-        column: str,
-        definition: Definition,
-        functions: SqlFunctions,
-        *,
-        keys: Mapping[str, str],
-        types: Mapping[str, str] | None = None,
-        side: str | None = None,
-        schema: str | None = None,
-    ) -> None:
-        """Install the SQL functions of a column, or replace those of another version or declaration.
-
-        Takes no lock on the table. A replaced function keeps what uses it, such as a view, while its arguments and
-        results stay the same.
-
-        Args:
-            operations: Alembic's own, filled in by `op`.
-            table: the table.
-            column: the full vector's column.
-            definition: full and short vector.
-            functions: what is wanted.
-            keys: the primary key's columns with their types as SQL, in order.
-            types: the filters' columns with their types as SQL.
-            side: the side table, where the vectors are searched there.
-            schema: of the table.
-
-        Raises:
-            DefinitionError: a filter without a type, no key, or a rotation that has not been learned.
-            MigrationError: something of somebody else's is in the way, or uses what has to be dropped.
-            NotMigrated: pgmrl's schema is missing or too old.
-
-        """
-        typed = tuple(dict(types or {}).items())
-        operations.invoke(cls(table, column, definition, schema, functions, tuple(keys.items()), typed, side))
-
-    def place(self, default_schema: str, vector_schema: str) -> Place:
-        """The functions with everything their text needs.
-
-        Args:
-            default_schema: the table's, where the migration does not say one.
-            vector_schema: the schema pgvector lives in.
-
-        Raises:
-            DefinitionError: see `Place`.
-
-        """
-        return Place(
-            self.functions,
-            self.schema or default_schema,
-            self.table,
-            self.column,
-            self.definition,
-            self.keys,
-            self.types,
-            self.side,
-            vector_schema,
-            managed=True,
-        )
-
-    def instead_of(self, old: InstallFunctions) -> InstallFunctions:
-        """The same, replacing others that the way back brings back."""
-        return replace(self, was=old)
-
-    def reverse(self) -> MigrateOperation:
-        """The way back."""
-        if self.was is not None:
-            return replace(self.was, was=replace(self, was=None))
-        return DropFunctions(self.functions.name or self.table, self.functions.schema or self.schema, self)
-
-
-@Operations.register_operation("drop_functions")
-@dataclass(frozen=True)
-class DropFunctions(PgmrlOperation):
-    """Drop the SQL functions of a column, with their views.
-
-    Attributes:
-        name: what their names begin with.
-        schema: where they are.
-        was: how to install them again; None where nobody said.
-
-    """
-
-    name: str
-    schema: str | None = None
-    was: InstallFunctions | None = None
-
-    @classmethod
-    def drop_functions(cls, operations: Operations, name: str, *, schema: str | None = None) -> None:
-        """Drop the SQL functions whose names begin so, with their views; none is no error.
-
-        Raises:
-            MigrationError: something else uses them.
-            NotMigrated: pgmrl's schema is missing or too old.
-
-        """
-        operations.invoke(cls(name, schema))
-
-    def reverse(self) -> InstallFunctions:
-        """The way back.
-
-        Raises:
-            DefinitionError: it was not said what they were.
-
-        """
-        if self.was is None:
-            raise DefinitionError(f"drop_functions({self.name!r}) cannot be reversed: give `was`")
         return self.was

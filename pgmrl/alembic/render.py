@@ -13,16 +13,15 @@ from alembic.autogenerate.render import render_op, renderers
 from pgvector.sqlalchemy import BIT, HALFVEC, VECTOR
 from sqlalchemy.dialects.postgresql import BIT as POSTGRESQL_BIT
 
+from pgmrl.alembic.function_operations import DropFunctions, InstallFunctions
 from pgmrl.alembic.operations import (
     AddShort,
     AlterShort,
     BackfillShort,
     CreateShortIndex,
-    DropFunctions,
     DropShort,
     DropShortIndex,
     DropSide,
-    InstallFunctions,
     InstallRotation,
     KeepSide,
     MarkShort,

@@ -13,16 +13,15 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from pgmrl import database, ddl
+from pgmrl.alembic.function_operations import DropFunctions, InstallFunctions
 from pgmrl.alembic.operations import (
     AddShort,
     AlterShort,
     BackfillShort,
     CreateShortIndex,
-    DropFunctions,
     DropShort,
     DropShortIndex,
     DropSide,
-    InstallFunctions,
     InstallRotation,
     KeepSide,
     MarkShort,

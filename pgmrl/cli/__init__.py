@@ -7,7 +7,23 @@ import sys
 import typer
 from sqlalchemy.exc import DBAPIError
 
-from pgmrl.cli import common, demo, evaluate, fit, functions, load, online, plans, queries, schema, search, server
+from pgmrl.cli import (
+    common,
+    demo,
+    doctor,
+    evaluate,
+    explain,
+    fit,
+    functions,
+    load,
+    online,
+    plans,
+    queries,
+    recall,
+    schema,
+    search,
+    server,
+)
 from pgmrl.errors import PgmrlError
 
 __all__ = ["app", "main"]
@@ -24,6 +40,9 @@ app.command("demo")(demo.demo)
 app.command("load")(load.load)
 app.command("fit")(fit.fit)
 app.command("search")(search.search)
+app.command("recall")(recall.recall)
+app.command("doctor")(doctor.doctor)
+app.command("explain")(explain.explain)
 app.command("evaluate")(evaluate.evaluate)
 app.command("upgrade")(schema.upgrade)
 app.command("columns")(schema.columns)

@@ -13,18 +13,35 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pgmrl import database, local
+from pgmrl.metrics import metric_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy import Engine
 
-__all__ = ["Json", "Url", "console", "engine", "errors", "escaped", "progress", "write_json"]
+    from pgmrl.metrics import MetricName
+
+__all__ = [
+    "Json",
+    "Metric",
+    "Searched",
+    "Url",
+    "console",
+    "engine",
+    "errors",
+    "escaped",
+    "metric_name",
+    "progress",
+    "write_json",
+]
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Write one JSON document to standard output and nothing else.")]
+Searched = Annotated[str, typer.Argument(help="table.column or schema.table.column, of the full vectors")]
+Metric = Annotated[str | None, typer.Option(help="Where the catalogue does not say it: cosine, l2, …")]
 Url = Annotated[
     str | None,
     typer.Option("--database-url", metavar="URL", help="The database; before DATABASE_URL and the embedded server."),
@@ -65,6 +82,16 @@ def write_json(value: Any) -> None:
     """One JSON document; numbers and texts as they are, everything else as text."""
     json.dump(value, sys.stdout, ensure_ascii=False, default=str, indent=2)
     sys.stdout.write("\n")
+
+
+def metric_name(given: str | None) -> MetricName | None:
+    """The metric of an option.
+
+    Raises:
+        DefinitionError: there is none of this name.
+
+    """
+    return None if given is None else metric_named(given).name
 
 
 def escaped(value: object) -> str:

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from pgmrl import database
-from pgmrl.cli.common import Json, Url, console, engine, progress, write_json
+from pgmrl.cli.common import Json, Searched, Url, console, engine, progress, write_json
 from pgmrl.columns import attachment_of
 from pgmrl.ddl import Hnsw, create_index
 from pgmrl.fit import Fit
@@ -26,7 +26,7 @@ __all__ = ["fit", "fit_and_add"]
 
 
 def fit(
-    column: Annotated[str, typer.Argument(help="table.column or schema.table.column")],
+    column: Searched,
     sample: Annotated[int, typer.Option(help="Rows to learn from.")] = 20_000,
     axes: Annotated[int | None, typer.Option(help="Axes to keep; default 256.")] = None,
     directory: Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pgmrl.cli.common import Json, Url, console, engine, escaped, write_json
+from pgmrl.cli.common import Json, Searched, Url, console, engine, escaped, write_json
 from pgmrl.columns import attachment_of
 from pgmrl.functions import SqlFunctions, installed
 from pgmrl.functions.text import install_statements
@@ -18,8 +18,6 @@ from pgmrl.sql_functions import drop_functions, install_functions, place_in
 __all__ = ["app"]
 
 app = typer.Typer(help="SQL functions that search a table from BI tools and psql.", no_args_is_help=True)
-
-Searched = Annotated[str, typer.Argument(help="table.column or schema.table.column")]
 
 
 @app.command()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import Progress
 
-from pgmrl.cli.common import Json, Url, console, engine, errors, escaped, progress, write_json
+from pgmrl.cli.common import Json, Searched, Url, console, engine, errors, escaped, progress, write_json
 from pgmrl.errors import MigrationError, NotMigrated
 from pgmrl.names import column_parts, qualified
 from pgmrl.online import backfill as jobs
@@ -53,7 +53,7 @@ WithoutTriggers = Annotated[
 
 
 def backfill(
-    column: Annotated[str, typer.Argument(help="table.column or schema.table.column, of the full vectors")],
+    column: Searched,
     short: Annotated[str | None, typer.Option(help="Only this short column.")] = None,
     workers: Workers = 1,
     max_rows: MaxRows = None,

@@ -11,7 +11,7 @@ from rich.syntax import Syntax
 
 from pgmrl.alembic.pending import pending
 from pgmrl.alembic.planning import batch
-from pgmrl.cli.common import Json, Url, console, engine, errors, escaped, progress, write_json
+from pgmrl.cli.common import Json, Searched, Url, console, engine, errors, escaped, progress, write_json
 from pgmrl.cli.online import (
     Bars,
     BatchSeconds,
@@ -92,7 +92,7 @@ def check_migration(
 
 
 def reshape(
-    column: Annotated[str, typer.Argument(help="table.column or schema.table.column, of the full vectors")],
+    column: Searched,
     short_dims: Annotated[int | None, typer.Option(help="Dimensions of the new short vector.")] = None,
     by: By = None,
     type_: Annotated[str | None, typer.Option("--type", help="halfvec, vector or bit")] = None,

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pgmrl.cli.common import Json, Url, console, engine, escaped, write_json
-from pgmrl.cli.search import query_vector
+from pgmrl.cli.common import Json, Searched, Url, console, engine, escaped, write_json
+from pgmrl.cli.search import QueryModel, QueryVector, Question, query_vector
 from pgmrl.embedders import DEFAULT
 from pgmrl.queries import add_query, queries, remove_query
 from pgmrl.reflect import reflect
@@ -17,18 +17,14 @@ __all__ = ["app"]
 
 app = typer.Typer(help="Named queries: questions embedded once, for `…_search_named` in SQL.", no_args_is_help=True)
 
-Searched = Annotated[str, typer.Argument(help="table.column or schema.table.column")]
-
 
 @app.command()
 def add(
     column: Searched,
-    question: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
+    question: Question = None,
     name: Annotated[str | None, typer.Option(help="Its name; default the question itself.")] = None,
-    vector: Annotated[
-        str | None, typer.Option(help="Instead of words: a JSON array, or a .npy or .json file with one.")
-    ] = None,
-    model: Annotated[str, typer.Option("--embedder", help="The model the table was embedded with.")] = DEFAULT,
+    vector: QueryVector = None,
+    model: QueryModel = DEFAULT,
     url: Url = None,
     json: Json = False,
 ) -> None:

@@ -6,10 +6,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pgmrl.measure import recall_at_k
-from pgmrl.plans import explained, nodes, subplan
+from pgmrl.explain import explain
+from pgmrl.measure.score import recall_at_k
 from pgmrl.search import search
-from pgmrl.statement import SHORTLIST
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row, Select
@@ -91,10 +90,9 @@ def _timed(connection: Connection, statement: Any) -> tuple[list[Row[Any]], floa
 
 def _stages(connection: Connection, statement: Any) -> _Stages:
     """Times of the stages and the index of the first, from the server's own account of one execution."""
-    found = explained(connection, statement, "ANALYZE")
-    shortlist = subplan(found["Plan"], SHORTLIST)
-    if shortlist is None:  # an exact search has no stages
+    found = explain(connection, statement)
+    if not found.shortlists or found.execution_ms is None:  # an exact search has no stages
         return _Stages(None, None, None)
-    index = next((node["Index Name"] for node in nodes(shortlist) if node["Node Type"] == "Index Scan"), None)
-    first = float(shortlist["Actual Total Time"])
-    return _Stages(first, float(found["Execution Time"]) - first, index)
+    first = sum(s.usage.ms for s in found.stages if s.name in {"query", "shortlist"} and s.usage is not None)
+    index = found.shortlists[0].indexes[0] if found.index_used else None
+    return _Stages(first, found.execution_ms - first, index)

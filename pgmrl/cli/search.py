@@ -11,39 +11,61 @@ import typer
 from rich.table import Table
 from sqlalchemy import select, text
 
-from pgmrl.cli.common import Json, Url, console, engine, escaped, write_json
+from pgmrl.cli.common import Json, Metric, Searched, Url, console, engine, escaped, metric_name, write_json
 from pgmrl.cli.runs import Run, run
 from pgmrl.embedders import DEFAULT, embed_query, embedder
 from pgmrl.errors import DefinitionError, VectorError
-from pgmrl.metrics import metric_named
 from pgmrl.reflect import reflect
 from pgmrl.types import NumpyVector
 
 if TYPE_CHECKING:
-    from sqlalchemy import Column
+    from sqlalchemy import Column, Select
 
-    from pgmrl.metrics import MetricName
     from pgmrl.vectors import Vector
 
-__all__ = ["print_run", "query_vector", "search"]
+__all__ = [
+    "EfSearch",
+    "Exact",
+    "K",
+    "QueryModel",
+    "QueryVector",
+    "Question",
+    "ShortlistSize",
+    "Where",
+    "filtered",
+    "print_run",
+    "query_vector",
+    "search",
+]
+
+Question = Annotated[str | None, typer.Argument(help="What to look for, in words.")]
+QueryVector = Annotated[
+    str | None, typer.Option("--vector", help="Instead of words: a JSON array, or a .npy or .json file with one.")
+]
+QueryModel = Annotated[str, typer.Option("--embedder", help="The model the table was embedded with.")]
+K = Annotated[int, typer.Option("-k", help="Rows to return.")]
+ShortlistSize = Annotated[
+    int | None, typer.Option("--shortlist", help="Rows that are ranked exactly; default 10 times k.")
+]
+EfSearch = Annotated[int | None, typer.Option("--ef-search", help="HNSW's candidates; default the shortlist.")]
+Where = Annotated[str | None, typer.Option("--where", help="A filter as SQL, such as \"section = 'games'\".")]
+Exact = Annotated[bool, typer.Option("--exact", help="Read every row: the truth.")]
 
 CELL = 200  # characters of a value that a table shows
 
 
 def search(
-    column: Annotated[str, typer.Argument(help="table.column or schema.table.column")],
-    question: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
-    vector: Annotated[
-        str | None, typer.Option(help="Instead of words: a JSON array, or a .npy or .json file with one.")
-    ] = None,
-    model: Annotated[str, typer.Option("--embedder", help="The model the table was embedded with.")] = DEFAULT,
-    k: Annotated[int, typer.Option("-k", help="Rows to return.")] = 10,
-    shortlist: Annotated[int | None, typer.Option(help="Rows that are ranked exactly; default 10 times k.")] = None,
-    ef_search: Annotated[int | None, typer.Option(help="HNSW's candidates; default the shortlist.")] = None,
-    where: Annotated[str | None, typer.Option(help="A filter as SQL, such as \"section = 'games'\".")] = None,
+    column: Searched,
+    question: Question = None,
+    vector: QueryVector = None,
+    model: QueryModel = DEFAULT,
+    k: K = 10,
+    shortlist: ShortlistSize = None,
+    ef_search: EfSearch = None,
+    where: Where = None,
     show: Annotated[list[str] | None, typer.Option(help="A column to show; repeat for more. Default: all.")] = None,
-    metric: Annotated[str | None, typer.Option(help="Where the catalogue does not say it: cosine, l2, …")] = None,
-    exact: Annotated[bool, typer.Option(help="Read every row: the truth.")] = False,
+    metric: Metric = None,
+    exact: Exact = False,
     compare: Annotated[bool, typer.Option(help="Search exactly as well, and say the recall.")] = False,
     url: Url = None,
     json: Json = False,
@@ -54,16 +76,24 @@ def search(
     """
     query = query_vector(question, vector, model)
     with engine(url) as opened, opened.connect() as connection:
-        searched = reflect(connection, column, metric=_metric(metric))
-        statement = select(*_shown(searched, show))
-        if where is not None:
-            statement = statement.where(text(where.replace(":", "\\:")))  # a colon is no parameter
+        searched = reflect(connection, column, metric=metric_name(metric))
+        statement = filtered(searched, show, where)
         options: dict[str, Any] = {"k": k, "shortlist": shortlist, "ef_search": ef_search, "exact": exact}
         found = run(connection, statement, searched, query, compare=compare, **options)
     if json:
         write_json(as_json(found))
     else:
         print_run(found)
+
+
+def filtered(searched: Column[Any], show: list[str] | None, where: str | None) -> Select[*tuple[Any, ...]]:
+    """The rows that are searched, with the columns to show.
+
+    Raises:
+        DefinitionError: a column that the table does not have.
+    """
+    statement = select(*_shown(searched, show))
+    return statement if where is None else statement.where(text(where.replace(":", "\\:")))  # a colon is no parameter
 
 
 def as_json(found: Run) -> dict[str, Any]:
@@ -145,10 +175,6 @@ def _shown(searched: Column[Any], names: list[str] | None) -> list[Column[Any]]:
 
 def _is_vector(column: Column[Any]) -> bool:
     return type(column.type).__name__.upper() in {"VECTOR", "HALFVEC", "BIT", "SPARSEVEC", "TSVECTOR"}
-
-
-def _metric(name: str | None) -> MetricName | None:
-    return None if name is None else metric_named(name).name
 
 
 def _widths(rows: list[list[str]]) -> list[int]:

@@ -22,7 +22,7 @@ from pgmrl.evaluate.measures import DEFAULT, Measure, Scorer, parsed
 from pgmrl.evaluate.nearest import nearest
 from pgmrl.evaluate.runs import Ranked, Run, Searches, Wording
 from pgmrl.evaluate.trials import Trial, trials
-from pgmrl.measure.queries import row_estimate
+from pgmrl.names import qualified
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -180,7 +180,8 @@ class _Runs:
 
     def _read(self, deadline: float | None, tell: Callable[[str, int, int], None]) -> None:
         searches, connection = self.searches, self.searches.connection
-        estimate = row_estimate(connection, searches.documents.column.table)
+        table = searches.documents.column.table
+        estimate = database.row_estimate(connection, qualified(table.schema, table.name)) or 0.0
         found = nearest(
             lambda size: searches.documents.batches(connection, size),
             attachment_of(searches.documents.column).definition,

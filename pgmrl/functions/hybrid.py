@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pgmrl.functions.worker import COST, conditions, dollar, filled, filter_arguments
-from pgmrl.limits import OVERSAMPLE, SHORTLIST_LIMIT, SHORTLIST_MIN, TEXT_LIMIT
+from pgmrl.functions.worker import COST, conditions, dollar, filled, filter_arguments, sizes, usual
+from pgmrl.limits import TEXT_LIMIT
 from pgmrl.names import literal, qualified, quoted
 
 if TYPE_CHECKING:
@@ -55,9 +55,8 @@ def hybrid(place: Place) -> str:
     order = f"ORDER BY f.score DESC, {', '.join(f'f.{key}' for key in keys)}"
     body = filled(
         "hybrid",
-        most=SHORTLIST_LIMIT,
-        least=SHORTLIST_MIN,
-        oversample=OVERSAMPLE,
+        usual=usual(place, "$4", "$3::numeric"),
+        sizes=sizes("$3", "Both lists are as long as the shortlist: give k"),
         text_limit=TEXT_LIMIT,
         rrf=RRF,
         no_words_hint=literal(f"Give words to look for, or call {place.named('search')}."),

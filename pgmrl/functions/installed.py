@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NEEDED", "FunctionInfo", "drop", "functions", "install", "installed_markers"]
 
-NEEDED = "0003"
+NEEDED = "0004"
 """The revision of pgmrl's schema that functions need."""
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pgmrl.limits import OVERSAMPLE
 from pgmrl.names import literal, quoted
 
 if TYPE_CHECKING:
@@ -26,7 +25,8 @@ class Shape:
         candidates: selects key and full vector, ready for conditions.
         exactly: an expression: the shortlist without the short index.
         tail: an expression: from the shortlist to the number listed, and arrays of distances and keys in their order.
-        size: the shortlist's default size.
+        rows: how many rows are asked for, as `numeric`, by which the shortlist's default size goes.
+        tuned: whether that is what tuning chose; not where the shortlist is what there is to pick from.
         incomplete: whether rows may be missing that the filters would let through; None: when the index gave up.
         returned: how many there are, for the result.
         arguments: of its own, behind those of every shape.
@@ -39,7 +39,8 @@ class Shape:
     candidates: str
     exactly: str
     tail: str
-    size: str
+    rows: str
+    tuned: bool = True
     incomplete: str | None = None
     returned: str = "pg_catalog.cardinality(hits.distance)"
     arguments: tuple[str, ...] = ()
@@ -68,7 +69,7 @@ def _nearest(place: Place) -> Shape:
         _candidates(place),
         _exact_shortlist(place),
         f"{literal(ranked)} || $2 || {literal(tail)}",
-        _size("$2"),
+        "$2::numeric",
     )
 
 
@@ -92,11 +93,11 @@ def _groups(place: Place, group: str) -> Shape:
         _candidates(place, f", t.{quoted(group)} AS member_of"),
         "'(' || candidates || ')'",  # a limit on rows would leave groups out
         f"{literal(placed)} || $2 || ' AND place <= ' || $5",
-        _size("$2 * coalesce($5, 1)"),
-        "coalesce(hits.listed, 0) < $2",
-        "least(hits.listed, $2)::integer",
-        ("per_group integer",),
-        _check("$5 IS NULL OR $5 NOT BETWEEN 1 AND 1000", "per_group", "Give 1 to 1000 rows of each group.")
+        "$2::numeric * coalesce($5, 1)",
+        incomplete="coalesce(hits.listed, 0) < $2",
+        returned="least(hits.listed, $2)::integer",
+        arguments=("per_group integer",),
+        checks=_check("$5 IS NULL OR $5 NOT BETWEEN 1 AND 1000", "per_group", "Give 1 to 1000 rows of each group.")
         + "\n    ELSIF size < $2::bigint * $5 THEN\n"
         "        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',\n"
         "            MESSAGE = format('shortlist is %s, k is %s, per_group is %s', size, $2, $5),\n"
@@ -138,7 +139,8 @@ def _diverse(place: Place) -> Shape:
         _candidates(place),
         _exact_shortlist(place),
         f"{literal(ranked)} || $5 || {order} || $2 || {literal(collected)}",
-        _size("$2"),
+        "$2::numeric",
+        tuned=False,
         arguments=("relevance double precision",),
         checks=_check(
             "$5 IS NULL OR $5 NOT BETWEEN 0 AND 1",  # NaN is greater than 1
@@ -174,10 +176,6 @@ def _exact_shortlist(place: Place) -> str:
 
 def _arrays(keys: tuple[str, ...], order: str) -> str:
     return ", ".join(f"array_agg({name} ORDER BY {order}) AS {name}" for name in ["distance", *keys])
-
-
-def _size(rows: str) -> str:
-    return f"{OVERSAMPLE}::bigint * {rows}"
 
 
 def _check(wrong: str, argument: str, hint: str) -> str:

@@ -7,7 +7,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
-from pgmrl.limits import EF_SEARCH_LIMIT, MAX_SCAN_TUPLES, SHORTLIST_LIMIT, SHORTLIST_MIN
+from pgmrl.limits import EF_SEARCH_LIMIT, MAX_SCAN_TUPLES, OVERSAMPLE, SHORTLIST_LIMIT, SHORTLIST_MIN
 from pgmrl.names import literal, qualified, quoted
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pgmrl.functions.place import Place
     from pgmrl.functions.shapes import Shape
 
-__all__ = ["COST", "conditions", "dollar", "filled", "filter_arguments", "vector", "worker"]
+__all__ = ["COST", "conditions", "dollar", "filled", "filter_arguments", "sizes", "usual", "vector", "worker"]
 
 COST: Final = 10_000
 """A search costs as much as this many comparisons: the planner should not repeat it lightly."""
@@ -41,6 +41,43 @@ def filled(template: str, **values: object) -> str:
     """A template of pgmrl/sql/functions with its places filled."""
     # in one pass: a name that contains {query} is not filled in a second time
     return re.sub(r"\{(\w+)\}", lambda found: str(values[found[1]]), _template(template))
+
+
+def sizes(k: str, why: str) -> str:
+    """Branches of an IF that refuse a k or a shortlist that cannot be; `size` is the shortlist, given or by default.
+
+    Args:
+        k: the argument, such as `$2`.
+        why: what a shortlist has to do with k, and from where on it is long enough.
+
+    """
+    hint = literal(f"{why} to {SHORTLIST_LIMIT}, or NULL for the default.")
+    return filled("sizes", k=k, most=SHORTLIST_LIMIT, hint=hint).rstrip()
+
+
+def usual(place: Place, shortlist: str, rows: str, *, tuned: bool = True) -> str:
+    """Lines that set `size` where no shortlist is given, and `effort` where tuning chose one.
+
+    Args:
+        place: the column.
+        shortlist: the argument, such as `$3`.
+        rows: how many shall come back, as `numeric`: no product of two arguments overflows.
+        tuned: whether what tuning chose holds.
+
+    """
+    wanted = f"greatest({SHORTLIST_MIN}, {OVERSAMPLE} * {rows})"
+    if not tuned:
+        return f"    size := least({SHORTLIST_LIMIT}, coalesce(size, {wanted}));"
+    return filled(
+        "usual",
+        shortlist=shortlist,
+        rows=rows,
+        table=literal(qualified(place.schema, place.table)),
+        full=literal(place.column),
+        short=literal(place.short_column),
+        most=SHORTLIST_LIMIT,
+        wanted=wanted,
+    ).rstrip()
 
 
 def worker(place: Place, shape: Shape, marker: str, index: Hnsw) -> str:
@@ -76,9 +113,8 @@ def _body(place: Place, shape: Shape, index: Hnsw) -> str:
     return filled(
         "search",
         option=f"$5 {shape.arguments[0].split()[0]}, " if shape.arguments else "",
-        size=shape.size,
-        least=SHORTLIST_MIN,
-        most=SHORTLIST_LIMIT,
+        usual=usual(place, "$3", shape.rows, tuned=shape.tuned),
+        sizes=sizes("$2", "The k rows come out of the shortlist: give as many"),
         ef_limit=EF_SEARCH_LIMIT,
         scan_tuples=MAX_SCAN_TUPLES,
         dims=definition.dims,

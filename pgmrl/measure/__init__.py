@@ -1,15 +1,25 @@
 """Know the recall: how much of the truth searches return, why they miss the rest, and what it costs."""
 
+from pgmrl.measure.attribution import Loss
+from pgmrl.measure.history import Measured, recall_history, record_recall
 from pgmrl.measure.queries import Queries, file_queries, given_queries, sampled_queries, selected_queries
+from pgmrl.measure.recall import Recall, Worst, measure_recall
 from pgmrl.measure.score import Interval, mean_interval, recall_at_k
 
 __all__ = [
     "Interval",
+    "Loss",
+    "Measured",
     "Queries",
+    "Recall",
+    "Worst",
     "file_queries",
     "given_queries",
     "mean_interval",
+    "measure_recall",
     "recall_at_k",
+    "recall_history",
+    "record_recall",
     "sampled_queries",
     "selected_queries",
 ]

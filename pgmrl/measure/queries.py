@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from pgmrl import database
 from pgmrl.columns import attachment_of, base_column
 from pgmrl.errors import MeasureError, VectorError
+from pgmrl.names import qualified
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -30,7 +31,6 @@ __all__ = [
     "array_of",
     "file_queries",
     "given_queries",
-    "row_estimate",
     "sampled_queries",
     "searchable",
     "selected_queries",
@@ -93,9 +93,7 @@ def sampled_queries(connection: Connection | Session, asked: Any, count: int, *,
     if count < 1:
         raise MeasureError(f"{count} queries: ask for at least 1")
     wanted = MORE * count + 100
-    estimate = row_estimate(connection, table)
-    percent = 100.0 if estimate < 10 * wanted else 100.0 * wanted / estimate
-    rows = _rows(connection, table, full, percent, seed)
+    rows = _rows(connection, table, full, _percent(connection, table, wanted), seed)
     if len(rows) < wanted:
         rows = _rows(connection, table, full, 100.0, seed)
     order = np.random.default_rng(seed).permutation(len(rows))
@@ -228,18 +226,10 @@ def _rows(connection: Connection, table: Table, full: str, percent: float, seed:
     return [tuple(row) for row in found]
 
 
-def row_estimate(connection: Connection, table: Table) -> float:
-    """The table's rows by its statistics, with those of its partitions; 0 where there are none."""
-    name = connection.dialect.identifier_preparer.format_table(table)
-    rows = connection.execute(
-        text(
-            "SELECT sum(c.reltuples) FILTER (WHERE c.reltuples > 0) FROM pg_class AS c "
-            "WHERE c.oid = to_regclass(:name) OR c.oid IN "
-            "(SELECT t.relid FROM pg_partition_tree(to_regclass(:name)) AS t WHERE t.isleaf)"
-        ),
-        {"name": name},
-    ).scalar()
-    return float(rows or 0)
+def _percent(connection: Connection, table: Table, wanted: int) -> float:
+    """What share of the pages holds so many rows, by the table's statistics; all where there are none."""
+    rows = database.row_estimate(connection, qualified(table.schema, table.name))
+    return 100.0 if not rows or rows < 10 * wanted else 100.0 * wanted / rows
 
 
 def _usable(vector: NDArray[np.floating], definition: Definition) -> bool:

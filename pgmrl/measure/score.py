@@ -11,10 +11,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-__all__ = ["Interval", "mean_interval", "recall_at_k", "within"]
+__all__ = ["Interval", "Z", "mean_interval", "recall_at_k", "within"]
 
 TIE: Final = 1e-6  # distances that differ by less are the same; the server computes them in single precision
 Z: Final = 1.959963984540054  # of a normal distribution, 95 % lie within
+SUPPOSED: Final = 0.5  # the value of one more query, for the variance; measured, see `mean_interval`
 
 
 def within(limit: float) -> float:
@@ -60,9 +61,11 @@ class Interval(NamedTuple):
 def mean_interval(values: ArrayLike) -> Interval:
     """A mean of values between 0 and 1 with its 95 % confidence interval.
 
-    Agresti and Coull's adjusted Wald interval (The American Statistician 52, 1998), with the variance of the values in
-    place of the binomial's: to the n values come z²/2 of 0 and z²/2 of 1. So a sample without a miss is not taken for
-    certainty: 200 queries that found everything give .976 to 1.
+    Wilson's interval of a share (Journal of the American Statistical Association 22, 1927) for the sample's effective
+    size (Kish, Survey Sampling, 1965): a query's value, a mean over its k results, varies less than a yes or no, by how
+    much the sample says. One more query that lost half its results is supposed for that, so that a sample without a
+    miss is not taken for certainty: 200 queries that found everything give .99 to 1. In simulations with 20 to 1,000
+    queries of different difficulty the interval holds the mean in 93 to 98 of 100 cases (tests/unit/test_measure.py).
 
     Args:
         values: one for each query, shape (n,), between 0 and 1.
@@ -74,10 +77,11 @@ def mean_interval(values: ArrayLike) -> Interval:
     given = np.asarray(values, np.float64)
     if not given.size:
         raise ValueError("no values, no mean")
-    more = Z * Z
-    count = given.size + more
-    middle = (given.sum() + more / 2) / count
-    spread = ((given - middle) ** 2).sum() + more / 2 * ((1 - middle) ** 2 + middle**2)
-    reach = Z * float(np.sqrt(spread / count / count))
-    mean = float(given.mean())
-    return Interval(mean, float(max(0.0, min(mean, middle - reach))), float(min(1.0, max(mean, middle + reach))))
+    mean, supposed = float(given.mean()), np.append(given, SUPPOSED)
+    share = supposed.mean()
+    # values that are all the same but neither 0 nor 1 vary not at all: still they are no more than so many yes and no
+    effect = max(0.01, min(1.0, float(supposed.var() / (share * (1 - share)))))
+    size = given.size / effect
+    middle = (mean + Z * Z / 2 / size) / (1 + Z * Z / size)
+    reach = Z * float(np.sqrt(mean * (1 - mean) / size + Z * Z / 4 / size**2)) / (1 + Z * Z / size)
+    return Interval(mean, max(0.0, min(mean, middle - reach)), min(1.0, max(mean, middle + reach)))

@@ -18,6 +18,7 @@ CREATE TABLE pgmrl.recall_history (
     truncation_loss double precision NOT NULL,
     ann_loss double precision NOT NULL,
     shortfall double precision NOT NULL,
+    completed double precision NOT NULL,
     p50_ms double precision,
     row_count bigint,
     measured_by text NOT NULL DEFAULT current_user
@@ -26,9 +27,10 @@ CREATE INDEX recall_history_latest ON pgmrl.recall_history (relation, full_colum
 COMMENT ON TABLE pgmrl.recall_history IS 'Recall as it was measured, one row a measurement; written by `pgmrl recall --record` and `pgmrl doctor --measure`';
 COMMENT ON COLUMN pgmrl.recall_history.filter IS 'The filter of the searches, as SQL; NULL for none';
 COMMENT ON COLUMN pgmrl.recall_history.recall IS 'Mean recall@k, with its 95 % confidence interval in recall_low and recall_high';
-COMMENT ON COLUMN pgmrl.recall_history.truncation_loss IS 'What the short vectors lose; the three losses add up to 1 - recall';
+COMMENT ON COLUMN pgmrl.recall_history.truncation_loss IS 'What the short vectors lose: 1 - recall is truncation_loss + ann_loss + shortfall - completed';
 COMMENT ON COLUMN pgmrl.recall_history.ann_loss IS 'What the HNSW scan of the short vectors loses besides';
 COMMENT ON COLUMN pgmrl.recall_history.shortfall IS 'What is lost because fewer rows came back than were asked for';
+COMMENT ON COLUMN pgmrl.recall_history.completed IS 'What the exact branch of a filtered search gave back';
 -- A filter may tell what is in the table: whoever may not read that does not see it.
 ALTER TABLE pgmrl.recall_history ENABLE ROW LEVEL SECURITY;
 CREATE POLICY readers ON pgmrl.recall_history USING (has_any_column_privilege(relation, 'SELECT'));

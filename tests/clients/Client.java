@@ -1,10 +1,11 @@
 // What a BI tool does over JDBC: describes, prepares, binds, reads. One line for each thing found; test_jdbc.py checks.
-//   java -cp postgresql.jar Client.java <url> <vector> <another vector>
+//   java -cp postgresql.jar Client.java <url> <vector> <another vector> [<statement> <parameter>...]...
 
 import java.sql.Array;
 import java.sql.Connection;
 import java.sql.DatabaseMetaData;
 import java.sql.DriverManager;
+import java.sql.ParameterMetaData;
 import java.sql.PreparedStatement;
 import java.sql.ResultSet;
 import java.sql.ResultSetMetaData;
@@ -24,6 +25,9 @@ public class Client {
             named(connection);
             described(connection);
             transaction(connection, given[1]);
+            for (int at = 3; at < given.length;) {
+                at = called(connection, given, at);
+            }
             refused(connection);
         }
     }
@@ -104,6 +108,37 @@ public class Client {
             while (tables.next()) {
                 System.out.println("table " + tables.getString("TABLE_NAME") + " " + tables.getString("TABLE_TYPE"));
             }
+        }
+    }
+
+    // a statement with its parameters, each bound as the type that the server says it has; where the next one begins
+    static int called(Connection connection, String[] given, int at) throws SQLException {
+        try (PreparedStatement statement = connection.prepareStatement(given[at])) {
+            ParameterMetaData parameters = statement.getParameterMetaData();
+            for (int n = 1; n <= parameters.getParameterCount(); n++) {
+                String value = given[at + n];
+                switch (parameters.getParameterType(n)) {
+                    case Types.INTEGER -> statement.setInt(n, Integer.parseInt(value));
+                    case Types.DOUBLE -> statement.setDouble(n, Double.parseDouble(value));
+                    case Types.VARCHAR -> statement.setString(n, value);
+                    default -> statement.setObject(n, value, Types.OTHER);
+                }
+            }
+            try (ResultSet rows = statement.executeQuery()) {
+                ResultSetMetaData columns = rows.getMetaData();
+                StringBuilder line = new StringBuilder("names");
+                for (int n = 1; n <= columns.getColumnCount(); n++) {
+                    line.append(' ').append(columns.getColumnName(n));
+                }
+                while (rows.next()) {
+                    line.append("\nvalues");
+                    for (int n = 1; n <= columns.getColumnCount(); n++) {
+                        line.append(' ').append(rows.getObject(n));
+                    }
+                }
+                System.out.println(line);
+            }
+            return at + 1 + parameters.getParameterCount();
         }
     }
 

@@ -10,7 +10,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 import psycopg.conninfo
@@ -22,6 +22,55 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pgmrl.local import LocalServer
+    from tests.conftest import Wares
+
+
+class Answer(NamedTuple):
+    """A call that every client makes, and what psycopg gets for it without anything between it and the server.
+
+    Attributes:
+        statement: the call, with ? where a parameter stands.
+        given: the parameters.
+        columns: their names.
+        rows: numbers and None.
+
+    """
+
+    statement: str
+    given: tuple[Any, ...]
+    columns: list[str]
+    rows: list[tuple[Any, ...]]
+
+    def with_numbers(self) -> str:
+        """The statement with $1, $2 and so on."""
+        first, *parts = self.statement.split("?")
+        return first + "".join(f"${number}{part}" for number, part in enumerate(parts, 1))
+
+
+CALLS = [  # with casts: some drivers send every number as a bigint, and every text as a varchar
+    ("search_diverse(?::halfvec, ?::integer, ?::float8, section_any => ?::text[])", (8, 0.3, "{libs,games,utils}")),
+    ("search_groups(?::halfvec, ?::integer, ?::integer, shortlist => ?::integer)", (4, 2, 400)),
+    ("hybrid(?::halfvec, ?, ?::integer, match => ?, words_weight => ?::float8)", ("strategy game", 9, "any", 1.5)),
+]
+
+
+@pytest.fixture(scope="module")
+def answers(wares: Wares) -> list[Answer]:
+    """Rows that differ, groups, and words beside the vector, of one query each."""
+    found = []
+    with wares.engine.connect() as connection:
+        for number, (call, given) in enumerate(CALLS):
+            statement, sent = f"SELECT * FROM packages_{call} ORDER BY rank, id", (wares.literal(number), *given)
+            result = connection.exec_driver_sql(statement.replace("?", "%s"), sent)
+            found.append(Answer(statement, sent, list(result.keys()), [tuple(row) for row in result]))
+    assert [len(one.rows) for one in found] == [8, 8, 9]
+    assert any(None in row for row in found[2].rows)  # a client has to tell NULL from a number
+    return found
+
+
+def as_number(written: str) -> float | None:
+    """A value as a client printed it: nothing, or "null", is NULL."""
+    return None if written in {"", "null"} else float(written)
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.clients.conftest import as_number
+
 if TYPE_CHECKING:
+    from tests.clients.conftest import Answer
     from tests.conftest import Wares
 else:
-    Wares = Any
+    Answer = Wares = Any
 
 DRIVER = Path("/usr/share/java/postgresql.jar")
 PROGRAM = Path(__file__).parent / "Client.java"
@@ -29,14 +32,15 @@ def libs(package: dict[str, Any]) -> bool:
     return bool(package["section"] == "libs")
 
 
-def test_jdbc(wares: Wares, tcp_port: int) -> None:
-    """Types, values, parameters by name, arrays, NULL, a cursor, an error: what the Java program prints."""
+def test_jdbc(wares: Wares, tcp_port: int, answers: list[Answer]) -> None:
+    """Types, values, parameters by name, arrays, NULL, a cursor, shapes, an error: what the Java program prints."""
     java = shutil.which("java")
     if java is None or not DRIVER.exists() or not has_compiler(java):
         pytest.skip("Java or its driver is not installed: apt-get install libpostgresql-jdbc-java default-jdk-headless")
     url = f"jdbc:postgresql://127.0.0.1:{tcp_port}/{wares.engine.url.database}"
+    calls = [str(one) for answer in answers for one in (answer.statement, *answer.given)]
     done = subprocess.run(  # noqa: S603 - found above
-        [java, "-cp", str(DRIVER), str(PROGRAM), url, wares.literal(0), wares.literal(1)],
+        [java, "-cp", str(DRIVER), str(PROGRAM), url, wares.literal(0), wares.literal(1), *calls],
         check=False,
         capture_output=True,
         text=True,
@@ -74,6 +78,10 @@ def test_jdbc(wares: Wares, tcp_port: int) -> None:
     }
     assert ["packages_related", "VIEW"] in of("table")
     assert of("setting") == [["40"]]
+    assert of("names") == [answer.columns for answer in answers]
+    assert [tuple(map(as_number, words)) for words in of("values")] == [
+        row for answer in answers for row in answer.rows
+    ]
     assert of("refused") == [
         ["22000", *["ERROR:", "query", "has", "3", "dimensions,", "packages.embedding", "has", "96"]]
     ]

@@ -10,9 +10,10 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.clients.conftest import Answer
     from tests.conftest import Wares
 else:
-    Wares = Any
+    Answer = Wares = Any
 
 DRIVERS = sorted(Path("/usr/lib").glob("**/odbc/psqlodbcw.so"))
 
@@ -59,6 +60,14 @@ def test_types_and_values(wares: Wares, cursor: Any) -> None:
     assert [row.id for row in rows] == wares.nearest(wares.queries[2], 4)
     assert [(row.rank, row.requested, row.returned) for row in rows] == [(n, 4, 4) for n in (1, 2, 3, 4)]
     assert [row.distance + row.similarity for row in rows] == pytest.approx([1] * 4)
+
+
+def test_every_shape(cursor: Any, answers: list[Answer]) -> None:
+    """Rows that differ, groups, words: what psycopg gets, with NULL and the names of the columns."""
+    for one in answers * 3:
+        found = cursor.execute(one.statement, *one.given).fetchall()
+        assert [name for name, *_ in cursor.description] == one.columns
+        assert [tuple(row) for row in found] == one.rows
 
 
 def test_named_queries_and_hostile_text(wares: Wares, cursor: Any) -> None:

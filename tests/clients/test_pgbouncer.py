@@ -9,9 +9,10 @@ import psycopg
 from sqlalchemy import NullPool, create_engine, text
 
 if TYPE_CHECKING:
+    from tests.clients.conftest import Answer
     from tests.conftest import Wares
 else:
-    Wares = Any
+    Answer = Wares = Any
 
 SETTINGS = ("hnsw.ef_search", "hnsw.iterative_scan", "hnsw.max_scan_tuples", "hnsw.scan_mem_multiplier", "search_path")
 DEFAULTS = ("40", "off", "20000", "1", '"$user", public')
@@ -60,6 +61,19 @@ def test_several_clients_at_once(wares: Wares, pgbouncer: int) -> None:
     backends = set.union(*seen)
     assert len(backends) <= 2  # they did share connections
     assert any(len(one) > 1 for one in seen) or len(backends) == 1
+
+
+def test_every_shape(wares: Wares, pgbouncer: int, answers: list[Answer]) -> None:
+    """Rows that differ, groups, words, by two clients in turn: what psycopg gets directly, and no setting stays."""
+    with connect(wares, pgbouncer, autocommit=True) as one, connect(wares, pgbouncer, autocommit=False) as other:
+        for connection in (one, other) * 3:
+            for answer in answers:
+                cursor = connection.execute(answer.statement.replace("?", "%s").encode(), answer.given)
+                assert [column.name for column in cursor.description or ()] == answer.columns
+                assert cursor.fetchall() == answer.rows
+                connection.commit()
+                assert settings(connection) == DEFAULTS
+                connection.commit()
 
 
 def test_an_error_leaves_nothing(wares: Wares, pgbouncer: int) -> None:

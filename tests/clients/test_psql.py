@@ -5,11 +5,14 @@ from __future__ import annotations
 import subprocess
 from typing import TYPE_CHECKING, Any
 
+from tests.clients.conftest import as_number
+
 if TYPE_CHECKING:
     from pgmrl.local import LocalServer
+    from tests.clients.conftest import Answer
     from tests.conftest import Wares
 else:
-    LocalServer = Wares = Any
+    Answer = LocalServer = Wares = Any
 
 
 def run(psql: str, server: LocalServer, wares: Wares, script: str, *options: str) -> list[list[str]]:
@@ -49,6 +52,14 @@ def test_bind(psql: str, server: LocalServer, wares: Wares) -> None:
     """Parameters of the protocol, as an application sends them."""
     script = f"SELECT id FROM packages_search($1, $2::integer, exact => true) \\bind '{wares.literal(5)}' 6 \\g\n"
     assert [int(row[0]) for row in run(psql, server, wares, script)] == wares.nearest(wares.queries[5], 6)
+
+
+def test_every_shape(psql: str, server: LocalServer, wares: Wares, answers: list[Answer]) -> None:
+    """Rows that differ, groups, words: what psycopg gets, digit for digit."""
+    for one in answers:
+        sent = " ".join(f"'{value}'" for value in one.given)
+        found = run(psql, server, wares, f"{one.with_numbers()} \\bind {sent} \\g\n")
+        assert [tuple(map(as_number, row)) for row in found] == one.rows
 
 
 def test_descriptions_and_copy(psql: str, server: LocalServer, wares: Wares) -> None:

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
 from psycopg.types.numeric import Int4
-from sqlalchemy import Connection, Engine, ForeignKey, Select, create_engine, text
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    ForeignKey,
+    Integer,
+    MetaData,
+    Select,
+    Table,
+    create_engine,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from pgmrl import database
-from pgmrl.columns import matryoshka
+from pgmrl import database, local
+from pgmrl.columns import Matryoshka, matryoshka
 from pgmrl.plain import sql
 from pgmrl.rotation import Rotation
 from pgmrl.shortening import Short
@@ -86,6 +100,31 @@ def elsewhere(server: LocalServer, request: pytest.FixtureRequest) -> Iterator[E
         with admin.connect() as connection:
             connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
         admin.dispose()
+
+
+@pytest.fixture(scope="session")
+def standby(debian: Vectors) -> Iterator[Engine]:
+    """An Engine on a hot standby of its own, with `packages`: 4,000 real vectors of 96 dimensions under an index."""
+    data = Path(tempfile.mkdtemp(prefix="pgmrl-standby-"))
+    table = Table(
+        "packages",
+        MetaData(),
+        Column("id", Integer, primary_key=True, autoincrement=False),
+        Column("embedding", Matryoshka(96, Short(32))),
+    )
+    with local.start(data, database="shop") as primary, database.connect(primary.url()) as engine:
+        with engine.begin() as connection:
+            database.upgrade(connection)
+            table.create(connection)
+            rows = [{"id": n, "embedding": vector} for n, vector in enumerate(debian.documents[:4000, :96])]
+            connection.execute(table.insert(), rows)
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("VACUUM ANALYZE packages")
+    # started with this file, a server recovers for ever, as one that has lost its primary
+    (data / "data" / "standby.signal").touch()
+    with local.start(data, database="shop") as running, database.connect(running.url()) as engine:
+        yield engine
+    shutil.rmtree(data, ignore_errors=True)
 
 
 class Base(DeclarativeBase):

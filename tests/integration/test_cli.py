@@ -16,23 +16,26 @@ import numpy as np
 import pytest
 import typer
 from sqlalchemy import Engine, text
-from typer.testing import CliRunner
 
 from pgmrl import cli, database
 from pgmrl.cli.demo import IN_SQL
 from pgmrl.errors import ExactSearchWarning, PgmrlError
+from tests.cli import failed, failure, ok, ok_json, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from typer.testing import Result
+pytestmark = pytest.mark.usefixtures("place")
 
 COMMANDS = [
     "demo",
     "load",
     "fit",
     "search",
+    "explain",
+    "recall",
     "evaluate",
+    "doctor",
     "upgrade",
     "columns",
     "check-migration",
@@ -58,45 +61,6 @@ ROWS = [
     {"id": 5, "name": "nobody", "body": None, "stars": 0},
 ]
 QUESTION = "a game with trains"
-
-
-@pytest.fixture(autouse=True)
-def place(database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """DATABASE_URL is a database of the test's own, and the working directory an empty one."""
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def run(*arguments: object) -> Result:
-    """Run a command within this process."""
-    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
-
-
-def ok(*arguments: object) -> str:
-    """What a command that succeeds writes to standard output."""
-    result = run(*arguments)
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result.stdout
-
-
-def ok_json(*arguments: object) -> Any:
-    """The one JSON document a command writes."""
-    return json.loads(ok(*arguments, "--json"))
-
-
-def failed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str:
-    """The message of a command that fails as a program: exit code 1, nothing on standard output, no traceback."""
-    monkeypatch.setattr(sys, "argv", ["pgmrl", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exited:
-        cli.main()
-    out, err = capsys.readouterr()
-    assert exited.value.code == 1
-    assert out == ""
-    assert err.startswith("error: ")
-    assert "Traceback" not in err
-    return err
 
 
 def written(place: Path, form: str = "jsonl", rows: list[dict[str, Any]] = ROWS) -> Path:
@@ -227,7 +191,7 @@ def test_a_password_is_not_shown(capsys: pytest.CaptureFixture[str], monkeypatch
 
 def test_errors_within_tests_are_pgmrls_own() -> None:
     """The application itself raises; only `main` prints."""
-    assert isinstance(run("search", "missing.embedding", "x").exception, PgmrlError)
+    assert "no table public.missing" in str(failure("search", "missing.embedding", "x"))
 
 
 @pytest.mark.parametrize(

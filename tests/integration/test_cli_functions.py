@@ -8,25 +8,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, Text, text
-from typer.testing import CliRunner
 
-from pgmrl import cli
 from pgmrl.columns import Matryoshka
 from pgmrl.errors import DefinitionError, MigrationError, NotMigrated, PgmrlError, VectorError
 from pgmrl.shortening import Short
+from tests.cli import failure, ok, ok_json, run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from typer.testing import Result
+pytestmark = pytest.mark.usefixtures("place")
 
 
 @pytest.fixture(autouse=True)
-def documents(engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Table:
-    """Fifty documents with vectors of eight dimensions; DATABASE_URL is the test's own."""
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.chdir(tmp_path)
+def documents(engine: Engine) -> Table:
+    """Fifty documents with vectors of eight dimensions."""
     table = Table(
         "documents",
         MetaData(),
@@ -42,25 +38,6 @@ def documents(engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
     return table
 
 
-def run(*arguments: object) -> Result:
-    """Run a command within this process."""
-    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
-
-
-def ok(*arguments: object) -> str:
-    """What a command that succeeds writes to standard output."""
-    result = run(*arguments)
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result.stdout
-
-
-def failure(*arguments: object) -> PgmrlError:
-    """The error of a command that fails."""
-    result = run(*arguments)
-    assert isinstance(result.exception, PgmrlError), (result.output, result.exception)
-    return result.exception
-
-
 def asked(engine: Engine, statement: str) -> list[Any]:
     """Rows of a statement."""
     with engine.connect() as connection:
@@ -74,19 +51,17 @@ def test_install_list_drop(engine: Engine) -> None:
     """What is installed works, is listed, and leaves nothing behind."""
     before = asked(engine, "SELECT proname FROM pg_proc ORDER BY 1")
     assert "no functions of pgmrl" in ok("functions", "list")
-    made = json.loads(
-        ok("functions", "install", "documents.embedding", "--filter", "section", "--related", 3, "--json")
-    )
+    made = ok_json("functions", "install", "documents.embedding", "--filter", "section", "--related", 3)
     assert [one["function_name"] for one in made] == [*NAMES, "documents_vector"]
     assert made[0]["filters"] == ["section"]
-    assert json.loads(ok("functions", "list", "--json")) == made
+    assert ok_json("functions", "list") == made
     shown = ok("functions", "install", "documents.embedding", "--filter", "section", "--related", 3)
     assert "public.documents_search(query halfvec, k integer DEFAULT 10" in shown
     assert "public.documents_related  a view" in shown
     rows = asked(engine, "SELECT id FROM documents_similar(3, 5, section => 'b')")
     assert len(rows) == 5
     assert all(row.id % 2 == 1 for row in rows)
-    assert json.loads(ok("functions", "drop", "documents.embedding", "--json")) == ["public.documents"]
+    assert ok_json("functions", "drop", "documents.embedding") == ["public.documents"]
     assert "there were none" in ok("functions", "drop", "documents.embedding")
     assert asked(engine, "SELECT proname FROM pg_proc ORDER BY 1") == before
 
@@ -94,7 +69,7 @@ def test_install_list_drop(engine: Engine) -> None:
 def test_the_statements_can_be_printed_and_run(engine: Engine) -> None:
     """`--sql` runs nothing; what it prints does the same."""
     printed = ok("functions", "install", "documents.embedding", "--group-by", "section", "--name", "docs", "--sql")
-    assert json.loads(ok("functions", "list", "--json")) == []
+    assert ok_json("functions", "list") == []
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql(printed, execution_options={"no_parameters": True})
     assert len(asked(engine, "SELECT * FROM docs_search_groups(docs_vector(1), 2)")) == 2
@@ -132,7 +107,7 @@ def test_wrong_declarations() -> None:
     assert isinstance(failure(*install, "--words", "section"), DefinitionError)
     assert isinstance(failure(*install, "--schema", "nowhere"), MigrationError)
     assert isinstance(failure("functions", "install", "documents.nothing"), NotMigrated)
-    assert json.loads(ok("functions", "list", "--json")) == []
+    assert ok_json("functions", "list") == []
 
 
 def test_functions_need_pgmrls_schema(engine: Engine) -> None:
@@ -158,11 +133,11 @@ def test_named_queries(engine: Engine, tmp_path: Path) -> None:
     ok("functions", "install", "documents.embedding")
     assert "no named queries" in ok("query", "list")
     ones = json.dumps([1.0] * 8)
-    added = json.loads(ok("query", "add", "documents.embedding", "--vector", ones, "--name", "it's", "--json"))
+    added = ok_json("query", "add", "documents.embedding", "--vector", ones, "--name", "it's")
     assert added == {"name": "it's", "new": True}
     (tmp_path / "twos.json").write_text(json.dumps([2.0, 1] * 4))
     assert "replaced it's" in ok("query", "add", "documents.embedding", "--vector", "twos.json", "--name", "it's")
-    listed = json.loads(ok("query", "list", "--json"))
+    listed = ok_json("query", "list")
     assert [(one["table"], one["column"], one["name"], one["dims"]) for one in listed] == [
         ("documents", "embedding", "it's", 8)
     ]
@@ -179,7 +154,7 @@ def test_a_question_in_words(engine: Engine) -> None:
                                    "s halfvec(64) GENERATED ALWAYS AS "
                                    "(l2_normalize(subvector(embedding, 1, 64))::halfvec(64)) STORED)")  # fmt: skip
     assert "added a game with trains" in ok("query", "add", "texts.embedding", "a game with trains")
-    (one,) = json.loads(ok("query", "list", "--json"))
+    (one,) = ok_json("query", "list")
     assert (one["question"], one["name"], one["embedder"]) == ("a game with trains", "a game with trains", "static")
 
 
@@ -191,4 +166,4 @@ def test_queries_that_cannot_be() -> None:
     assert isinstance(failure(*add, "--vector", json.dumps([1.0] * 8), "--name", " "), PgmrlError)
     assert run(*add, "--vector", json.dumps([1.0] * 8)).exit_code == 2
     assert run(*add).exit_code == 2
-    assert json.loads(ok("query", "list", "--json")) == []
+    assert ok_json("query", "list") == []

@@ -14,7 +14,7 @@ from pgmrl import SqlFunctions, install_functions
 from pgmrl.columns import Matryoshka
 from pgmrl.errors import DefinitionError, MigrationError
 from pgmrl.shortening import Short
-from tests.conftest import vector_text
+from tests.conftest import WORDS, vector_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,6 @@ else:
     Debian = Engine = Any
 
 ROWS, DIMS = 3_000, 96
-CONFIG = "to_tsvector('english'::regconfig, COALESCE(name, '') || ' ' || COALESCE(synopsis, ''))"
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def made(module_engine: Engine, debian: Debian) -> Engine:
         Column("name", Text),
         Column("synopsis", Text),
         Column("section", Text),
-        Column("words", TSVECTOR, Computed(CONFIG, persisted=True)),
+        Column("words", TSVECTOR, Computed(WORDS, persisted=True)),
         Column("embedding", Matryoshka(DIMS, Short(48))),
     )
     Index("packages_words", table.c.words, postgresql_using="gin")

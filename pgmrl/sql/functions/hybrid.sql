@@ -1,11 +1,13 @@
 -- pgmrl hybrid
 -- $1 query, $2 words, $3 k, $4 shortlist, $5 match, $6 fusion, $7 words_weight, $8 exact, then the filters.
 DECLARE
-    size bigint := coalesce($4, least({most}, greatest({least}, {oversample}::bigint * $3)));
+    size bigint := $4;
+    effort bigint;
     kept text := '';
     asked tsquery;
     part text;
 BEGIN
+{usual}
     IF $2 IS NULL OR btrim($2, E' \t\r\n') = '' THEN
         RAISE EXCEPTION USING ERRCODE = CASE WHEN $2 IS NULL THEN '22004' ELSE '22023' END,
             MESSAGE = CASE WHEN $2 IS NULL THEN 'words is NULL' ELSE 'words is empty' END,
@@ -13,13 +15,7 @@ BEGIN
     ELSIF length($2) > {text_limit} THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = format('words has %s characters', length($2)), HINT = 'Give at most {text_limit}.';
-    ELSIF $3 IS NULL OR $3 NOT BETWEEN 1 AND {most} THEN
-        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = 'k is ' || coalesce($3::text, 'NULL'), HINT = 'Give 1 to {most} rows to return.';
-    ELSIF size < $3 OR size > {most} THEN
-        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = format('shortlist is %s, k is %s', size, $3),
-            HINT = 'Both lists are as long as the shortlist: give k to {most}, or NULL for the default.';
+{sizes}
     ELSIF $5 IS NULL OR $5 NOT IN ('any', 'all', 'web') THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'match is ' || coalesce(quote_literal($5), 'NULL'),
             HINT = 'Give ''any'' or ''all'' of the words, or ''web'' for "quotes", or and -.';

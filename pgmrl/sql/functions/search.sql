@@ -1,7 +1,8 @@
 -- Shortlist through the short index, exact order by the full vectors. Arguments by number: names may be a column's.
 -- $1 query, $2 k, $3 shortlist, $4 exact, {option}then the key of a row to leave out, then the filters.
 DECLARE
-    size bigint := coalesce($3, least({most}, greatest({least}, {size})));
+    size bigint := $3;
+    effort bigint;
     short_query {short_type};
     kept text := '';
     -- one text each, so that the plan is made for these numbers and filters
@@ -15,19 +16,14 @@ DECLARE
     missing boolean := $4;
     hits record;  -- its fields have the key's types, also those that the fixed search_path hides
 BEGIN
+{usual}
     IF $1 IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'query is NULL',
             HINT = {query_hint};
     ELSIF {vector}.vector_dims($1) <> {dims} THEN
         RAISE EXCEPTION USING ERRCODE = 'data_exception',
             MESSAGE = format({dims_message}, {vector}.vector_dims($1)), HINT = {query_hint};
-    ELSIF $2 IS NULL OR $2 NOT BETWEEN 1 AND {most} THEN
-        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = 'k is ' || coalesce($2::text, 'NULL'), HINT = 'Give 1 to {most} rows to return.';
-    ELSIF size < $2 OR size > {most} THEN
-        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = format('shortlist is %s, k is %s', size, $2),
-            HINT = 'The k rows come out of the shortlist: give as many to {most}, or NULL for the default.';
+{sizes}
     ELSIF $4 IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'exact is NULL', HINT = 'Give true or false.';
 {zero_full}
@@ -38,7 +34,7 @@ BEGIN
     IF NOT $4 THEN
         short_query := {short_query};
 {zero_short}
-        unused := pg_catalog.set_config('hnsw.ef_search', least(size, {ef_limit})::text, true);
+        unused := pg_catalog.set_config('hnsw.ef_search', least(coalesce(effort, size), {ef_limit})::text, true);
         unused := pg_catalog.set_config('hnsw.iterative_scan', 'relaxed_order', true);
         IF size > {ef_limit} THEN
             unused := pg_catalog.set_config('hnsw.max_scan_tuples', greatest({scan_tuples}, 4 * size)::text, true);

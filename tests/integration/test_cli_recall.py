@@ -1,0 +1,128 @@
+"""`pgmrl recall` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from sqlalchemy import Column, Engine, Integer, MetaData, Table, Text
+
+from pgmrl import database
+from pgmrl.columns import Matryoshka
+from pgmrl.errors import DefinitionError, MeasureError, NotMigrated, VectorError
+from pgmrl.settings import Setting, store_setting
+from pgmrl.shortening import Short
+from tests.cli import failure, ok, ok_json, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import Debian
+else:
+    Debian = Path = Any
+
+pytestmark = pytest.mark.usefixtures("place")
+
+
+@pytest.fixture(autouse=True)
+def packages(engine: Engine, debian: Debian) -> Table:
+    """1,500 packages; the planner walks the graph."""
+    table = Table(
+        "packages",
+        MetaData(),
+        Column("id", Integer, primary_key=True),
+        Column("section", Text),
+        Column("embedding", Matryoshka(96, Short(16))),
+    )
+    rows = [
+        {"id": n, "section": one["section"], "embedding": vector}
+        for n, (one, vector) in enumerate(zip(debian.packages[:1_500], debian.documents[:1_500, :96], strict=True))
+    ]
+    with engine.begin() as connection:
+        table.create(connection)
+        connection.execute(table.insert(), rows)
+        name = engine.url.database
+        connection.exec_driver_sql(f"ALTER DATABASE {name} SET enable_seqscan = off")
+        connection.exec_driver_sql("ANALYZE packages")
+    return table
+
+
+def test_the_page() -> None:
+    """Recall, its causes, the cost, the worst queries with what would help."""
+    shown = " ".join(ok("recall", "packages.embedding", "--sample", 30, "--shortlist", 12).split())
+    assert "recall@10 0." in shown
+    assert "30 rows of public.packages as queries" in shown
+    assert "lost by truncation" in shown
+    assert "shortlist 12, ef_search 12, through packages_embedding_short_16_hnsw" in shown
+    assert "a shortlist of" in shown
+    assert "not returned" not in shown
+
+
+def test_json(packages: Table) -> None:
+    """All numbers; they add up."""
+    found = ok_json("recall", "packages.embedding", "--sample", 20, "--shortlist", 12, "-k", 5, "--worst", 2)
+    loss = found["truncation"] + found["ann"] + found["shortfall"] - found["completed"]
+    assert 1 - found["recall"]["mean"] == pytest.approx(loss)
+    assert found["recall"]["low"] <= found["recall"]["mean"] <= found["recall"]["high"]
+    assert (found["k"], found["shortlist"], len(found["losses"]), len(found["worst"])) == (5, 12, 20, 2)
+    filtered = ok_json("recall", "packages.embedding", "--sample", 5, "--where", "section = 'games'")
+    assert filtered["filter"] == "section = 'games'"
+    assert packages.name in filtered["source"]
+
+
+def test_queries_of_a_file_and_of_a_log(tmp_path: Path, debian: Debian) -> None:
+    """Instead of rows."""
+    np.save(tmp_path / "q.npy", debian.queries[:7, :96])
+    found = ok_json("recall", "packages.embedding", "--queries", tmp_path / "q.npy")
+    assert found["asked"] == 7
+    assert found["losses"][0]["key"] is None
+    log = "SELECT embedding FROM packages WHERE id < 50"
+    assert ok_json("recall", "packages.embedding", "--query-sql", log, "--sample", 9)["asked"] == 9
+    assert run("recall", "packages.embedding", "--query-sql", log, "--queries", "x.npy").exit_code == 2
+
+
+def test_record(engine: Engine, packages: Table) -> None:
+    """A row a measurement; refused before measuring where it cannot be kept."""
+    for _ in range(2):
+        ok("recall", "packages.embedding", "--sample", 3, "--record")
+    with engine.begin() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM pgmrl.recall_history").scalar() == 2
+        database.downgrade(connection, "0003")
+    assert "needs 0004" in str(failure("recall", f"{packages.name}.embedding", "--sample", 3, "--record"))
+
+
+def test_what_is_tuned_is_measured(engine: Engine, packages: Table) -> None:
+    """The numbers that searches take."""
+    with engine.begin() as connection:
+        store_setting(connection, packages.c.embedding, Setting(10, 17, 23))
+    found = ok_json("recall", "packages.embedding", "--sample", 3)
+    assert (found["shortlist"], found["ef_search"]) == (17, 23)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (["nothing.embedding"], NotMigrated, "no table"),
+        (["packages.nothing"], NotMigrated, "no column"),
+        (["packages"], DefinitionError, "table.column"),
+        (["packages.embedding", "--queries", "none.npy"], MeasureError, "cannot be read"),
+        (["packages.embedding", "--query-sql", "SELECT section FROM packages"], VectorError, "no array of numbers"),
+        (["packages.embedding", "--query-sql", "nonsense"], MeasureError, "syntax error"),
+        (["packages.embedding", "--metric", "hamming"], DefinitionError, "unknown metric"),
+        (["packages.embedding", "--seconds", 0.001], MeasureError, "not one query"),
+        (["packages.embedding", "--sample", 0], MeasureError, "at least 1"),
+    ],
+)
+def test_what_is_wrong_is_said(options: list[Any], error: type[Exception], message: str) -> None:
+    """One error each."""
+    with pytest.raises(error, match=message):
+        raise failure("recall", *options)
+
+
+def test_time_that_runs_out_is_said() -> None:
+    """And what was tried until then is reported."""
+    found = json.loads(ok("recall", "packages.embedding", "--sample", 1_400, "--seconds", 1, "--json"))
+    assert 0 < len(found["losses"]) < found["asked"] == 1_400
+    assert "stopped after" in ok("recall", "packages.embedding", "--sample", 1_400, "--seconds", 1)

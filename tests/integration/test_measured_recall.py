@@ -1,0 +1,574 @@
+"""Recall as it is measured: against NumPy, split into its causes, on planted losses and under bad conditions."""
+
+from __future__ import annotations
+
+import re
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from sqlalchemy import Column, Integer, MetaData, Table, Text, create_engine, select, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from pgmrl import Hnsw, Matryoshka, Short, add_side_table, database, install_functions, load_settings, reflect, search
+from pgmrl.errors import DefinitionError, MeasureError, NotMigrated, SearchError
+from pgmrl.measure import (
+    given_queries,
+    measure_recall,
+    recall_at_k,
+    recall_history,
+    record_recall,
+    sampled_queries,
+    selected_queries,
+)
+from pgmrl.names import quoted
+from pgmrl.settings import Setting, forget_setting, setting_of, store_setting, stored_setting
+from pgmrl.types import NumpyVector
+from tests.conftest import vector_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection, Engine
+
+    from tests.conftest import Debian
+else:
+    Debian = Connection = Engine = Any
+
+ROWS, DIMS = 4_000, 96
+
+
+def table_of(name: str = "packages", **options: Any) -> Table:
+    """Packages with 96 dimensions, found by 16: enough are lost to see why."""
+    return Table(
+        name,
+        MetaData(),
+        Column("id", Integer, primary_key=True, autoincrement=False),
+        Column("section", Text),
+        Column("embedding", Matryoshka(DIMS, Short(16), **options)),
+    )
+
+
+def filled(engine: Engine, debian: Debian, table: Table, rows: int = ROWS) -> None:
+    """The table with its first rows, analyzed."""
+    with engine.begin() as connection:
+        table.metadata.create_all(connection)
+        given = [
+            {"id": n, "section": debian.packages[n]["section"], "embedding": debian.documents[n, :DIMS]}
+            for n in range(rows)
+        ]
+        if given:
+            connection.execute(table.insert(), given)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql(f"VACUUM ANALYZE {table.name}")
+
+
+@pytest.fixture(scope="module")
+def packages(module_engine: Engine, debian: Debian) -> Table:
+    """4,000 packages."""
+    table = table_of(index=Hnsw(m=4, ef_construction=8))
+    filled(module_engine, debian, table)
+    return table
+
+
+@pytest.fixture
+def asked(module_engine: Engine) -> Iterator[Connection]:
+    """A connection that only reads."""
+    with module_engine.connect() as connection:
+        yield connection
+
+
+def nearest(stored: Any, query: Any) -> Any:
+    """Distances of every row, by NumPy."""
+    rows, one = stored.astype(np.float64), np.asarray(query, np.float16).astype(np.float64)
+    return 1 - rows @ one / np.linalg.norm(rows, axis=1) / np.linalg.norm(one)
+
+
+# -- what is measured ----------------------------------------------------------------------------------------------
+
+
+def test_recall_and_its_causes_are_what_numpy_says(asked: Connection, packages: Table, debian: Debian) -> None:
+    """Of queries that are no rows: recall, and what the exact short order loses."""
+    queries = given_queries(packages.c.embedding, debian.queries[:60, :DIMS])
+    found = measure_recall(asked, packages.c.embedding, queries=queries, shortlist=30)
+    stored = debian.documents[:ROWS, :DIMS].astype(np.float16)
+    truncation = []
+    for number, query in enumerate(queries.vectors):
+        distances = nearest(stored, query)
+        short = nearest(stored[:, :16], query[:16])
+        listed = np.sort(distances[np.argsort(short, kind="stable")[:30]])[:10].tolist()
+        truth = np.sort(distances)[:10].tolist()
+        truncation.append(1 - recall_at_k(listed, truth))
+        made = search(select(packages.c.id), packages.c.embedding, query, k=10, shortlist=30)
+        hits = [row.distance for row in asked.execute(made)]
+        assert found.losses[number].recall == recall_at_k(hits, truth)
+    # the short vectors are rounded to half precision: a place may differ at the shortlist's end
+    assert found.truncation == pytest.approx(np.mean(truncation), abs=0.01)
+    assert 0 < found.truncation < 1
+    assert found.ann > 0  # a graph with m = 4 passes rows by
+    assert found.index == "packages_embedding_short_16_hnsw"
+    assert (found.queries, found.asked, found.shortlist, found.ef_search) == (60, 60, 30, 30)
+
+
+@pytest.mark.parametrize("where", [None, "section = 'games'", "id % 50 = 7", "section = 'none'"])
+@pytest.mark.parametrize("complete", [None, True, False])
+def test_the_parts_sum_to_the_loss(
+    asked: Connection, packages: Table, where: str | None, complete: bool | None
+) -> None:
+    """Of each query, whatever the filter leaves."""
+    statement = select(packages.c.id)
+    if where is not None:
+        statement = statement.where(text(where))
+    found = measure_recall(asked, packages.c.embedding, statement, queries=15, shortlist=20, complete=complete)
+    for one in found.losses:
+        assert 1 - one.recall == pytest.approx(one.truncation + one.ann + one.shortfall - one.completed)
+        assert one.returned <= one.wanted <= 10
+    assert 1 - found.recall.mean == pytest.approx(found.truncation + found.ann + found.shortfall - found.completed)
+    assert found.filter == where
+
+
+def test_a_row_is_not_its_own_neighbour(asked: Connection, packages: Table, debian: Debian) -> None:
+    """And does not take a place of the others."""
+    found = measure_recall(asked, packages.c.embedding, queries=30, shortlist=ROWS, ef_search=1000)
+    assert found.recall.mean == 1  # all rows are ranked
+    assert {one.returned for one in found.losses} == {10}
+    few = measure_recall(asked, packages.c.embedding, queries=30, k=1, shortlist=1, ef_search=1)
+    stored = debian.documents[:ROWS, :DIMS].astype(np.float16)
+    for one in few.losses:
+        (number,) = one.key  # type: ignore[misc]
+        short = nearest(stored[:, :16], stored[number, :16])
+        full = nearest(stored, stored[number])
+        short[number] = full[number] = np.inf
+        # with twins among the rows, both are as near
+        assert one.truncation == 1 - float(full[short.argmin()] <= full.min() + 1e-6)
+
+
+def test_a_filter_that_leaves_few(asked: Connection, packages: Table) -> None:
+    """Without the exact branch rows do not come back; with it they are given back."""
+    statement = select(packages.c.id).where(packages.c.id % 200 == 3)
+    asked.exec_driver_sql("SET enable_seqscan = off")  # on so small a table the planner would not walk the graph
+    asked.exec_driver_sql("SET hnsw.max_scan_tuples = 50")
+    alone = measure_recall(asked, packages.c.embedding, statement, queries=20, complete=False)
+    assert alone.shortfall > 0.3
+    assert alone.completed == 0
+    whole = measure_recall(asked, packages.c.embedding, statement, queries=20)
+    assert whole.recall.mean == 1
+    assert whole.completed == pytest.approx(alone.shortfall + whole.ann + whole.truncation)
+    assert any("complete=True" in one.why for one in alone.worst)
+
+
+def test_the_worst_queries_and_why(asked: Connection, packages: Table) -> None:
+    """A shortlist as long as is said would hold all neighbours of the query."""
+    found = measure_recall(asked, packages.c.embedding, queries=40, shortlist=12, worst=4)
+    assert [one.loss.recall for one in found.worst] == sorted(one.recall for one in found.losses)[:4]
+    for one in found.worst:
+        assert one.why
+        if one.loss.truncation > 0:
+            assert one.needed is not None
+            assert one.needed > 12
+            assert f"{one.needed:,}" in one.why
+            asked.exec_driver_sql("SET enable_indexscan = off")
+            (vector,) = asked.execute(select(packages.c.embedding).where(packages.c.id == one.loss.key[0])).one()  # type: ignore[index]
+            for size, whole in ((one.needed, True), (one.needed - 1, False)):
+                made = search(select(packages.c.id), packages.c.embedding, vector, k=11, shortlist=size + 1)
+                hits = [row.distance for row in asked.execute(made) if row.id != one.loss.key[0]]  # type: ignore[index]
+                truth = search(select(packages.c.id), packages.c.embedding, vector, k=11, exact=True)
+                best = [row.distance for row in asked.execute(truth) if row.id != one.loss.key[0]]  # type: ignore[index]
+                assert (recall_at_k(hits[:10], best[:10]) == 1) is whole
+            asked.exec_driver_sql("RESET enable_indexscan")
+
+
+def test_a_search_with_a_join(asked: Connection, packages: Table) -> None:
+    """It is measured as it is, and the worst queries are looked into."""
+    other = packages.alias()
+    statement = select(packages.c.id).join(other, other.c.id == packages.c.id)
+    joined = measure_recall(asked, packages.c.embedding, statement, queries=20, shortlist=12, complete=False)
+    assert any(one.needed is not None and one.needed > 12 for one in joined.worst)
+    plain = measure_recall(asked, packages.c.embedding, queries=20, shortlist=12)
+    assert joined.truncation == plain.truncation
+
+
+def test_the_same_seed_gives_the_same_queries(asked: Connection, packages: Table) -> None:
+    """And another one gives others."""
+    first, again, other = (sampled_queries(asked, packages.c.embedding, 50, seed=seed) for seed in (1, 1, 2))
+    assert first.keys == again.keys != other.keys
+    assert first.keys is not None
+    assert len(set(first.keys)) == 50
+
+
+def test_queries_of_a_log(asked: Connection, packages: Table) -> None:
+    """As pgvector's types, as arrays and as text."""
+    for kind in ("embedding", "embedding::vector", "embedding::vector::real[]", "embedding::text"):
+        found = selected_queries(
+            asked, packages.c.embedding, f"SELECT {kind} FROM packages WHERE id < 20 ORDER BY id", limit=5
+        )
+        assert len(found) == 5
+    measured = measure_recall(asked, packages.c.embedding, queries=found)
+    assert measured.losses[0].key is None
+    for statement, message in (
+        ("SELECT 1, 2", "2 columns"),
+        ("SELECT nothing", "does not exist"),
+        ("SET search_path = public", "selects nothing"),
+        ("SELECT NULL::text", "none can be searched with"),
+    ):
+        with pytest.raises(MeasureError, match=message):
+            selected_queries(asked, packages.c.embedding, statement, limit=5)
+        asked.rollback()
+
+
+@pytest.mark.parametrize("mode", ["AUTOCOMMIT", "READ COMMITTED", "in a transaction"])
+def test_nothing_is_left_behind(module_engine: Engine, packages: Table, mode: str) -> None:
+    """No setting and no transaction, on a connection of any kind."""
+    level = "READ COMMITTED" if mode == "in a transaction" else mode
+    settings = "SELECT concat_ws(' ', current_setting('enable_indexscan'), current_setting('statement_timeout'), "
+    settings += "current_setting('max_parallel_workers_per_gather'), current_setting('transaction_read_only'))"
+    with module_engine.connect().execution_options(isolation_level=level) as connection:
+        before = connection.exec_driver_sql(settings).scalar()
+        if mode != "in a transaction":
+            connection.rollback()
+        measure_recall(connection, packages.c.embedding, queries=8)
+        if mode != "AUTOCOMMIT":
+            assert connection.in_transaction() is (mode == "in a transaction")
+        assert connection.exec_driver_sql(settings).scalar() == before
+    with module_engine.connect() as connection:
+        connection.execute(text("SET default_transaction_read_only = on"))  # as a standby is
+        assert measure_recall(connection, packages.c.embedding, queries=8).queries == 8
+
+
+def test_a_table_that_is_written_to_meanwhile(engine: Engine, debian: Debian) -> None:
+    """Truth and search are of one snapshot: rows that come between cannot look like losses."""
+    table = table_of("busy")
+    filled(engine, debian, table, 1_500)
+    stop = threading.Event()
+
+    def write() -> None:
+        with engine.connect() as connection:
+            n = 10_000
+            while not stop.is_set():
+                near = debian.documents[n % 1_500, :DIMS]
+                connection.execute(table.insert(), [{"id": n + m, "embedding": near} for m in range(20)])
+                connection.execute(table.delete().where(table.c.id < n - 100, table.c.id >= 10_000))
+                connection.commit()
+                n += 20
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        with engine.connect() as connection:
+            found = measure_recall(connection, table.c.embedding, queries=30, shortlist=1_400, ef_search=1_000)
+    finally:
+        stop.set()
+        writer.join()
+    assert found.truncation == 0
+
+
+# -- where ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_side_table(engine: Engine, debian: Debian) -> None:
+    """Vectors are sampled there, keys are those of the table."""
+    table = Table(
+        "things", MetaData(), Column("id", Integer, primary_key=True), Column("e", NumpyVector(DIMS, "vector"))
+    )
+    add_side_table(table.c.e, Short(16))
+    with engine.begin() as connection:
+        table.metadata.create_all(connection)
+        rows = [{"id": n, "e": debian.documents[n, :DIMS]} for n in range(1_500)]
+        connection.execute(table.insert(), rows)
+        connection.exec_driver_sql("ANALYZE things_e")
+        connection.exec_driver_sql("SET enable_seqscan = off")
+        found = measure_recall(connection, table.c.e, queries=20)
+    assert found.index is not None
+    assert found.recall.mean > 0.5
+    assert found.losses[0].key is not None
+
+
+NAME = 'it\'s : a "table"'
+PARTS = f"""
+CREATE SCHEMA "My %s";
+CREATE TABLE "My %s".{quoted(NAME)} (
+    a int, "B b" text, "Full" halfvec({DIMS}), "Full_short_16" halfvec(16)
+        GENERATED ALWAYS AS ((l2_normalize(subvector("Full", 1, 16)))::halfvec(16)) STORED,
+    PRIMARY KEY (a, "B b")
+) PARTITION BY HASH (a);
+CREATE TABLE "My %s".part_0 PARTITION OF "My %s".{quoted(NAME)} FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE "My %s".part_1 PARTITION OF "My %s".{quoted(NAME)} FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+"""
+
+
+def test_a_key_of_two_columns_and_names_that_need_quotes(engine: Engine, debian: Debian) -> None:
+    """In another schema, partitioned, with NULL and zero vectors among them."""
+    rows = [{"a": n, "B b": f"x{n}", "Full": debian.documents[n, :DIMS]} for n in range(1_500)]
+    rows += [{"a": -n, "B b": "", "Full": None if n % 2 else np.zeros(DIMS)} for n in range(1, 60)]
+    table = Table(
+        NAME,
+        MetaData(schema="My %s"),
+        Column("a", Integer, primary_key=True),
+        Column("B b", Text, primary_key=True),
+        Column("Full", Matryoshka(DIMS, Short(16, name="Full_short_16"))),
+    )
+    with engine.begin() as connection:
+        database.execute_plain(connection, PARTS)
+        connection.execute(table.insert(), rows)
+        create = f'CREATE INDEX short ON "My %s".{quoted(NAME)} USING hnsw ("Full_short_16" halfvec_cosine_ops)'
+        database.execute_plain(connection, create)
+        database.execute_plain(connection, f'ANALYZE "My %s".{quoted(NAME)}')
+        connection.exec_driver_sql("SET enable_seqscan = off")
+        found = measure_recall(connection, table.c.Full, queries=1_400, worst=1)
+        assert found.queries == 1_400
+        assert found.index is not None
+        assert found.index.count("part_") == 2
+        assert all(len(one.key) == 2 and one.key[0] >= 0 for one in found.losses if one.key)
+        record_recall(connection, table.c.Full, found)
+        assert recall_history(connection, table.c.Full)[0].recall == found.recall.mean
+        store_setting(connection, table.c.Full, Setting(10, 50, 60))
+        assert stored_setting(connection, table.c.Full) == Setting(10, 50, 60)
+
+
+def test_pgvector_in_another_schema(elsewhere: Engine, debian: Debian) -> None:
+    """And not on the search_path."""
+    table = table_of(vector_schema="extensions")
+    with elsewhere.begin() as connection:
+        table.create(connection)
+        rows = [{"id": n, "embedding": debian.documents[n, :DIMS]} for n in range(1_000)]
+        connection.execute(table.insert(), rows)
+        connection.exec_driver_sql("ANALYZE packages")
+        connection.exec_driver_sql("SET enable_seqscan = off")
+        assert measure_recall(connection, table.c.embedding, queries=20).index is not None
+
+
+def test_row_level_security(engine: Engine, debian: Debian) -> None:
+    """The role's own rows are measured, as its searches find them."""
+    table = table_of()
+    filled(engine, debian, table, 1_500)
+    role = f"tenant_{abs(hash(str(engine.url)))}"
+    with engine.begin() as connection:
+        for statement in (
+            "ALTER TABLE packages ENABLE ROW LEVEL SECURITY",
+            "CREATE POLICY own ON packages USING (mod(id, 3) = 0)",
+            f"CREATE ROLE {role}",
+            f"GRANT SELECT ON packages TO {role}",
+        ):
+            connection.exec_driver_sql(statement)
+    try:
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f"SET LOCAL ROLE {role}")
+            found = measure_recall(connection, table.c.embedding, queries=40)
+            assert {one.key[0] % 3 for one in found.losses if one.key} == {0}
+            assert {one.wanted for one in found.losses} == {10}
+    finally:
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f"DROP OWNED BY {role}")
+            connection.exec_driver_sql(f"DROP ROLE {role}")
+
+
+def test_a_hot_standby(standby: Engine, debian: Debian) -> None:
+    """Nothing is written, so it need not be the primary; what cannot be recorded there says so."""
+    with standby.connect() as connection:
+        column = reflect(connection, "packages.embedding")
+        connection.rollback()
+        queries = given_queries(column, debian.queries[:20, :96])
+        found = measure_recall(connection, column, queries=queries)
+        assert found.queries == 20
+        assert found.index is not None
+        with pytest.raises(DBAPIError, match="read-only transaction"):
+            record_recall(connection, column, found)
+
+
+# -- what cannot be measured ---------------------------------------------------------------------------------------
+
+
+def test_few_rows_or_none(engine: Engine, debian: Debian) -> None:
+    """None is an error; fewer than k are what there is."""
+    table = table_of()
+    filled(engine, debian, table, 0)
+    with engine.connect() as connection:
+        with pytest.raises(MeasureError, match="has no row with a vector"):
+            measure_recall(connection, table.c.embedding)
+        connection.execute(
+            table.insert(), [{"id": -n, "embedding": None if n % 2 else np.zeros(DIMS)} for n in range(9)]
+        )
+        with pytest.raises(MeasureError, match="none has a usable vector"):
+            measure_recall(connection, table.c.embedding)
+        connection.execute(table.insert(), [{"id": n, "embedding": debian.documents[n, :DIMS]} for n in range(1, 4)])
+        found = measure_recall(connection, table.c.embedding)
+        assert found.recall.mean == 1
+        assert {(one.returned, one.wanted) for one in found.losses} == {(2, 2)}
+        assert found.instead is not None  # so few rows are not read through an index
+
+
+def test_all_vectors_equal(engine: Engine, debian: Debian) -> None:
+    """Whichever come back are as near as any."""
+    table = table_of()
+    filled(engine, debian, table, 0)
+    with engine.connect() as connection:
+        connection.execute(table.insert(), [{"id": n, "embedding": debian.documents[0, :DIMS]} for n in range(500)])
+        assert measure_recall(connection, table.c.embedding, queries=20).recall.mean == 1
+
+
+def test_without_an_index(engine: Engine, debian: Debian) -> None:
+    """None, an invalid one, no short vectors at all: each says what is missing."""
+    table = table_of(index=None)
+    filled(engine, debian, table, 100)
+    with engine.connect() as connection:
+        with pytest.raises(NotMigrated, match="no HNSW index"):
+            measure_recall(connection, table.c.embedding)
+        connection.exec_driver_sql("CREATE INDEX bad ON packages USING hnsw (embedding_short_16 halfvec_cosine_ops)")
+        connection.exec_driver_sql("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'bad'::regclass")
+        with pytest.raises(NotMigrated, match="only an invalid HNSW index"):
+            measure_recall(connection, table.c.embedding)
+        connection.exec_driver_sql("CREATE TABLE plain (id int PRIMARY KEY, e vector(8))")
+        with pytest.raises(NotMigrated, match="no short vectors"):
+            measure_recall(connection, reflect(connection, "plain.e"))
+
+
+def test_too_little_time(asked: Connection, packages: Table) -> None:
+    """Not one query is an error; some are reported as some."""
+    with pytest.raises(MeasureError, match="not one query was tried"):
+        measure_recall(asked, packages.c.embedding, seconds=0.001)
+    found = measure_recall(asked, packages.c.embedding, queries=3_000, seconds=1.5)
+    assert 0 < found.queries < found.asked == 3_000
+    assert not asked.in_transaction()
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"k": 0}, SearchError),
+        ({"shortlist": 5}, SearchError),
+        ({"ef_search": 1001}, SearchError),
+        ({"seconds": 0}, SearchError),
+        ({"queries": 0}, MeasureError),
+    ],
+)
+def test_numbers_that_make_no_sense(asked: Connection, packages: Table, options: Any, error: type[Exception]) -> None:
+    """Each is refused before anything is read for long."""
+    with pytest.raises(error):
+        measure_recall(asked, packages.c.embedding, **options)
+
+
+def test_a_dropped_connection_is_the_servers_own_error(module_engine: Engine, packages: Table) -> None:
+    """Not taken for the end of the time."""
+    url = module_engine.url
+    with create_engine(url).connect() as connection, module_engine.connect() as other:
+        pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+        connection.rollback()
+
+        def drop(done: int, _: int) -> None:
+            if done == 3:
+                other.exec_driver_sql(f"SELECT pg_terminate_backend({pid})")
+
+        with pytest.raises(OperationalError, match="terminating connection"):
+            measure_recall(connection, packages.c.embedding, queries=30, progress=drop)
+
+
+# -- history and settings ------------------------------------------------------------------------------------------
+
+
+def test_history(engine: Engine, debian: Debian) -> None:
+    """Oldest first; it follows a renamed table; only those who may read the table see it."""
+    table = table_of()
+    filled(engine, debian, table, 300)
+    with engine.begin() as connection:
+        for size in (40, 100):
+            found = measure_recall(connection, table.c.embedding, queries=5, shortlist=size)
+            record_recall(connection, table.c.embedding, found)
+        assert [one.shortlist for one in recall_history(connection, table.c.embedding)] == [40, 100]
+        assert len(recall_history(connection, table.c.embedding, limit=1)) == 1
+        connection.exec_driver_sql("ALTER TABLE packages RENAME TO wares")
+        assert connection.exec_driver_sql(
+            "SELECT DISTINCT relation::text FROM pgmrl.recall_history"
+        ).scalars().all() == ["wares"]
+        with connection.begin_nested() as savepoint:
+            connection.exec_driver_sql("CREATE ROLE nobody_reads")
+            connection.exec_driver_sql("SET LOCAL ROLE nobody_reads")
+            assert connection.exec_driver_sql("SELECT count(*) FROM pgmrl.recall_history").scalar() == 0
+            savepoint.rollback()
+
+
+def test_an_older_schema_cannot_record(engine: Engine, debian: Debian) -> None:
+    """Nor set; searches go on with pgmrl's own defaults."""
+    table = table_of()
+    filled(engine, debian, table, 50)
+    with engine.begin() as connection:
+        found = measure_recall(connection, table.c.embedding, queries=2)
+        database.downgrade(connection, "0003")
+        assert load_settings(connection, table.metadata) == {}
+        assert stored_setting(connection, table.c.embedding) is None
+        with pytest.raises(NotMigrated, match="recording recall needs 0004"):
+            record_recall(connection, table.c.embedding, found)
+        with pytest.raises(NotMigrated, match="keeping settings needs 0004"):
+            store_setting(connection, table.c.embedding, Setting(10, 50, 60))
+
+
+def limits(statement: Any) -> tuple[str, ...]:
+    """Shortlist and ef_search of a search."""
+    made = str(statement.compile())
+    ef = re.search(r"hnsw\.ef_search', '(\d+)'", made)
+    size = re.search(r"LIMIT (\d+)\)", made)
+    assert ef is not None
+    assert size is not None
+    return size[1], ef[1]
+
+
+def test_a_setting_is_the_default_of_searches(engine: Engine, debian: Debian) -> None:
+    """In Python from when it is loaded, in SQL from the next call; what a caller says goes before."""
+    table = table_of()
+    filled(engine, debian, table, 2_000)
+    query, column = debian.queries[0, :DIMS], table.c.embedding
+
+    def numbers(**options: Any) -> tuple[str, ...]:
+        return limits(search(select(table.c.id), column, query, **options))
+
+    with engine.begin() as connection:
+        install_functions(connection, column)
+        connection.exec_driver_sql("SET enable_seqscan = off")
+        literal = vector_text(query)
+        before = connection.execute(text("SELECT id FROM packages_search(:q)"), {"q": literal}).scalars().all()
+        assert numbers() == ("100", "100")
+        store_setting(connection, column, Setting(10, 12, 20, target=0.9))
+        assert numbers() == ("100", "100")
+        assert load_settings(connection, table.metadata) == {"packages.embedding": Setting(10, 12, 20, target=0.9)}
+        assert numbers() == ("12", "20")
+        assert numbers(k=5) == ("12", "20")
+        assert numbers(k=20) == ("24", "40")
+        assert numbers(shortlist=50) == ("50", "50")
+        assert numbers(oversample=3) == ("40", "40")
+        assert numbers(ef_search=30) == ("12", "30")
+        other = connection.execute(text("SELECT id FROM packages_search(:q)"), {"q": literal}).scalars().all()
+        python = connection.execute(search(select(table.c.id), column, query)).scalars().all()
+        assert other == python != before
+        given = connection.execute(text("SELECT id FROM packages_search(:q, shortlist => 100)"), {"q": literal})
+        assert given.scalars().all() == before
+        reflected = reflect(connection, "packages.embedding")
+        assert setting_of(reflected) == Setting(10, 12, 20, target=0.9)
+        store_setting(connection, column, Setting(10, 30, 30))
+        assert forget_setting(connection, column)
+        assert not forget_setting(connection, column)
+        assert load_settings(connection, column) == {}
+        assert numbers() == ("100", "100")
+        again = connection.execute(text("SELECT id FROM packages_search(:q)"), {"q": literal}).scalars().all()
+        assert again == before
+        assert setting_of(column) is None
+
+
+def test_a_setting_of_another_short_column_does_not_hold(engine: Engine, debian: Debian) -> None:
+    """After a reshape the numbers of the old vectors are no longer right."""
+    short: Column[Any] = Column("embedding", Matryoshka(DIMS, Short(32)))
+    table, other = table_of(), Table("packages", MetaData(), Column("id", Integer, primary_key=True), short)
+    filled(engine, debian, table, 10)
+    with engine.begin() as connection:
+        store_setting(connection, table.c.embedding, Setting(10, 12, 20))
+        assert load_settings(connection, other.c.embedding) == {}
+        assert load_settings(connection, table.c.embedding) != {}
+
+
+def test_a_setting_for_nothing(engine: Engine) -> None:
+    """A table that is not there, a column without short vectors."""
+    with engine.begin() as connection:
+        with pytest.raises(NotMigrated, match="no table"):
+            store_setting(connection, table_of().c.embedding, Setting(10, 12, 20))
+        connection.exec_driver_sql("CREATE TABLE plain (id int PRIMARY KEY, e vector(8))")
+        with pytest.raises(DefinitionError, match="no short vectors"):
+            store_setting(connection, reflect(connection, "plain.e"), Setting(10, 12, 20))
