@@ -48,6 +48,7 @@ __all__ = [
     "migrations_path",
     "row_estimate",
     "script",
+    "snapshot",
     "sqlalchemy_url",
     "upgrade",
 ]
@@ -109,19 +110,31 @@ def sqlalchemy_connection(connection: Connection | Session) -> Connection:
 
 
 @contextmanager
-def undone(connection: Connection) -> Iterator[None]:
-    """A transaction, or a savepoint in the caller's, that leaves nothing behind: no setting, no lock, no cursor."""
-    autocommit = getattr(connection.connection.dbapi_connection, "autocommit", False)
-    if autocommit:
-        connection.exec_driver_sql("BEGIN")
-    savepoint = None if autocommit else connection.begin_nested()
-    try:
-        yield
-    finally:
-        if savepoint is None:
+def snapshot(connection: Connection) -> Iterator[None]:
+    """A transaction that leaves nothing behind, for reading: a cursor on the server needs one.
+
+    All statements see the same rows and none can write; within a transaction of the caller's, that one's rules hold.
+    """
+    how = "ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+    if getattr(connection.connection.dbapi_connection, "autocommit", False):
+        connection.exec_driver_sql(f"BEGIN {how}")
+        try:
+            yield
+        finally:
             connection.exec_driver_sql("ROLLBACK")
-        else:
+    elif connection.in_transaction():
+        savepoint = connection.begin_nested()
+        try:
+            yield
+        finally:
             savepoint.rollback()
+    else:
+        transaction = connection.begin()
+        try:
+            connection.exec_driver_sql(f"SET TRANSACTION {how}")
+            yield
+        finally:
+            transaction.rollback()
 
 
 # -- pgvector ------------------------------------------------------------------------------------------------------

@@ -9,10 +9,10 @@ import numpy as np
 from sqlalchemy import Connection, text
 
 from pgmrl.columns import attachment_of, base_column
-from pgmrl.database import row_estimate, sqlalchemy_connection, undone
+from pgmrl.database import row_estimate, snapshot, sqlalchemy_connection
 from pgmrl.errors import NotMigrated, RotationError
+from pgmrl.measure.distances import distances, short_space
 from pgmrl.measure.score import Interval, Z, recall_at_k
-from pgmrl.metrics import metric_named
 from pgmrl.names import qualified, quoted
 from pgmrl.rotation import Rotation
 from pgmrl.shortening import Definition, Prefix, Short, Shortening
@@ -270,7 +270,7 @@ def _sampled(
     most = 0
     while True:
         kept = _Reservoir.of(sample, definition.dims, dtype, seed)
-        with undone(connection):
+        with snapshot(connection):
             # a scan that began in the middle of the table, behind another one, would give another sample
             connection.exec_driver_sql("SET LOCAL synchronize_seqscans = off")
             for part in _read(connection, name, column, definition, percent, seed):
@@ -395,16 +395,10 @@ class _Trial:
         bits = whole.short.type == "bit"
         # and of `vector`s: these come from the column, so rounding them once more would only take time
         short = Definition(whole.dims, Short(dims, by, "bit" if bits else "vector"), whole.metric, "vector")
-        # signs as -1 and 1: their squared distance is four times the Hamming distance
-        metric, scale = (metric_named("l2"), _signs) if bits else (whole.metric, _unchanged)
-        near = _by_batch(metric, lambda part: scale(short.shorten(part)), self.vectors, self.queries)
+        near = _by_batch(*short_space(short), self.vectors, self.queries)
         listed = np.take_along_axis(self.distances, np.argpartition(near, SHORTLIST - 1, axis=1)[:, :SHORTLIST], axis=1)
         truth = np.partition(self.distances, K - 1, axis=1)[:, :K]
         return np.array([recall_at_k(*pair) for pair in zip(listed.tolist(), truth.tolist(), strict=True)])
-
-
-def _signs(bits: NDArray[Any]) -> NDArray[Any]:
-    return 2.0 * bits - 1.0
 
 
 def _unchanged(vectors: NDArray[Any]) -> NDArray[Any]:
@@ -420,26 +414,4 @@ def _by_batch(
     """Distances between prepared vectors, shape (queries, vectors); only a batch is ever prepared at a time."""
     asked = prepare(queries)
     starts = range(0, len(vectors), FETCH)
-    return np.hstack([_distances(metric, prepare(vectors[start : start + FETCH]), asked) for start in starts])
-
-
-def _distances(metric: Metric, vectors: NDArray[Any], queries: NDArray[Any]) -> NDArray[np.float64]:
-    """`Metric.distances` of many queries by one matrix product, except that a zero vector is infinitely far.
-
-    Args:
-        metric: of the distance.
-        vectors: shape (n, dims).
-        queries: shape (q, dims).
-
-    Returns:
-        Shape (q, n). Close to zero, an L2 distance is only good to about 1e-8 of the vectors' length.
-    """
-    rows, asked = vectors.astype(np.float64), queries.astype(np.float64)
-    products = asked @ rows.T
-    if metric.name == "inner_product":
-        return np.asarray(-products)
-    squares, own = (rows**2).sum(axis=1), (asked**2).sum(axis=1)[:, None]
-    if metric.name == "l2":
-        return np.asarray(np.sqrt(np.maximum(squares + own - 2 * products, 0)))
-    lengths = np.sqrt(squares * own)
-    return np.where(lengths > 0, 1 - products / np.where(lengths > 0, lengths, 1), np.inf)
+    return np.hstack([distances(metric, prepare(vectors[start : start + FETCH]), asked) for start in starts])

@@ -11,6 +11,7 @@ from pgmrl.cli import (
     common,
     demo,
     doctor,
+    evaluate,
     explain,
     fit,
     functions,
@@ -42,6 +43,7 @@ app.command("search")(search.search)
 app.command("recall")(recall.recall)
 app.command("doctor")(doctor.doctor)
 app.command("explain")(explain.explain)
+app.command("evaluate")(evaluate.evaluate)
 app.command("upgrade")(schema.upgrade)
 app.command("columns")(schema.columns)
 app.command("check-migration")(plans.check_migration)

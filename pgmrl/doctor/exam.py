@@ -199,7 +199,7 @@ class Exam:
 @contextmanager
 def reading(connection: Connection, seconds: float) -> Iterator[None]:
     """Read only, within so many seconds, waiting for no lock for long; leaves nothing behind."""
-    with database.undone(connection):
+    with database.snapshot(connection):
         connection.exec_driver_sql("SET LOCAL transaction_read_only = on")
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {max(1, round(1000 * seconds))}")
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(1000 * min(seconds, LOCK_SECONDS)) or 1}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import text
 
-from pgmrl.database import undone
+from pgmrl.database import snapshot
 from pgmrl.names import qualified
 from pgmrl.plans import nodes
 
@@ -55,7 +55,7 @@ WHERE a.attrelid = ANY (SELECT to_regclass(name) FROM unnest(CAST(:names AS text
 @contextmanager
 def untouched(connection: Connection) -> Iterator[None]:
     """A read-only place whose settings end with it: a savepoint, or a transaction where the connection has none."""
-    with undone(connection):
+    with snapshot(connection):
         connection.exec_driver_sql("SET LOCAL transaction_read_only = on")
         yield
 
