@@ -130,7 +130,9 @@ def _health(connection: Connection, report: Report) -> list[Any]:
 def _show(report: Report, measured: list[Measurement], *, sql: bool, brief: bool) -> None:
     for one in measured:
         console.print(_measurement(one), soft_wrap=True)
-    if not report.findings and not brief:
+    if not report.findings and not report.columns and not brief:
+        console.print("there are no Matryoshka columns in this database")
+    elif not report.findings and not brief:
         where = ", on this standby" if report.standby else ""
         console.print(f"[green]healthy[/]: {len(report.columns)} columns, {len(report.checks)} checks{where}")
     for finding in report:

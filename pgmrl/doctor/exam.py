@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from pgmrl import database
 from pgmrl.doctor.finding import Finding, NotChecked
 from pgmrl.errors import PgmrlError
-from pgmrl.names import quoted
+from pgmrl.names import qualified, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -145,6 +145,7 @@ class Exam:
         not_checked: what could not be looked at.
         known: what one check found out for another.
         recalls: measured just now and not in the history, by the column's name.
+        whole: whether all columns of the database are examined.
 
     """
 
@@ -157,6 +158,13 @@ class Exam:
     not_checked: list[NotChecked] = field(default_factory=list)
     known: dict[Any, Any] = field(default_factory=dict)
     recalls: Mapping[str, Recall] = field(default_factory=dict)
+    whole: bool = True
+
+    def concerns(self, schema: str, table: str) -> bool:
+        """Whether a table is among those that were asked for."""
+        owners = {subject.owner for subject in self.subjects}
+        owners |= {subject.side.owner for subject in self.subjects if subject.side is not None}
+        return self.whole or qualified(schema, table) in owners
 
     def ask(self, statement: str) -> Sequence[Row[Any]]:
         """The rows of a statement that is plain text, as it can be run again in psql."""

@@ -36,7 +36,7 @@ def backfills(exam: Exam) -> Iterator[Finding]:
     if exam.server.schema is None or exam.server.schema < KEEPING:
         return
     for job in jobs(exam.connection):
-        if job.finished:
+        if job.finished or not exam.concerns(job.table_schema, job.table_name):
             continue
         name = f"{job.table_schema}.{job.table_name}.{job.target_column}"
         values = {"part": job.part, "state": job.state, "idle_seconds": job.idle_seconds}
@@ -84,7 +84,7 @@ WHERE p.proname LIKE 'zz\\_pgmrl\\_%' AND NOT EXISTS (SELECT FROM pg_trigger AS 
 
 def orphans(exam: Exam) -> Iterator[Finding]:
     """Functions that kept a column in step, whose triggers are gone."""
-    for row in exam.ask(ORPHANS_SQL):
+    for row in exam.ask(ORPHANS_SQL) if exam.whole else ():
         name = qualified(row.nspname, row.proname)
         tables = [table for table, column in row.vectors if ddl.keeper_name(table, column) == row.proname]
         values = {"function": name, "table": tables[0] if tables else None}
@@ -109,6 +109,8 @@ FUNCTIONS_SQL: Final = "SELECT function_schema, marker FROM pgmrl.function_sets"
 def functions(exam: Exam) -> Iterator[Finding]:
     """The sets of SQL functions against the tables they search."""
     for place, marker in installed_markers(exam.connection):
+        if not exam.concerns(marker["schema"], marker["table"]):
+            continue
         owner = qualified(marker["schema"], marker["table"])
         name = f"{place}.{marker['name']}_…"
         column = f"{marker['schema']}.{marker['table']}.{marker['column']}"

@@ -109,7 +109,16 @@ def doctor(
             return Report((finding,), rest, (), names)
         except DBAPIError as error:
             raise _unread(error, seconds) or error from None
-        exam = Exam(connection, server, found, thresholds or Thresholds(), seed, deadline, recalls=recalls or {})
+        exam = Exam(
+            connection,
+            server,
+            found,
+            thresholds or Thresholds(),
+            seed,
+            deadline,
+            recalls=recalls or {},
+            whole=not columns,
+        )
         findings = list(missing) if MODEL in checks else []
         for check in checks:
             findings += exam.run(check)

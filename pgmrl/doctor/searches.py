@@ -38,16 +38,19 @@ WATCHED: Final = (
     "session_replication_role",
 )
 
-SETTINGS_SQL: Final = f"""SELECT
-    concat_ws(' in ', 'role ' || quote_ident(r.rolname), 'database ' || quote_ident(d.datname)) AS place,
+SETTINGS_SQL: Final = f"""SELECT concat_ws(' in ', coalesce('role ' || quote_ident(r.rolname), o.every),
+        'database ' || quote_ident(d.datname)) AS place,
+    concat_ws(' IN ', coalesce('ROLE ' || quote_ident(r.rolname), upper(o.every)),
+        'DATABASE ' || quote_ident(d.datname)) AS altered,
     split_part(c.given, '=', 1) AS name, substr(c.given, strpos(c.given, '=') + 1) AS value
 FROM pg_db_role_setting AS s
 LEFT JOIN pg_roles AS r ON r.oid = s.setrole LEFT JOIN pg_database AS d ON d.oid = s.setdatabase
+LEFT JOIN (VALUES ('role all')) AS o (every) ON s.setrole = 0 AND s.setdatabase = 0
 CROSS JOIN unnest(s.setconfig) AS c (given)
 WHERE (s.setdatabase = 0 OR d.datname = current_database())
   AND split_part(c.given, '=', 1) IN ({", ".join(map(literal, WATCHED))})
 UNION ALL
-SELECT 'the server', name, setting FROM pg_settings
+SELECT 'the server', 'SYSTEM', name, setting FROM pg_settings
 WHERE source IN ('configuration file', 'command line', 'environment variable')
   AND name IN ({", ".join(map(literal, WATCHED))})"""
 
@@ -72,13 +75,12 @@ def settings(exam: Exam) -> Iterator[Finding]:
         if found is None:
             continue
         severity, what = found
-        where = "ALTER SYSTEM" if row.place == "the server" else f"ALTER {_alter(row.place)}"
         yield Finding(
             "settings",
             severity,
             "database",
             f"{row.name} = {row.value} for {row.place}: {what}",
-            f"{where} RESET {row.name};",
+            f"ALTER {row.altered} RESET {row.name};",
             SETTINGS_SQL,
             values,
         )
@@ -115,13 +117,6 @@ def _judged(name: str, value: str, longest: int) -> tuple[Any, str] | None:
     }
     wrong, severity, what = said[name]
     return (severity, what) if wrong else None
-
-
-def _alter(place: str) -> str:
-    """`role a in database b` as ALTER takes it."""
-    kind, _, rest = place.partition(" ")
-    name, _, inside = rest.partition(" in database ")
-    return f"{kind.upper()} {name}" + (f" IN DATABASE {inside}" if inside else "")
 
 
 def stored(exam: Exam, subject: Subject) -> Iterator[Finding]:

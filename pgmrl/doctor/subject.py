@@ -211,9 +211,9 @@ def _subject(connection: Connection, info: ColumnInfo, model: Any, sides: dict[s
     if state is None or there is None:  # dropped a moment ago, or a subvector that is none of pgmrl's
         return None
     definition = there.definition if model is None else attachment_of(model).definition
-    # a name with its dots: the application's own may have some, too
-    column = reflect_place(connection, info.table_schema, info.table_name, info.full_column)
-    serving = attachment_of(column).short if model is None else attachment_of(model).short
+    column = model
+    if column is None:  # by the name's parts: each may have dots of its own
+        column = reflect_place(connection, info.table_schema, info.table_name, info.full_column)
     target = Target(info.table_name, info.full_column, definition, info.table_schema)
     return Subject(
         name=f"{info.table_schema}.{info.table_name}.{info.full_column}",
@@ -224,8 +224,8 @@ def _subject(connection: Connection, info: ColumnInfo, model: Any, sides: dict[s
         stage=info.stage,
         partitioned=state.partitioned,
         side=sides.get(target.owner),
-        column=column if model is None else model,
-        serves=serving == info.short_column,
+        column=column,
+        serves=attachment_of(column).short == info.short_column,
     )
 
 
@@ -235,7 +235,9 @@ FROM pg_trigger AS g
 JOIN pg_proc AS p ON p.oid = g.tgfoid AND p.proname LIKE 'zz\\_pgmrl\\_%'
 JOIN pg_class AS c ON c.oid = g.tgrelid
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
-JOIN pg_class AS v ON v.oid = to_regclass(convert_from(rtrim(g.tgargs, '\\x00'::bytea), 'UTF8'))
+-- CASE: the arguments of somebody else's triggers are not looked at
+JOIN pg_class AS v ON v.oid = CASE WHEN p.proname LIKE 'zz\\_pgmrl\\_%'
+    THEN to_regclass(convert_from(rtrim(g.tgargs, '\\x00'::bytea), 'UTF8')) END
 JOIN pg_namespace AS s ON s.oid = v.relnamespace
 WHERE g.tgnargs = 1 AND NOT g.tgisinternal AND g.tgparentid = 0
 """

@@ -75,7 +75,7 @@ def autovacuum_anywhere(exam: Exam) -> Iterator[Finding]:
     sql = "SELECT name FROM pg_settings WHERE name IN ('autovacuum', 'track_counts') AND setting = 'off' ORDER BY name"
     for row in exam.ask(sql):
         message = f"{row.name} is off: no table is vacuumed or analyzed by itself"
-        remedy = f"ALTER SYSTEM RESET {row.name}; SELECT pg_reload_conf();"
+        remedy = f"ALTER SYSTEM SET {row.name} = on; SELECT pg_reload_conf();  or RESET it for the database or role"
         yield Finding("autovacuum", "warning", "database", message, remedy, sql, {"setting": row.name})
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -200,7 +203,7 @@ def test_both_triggers_gone(patient: Patient) -> None:
     patient.run(f"DROP TRIGGER {keeper} ON notes", f"DROP TRIGGER {keeper}_u ON notes")
     finding = only(patient.found(), "keeper-orphan", "critical")
     assert finding.values["table"] == "notes"
-    assert set(patient.found(patient.ward.notes.c.embedding)) == {"model", "keeper-orphan"}
+    assert set(patient.found(patient.ward.notes.c.embedding)) == {"model"}
     patient.run("DROP TABLE notes")
     assert only(patient.found(), "keeper-orphan", "info").remedy == f"DROP FUNCTION public.{keeper}();"
 
@@ -281,12 +284,17 @@ def test_a_rotation_that_no_longer_fits(patient: Patient) -> None:
 def test_settings_of_the_database(patient: Patient, setting: str, severity: str, said: str) -> None:
     """Of the database and of a role in it; the remedy takes them back."""
     name = patient.engine.url.database
-    for place in (f"DATABASE {name}", f"ROLE postgres IN DATABASE {name}"):
-        patient.run(f"SELECT '[1]'::vector; ALTER {place} SET {setting}")
-        finding = only(patient.found(), "settings", severity)
-        assert said in finding.message
-        patient.run(finding.remedy)
-    assert patient.found() == {}
+    role = f'"it\'s in database {name}"'
+    patient.run(f"CREATE ROLE {role}")
+    try:
+        for place in (f"DATABASE {name}", f"ROLE postgres IN DATABASE {name}", f"ROLE {role} IN DATABASE {name}"):
+            patient.run(f"SELECT '[1]'::vector; ALTER {place} SET {setting}")
+            finding = only(patient.found(), "settings", severity)
+            assert said in finding.message
+            patient.run(finding.remedy)
+        assert patient.found() == {}
+    finally:
+        patient.run(f"DROP ROLE {role}")
 
 
 def test_settings_that_are_enough(patient: Patient) -> None:
@@ -388,6 +396,12 @@ def test_dead_rows_and_autovacuum_off(patient: Patient) -> None:
     assert found["dead-rows"][0].values["share"] == pytest.approx(1 / 3, abs=0.01)
     patient.run(found["autovacuum"][0].remedy, "VACUUM ANALYZE packages")
     assert patient.found() == {}
+
+
+def test_statistics_that_are_not_collected(patient: Patient) -> None:
+    """Autovacuum works from them."""
+    patient.run(f"ALTER DATABASE {patient.engine.url.database} SET track_counts = off")
+    assert only(patient.found(), "autovacuum", "warning").values["setting"] == "track_counts"
 
 
 def test_a_transaction_that_holds_vacuum_back(patient: Patient) -> None:
@@ -518,6 +532,25 @@ def test_known_defects_of_pgvector() -> None:
     assert library("0.8.1", "0.8.6", None) == "0.8.6"
     assert library("0.8.1", "0.8.6", "0.8.2") == "0.8.2"
     assert library("0.8.1", None, None) == "0.8.1"
+
+
+def test_a_library_with_known_defects(patient: Patient) -> None:
+    """The database calls a copy of pgvector's library that says of itself that it is 0.8.2."""
+    with patient.engine.connect() as connection:
+        place = connection.execute(text("SELECT setting FROM pg_config WHERE name = 'PKGLIBDIR'")).scalar_one()
+    copied = Path(tempfile.mkdtemp(prefix="pgmrl-old-"))  # the server's own account reads it
+    copied.chmod(0o755)
+    try:
+        library = (Path(place) / "vector.so").read_bytes()
+        assert library.count(b"0.8.6\0") == 1
+        (copied / "vector.so").write_bytes(library.replace(b"0.8.6\0", b"0.8.2\0"))
+        (copied / "vector.so").chmod(0o755)
+        patient.run(f"UPDATE pg_proc SET probin = '{copied}/vector' WHERE probin = '$libdir/vector'")
+        finding = only(patient.found(), "pgvector-version", "critical")
+    finally:
+        shutil.rmtree(copied)
+    assert finding.values["version"] == "0.8.2"
+    assert "corrupt" in finding.message
 
 
 def test_an_extension_that_was_not_updated(patient: Patient) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, create_engine, text
+from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, text
 from sqlalchemy.orm import Session
 
 from pgmrl import Matryoshka, Prefix, Rotation, Short, add_side_table, database
@@ -223,6 +223,22 @@ def test_time_that_is_up(engine: Engine) -> None:
     assert all("--seconds" in one.reason for one in exam.not_checked)
 
 
+def test_what_was_asked_for(engine: Engine) -> None:
+    """Leftovers of other tables are told where the whole database is examined."""
+    made(engine, Prefix())
+    made(engine, Prefix(), "others")
+    run(
+        engine,
+        "INSERT INTO pgmrl.backfills (table_schema, table_name, source_column, target_column, rule, key_columns, "
+        "table_oid, target_number, rows_estimated, state) "
+        "VALUES ('public', 'others', 'e', 'x', 'prefix', '{}', 0, 0, 1, 'failed: x')",
+    )
+    with engine.connect() as connection:
+        assert ("backfill", "warning") in seen(doctor(connection))
+        assert ("backfill", "warning") in seen(doctor(connection, "others.e"))
+        assert ("backfill", "warning") not in seen(doctor(connection, "docs.e"))
+
+
 def test_checks_by_name(engine: Engine) -> None:
     """Only some, all but some, and a name that there is none of."""
     made(engine, Prefix())
@@ -418,7 +434,7 @@ def test_foreign_triggers_are_left_alone(engine: Engine) -> None:
 def test_a_model_of_another_database(engine: Engine) -> None:
     """An engine without the table says so."""
     table = Table("docs", MetaData(), Column("id", Integer, primary_key=True), Column("e", Matryoshka(8, Short(4))))
-    with create_engine(engine.url).connect() as connection:
+    with engine.connect() as connection:
         (found,) = doctor(connection, table.c.e)
     assert (found.check, found.severity) == ("model", "critical")
     assert "no table docs" in found.message
