@@ -538,6 +538,26 @@ def test_a_table_that_was_never_analyzed(opened: Connection, items: Items) -> No
     assert "fresh has never been analyzed, so the planner guesses: run ANALYZE fresh" in reason(opened, statement)
 
 
+def test_an_index_that_this_transaction_may_not_use_yet(opened: Connection, items: Items) -> None:
+    """Built over rows that the same transaction has changed: PostgreSQL leaves it to later transactions."""
+    opened.exec_driver_sql("CREATE TABLE young (LIKE items INCLUDING ALL)")
+    opened.exec_driver_sql("INSERT INTO young (id, embedding) SELECT id, embedding FROM items WHERE id < 1500")
+    opened.exec_driver_sql("DROP INDEX young_embedding_short_64_idx")
+    opened.exec_driver_sql("ALTER TABLE young SET (fillfactor = 10)")
+    opened.exec_driver_sql("UPDATE young SET lot = 1 WHERE id > 1400")
+    opened.exec_driver_sql("CREATE INDEX new ON young USING hnsw (embedding_short_64 halfvec_cosine_ops)")
+    young = items.table.to_metadata(MetaData(), name="young")
+    found = reason(opened, search(select(young.c.id), young.c.embedding, items.queries[0]), ignore_cost=True)
+    assert "new was built over rows that transactions still running had changed: try again in a new one" in found
+
+
+def test_a_filter_that_no_row_can_pass(opened: Connection, items: Items) -> None:
+    """The planner knows, and reads nothing at all."""
+    found = explain(opened, items.nearest(text("false")))
+    assert not found.index_used
+    assert "the planner sees that no row can pass the filter, and reads nothing" in said(found)
+
+
 def test_partitions(opened: Connection, items: Items) -> None:
     """Each partition has an index of its own; where one lacks it, the reason names that one."""
     opened.exec_driver_sql(
