@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pgmrl.metrics import Metric
 
-__all__ = ["Comparison", "Fit", "compare", "fit", "fit_axes"]
+__all__ = ["Comparison", "Fit", "by_direction", "compare", "fit", "fit_axes", "table_rows"]
 
 SAMPLE: Final = 20_000
 """Rows to learn from; `python -m benchmarks.fit_sample` shows what fewer and more give."""
@@ -102,7 +102,7 @@ def fit(
     np.random.default_rng(seed).shuffle(vectors)  # in place: a copy of the sample can be hundreds of megabytes
     held_out = min(HELD_OUT, len(vectors) // 5)
     queries, learned_from = vectors[:held_out], vectors[held_out:]
-    rotation = fit_axes(learned_from, count, normalise=_by_direction(definition.metric))
+    rotation = fit_axes(learned_from, count, normalise=by_direction(definition.metric))
     sizes = [size for size in SIZES if size <= count]
     trial = _Trial.of(definition, learned_from, queries)
     kept, kept_prefix = ({size: trial.kept(by, size) for size in sizes} for by in (rotation, Prefix()))
@@ -141,7 +141,7 @@ def compare(definition: Definition, vectors: NDArray[np.floating], rotation: Rot
     np.random.default_rng(0).shuffle(vectors)
     queries, others = vectors[:HELD_OUT], vectors[HELD_OUT:]
     dims = definition.short.dims
-    anew = fit_axes(others, dims, normalise=_by_direction(definition.metric))
+    anew = fit_axes(others, dims, normalise=by_direction(definition.metric))
     trial = _Trial.of(definition, others, queries)
     old, new = trial.recalls(rotation, dims), trial.recalls(anew, dims)
     gains = new - old
@@ -150,7 +150,7 @@ def compare(definition: Definition, vectors: NDArray[np.floating], rotation: Rot
     return Comparison(float(old.mean()), float(new.mean()), Interval(mean, mean - reach, mean + reach))
 
 
-def _by_direction(metric: Metric) -> bool:
+def by_direction(metric: Metric) -> bool:
     """Whether all rows count alike in the axes, however long they are.
 
     Under cosine, where length means nothing. Under L2 as well: what must be kept are differences to the nearest rows,
@@ -263,7 +263,7 @@ def _sampled(
 ) -> NDArray[np.floating]:
     """Vectors of random rows, all equally likely; shape (up to sample, dims), in the column's precision."""
     name = qualified(table.schema, table.name)
-    rows = _row_estimate(connection, name, column)
+    rows = table_rows(connection, name, column)
     wanted = 1.1 * sample + 4 * sample**0.5 + 10  # the number of rows that come varies, and too many do no harm
     percent = min(100.0, 100.0 * wanted / max(rows, 1))
     dtype = np.dtype(">f2" if definition.full == "halfvec" else ">f4")
@@ -333,8 +333,19 @@ class _Reservoir:
         self.seen += len(part)
 
 
-def _row_estimate(connection: Connection, name: str, column: str) -> float:
-    """The table's rows by its statistics and its size now, as the planner does; counted where there are none."""
+def table_rows(connection: Connection, name: str, column: str) -> float:
+    """The table's rows by its statistics and its size now, as the planner does; counted where there are none.
+
+    Args:
+        connection: of the database.
+        name: of the table, quoted.
+        column: that it must have.
+
+    Raises:
+        NotMigrated: there is no such table or column.
+        RotationError: it is no table.
+
+    """
     row = connection.execute(
         text(
             "SELECT c.relkind IN ('r', 'm', 'p'), a.attname IS NOT NULL FROM pg_class AS c "

@@ -45,6 +45,7 @@ __all__ = [
     "Sent",
     "Winners",
     "candidates",
+    "gate",
     "key_names",
     "materialized",
     "queries",
@@ -104,7 +105,7 @@ class Candidates:
     def nearest(self, definition: Definition, query: Any, scan: Scan) -> AnySelect:
         """The shortlist: in the order of the short vectors, through their index."""
         distance = self.short_distance(definition, query)
-        rows = self.rows.where(_gate(scan), _planned_anew()) if self.filtered else self.rows.where(_gate(scan))
+        rows = self.rows.where(gate(scan), _planned_anew()) if self.filtered else self.rows.where(gate(scan))
         rows = rows.order_by(distance)
         # a bound LIMIT would change the plan once the server plans generically
         return rows.limit(literal_column(str(scan.shortlist)))
@@ -385,7 +386,7 @@ def _labelled(columns: Mapping[str, ColumnElement[Any]]) -> list[ColumnElement[A
 
 
 @lru_cache(maxsize=1024)
-def _gate(scan: Scan) -> TextClause:
+def gate(scan: Scan) -> TextClause:
     """Set the scan's parameters for this statement; true for every row."""
     settings = {"ef_search": str(scan.ef_search), "iterative_scan": "relaxed_order"}
     if scan.shortlist > EF_SEARCH_LIMIT:

@@ -23,6 +23,7 @@ from pgmrl.cli import (
     schema,
     search,
     server,
+    tune,
 )
 from pgmrl.errors import PgmrlError
 
@@ -44,6 +45,7 @@ app.command("recall")(recall.recall)
 app.command("doctor")(doctor.doctor)
 app.command("explain")(explain.explain)
 app.command("evaluate")(evaluate.evaluate)
+app.command("tune")(tune.tune)
 app.command("upgrade")(schema.upgrade)
 app.command("columns")(schema.columns)
 app.command("check-migration")(plans.check_migration)

@@ -1,0 +1,169 @@
+"""Take what tuning chose: its numbers into pgmrl.settings, and the migration where column or index change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from alembic.autogenerate import render_python_code
+from alembic.operations.ops import UpgradeOps
+from sqlalchemy import Column, MetaData, Table
+
+from pgmrl import database
+from pgmrl.alembic.operations import (
+    AddShort,
+    BackfillShort,
+    CreateShortIndex,
+    InstallRotation,
+    MarkShort,
+    RebuildShortIndex,
+    UpgradePgmrl,
+    ValidateShort,
+)
+from pgmrl.alembic.render import render_item
+from pgmrl.columns import INFO_KEY, attachment_of, base_column
+from pgmrl.errors import MeasureError
+from pgmrl.measure.queries import vectors_table
+from pgmrl.online.reshape import Reshape
+from pgmrl.online.target import Target
+from pgmrl.rotation import Rotation
+from pgmrl.settings import Setting, store_setting
+
+if TYPE_CHECKING:
+    from alembic.operations.ops import MigrateOperation
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import Session
+
+    from pgmrl.tune.result import Tuning
+    from pgmrl.tune.trial import Option
+
+__all__ = ["apply_tuning", "migration", "model", "setting"]
+
+
+def setting(tuning: Tuning) -> Setting:
+    """The numbers of the choice, as searches take them.
+
+    Raises:
+        MeasureError: no setting reached the target.
+
+    """
+    choice = _chosen(tuning)
+    return Setting(
+        k=tuning.k,
+        shortlist=choice.shortlist,
+        ef_search=choice.ef_search,
+        target=tuning.target,
+        recall=choice.recall.mean,
+        latency_ms=choice.latency_ms,
+        row_count=tuning.rows,
+    )
+
+
+def apply_tuning(connection: Connection | Session, column: Any, tuning: Tuning) -> str:
+    """Store the choice, in the caller's transaction: SQL functions take it from then on, models by `load_settings`.
+
+    For a short column that is not there yet the numbers wait until the migration has added it.
+
+    Args:
+        connection: its role needs INSERT and UPDATE on pgmrl.settings.
+        column: as it was tuned.
+        tuning: what was found.
+
+    Returns:
+        The name of the short column that the numbers are for.
+
+    Raises:
+        MeasureError: no setting reached the target.
+        NotMigrated: pgmrl's schema is missing or too old.
+
+    """
+    chosen = setting(tuning)
+    if tuning.keeps_column:
+        store_setting(connection, column, chosen)
+        return str(attachment_of(column).short)
+    target = _target(column, tuning)
+    base = base_column(column)
+    # the column as it will be, which the model does not say yet
+    stand_in = Table(base.table.name, MetaData(), Column(base.name, base.type), schema=base.table.schema)
+    attachment = replace(attachment_of(column), definition=target.definition, short=target.short, functions=None)
+    stand_in.c[base.name].info[INFO_KEY] = attachment
+    store_setting(connection, stand_in.c[base.name], chosen)
+    return target.short
+
+
+def migration(connection: Connection | Session, column: Any, tuning: Tuning, folder: str = "rotations") -> str | None:
+    """The body of the migration that brings column and index to the choice; None where nothing is to change.
+
+    As in docs/reshape.md: the new short column comes beside the old one, which is marked as retired and dropped later.
+
+    Args:
+        connection: of the database.
+        column: as it was tuned.
+        tuning: what was found.
+        folder: of rotations, beside the migrations.
+
+    Raises:
+        MeasureError: no setting reached the target.
+
+    """
+    choice = _chosen(tuning)
+    if tuning.keeps_column:
+        return None
+    target = _target(column, tuning)
+    where: dict[str, Any] = {"schema": target.schema}
+    given = (target.table, target.full, target.definition)
+    attachment = attachment_of(column)
+    if target.short == attachment.short:
+        operations: list[MigrateOperation] = [RebuildShortIndex(*given, **where, index=choice.candidate.index)]
+        return _rendered(operations)
+    connection = database.sqlalchemy_connection(connection)
+    operations = []
+    if database.current(connection) != database.head():
+        operations.append(UpgradePgmrl(database.head(), database.current(connection)))
+    rotation = tuning.rotation
+    if rotation is not None and rotation.id not in database.installed_rotations(connection):
+        operations.append(InstallRotation(str(PurePosixPath(folder) / f"{rotation.id}.npy")))
+    operations += [
+        AddShort(*given, **where, online=True),
+        BackfillShort(*given, **where),
+        ValidateShort(*given, **where),
+        CreateShortIndex(*given, **where, index=choice.candidate.index),
+    ]
+    if attachment.short is not None:
+        operations.append(MarkShort(target.table, attachment.short, "retired", schema=target.schema))
+    return _rendered(operations)
+
+
+def model(column: Any, tuning: Tuning) -> str:
+    """What the application's model says from then on."""
+    target = _target(column, tuning)
+    return Reshape(target, target, None, _chosen(tuning).candidate.index).model
+
+
+def _chosen(tuning: Tuning) -> Option:
+    if tuning.choice is None:
+        reason = "" if tuning.limit is None else f": {tuning.limit.message}; {tuning.limit.remedy}"
+        raise MeasureError(f"no setting reaches recall@{tuning.k} of {tuning.target}{reason}")
+    return tuning.choice
+
+
+def _target(column: Any, tuning: Tuning) -> Target:
+    """The short column of the choice; of the vectors and rule that are there already, the one that is there."""
+    attachment, table = attachment_of(column), vectors_table(column)
+    definition = _chosen(tuning).candidate.definition
+    short = definition.short
+    if isinstance(short.by, Rotation):
+        definition = replace(definition, short=replace(short, by=Rotation(short.by.id)))
+    there = attachment.definition.short
+    if attachment.short is not None and (there.by, there.dims, there.type) == (short.by, short.dims, short.type):
+        definition = replace(definition, short=replace(definition.short, name=attachment.short))
+    return Target(table.name, attachment.full, definition, table.schema)
+
+
+def _rendered(operations: list[MigrateOperation]) -> str:
+    # `render_python_code` keeps the imports to itself
+    imports = "import pgmrl.alembic  # registers the operations\nfrom alembic import op\n\n"
+    body = render_python_code(UpgradeOps(operations), render_item=render_item)
+    names = [name for name in ("Definition", "Hnsw", "Rotation", "Short") if f"{name}(" in body or f"{name}." in body]
+    return f"{imports}from pgmrl import {', '.join(names)}\n\n\ndef upgrade() -> None:\n    {body.strip()}\n"

@@ -1,0 +1,213 @@
+"""From trials to an answer: the choice, what it brings at ten times the rows, and how the models held."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pgmrl.asked import shortlist_size
+from pgmrl.columns import base_column
+from pgmrl.online.preflight import shown as shown_bytes
+from pgmrl.tune.choice import cheapest, pareto, sizes_for, why_not
+from pgmrl.tune.models import build_growth
+from pgmrl.tune.result import Kept, Model, Tuning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pgmrl.tune.ground import Clock, Current, Ground, Wanted
+    from pgmrl.tune.result import Check
+    from pgmrl.tune.trial import Option, Sweep, Trial
+    from pgmrl.tune.trials import Bench
+
+__all__ = ["outcome"]
+
+TIMES: Final = 10
+KEPT: Final = (1, 2, 4, 10, 20, 40)  # times k: the shortlists that the table of candidates shows
+
+
+def outcome(
+    ground: Ground, wanted: Wanted, clock: Clock, sweeps: Sequence[Sweep], trials: Sequence[Trial], bench: Bench
+) -> Tuning:
+    """Choose, check and say.
+
+    Args:
+        ground: what was tuned.
+        wanted: what was asked for.
+        clock: the time it took.
+        sweeps: all candidates.
+        trials: those whose index was tried.
+        bench: where they still are.
+
+    """
+    sizes = sizes_for(wanted.k, wanted.max_shortlist)
+    owners: list[tuple[Option, Trial]] = [(one, trial) for trial in trials for one in trial.options(ground.rows, sizes)]
+    options = [one for one, _ in owners]
+    choice = cheapest(options, wanted.recall, wanted.minimise)
+    best = None if choice is not None else max(options, key=lambda one: one.recall.mean, default=None)
+    shown = choice or best
+    owner = next((trial for one, trial in owners if one is shown), None)
+    checks: list[Check] = []
+    if shown is not None and owner is not None:
+        bench.told("checking", 0, 1)
+        found = [bench.check(owner, shown)]
+        if _same(ground, shown) and bench.place is not None:
+            found.append(bench.check_column(owner, shown))
+        checks = [one for one in found if one is not None]
+    clock.part("check")
+    limit = None
+    if choice is None:
+        rotated = any(one.candidate.rule == "rotation" for one in sweeps)
+        limit = why_not(best, sweeps, wanted.recall, ground.rows, wanted.max_shortlist, rotated=rotated)
+    later = TIMES * ground.rows
+    return Tuning(
+        column=str(base_column(ground.column)),
+        k=wanted.k,
+        target=wanted.recall,
+        minimise=wanted.minimise,
+        rows=ground.rows,
+        rows_read=bench.truths[0].rows,
+        queries=ground.tuned,
+        source=ground.asked.source,
+        choice=choice,
+        best=best,
+        limit=limit,
+        tenfold=None if shown is None or owner is None else owner.option(shown.shortlist, shown.ef_search, later),
+        tenfold_needed=None if owner is None else cheapest(owner.options(later, sizes), wanted.recall, wanted.minimise),
+        current=_current(ground, wanted, trials),
+        keeps_column=_same(ground, choice),
+        front=pareto(options),
+        tried=[one for trial in trials for one in pareto([o for o, mine in owners if mine is trial])],
+        kept=[_kept(one, ground.rows, wanted) for one in sweeps],
+        checks=checks,
+        models=[] if owner is None or shown is None else _models(owner, shown),
+        notes=[*ground.notes, *(() if owner is None or shown is None else _cautions(ground, shown, owner))],
+        seconds=clock.spent,
+    )
+
+
+def _kept(sweep: Sweep, rows: int, wanted: Wanted) -> Kept:
+    sizes = sorted({min(wanted.max_shortlist, times * wanted.k) for times in KEPT})
+    return Kept(sweep.candidate, {size: sweep.recall(size, rows) for size in sizes})
+
+
+def _current(ground: Ground, wanted: Wanted, trials: Sequence[Trial]) -> Option | None:
+    """The column there is, with the numbers that a search takes where nobody says any."""
+    if ground.current is None:
+        return None
+    mine = next((one for one in trials if _same_as(ground.current, one)), None)
+    if mine is None:
+        return None
+    size = min(shortlist_size(wanted.k), wanted.max_shortlist)
+    return mine.option(size, size, ground.rows)
+
+
+def _same_as(current: Current, trial: Trial) -> bool:
+    mine = current.candidate
+    return mine.same_vectors(trial.candidate) and mine.index == trial.candidate.index
+
+
+def _same(ground: Ground, option: Option | None) -> bool:
+    """Whether there is such a column with such an index."""
+    current = ground.current
+    if option is None or current is None or current.index_bytes is None:
+        return False
+    mine = current.candidate
+    return mine.same_vectors(option.candidate) and mine.index == option.candidate.index
+
+
+def _models(trial: Trial, shown: Option) -> list[Model]:
+    sweep, sizes = trial.sweep, [one.rows for one in trial.graphs]
+    base = trial.graphs[0]
+    latency = trial.latency
+    found = [
+        Model(
+            "recall",
+            "of the exact shortlist by the next model, less what the scan loses by the one after; of this setting",
+            trial.extrapolation_error(shown.shortlist, shown.ef_search),
+            False,
+            sizes,
+        ),
+        Model(
+            "truncation",
+            f"the shortlist that keeps the same grows with rows^{sweep.growth.exponent:.3f}",
+            sweep.growth.error,
+            False,
+            [rows for rows, _ in sweep.curves],
+        ),
+        Model(
+            "HNSW",
+            f"the ef_search that loses the same grows with rows^{trial.growth.exponent:.3f}",
+            trial.growth.error,
+            False,
+            sizes,
+        ),
+        Model(
+            "latency",
+            f"{latency.fixed:.3f} ms + {1000 * latency.ranked:.2f} µs * shortlist + {1000 * latency.visited:.2f} µs * "
+            f"ef_search, which rises by {latency.deeper:.1%} when the rows double",
+            trial.latency.error,
+            True,
+            sizes,
+        ),
+        Model(
+            "index size",
+            f"{base.index_bytes / max(1, base.rows):.0f} bytes a row",
+            _relative([one.index_bytes / one.rows for one in trial.graphs]),
+            True,
+            sizes,
+        ),
+    ]
+    if base.build_seconds is not None:
+        found.append(
+            Model(
+                "build time",
+                f"{trial.build_seconds(1_000_000) or 0:.0f} s for a million rows, by rows * log(rows)",
+                _build_error(trial),
+                True,
+                sizes,
+            )
+        )
+    return found
+
+
+def _relative(values: Sequence[float]) -> float | None:
+    """How far the second largest table's value is from the largest's."""
+    return abs(values[1] / values[0] - 1) if len(values) > 1 else None
+
+
+def _build_error(trial: Trial) -> float | None:
+    if len(trial.graphs) < 2:
+        return None
+    large, small = trial.graphs[0], trial.graphs[1]
+    if not large.build_seconds or small.build_seconds is None:
+        return None
+    return abs(small.build_seconds * build_growth(small.rows, large.rows) / large.build_seconds - 1)
+
+
+def _cautions(ground: Ground, option: Option, trial: Trial) -> Iterator[str]:
+    """What the numbers take for granted."""
+    memory, candidate = ground.memory, option.candidate
+    for times in (1, TIMES):
+        rows = times * ground.rows
+        size, build = trial.index_bytes(rows), candidate.graph_bytes(rows)
+        when = "today" if times == 1 else "at ten times the rows"
+        if size > memory.cache:
+            yield (
+                f"{when} the index ({shown_bytes(size)}) is larger than effective_cache_size "
+                f"({shown_bytes(memory.cache)}): the latency is that of an index in memory"
+            )
+        elif size > memory.buffers:
+            have = shown_bytes(memory.buffers)
+            yield f"{when} the index ({shown_bytes(size)}) is larger than shared_buffers ({have}), slower to read"
+        if build > memory.build and trial.graphs[0].build_seconds is not None:
+            yield (
+                f"{when} the build needs maintenance_work_mem of {shown_bytes(build)} (it is "
+                f"{shown_bytes(memory.build)}): with less it takes many times as long as said"
+            )
+            break
+    reach = (option.recall.high - option.recall.low) / 2
+    if reach > 0.01:
+        yield f"{ground.tuned:,} queries tell recall within {reach:.3f} only: give more, or accept it"
+    base = trial.graphs[0].rows
+    if base < 0.8 * ground.rows:
+        yield f"indexes were tried on {base:,} rows: recall and latency of {ground.rows:,} are by the models"

@@ -1,0 +1,320 @@
+"""What tuning found as a picture and as a page that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any, Final
+
+from pgmrl.errors import MeasureError
+from pgmrl.online.preflight import shown as size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from matplotlib.figure import Figure
+
+    from pgmrl.tune.result import Tuning
+    from pgmrl.tune.trial import Option
+
+__all__ = ["about", "figure", "front_rows", "write_html", "write_png"]
+
+TICKS: Final = (0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.002, 0.001)
+LEAST: Final = 5e-4  # losses below are drawn here: a logarithm has no zero
+
+
+def write_png(tuning: Tuning, path: str | Path) -> None:
+    """The figure as a PNG.
+
+    Raises:
+        MeasureError: matplotlib is not installed, or the file cannot be written.
+
+    """
+    _save(path, _drawn(tuning, "png"))
+
+
+def write_html(tuning: Tuning, path: str | Path) -> None:
+    """The figure, the tables and the models as one HTML file that fetches nothing.
+
+    Raises:
+        MeasureError: as `write_png`.
+
+    """
+    image = base64.b64encode(_drawn(tuning, "svg")).decode()
+    _save(path, page(tuning, f"data:image/svg+xml;base64,{image}").encode())
+
+
+def figure(tuning: Tuning) -> Figure:
+    """Recall against latency of what was tried, and what exact shortlists keep.
+
+    Raises:
+        MeasureError: matplotlib is not installed.
+
+    """
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise MeasureError("pictures need matplotlib: pip install 'pgmrl[plot]'") from None
+    drawn = Figure(figsize=(14, 5.4), layout="constrained")
+    left, right = drawn.subplots(1, 2)
+    _draw_tried(left, tuning)
+    _draw_kept(right, tuning)
+    drawn.suptitle(f"{tuning.column}: {tuning.rows:,} rows, recall@{tuning.k} of {tuning.target:g}")
+    return drawn
+
+
+def about(tuning: Tuning) -> list[Option]:
+    """What of the front is worth reading: about the target, and always the choice."""
+    least = tuning.target - max(0.01, (1 - tuning.target) / 2)
+    near = [one for one in tuning.front if one.recall.mean >= least] or tuning.front
+    shown = tuning.choice or tuning.best
+    added = near if shown is None or shown in near else [*near, shown]
+    return sorted(added, key=lambda one: one.latency_ms)
+
+
+def front_rows(options: Iterable[Option]) -> list[tuple[str, ...]]:
+    """A table's rows: short vector, index, shortlist, ef_search, recall, latency, index size, build time."""
+    return [
+        (
+            one.candidate.title,
+            f"m={one.candidate.index.m}, {one.candidate.index.ef_construction}",
+            str(one.shortlist),
+            str(one.ef_search),
+            f"{one.recall.mean:.3f}",
+            f"{one.recall.low:.3f} to {one.recall.high:.3f}",
+            f"{one.latency_ms:.2f} ms",
+            size(one.index_bytes),
+            "" if one.build_seconds is None else f"{one.build_seconds:.1f} s",
+        )
+        for one in options
+    ]
+
+
+FRONT: Final = (
+    "short vector",
+    "index",
+    "shortlist",
+    "ef_search",
+    "recall",
+    "95 %",
+    "latency",
+    "index size",
+    "build",
+)
+
+
+# -- the figure ----------------------------------------------------------------------------------------------------
+
+
+def _draw_tried(axes: Any, tuning: Tuning) -> None:
+    names = list(dict.fromkeys((one.candidate.title, one.candidate.graph) for one in tuning.tried))
+    for name in names:
+        mine = [one for one in tuning.tried if (one.candidate.title, one.candidate.graph) == name]
+        mine.sort(key=lambda one: one.recall.mean)
+        losses = [max(LEAST, 1 - one.recall.mean) for one in mine]
+        label = f"{name[0]}, {name[1]}: {size(mine[0].index_bytes)}"
+        axes.plot(losses, [one.latency_ms for one in mine], marker=".", label=label)
+    shown = tuning.choice or tuning.best
+    if shown is not None:
+        at = max(LEAST, 1 - shown.recall.mean)
+        axes.plot([at], [shown.latency_ms], marker="o", markersize=13, fillstyle="none", color="black", linestyle="")
+    axes.axvline(max(LEAST, 1 - tuning.target), color="grey", linestyle=":")
+    _as_recall(axes)
+    axes.set(yscale="log", xlabel=f"recall@{tuning.k}", ylabel="median of a search, ms", title="what was tried")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
+    if names:
+        axes.legend(fontsize=8)
+
+
+def _draw_kept(axes: Any, tuning: Tuning) -> None:
+    for one in tuning.kept:
+        style = {"prefix": "--", "rotation": "-"}[one.candidate.rule]
+        values = [max(LEAST, 1 - value) for value in one.recall.values()]
+        axes.plot(list(one.recall), values, style, marker=".", linewidth=1.2, label=one.candidate.title)
+    axes.axhline(max(LEAST, 1 - tuning.target), color="grey", linestyle=":")
+    axes.set(yscale="log", xscale="log", xlabel="shortlist", ylabel=f"recall@{tuning.k} of an exact shortlist")
+    axes.set_yticks(TICKS, [f"{1 - tick:g}" for tick in TICKS])
+    axes.set_yticks([], minor=True)
+    axes.invert_yaxis()
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_title("what the short vectors keep")
+    axes.grid(visible=True, which="both", alpha=0.25)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def _as_recall(axes: Any) -> None:
+    """An axis of losses, told as recall: what counts is how near it is to 1."""
+    axes.set_xscale("log")
+    axes.set_xticks(TICKS, [f"{1 - tick:g}" for tick in TICKS])
+    axes.set_xticks([], minor=True)
+    axes.invert_xaxis()
+    axes.grid(visible=True, which="both", alpha=0.25)
+
+
+def _drawn(tuning: Tuning, form: str) -> bytes:
+    drawn = figure(tuning)
+    import matplotlib as mpl  # noqa: PLC0415 - an extra
+
+    written = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "pgmrl"}):  # the same result gives the same file
+        drawn.savefig(written, format=form, dpi=110, metadata={"Date": None} if form == "svg" else None)
+    return written.getvalue()
+
+
+def _save(path: str | Path, data: bytes) -> None:
+    try:
+        Path(path).write_bytes(data)
+    except OSError as error:
+        raise MeasureError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+# -- the page ------------------------------------------------------------------------------------------------------
+
+PAGE: Final = Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>$title</title>
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 70em; padding: 0 1em; color: #222; }
+table { border-collapse: collapse; margin: 1em 0; }
+th, td { text-align: left; padding: .2em .8em .2em 0; border-bottom: 1px solid #ddd; }
+th { font-weight: 600; }
+img { max-width: 100%; background: white; }
+.answer { font-size: 1.15em; }
+.note { color: #666; }
+</style>
+</head>
+<body>
+<h1>$title</h1>
+<p class="answer">$answer</p>
+$facts
+<img alt="Recall against latency, and what exact shortlists keep" src="$image">
+<h2>What no other setting beats in recall, time and size at once</h2>
+$front
+<h2>What an exact shortlist keeps</h2>
+$kept
+<h2>Checks and models</h2>
+$checks
+$models
+$notes
+</body>
+</html>
+""")
+
+
+def page(tuning: Tuning, image: str) -> str:
+    """The page with an image given as a data URI."""
+    return PAGE.substitute(
+        title=html.escape(f"{tuning.column}: recall@{tuning.k} of {tuning.target:g}"),
+        answer=html.escape(answer(tuning)),
+        facts=_table(("", "today", "at ten times the rows"), facts(tuning)),
+        image=image,
+        front=_table(FRONT, front_rows(about(tuning))),
+        kept=_table(*kept_rows(tuning)),
+        checks=_table(CHECKS, check_rows(tuning)),
+        models=_table(MODELS, model_rows(tuning)),
+        notes="".join(f'<p class="note">{html.escape(note)}</p>\n' for note in tuning.notes),
+    )
+
+
+def answer(tuning: Tuning) -> str:
+    """The finding in a sentence or two."""
+    choice, limit = tuning.choice, tuning.limit
+    if choice is not None:
+        there = ", as it is" if tuning.keeps_column else f" under HNSW with {choice.candidate.graph}"
+        return (
+            f"{choice.candidate.title}{there}, with shortlist {choice.shortlist} and ef_search {choice.ef_search}: "
+            f"recall@{tuning.k} {choice.recall.mean:.3f} ({choice.recall.low:.3f} to {choice.recall.high:.3f})."
+        )
+    found = "Nothing could be tried."
+    if tuning.best is not None:
+        best = tuning.best
+        found = (
+            f"No setting reaches recall@{tuning.k} of {tuning.target:g}. The best is {best.candidate.title} "
+            f"({best.candidate.graph}) with shortlist {best.shortlist} and ef_search {best.ef_search}: "
+            f"{best.recall.mean:.3f}."
+        )
+    return found if limit is None else f"{found} Limited by {limit.cause}: {limit.message}. Remedy: {limit.remedy}."
+
+
+def facts(tuning: Tuning) -> list[tuple[str, ...]]:
+    """What the setting brings and costs, today and at ten times the rows."""
+    today, later = tuning.choice or tuning.best, tuning.tenfold
+    if today is None or later is None:
+        return []
+    needed = tuning.tenfold_needed
+    more = "none" if needed is None else f"shortlist {needed.shortlist}, ef_search {needed.ef_search}"
+    seconds = [("" if one.build_seconds is None else f"{one.build_seconds:,.0f} s") for one in (today, later)]
+    build = [today.candidate.graph_bytes(rows) for rows in (tuning.rows, 10 * tuning.rows)]
+    rows = [
+        ("rows", f"{tuning.rows:,}", f"{10 * tuning.rows:,}"),
+        ("recall", f"{today.recall.mean:.3f}", f"{later.recall.mean:.3f}"),
+        ("latency (median)", f"{today.latency_ms:.2f} ms", f"{later.latency_ms:.2f} ms"),
+        ("index size, to be kept in memory", size(today.index_bytes), size(later.index_bytes)),
+        ("build time", *seconds),
+        ("maintenance_work_mem for the build", size(build[0]), size(build[1])),
+        ("setting that reaches the target", f"shortlist {today.shortlist}, ef_search {today.ef_search}", more),
+    ]
+    return rows if tuning.choice is not None else rows[:-1]
+
+
+def kept_rows(tuning: Tuning) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and rows of the table of candidates."""
+    sizes = list(tuning.kept[0].recall) if tuning.kept else []
+    head = ("short vector", "index size", *(f"shortlist {one:,}" for one in sizes))
+    rows = [
+        (
+            one.candidate.title,
+            size(one.candidate.index_bytes(tuning.rows)),
+            *(f"{value:.3f}" for value in one.recall.values()),
+        )
+        for one in tuning.kept
+    ]
+    return head, rows
+
+
+CHECKS: Final = ("checked with", "queries", "recall predicted", "measured", "95 %", "latency predicted", "measured")
+MODELS: Final = ("model", "says", "missed by", "sizes measured")
+
+
+def check_rows(tuning: Tuning) -> list[tuple[str, ...]]:
+    """Rows of the table of checks."""
+    return [
+        (
+            one.what,
+            f"{one.queries:,}",
+            f"{one.predicted:.3f}",
+            f"{one.measured.mean:.3f}",
+            f"{one.measured.low:.3f} to {one.measured.high:.3f}",
+            f"{one.predicted_ms:.2f} ms",
+            f"{one.measured_ms:.2f} ms",
+        )
+        for one in tuning.checks
+    ]
+
+
+def model_rows(tuning: Tuning) -> list[tuple[str, ...]]:
+    """Rows of the table of models."""
+    return [
+        (
+            one.name,
+            one.formula,
+            "not checked" if one.error is None else f"{one.error:.1%}" if one.relative else f"{one.error:.4f}",
+            ", ".join(f"{rows:,}" for rows in one.sizes),
+        )
+        for one in tuning.models
+    ]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    def cells(kind: str, values: Sequence[str]) -> str:
+        return "".join(f"<{kind}>{html.escape(value)}</{kind}>" for value in values)
+
+    body = "\n".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    return f"<table>\n<tr>{cells('th', head)}</tr>\n{body}\n</table>" if body else ""

@@ -1,0 +1,130 @@
+"""A transaction to tune in: one snapshot of the table, and nothing left behind, however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from pgmrl.errors import MeasureError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection
+
+__all__ = ["driver_of", "savepoint", "snapshot"]
+
+CONFLICT = "40001"  # on a standby: the primary has vacuumed a row that the snapshot still sees
+TIMEOUTS = ("statement_timeout", "idle_in_transaction_session_timeout", "transaction_timeout")
+
+
+def driver_of(connection: Connection) -> psycopg.Connection[Any]:
+    """The driver's connection, for what SQLAlchemy has no words for: cursors on the server and COPY.
+
+    Raises:
+        MeasureError: it is not psycopg 3's, synchronous.
+
+    """
+    found = connection.connection.driver_connection
+    if not isinstance(found, psycopg.Connection):
+        raise MeasureError("tune needs psycopg 3, not asynchronous: an URL that begins with postgresql+psycopg://")
+    return found
+
+
+@contextmanager
+def snapshot(connection: Connection) -> Iterator[None]:
+    """A REPEATABLE READ transaction that is rolled back at the end: all passes over the table see the same rows.
+
+    Args:
+        connection: outside a transaction, or in one of REPEATABLE READ or SERIALIZABLE, where a savepoint serves.
+
+    Raises:
+        MeasureError: it is in a READ COMMITTED transaction, or a standby ended the snapshot.
+
+    """
+    driver = driver_of(connection)
+    outside = driver.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+    if not outside:
+        _check_isolation(connection)
+    try:
+        if not outside:
+            with savepoint(connection, undo=True):
+                _prepare(connection)
+                yield
+            return
+        begin = "BEGIN ISOLATION LEVEL" if driver.autocommit else "SET TRANSACTION ISOLATION LEVEL"
+        connection.exec_driver_sql(f"{begin} REPEATABLE READ")
+        try:
+            _prepare(connection)
+            yield
+        finally:
+            with contextlib.suppress(SQLAlchemyError):
+                _roll_back(connection, driver)
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != CONFLICT:
+            raise
+        raise MeasureError(
+            "the standby ended the snapshot, for it has to replay what the primary has vacuumed: set "
+            "max_standby_streaming_delay or hot_standby_feedback there, or give a smaller --seconds"
+        ) from error
+
+
+@contextmanager
+def savepoint(connection: Connection, *, undo: bool = False, read_only: bool = False) -> Iterator[None]:
+    """A part of the transaction; undone where it fails.
+
+    Args:
+        connection: in a transaction.
+        undo: undo it in any case.
+        read_only: the server refuses to write in it.
+
+    """
+    connection.exec_driver_sql("SAVEPOINT pgmrl_tune")
+    try:
+        if read_only:
+            connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+        yield
+    except BaseException:
+        with contextlib.suppress(SQLAlchemyError):  # of a dropped connection the first error counts
+            _undo(connection)
+        raise
+    if undo:
+        _undo(connection)
+    else:
+        connection.exec_driver_sql("RELEASE SAVEPOINT pgmrl_tune")
+
+
+def _undo(connection: Connection) -> None:
+    connection.exec_driver_sql("ROLLBACK TO SAVEPOINT pgmrl_tune")
+    connection.exec_driver_sql("RELEASE SAVEPOINT pgmrl_tune")
+
+
+def _roll_back(connection: Connection, driver: psycopg.Connection[Any]) -> None:
+    if driver.autocommit or not connection.in_transaction():
+        connection.exec_driver_sql("ROLLBACK")
+    elif (transaction := connection.get_transaction()) is not None:
+        transaction.rollback()
+
+
+def _check_isolation(connection: Connection) -> None:
+    level = connection.execute(text("SELECT current_setting('transaction_isolation')")).scalar_one()
+    if level not in {"repeatable read", "serializable"}:
+        raise MeasureError(
+            "tune reads the table several times in one snapshot, and this connection is in a READ COMMITTED "
+            "transaction: commit or roll back first, or begin it as REPEATABLE READ"
+        )
+
+
+def _prepare(connection: Connection) -> None:
+    """A scan that began in the middle of the table would give other batches; products between fetches take time."""
+    connection.exec_driver_sql("SET LOCAL synchronize_seqscans = off")
+    there = connection.execute(
+        text("SELECT name FROM pg_settings WHERE name = ANY(:names)"), {"names": list(TIMEOUTS)}
+    ).scalars()
+    for name in there.all():
+        connection.exec_driver_sql(f"SET LOCAL {name} = 0")
