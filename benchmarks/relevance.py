@@ -1,7 +1,7 @@
 """Vectors, words, and both together, judged by relevance that neither of them made.
 
 By tags: a package is relevant to another by the tags they share (none of them has seen the tags). By known items: the
-package that a query was made from. nDCG and reciprocal rank by ir-measures.
+package that a query was made from. nDCG and reciprocal rank by ir-measures, as `pgmrl evaluate` computes them.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ import random
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-import ir_measures
 import numpy as np
-from ir_measures import RR, Qrel, ScoredDoc, nDCG
 from sqlalchemy import create_engine, select
 
 from pgmrl import Nearest, Weighted, Words, search_hybrid
 from pgmrl.embedders import embedder
+from pgmrl.evaluate.measures import Scorer, parsed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -43,38 +42,42 @@ def hybrid(
         count: queries.
 
     """
-    tagged = [n for n, one in enumerate(packages) if len(one["tags"]) >= 4]
-    asked = sorted(random.Random(5).sample(tagged, min(count, len(tagged))))  # noqa: S311 - a sample
-    qrels = list(_by_tags(packages, asked))
+    asked = tagged(packages, count)
+    scorer = Scorer(parsed([f"nDCG@{DEPTH}"]), by_tags(packages, asked))
     engine = create_engine(server.sqlalchemy_url)
     found: dict[str, Any] = {"queries": len(asked), "ndcg": {}}
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         for name, way in _ways(table).items():
-            run = [
-                ScoredDoc(str(n), str(id_), 1.0 / place)
-                for n in asked
-                for place, id_ in enumerate(way(connection, rows[n], packages[n]["synopsis"], n), 1)
-            ]
-            found["ndcg"][name] = float(ir_measures.calc_aggregate([nDCG @ DEPTH], qrels, run)[nDCG @ DEPTH])
+            run = {str(n): [str(id_) for id_ in way(connection, rows[n], packages[n]["synopsis"], n)] for n in asked}
+            found["ndcg"][name] = float(scorer.values({DEPTH: run})[f"nDCG@{DEPTH}"].mean())
         found["known"] = _known(connection, table, packages, asked)
     engine.dispose()
     return found
 
 
-def _by_tags(packages: list[dict[str, Any]], asked: list[int]) -> Iterable[Qrel]:
-    """Grade 2: at least three quarters of all tags of the two are shared; 1: at least half."""
+def tagged(packages: list[dict[str, Any]], count: int) -> list[int]:
+    """Packages to ask with, ascending: some of those with at least four tags, the same every time."""
+    known = [n for n, one in enumerate(packages) if len(one["tags"]) >= 4]
+    return sorted(random.Random(5).sample(known, min(count, len(known))))  # noqa: S311 - a sample
+
+
+def by_tags(packages: list[dict[str, Any]], asked: list[int]) -> dict[str, dict[str, int]]:
+    """Grade 2: at least three quarters of all tags of the two are shared; 1: at least half. Without queries of none."""
     names = sorted({tag for one in packages for tag in one["tags"]})
     place = {tag: n for n, tag in enumerate(names)}
     has = np.zeros((len(packages), len(names)), np.float32)
     for n, one in enumerate(packages):
         has[n, [place[tag] for tag in one["tags"]]] = 1
     sizes = has.sum(axis=1)
+    found = {}
     for n in asked:
         shared = has @ has[n]
         jaccard = shared / np.maximum(sizes + sizes[n] - shared, 1)
         jaccard[n] = 0
-        for other in np.flatnonzero(jaccard >= 0.5):
-            yield Qrel(str(n), str(other), 2 if jaccard[other] >= 0.75 else 1)
+        alike = np.flatnonzero(jaccard >= 0.5)
+        if alike.size:
+            found[str(n)] = {str(other): 2 if jaccard[other] >= 0.75 else 1 for other in alike.tolist()}
+    return found
 
 
 def _ways(table: Table) -> dict[str, Callable[[Connection, Any, str, int], list[int]]]:
@@ -108,14 +111,14 @@ def _known(connection: Connection, table: Table, packages: list[dict[str, Any]],
     model = embedder()
     documents = model.embed_documents([f"{one['name']}: {one['synopsis']}" for one in packages])
     documents /= np.maximum(np.linalg.norm(documents, axis=1, keepdims=True), 1e-9)
-    qrels = [Qrel(str(n), str(n), 1) for n in asked]
+    scorer = Scorer(parsed([f"RR@{LIST}"]), {str(n): {str(n): 1} for n in asked})
     found: dict[str, Any] = {}
     for kind, make in QUERIES.items():
         texts = {n: make(packages[n]) for n in asked}
         vectors = dict(zip(texts, model.embed_queries(list(texts.values())), strict=True))
         found[kind] = {}
         for name in ("vectors", "words, all", "both, all, rrf"):
-            run = []
+            run = {}
             for n in asked:
                 near: Any = np.argsort(-(documents @ vectors[n]))[:LIST] if name != "words, all" else []
                 worded = _worded(connection, table, texts[n]) if name != "vectors" else []
@@ -124,8 +127,8 @@ def _known(connection: Connection, table: Table, packages: list[dict[str, Any]],
                     for rank, id_ in enumerate(ids, 1):
                         scores[int(id_)] = scores.get(int(id_), 0) + 1 / (60 + rank)
                 best = sorted(scores, key=lambda id_: (-scores[id_], id_))[:LIST]
-                run += [ScoredDoc(str(n), str(id_), 1.0 / place) for place, id_ in enumerate(best, 1)]
-            found[kind][name] = float(ir_measures.calc_aggregate([RR], qrels, run)[RR]) if run else 0.0
+                run[str(n)] = [str(id_) for id_ in best]
+            found[kind][name] = float(scorer.values({LIST: run})[f"RR@{LIST}"].mean())
     return found
 
 

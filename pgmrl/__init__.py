@@ -9,6 +9,7 @@ from pgmrl.columns import Matryoshka, add_short, add_side_table, matryoshka
 from pgmrl.ddl import Hnsw
 from pgmrl.diverse import search_diverse
 from pgmrl.errors import PgmrlError
+from pgmrl.evaluate import evaluate
 from pgmrl.explain import Explanation, assert_index_used, explain
 from pgmrl.fit import fit
 from pgmrl.fulltext import FullText, full_text, trigram_index
@@ -52,6 +53,7 @@ __all__ = [
     "assert_index_used",
     "check",
     "combine",
+    "evaluate",
     "explain",
     "fit",
     "full_text",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pgmrl.columns import Attachment
     from pgmrl.database import ColumnInfo
 
-__all__ = ["check"]
+__all__ = ["check", "check_types"]
 
 
 def check(connection: Connection | Session, column: Any) -> ColumnInfo | None:
@@ -43,15 +43,28 @@ def check(connection: Connection | Session, column: Any) -> ColumnInfo | None:
     if attachment.side is not None:
         table = table.metadata.tables[attachment.side]
     database.check_pgvector(connection)
+    check_types(connection, table, attachment)
+    return None if attachment.short is None else _kept(connection, table, attachment)
+
+
+def check_types(connection: Connection, table: Table, attachment: Attachment) -> None:
+    """Check that the table has the full and the short column, of their types.
+
+    Args:
+        connection: of the database.
+        table: that holds the vectors.
+        attachment: of the column.
+
+    Raises:
+        NotMigrated: it has not, with the name of what is missing.
+    """
     definition = attachment.definition
     there = _types(connection, table)
     if not there:
         raise NotMigrated(f"there is no table {table.fullname}: run the application's migrations")
     _require_type(table, attachment.full, there, f"{definition.full}({definition.dims})")
-    if attachment.short is None:
-        return None
-    _require_type(table, attachment.short, there, f"{definition.short.type}({definition.short.dims})")
-    return _kept(connection, table, attachment)
+    if attachment.short is not None:
+        _require_type(table, attachment.short, there, f"{definition.short.type}({definition.short.dims})")
 
 
 def _kept(connection: Connection, table: Table, attachment: Attachment) -> ColumnInfo:

@@ -48,6 +48,7 @@ __all__ = [
     "migrations_path",
     "row_estimate",
     "script",
+    "snapshot",
     "sqlalchemy_url",
     "upgrade",
 ]
@@ -106,6 +107,34 @@ def execute_plain(connection: Connection, statement: str) -> CursorResult[Any]:
 def sqlalchemy_connection(connection: Connection | Session) -> Connection:
     """The Connection behind a Session, or itself."""
     return connection.connection() if isinstance(connection, Session) else connection
+
+
+@contextmanager
+def snapshot(connection: Connection) -> Iterator[None]:
+    """A transaction that leaves nothing behind, for reading: a cursor on the server needs one.
+
+    All statements see the same rows and none can write; within a transaction of the caller's, that one's rules hold.
+    """
+    how = "ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+    if getattr(connection.connection.dbapi_connection, "autocommit", False):
+        connection.exec_driver_sql(f"BEGIN {how}")
+        try:
+            yield
+        finally:
+            connection.exec_driver_sql("ROLLBACK")
+    elif connection.in_transaction():
+        savepoint = connection.begin_nested()
+        try:
+            yield
+        finally:
+            savepoint.rollback()
+    else:
+        transaction = connection.begin()
+        try:
+            connection.exec_driver_sql(f"SET TRANSACTION {how}")
+            yield
+        finally:
+            transaction.rollback()
 
 
 # -- pgvector ------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,10 +9,10 @@ import numpy as np
 from sqlalchemy import Connection, text
 
 from pgmrl.columns import attachment_of, base_column
-from pgmrl.database import row_estimate, sqlalchemy_connection
+from pgmrl.database import row_estimate, snapshot, sqlalchemy_connection
 from pgmrl.errors import NotMigrated, RotationError
-from pgmrl.measure.score import recall_at_k
-from pgmrl.metrics import metric_named
+from pgmrl.measure.distances import distances, short_space
+from pgmrl.measure.score import Interval, Z, recall_at_k
 from pgmrl.names import qualified, quoted
 from pgmrl.rotation import Rotation
 from pgmrl.shortening import Definition, Prefix, Short, Shortening
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from pgmrl.metrics import Metric
 
-__all__ = ["Fit", "by_direction", "fit", "fit_axes", "table_rows"]
+__all__ = ["Comparison", "Fit", "by_direction", "compare", "fit", "fit_axes", "table_rows"]
 
 SAMPLE: Final = 20_000
 """Rows to learn from; `python -m benchmarks.fit_sample` shows what fewer and more give."""
@@ -108,6 +107,47 @@ def fit(
     trial = _Trial.of(definition, learned_from, queries)
     kept, kept_prefix = ({size: trial.kept(by, size) for size in sizes} for by in (rotation, Prefix()))
     return Fit(rotation, len(vectors), skipped, kept, kept_prefix)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A rotation beside one learned from today's rows.
+
+    Attributes:
+        kept: recall@10 of an exact shortlist of 100 within the rows, as in `Fit`, by the rotation.
+        kept_anew: the same by axes learned from these rows.
+        gain: of the second over the first, with the 95 % interval of the mean over the queries.
+    """
+
+    kept: float
+    kept_anew: float
+    gain: Interval
+
+
+def compare(definition: Definition, vectors: NDArray[np.floating], rotation: Rotation) -> Comparison:
+    """Compare a rotation with axes learned from these rows, on rows of theirs that were held out.
+
+    The same queries are asked of both, so that what is hard about a query counts for neither.
+
+    Args:
+        definition: of the column; its short dimensions are compared.
+        vectors: shape (n, dims), n well above 400; finite, without zero vectors.
+        rotation: with its axes.
+
+    Raises:
+        RotationError: too few rows to learn from.
+    """
+    vectors = np.array(vectors)
+    np.random.default_rng(0).shuffle(vectors)
+    queries, others = vectors[:HELD_OUT], vectors[HELD_OUT:]
+    dims = definition.short.dims
+    anew = fit_axes(others, dims, normalise=by_direction(definition.metric))
+    trial = _Trial.of(definition, others, queries)
+    old, new = trial.recalls(rotation, dims), trial.recalls(anew, dims)
+    gains = new - old
+    reach = Z * float(gains.std(ddof=1)) / len(gains) ** 0.5
+    mean = float(gains.mean())
+    return Comparison(float(old.mean()), float(new.mean()), Interval(mean, mean - reach, mean + reach))
 
 
 def by_direction(metric: Metric) -> bool:
@@ -230,7 +270,9 @@ def _sampled(
     most = 0
     while True:
         kept = _Reservoir.of(sample, definition.dims, dtype, seed)
-        with _snapshot(connection):
+        with snapshot(connection):
+            # a scan that began in the middle of the table, behind another one, would give another sample
+            connection.exec_driver_sql("SET LOCAL synchronize_seqscans = off")
             for part in _read(connection, name, column, definition, percent, seed):
                 kept.add(np.stack([np.frombuffer(value, dtype, offset=4) for value in part]))
                 if progress is not None and kept.held > most:
@@ -254,24 +296,6 @@ def _read(
     escaped = query.replace(":", "\\:")  # a colon in a name is no parameter
     found = connection.execute(text(escaped), execution_options={"yield_per": FETCH})
     yield from found.scalars().partitions(FETCH)
-
-
-@contextmanager
-def _snapshot(connection: Connection) -> Iterator[None]:
-    """A transaction or savepoint that leaves nothing behind: a cursor on the server needs one."""
-    autocommit = getattr(connection.connection.dbapi_connection, "autocommit", False)
-    if autocommit:
-        connection.exec_driver_sql("BEGIN")
-    savepoint = None if autocommit else connection.begin_nested()
-    try:
-        # a scan that began in the middle of the table, behind another one, would give another sample
-        connection.exec_driver_sql("SET LOCAL synchronize_seqscans = off")
-        yield
-    finally:
-        if savepoint is None:
-            connection.exec_driver_sql("ROLLBACK")
-        else:
-            savepoint.rollback()
 
 
 @dataclass(slots=True)
@@ -371,23 +395,21 @@ class _Trial:
 
     def kept(self, by: Shortening, dims: int) -> float:
         """Recall@10 of an exact shortlist of 100, by distance: copies of a row are as good as that row."""
+        return 1.0 if self.distances is None else float(np.mean(self.recalls(by, dims)))
+
+    def recalls(self, by: Shortening, dims: int) -> NDArray[np.float64]:
+        """The same for each query, shape (q,)."""
         if self.distances is None:
-            return 1.0
+            return np.ones(len(self.queries))
         whole = self.definition
         # else in single precision: the axes are judged, not whether the values fit half precision
         bits = whole.short.type == "bit"
         # and of `vector`s: these come from the column, so rounding them once more would only take time
         short = Definition(whole.dims, Short(dims, by, "bit" if bits else "vector"), whole.metric, "vector")
-        # signs as -1 and 1: their squared distance is four times the Hamming distance
-        metric, scale = (metric_named("l2"), _signs) if bits else (whole.metric, _unchanged)
-        near = _by_batch(metric, lambda part: scale(short.shorten(part)), self.vectors, self.queries)
+        near = _by_batch(*short_space(short), self.vectors, self.queries)
         listed = np.take_along_axis(self.distances, np.argpartition(near, SHORTLIST - 1, axis=1)[:, :SHORTLIST], axis=1)
         truth = np.partition(self.distances, K - 1, axis=1)[:, :K]
-        return float(np.mean([recall_at_k(*pair) for pair in zip(listed.tolist(), truth.tolist(), strict=True)]))
-
-
-def _signs(bits: NDArray[Any]) -> NDArray[Any]:
-    return 2.0 * bits - 1.0
+        return np.array([recall_at_k(*pair) for pair in zip(listed.tolist(), truth.tolist(), strict=True)])
 
 
 def _unchanged(vectors: NDArray[Any]) -> NDArray[Any]:
@@ -403,26 +425,4 @@ def _by_batch(
     """Distances between prepared vectors, shape (queries, vectors); only a batch is ever prepared at a time."""
     asked = prepare(queries)
     starts = range(0, len(vectors), FETCH)
-    return np.hstack([_distances(metric, prepare(vectors[start : start + FETCH]), asked) for start in starts])
-
-
-def _distances(metric: Metric, vectors: NDArray[Any], queries: NDArray[Any]) -> NDArray[np.float64]:
-    """`Metric.distances` of many queries by one matrix product, except that a zero vector is infinitely far.
-
-    Args:
-        metric: of the distance.
-        vectors: shape (n, dims).
-        queries: shape (q, dims).
-
-    Returns:
-        Shape (q, n). Close to zero, an L2 distance is only good to about 1e-8 of the vectors' length.
-    """
-    rows, asked = vectors.astype(np.float64), queries.astype(np.float64)
-    products = asked @ rows.T
-    if metric.name == "inner_product":
-        return np.asarray(-products)
-    squares, own = (rows**2).sum(axis=1), (asked**2).sum(axis=1)[:, None]
-    if metric.name == "l2":
-        return np.asarray(np.sqrt(np.maximum(squares + own - 2 * products, 0)))
-    lengths = np.sqrt(squares * own)
-    return np.where(lengths > 0, 1 - products / np.where(lengths > 0, lengths, 1), np.inf)
+    return np.hstack([distances(metric, prepare(vectors[start : start + FETCH]), asked) for start in starts])

@@ -10,6 +10,7 @@ keeps the configuration with the column, and `Words` takes it from there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeGuard
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.orm import InstrumentedAttribute, MappedColumn
 
-__all__ = ["FullText", "TextSource", "Weight", "full_text", "text_source", "trigram_index"]
+__all__ = ["FullText", "TextSource", "Weight", "config_of", "full_text", "text_source", "trigram_index"]
 
 INFO_KEY: Final = "pgmrl_text"
 WEIGHTS: Final = ("A", "B", "C", "D")
@@ -159,6 +160,21 @@ def text_source(column: Any) -> TextSource | None:
         )
     found = base.info.get(INFO_KEY)
     return found if isinstance(found, TextSource) else None
+
+
+def config_of(column: Column[Any]) -> str | None:
+    """The configuration that a generated column is made with, as declared or reflected; None where that is not seen.
+
+    Raises:
+        DefinitionError: it is no `tsvector` column.
+
+    """
+    source = text_source(column)
+    if source is not None:
+        return source.config
+    made = "" if column.computed is None else str(column.computed.sqltext)
+    found = re.findall(r"to_tsvector\('((?:[^']|'')+)'::regconfig", made)
+    return found[0].replace("''", "'") if found and len(set(found)) == 1 else None
 
 
 def trigram_index(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, cast
 
 from sqlalchemy import Column, MetaData, Table, text
-from sqlalchemy.exc import NoSuchTableError
+from sqlalchemy.exc import NoSuchTableError, SAWarning
 
 from pgmrl import database
 from pgmrl.columns import INFO_KEY, Attachment
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pgmrl.database import ColumnInfo
     from pgmrl.metrics import FullType, MetricName, ShortType
 
-__all__ = ["reflect"]
+__all__ = ["reflect", "reflect_place"]
 
 
 def reflect(connection: Connection | Session, name: str, *, metric: MetricName | None = None) -> Column[Any]:
@@ -46,8 +47,19 @@ def reflect(connection: Connection | Session, name: str, *, metric: MetricName |
         NotMigrated: there is no such table or column.
         DefinitionError: the name has another form, or the column is no vector of known dimensions.
     """
+    return reflect_place(connection, *column_parts(name), metric=metric)
+
+
+def reflect_place(
+    connection: Connection | Session,
+    schema: str | None,
+    table_name: str,
+    column_name: str,
+    *,
+    metric: MetricName | None = None,
+) -> Column[Any]:
+    """As `reflect`, with the name in its parts, each of which may have dots of its own."""
     connection = database.sqlalchemy_connection(connection)
-    schema, table_name, column_name = column_parts(name)
     table = _table(connection, schema, table_name)
     if column_name not in table.c:
         there = ", ".join(table.c.keys())
@@ -74,7 +86,10 @@ def _table(connection: Connection, schema: str | None, name: str) -> Table:
         ).scalar()
         schema = found or "public"
     try:
-        return Table(name, MetaData(), schema=schema, autoload_with=connection, resolve_fks=False)
+        with warnings.catch_warnings():
+            # pgvector's types in a schema that is not on the search_path: `reflect` says what the searched one is
+            warnings.filterwarnings("ignore", "Did not recognize type", SAWarning)
+            return Table(name, MetaData(), schema=schema, autoload_with=connection, resolve_fks=False)
     except NoSuchTableError:
         raise NotMigrated(f"there is no table {schema}.{name} in this database: run its migrations") from None
 

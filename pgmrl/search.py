@@ -210,7 +210,8 @@ def search_many(
         winners = _completed_each(plan, rows)
     else:
         if plan.exact:
-            ranked = rows.exactly(definition, given.c.full_query, plan.k)
+            alone = replace(rows, rows=rows.rows.correlate(given))
+            ranked = alone.exactly(definition, given.c.full_query, plan.k)
         else:
             nearest = rows.nearest(definition, given.c.short_query, plan.scan).correlate(given)
             ranked = rows.reranked(definition, nearest.subquery(SHORTLIST), given.c.full_query, plan.k)

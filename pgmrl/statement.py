@@ -154,9 +154,11 @@ class Candidates:
             rows = rows.where(*where)
         if k is None:
             return rows
-        # + 0 keeps an index on the full vector out, which would make the truth approximate
-        ordered = distance + literal_column("0")
-        return rows.order_by(ordered, *self.inner_keys).limit(literal_column(str(k)))
+        # OFFSET 0: in one query the distance would be computed twice for each row, for its order and for the result. It
+        # also keeps an index on the full vector out, which would make the truth approximate.
+        candidates = rows.offset(literal_column("0")).subquery("candidates")
+        keys = list(candidates.c)[: len(self.inner_keys)]
+        return select(candidates).order_by(candidates.c.distance, *keys).limit(literal_column(str(k)))
 
 
 @lru_cache(maxsize=64)

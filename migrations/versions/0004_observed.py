@@ -1,4 +1,4 @@
-"""What tuning chose, and recall as it was measured."""
+"""What tuning chose, recall as it was measured, and a view of both with the server's statistics."""
 
 from alembic import op
 
@@ -13,7 +13,7 @@ depends_on = None
 def upgrade() -> None:
     """Install; the files say what each thing is for."""
     vector_schema = database.vector_schema_of(op.get_context())
-    for name in ("settings", "recall_history"):
+    for name in ("settings", "recall_history", "health"):
         op.execute(database.script(name, vector_schema))
 
 

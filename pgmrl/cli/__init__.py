@@ -10,6 +10,8 @@ from sqlalchemy.exc import DBAPIError
 from pgmrl.cli import (
     common,
     demo,
+    doctor,
+    evaluate,
     explain,
     fit,
     functions,
@@ -40,7 +42,9 @@ app.command("load")(load.load)
 app.command("fit")(fit.fit)
 app.command("search")(search.search)
 app.command("recall")(recall.recall)
+app.command("doctor")(doctor.doctor)
 app.command("explain")(explain.explain)
+app.command("evaluate")(evaluate.evaluate)
 app.command("tune")(tune.tune)
 app.command("upgrade")(schema.upgrade)
 app.command("columns")(schema.columns)

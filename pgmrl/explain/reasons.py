@@ -174,7 +174,7 @@ def _cannot(connection: Connection, one: _Sorted) -> str:
         return f"{covers}, which the statement's filter does not say as a constant"
     if any(index.young for index in usable):
         names = ", ".join(index.name for index in usable)
-        return f"{names} was built after this transaction's snapshot or while older ones ran: try a new transaction"
+        return f"{names} was built over rows that transactions still running had changed: try again in a new one"
     names = ", ".join(index.name for index in usable)
     return f"{names} cannot give this order of {one.table}, whatever it costs: look at the plan"
 

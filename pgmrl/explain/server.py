@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import text
 
+from pgmrl.database import snapshot
 from pgmrl.names import qualified
 from pgmrl.plans import nodes
 
@@ -54,18 +55,9 @@ WHERE a.attrelid = ANY (SELECT to_regclass(name) FROM unnest(CAST(:names AS text
 @contextmanager
 def untouched(connection: Connection) -> Iterator[None]:
     """A read-only place whose settings end with it: a savepoint, or a transaction where the connection has none."""
-    raw = connection.connection.dbapi_connection
-    if raw is not None and connection.dialect.detect_autocommit_setting(raw):
-        connection.exec_driver_sql("BEGIN READ ONLY")
-        try:
-            yield
-        finally:
-            connection.exec_driver_sql("ROLLBACK")
-        return
-    with connection.begin_nested() as savepoint:
+    with snapshot(connection):
         connection.exec_driver_sql("SET LOCAL transaction_read_only = on")
         yield
-        savepoint.rollback()
 
 
 # -- TOAST ---------------------------------------------------------------------------------------------------------

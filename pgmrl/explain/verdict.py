@@ -55,7 +55,7 @@ def _whole(found: Explanation, execution: float) -> str:
     took = [(stage.usage.ms, stage) for stage in found.stages if stage.usage is not None]
     most, stage = max(took, key=lambda one: one[0])
     share = most / execution if execution else 0
-    return f"{execution:.1f} ms, {share:.0%} of it for {_NAMES[stage.name]}{_of(stage.retriever)}."
+    return f"{_ms(execution)}, {share:.0%} of it for {_NAMES[stage.name]}{_of(stage.retriever)}."
 
 
 # -- the shortlist -------------------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ def _shortlist(found: Explanation, one: Shortlist) -> Iterator[str]:
     cost = (
         ""
         if stage.usage is None
-        else f": {_count(one.rows or 0, 'row')} in {stage.usage.ms:.1f} ms, {_read(stage.usage)}"
+        else f": {_count(one.rows or 0, 'row')} in {_ms(stage.usage.ms)}, {_read(stage.usage)}"
     )
     if one.instead is None:
         names = " and ".join(one.indexes)
@@ -102,7 +102,7 @@ def _exact(found: Explanation, stage: Stage) -> Iterator[str]:
         return
     shortlist = next((one for one in found.shortlists if one.retriever == stage.retriever), None)
     if shortlist is None:
-        cost = "" if stage.usage is None else f" in {stage.usage.ms:.1f} ms, {_read(stage.usage)}"
+        cost = "" if stage.usage is None else f" in {_ms(stage.usage.ms)}, {_read(stage.usage)}"
         ranked = sum(scan.rows or 0 for scan in stage.scans)
         what = (
             f"ranked {_count(ranked, 'row')}" if stage.usage is not None else "ranks every row that the filters leave"
@@ -114,14 +114,14 @@ def _exact(found: Explanation, stage: Stage) -> Iterator[str]:
         again = "" if shortlist.instead is None else " The shortlist had read the same rows already."
         yield (
             f"The shortlist{_of(stage.retriever)} fell short, so the exact branch ranked every row of the filter: "
-            f"{_count(stage.rows or 0, 'row')} in {stage.usage.ms:.1f} ms, {_read(stage.usage)}.{again}"
+            f"{_count(stage.rows or 0, 'row')} in {_ms(stage.usage.ms)}, {_read(stage.usage)}.{again}"
         )
 
 
 def _ranked(found: Explanation) -> Iterator[str]:
     for stage in found.stages:
         if stage.name == "rerank" and stage.usage is not None:
-            yield f"The rerank by full vectors{_of(stage.retriever)} took {stage.usage.ms:.1f} ms."
+            yield f"The rerank by full vectors{_of(stage.retriever)} took {_ms(stage.usage.ms)}."
     read = found.detoasted
     if read is None:
         yield "track_counts is off, so the server does not say what was read out of TOAST."
@@ -174,11 +174,11 @@ def _overheads(found: Explanation, execution: float) -> Iterator[str]:
     for stage in found.stages:
         large = stage.usage is not None and stage.usage.ms >= NOTABLE * execution
         if large and stage.usage is not None and stage.name in {"query", "fetch", "send"}:
-            yield f"{_NAMES[stage.name].capitalize()} took {stage.usage.ms:.1f} ms."
+            yield f"{_NAMES[stage.name].capitalize()} took {_ms(stage.usage.ms)}."
     if found.jit_ms is not None and found.jit_ms >= NOTABLE * execution:
-        yield f"JIT compilation took {found.jit_ms:.1f} ms of that: SET jit = off for the role that searches."
+        yield f"JIT compilation took {_ms(found.jit_ms)} of that: SET jit = off for the role that searches."
     if found.planning_ms is not None and found.planning_ms > execution:
-        yield f"Planning took {found.planning_ms:.1f} ms, longer than the execution."
+        yield f"Planning took {_ms(found.planning_ms)}, longer than the execution."
     temp = sum(stage.usage.temp for stage in found.stages if stage.usage is not None)
     if temp:
         yield f"{_size(temp * BLOCK)} of temporary files were written: raise work_mem ({found.settings['work_mem']})."
@@ -193,6 +193,10 @@ def _of(retriever: int | None) -> str:
 
 def _count(number: float, what: str) -> str:
     return f"{number:,.0f} {what}{'' if number == 1 else 's'}"
+
+
+def _ms(ms: float) -> str:
+    return f"{ms:.2f} ms" if ms < 1 else f"{ms:,.1f} ms"
 
 
 def _size(size: int) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.dialects import postgresql
 
 from pgmrl.errors import DefinitionError
-from pgmrl.fulltext import text_source
+from pgmrl.fulltext import config_of
 from pgmrl.functions.declared import SqlFunctions
 from pgmrl.names import identifier, qualified, quoted
 from pgmrl.shortening import Rotation
@@ -309,7 +309,7 @@ def place_of(
     wanted = {one.column for one in declared.tests} | {declared.group_by, declared.words}
     tested = [found for found in table.columns if found.name in wanted]
     if declared.words is not None and declared.config is None and declared.words in table.c:
-        declared = replace(declared, config=_config(table.c[declared.words]))
+        declared = replace(declared, config=config_of(table.c[declared.words]))
     return Place(
         declared,
         table.schema or schema,
@@ -322,16 +322,6 @@ def place_of(
         vector_schema,
         managed,
     )
-
-
-def _config(words: Column[Any]) -> str | None:
-    """What a generated column is made with; None where that cannot be seen."""
-    source = text_source(words)
-    if source is not None:
-        return source.config
-    made = "" if words.computed is None else str(words.computed.sqltext)
-    found = re.findall(r"to_tsvector\('((?:[^']|'')+)'::regconfig", made)
-    return found[0].replace("''", "'") if found and len(set(found)) == 1 else None
 
 
 def _typed(columns: Iterable[Column[Any]]) -> tuple[tuple[str, str], ...]:

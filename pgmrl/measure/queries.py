@@ -24,8 +24,18 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from pgmrl.shortening import Definition
+    from pgmrl.vectors import Vector
 
-__all__ = ["Queries", "file_queries", "given_queries", "sampled_queries", "selected_queries", "vectors_table"]
+__all__ = [
+    "Queries",
+    "array_of",
+    "file_queries",
+    "given_queries",
+    "sampled_queries",
+    "searchable",
+    "selected_queries",
+    "vectors_table",
+]
 
 MORE: Final = 3
 """So many rows are read for each that is wanted: a sample of pages comes in neighbours, and some have no vector."""
@@ -116,8 +126,27 @@ def given_queries(asked: Any, vectors: Iterable[Any], source: str = "given queri
         MeasureError: none can be searched with.
 
     """
+    found = list(searchable(asked, vectors, source))
+    kept = [vector for vector in found if vector is not None]
+    skipped = len(found) - len(kept)
+    if not kept:
+        raise MeasureError(f"{source}: of {skipped:,} none can be searched with (NULL, zero or not finite)")
+    return Queries(np.stack(kept), None, skipped, f"{len(kept):,} of {source}")
+
+
+def searchable(asked: Any, vectors: Iterable[Any], source: str) -> Iterator[Vector | None]:
+    """Vectors as float32 arrays of shape (dims,); None in place of one that cannot be searched with.
+
+    Args:
+        asked: the Matryoshka attribute or column that they are for.
+        vectors: each of shape (dims,), or None.
+        source: what they are, in words.
+
+    Raises:
+        VectorError: one is no array of numbers or has other dimensions.
+
+    """
     definition = attachment_of(asked).definition
-    kept, skipped = [], 0
     for number, one in enumerate(vectors, 1):
         vector = None if one is None else _array(one, f"query {number} of {source}")
         if vector is not None and vector.shape != (definition.dims,):
@@ -125,13 +154,7 @@ def given_queries(asked: Any, vectors: Iterable[Any], source: str = "given queri
             raise VectorError(
                 f"query {number} of {source} has {shape or 'no'} dimensions, {base_column(asked)} has {definition.dims}"
             )
-        if vector is None or not _usable(vector, definition):
-            skipped += 1
-        else:
-            kept.append(vector)
-    if not kept:
-        raise MeasureError(f"{source}: of {skipped:,} none can be searched with (NULL, zero or not finite)")
-    return Queries(np.stack(kept), None, skipped, f"{len(kept):,} of {source}")
+        yield vector if vector is not None and _usable(vector, definition) else None
 
 
 def file_queries(asked: Any, path: str | Path) -> Queries:
@@ -148,7 +171,7 @@ def file_queries(asked: Any, path: str | Path) -> Queries:
     """
     path = Path(path)
     try:
-        found = _numpy(path) if path.suffix == ".npy" else list(_lines(path))
+        found = array_of(path) if path.suffix == ".npy" else list(_lines(path))
     except OSError as error:
         raise MeasureError(f"{path} cannot be read: {error.strerror or error}") from None
     return given_queries(asked, found, str(path))
@@ -221,7 +244,14 @@ def _usable(vector: NDArray[np.floating], definition: Definition) -> bool:
 # -- files ---------------------------------------------------------------------------------------------------------
 
 
-def _numpy(path: Path) -> NDArray[Any]:
+def array_of(path: Path) -> NDArray[Any]:
+    """The array of a `.npy` file, shape (queries, dims).
+
+    Raises:
+        VectorError: it holds something else.
+        OSError: it cannot be read.
+
+    """
     try:
         found = np.load(path, allow_pickle=False)
     except ValueError as error:

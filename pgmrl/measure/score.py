@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-__all__ = ["Interval", "mean_interval", "recall_at_k", "within"]
+__all__ = ["Interval", "Z", "mean_interval", "recall_at_k", "within"]
 
 TIE: Final = 1e-6  # distances that differ by less are the same; the server computes them in single precision
 Z: Final = 1.959963984540054  # of a normal distribution, 95 % lie within

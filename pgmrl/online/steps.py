@@ -281,13 +281,16 @@ def sample_statement(target: Target) -> str:
         l2 = definition.operator("<->")
         norm = definition.norm(definition.short.type)
         differs = f"({short} {l2} {target.value}) > {TOLERANCE} * (1 + {norm}({short}))"
+    owner = f"{literal(target.owner)}::regclass"
     share = (
-        f"(SELECT least(100, 100.0 * {2 * SAMPLE} / greatest(1, (SELECT greatest(c.reltuples, 1) FROM pg_class AS c "
-        f"WHERE c.oid = {literal(target.owner)}::regclass))))"
+        f"(SELECT least(100, 100.0 * {2 * SAMPLE} / greatest(1, sum(c.reltuples))) FROM pg_class AS c "
+        f"WHERE c.relkind = 'r' AND (c.oid = {owner} OR c.oid IN (SELECT relid FROM pg_partition_tree({owner}))))"
     )
     return (
         f"SELECT count(*), count(*) FILTER (WHERE {differs}) FROM "
-        f"(SELECT * FROM {target.owner} TABLESAMPLE SYSTEM ({share}) WHERE {short} IS NOT NULL LIMIT {SAMPLE}) AS s"
+        f"(SELECT * FROM {target.owner} TABLESAMPLE SYSTEM ({share}) WHERE {short} IS NOT NULL "
+        # the first ones would never be those at the table's end, which were written last
+        f"ORDER BY random() LIMIT {SAMPLE}) AS s"
     )
 
 

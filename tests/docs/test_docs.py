@@ -40,6 +40,7 @@ from pgmrl import (
     search,
     search_hybrid,
 )
+from pgmrl.doctor import CHECKS
 from pgmrl.queries import add_query
 
 if TYPE_CHECKING:
@@ -321,7 +322,7 @@ def test_every_public_name_is_in_the_reference() -> None:
     last = {name.rsplit(".", 1)[-1] for name in listed}
     missing = [name for name in pgmrl.__all__ if name not in last and name not in errors.__all__]
     assert not missing
-    for module in ("database", "embedders", "measure", "alembic", "errors"):
+    for module in ("database", "doctor", "embedders", "measure", "alembic", "errors"):
         assert f"pgmrl.{module}" in listed
     for name in listed:
         _resolve(name)
@@ -342,6 +343,14 @@ def test_every_error_is_explained() -> None:
     grouping = {"PgmrlError", "PgmrlWarning", "DatabaseError"}
     missing = [name for name in errors.__all__ if name not in grouping and f"| `{name}` |" not in page]
     assert not missing
+
+
+def test_every_check_of_the_doctor_is_explained() -> None:
+    """Each is in doctor.md's table with the worst it gives, and the page says how many there are."""
+    page = (DOCS / "doctor.md").read_text(encoding="utf-8")
+    missing = [check.name for check in CHECKS if f"| `{check.name}` | {check.severity} |" not in page]
+    assert not missing
+    assert f", {len(CHECKS)} checks" in page
 
 
 def test_the_reference_of_commands_is_current() -> None:

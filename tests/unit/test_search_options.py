@@ -88,9 +88,8 @@ def test_the_exact_branch_asks_how_many_were_found() -> None:
     """Both branches by the same number, which depends on no row; no index on the full column orders the exact one."""
     made = compiled(search(GAMES, Item.embedding, QUERY, k=3))
     count = r"\(SELECT count\(\*\) FROM pgmrl_found WHERE distance != 'NaN'\) < 3"
-    assert re.search(
-        rf"pgmrl_exact AS \(SELECT .* AND {count} ORDER BY \(?items\.embedding .*\)? \+ 0, items\.id LIMIT 3", made
-    )
+    order = r"ORDER BY candidates\.distance, candidates\.key_1 LIMIT 3"
+    assert re.search(rf"pgmrl_exact AS \(SELECT .* AND {count} LIMIT ALL OFFSET 0\) AS candidates {order}", made)
     assert re.search(rf"SELECT \* FROM pgmrl_found WHERE NOT {count} UNION ALL TABLE pgmrl_exact", made)
 
 

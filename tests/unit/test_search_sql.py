@@ -96,7 +96,10 @@ def test_an_exact_search_reads_no_short_vector_and_sets_nothing() -> None:
     text = compiled(search(select(Item.id), Item.embedding, QUERY, exact=True))
     assert "set_config" not in text
     assert "embedding_short" not in text
-    assert re.search(r"ORDER BY \(?items\.embedding <=> .*\)? \+ 0, items\.id LIMIT 10", text)
+    assert re.search(
+        r"items\.embedding <=> .* OFFSET 0\) AS candidates ORDER BY candidates\.distance, candidates\.key_1 LIMIT 10",
+        text,
+    )
 
 
 def test_axes_held_by_the_client_shorten_the_query_there() -> None:

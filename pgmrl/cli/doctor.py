@@ -1,0 +1,228 @@
+"""`pgmrl doctor`: what makes searches wrong or slow, the worst first; for people, monitors and Prometheus."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from sqlalchemy.exc import DBAPIError
+
+from pgmrl.cli.common import Json, Url, console, engine, escaped, progress, write_json
+from pgmrl.doctor import CHECKS, Finding, Measurement, Report, health, measure, prometheus
+from pgmrl.doctor import doctor as examined
+from pgmrl.doctor.history import Series, plotted, series, sparkline
+from pgmrl.doctor.run import SECONDS, chosen
+from pgmrl.doctor.subject import subjects
+from pgmrl.errors import NotMigrated, PgmrlError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+__all__ = ["doctor"]
+
+EXIT: Final = {None: 0, "info": 0, "warning": 10, "critical": 20}
+"""Not 1 and 2, which say that the command itself failed or was called wrongly."""
+
+NAGIOS: Final = {None: 0, "info": 0, "warning": 1, "critical": 2}
+UNKNOWN: Final = 3
+WORDS: Final = {0: "OK", 1: "WARNING", 2: "CRITICAL", 3: "UNKNOWN"}
+COLORS: Final = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
+
+
+def doctor(
+    columns: Annotated[
+        list[str] | None, typer.Argument(help="table.column or schema.table.column; all of the database by default.")
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="A check to make; repeat for more.")] = None,
+    skip: Annotated[list[str] | None, typer.Option(help="A check to leave out; repeat for more.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Say what checks there are, and make none.")] = False,
+    seconds: Annotated[float, typer.Option(help="That all checks may take together, and measuring besides.")] = SECONDS,
+    take: Annotated[bool, typer.Option("--measure", help="First measure recall, and add it to the history.")] = False,
+    history: Annotated[bool, typer.Option("--history", help="Show recall over time; no checks.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the history into this file: .png, .svg or .pdf (extra `plot`).")
+    ] = None,
+    sql: Annotated[bool, typer.Option("--sql/--no-sql", help="With the SQL behind each finding.")] = True,
+    nagios: Annotated[
+        bool,
+        typer.Option("--nagios", help="A status line first, and the exit codes of a monitoring plugin."),
+    ] = False,
+    as_metrics: Annotated[bool, typer.Option("--prometheus", help="Write metrics in Prometheus' text format.")] = False,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Find what makes searches wrong or slow, the worst first, each with its remedy and the SQL behind it.
+
+    Reads only (but for --measure), bounded in time, on a hot standby, too. Exit code 0: nothing worse than information;
+    10: a warning; 20: critical, that is wrong or missing results. 1 and 2 say that the command itself failed.
+
+    Example: `pgmrl doctor packages.embedding --skip memory`
+    """
+    if list_:
+        _list(json=json)
+        return
+    asked = columns or []
+    if history or plot is not None:
+        with engine(url) as opened, opened.connect() as connection:
+            found = _history(connection, asked)
+        _show_history(found, plot, json=json)
+        return
+    try:
+        with engine(url) as opened, opened.connect() as connection:
+            chosen(only or (), skip or ())  # a wrong name is said before anything is measured
+            measured = _measured(connection, asked, seconds, quiet=json or as_metrics or nagios) if take else []
+            recalls = {one.name: one.recall for one in measured if one.recall is not None and not one.recorded}
+            report = examined(connection, *asked, only=only or (), skip=skip or (), seconds=seconds, recalls=recalls)
+            metrics = prometheus(report, _health(connection, report)) if as_metrics else ""
+    except (PgmrlError, DBAPIError) as error:
+        if not nagios:
+            raise
+        typer.echo(f"PGMRL UNKNOWN - {_line(error.orig if isinstance(error, DBAPIError) else error)}")
+        raise typer.Exit(UNKNOWN) from None
+    if json:
+        write_json(_as_json(report, measured))
+    elif as_metrics:
+        typer.echo(metrics, nl=False)
+    else:
+        if nagios:
+            typer.echo(_status(report))
+        _show(report, measured, sql=sql, brief=nagios)
+    raise typer.Exit((NAGIOS if nagios else EXIT)[report.worst])
+
+
+def _list(*, json: bool) -> None:
+    if json:
+        write_json([{"name": one.name, "severity": one.severity, "about": one.about} for one in CHECKS])
+        return
+    for one in CHECKS:
+        severity = f"[{COLORS[one.severity]}]{one.severity:8}[/]"
+        console.print(f"[bold]{one.name:20}[/] {severity}  {escaped(one.about)}", soft_wrap=True)
+
+
+def _measured(connection: Connection, asked: list[str], seconds: float, *, quiet: bool) -> list[Measurement]:
+    with progress(quiet=quiet) as bars:
+        task = bars.add_task("measuring recall", total=None)
+        return measure(
+            connection,
+            *asked,
+            seconds=seconds,
+            progress=lambda done, total: bars.update(task, completed=done, total=total),
+        )
+
+
+def _health(connection: Connection, report: Report) -> list[Any]:
+    """The columns' numbers, of those that were asked for; none where pgmrl's schema cannot say."""
+    try:
+        every = health(connection)
+    except NotMigrated:
+        return []
+    named = set(report.columns)
+    return [
+        one for one in every if f"{one.table_schema}.{one.table_name}.{one.full_column} ({one.short_column})" in named
+    ]
+
+
+# -- for people ----------------------------------------------------------------------------------------------------
+
+
+def _show(report: Report, measured: list[Measurement], *, sql: bool, brief: bool) -> None:
+    for one in measured:
+        console.print(_measurement(one), soft_wrap=True)
+    if not report.findings and not report.columns and not brief:
+        console.print("there are no Matryoshka columns in this database")
+    elif not report.findings and not brief:
+        where = ", on this standby" if report.standby else ""
+        console.print(f"[green]healthy[/]: {len(report.columns)} columns, {len(report.checks)} checks{where}")
+    for finding in report:
+        console.print(
+            f"[{COLORS[finding.severity]}]{finding.severity:8}[/]  [bold]{escaped(finding.subject)}[/]  "
+            f"{finding.check}",
+            soft_wrap=True,
+        )
+        console.print(f"          {escaped(finding.message)}", soft_wrap=True)
+        console.print(f"          [bold]remedy:[/] {escaped(finding.remedy)}", soft_wrap=True)
+        if sql and finding.sql:
+            text = finding.sql.replace("\n", "\n          ")
+            console.print(f"          {escaped(text)};", style="dim", soft_wrap=True)
+    for skipped in report.not_checked:
+        said = f"not checked: {skipped.check} of {skipped.subject}: {skipped.reason}"
+        console.print(escaped(said), style="dim", soft_wrap=True)
+
+
+def _measurement(one: Measurement) -> str:
+    if one.recall is None:
+        return f"{escaped(one.name)}: recall was not measured: {escaped(one.reason)}"
+    mean, low, high = one.recall.recall
+    kept = "recorded" if one.recorded else f"not recorded: {escaped(one.reason)}"
+    return f"{escaped(one.name)}: recall@{one.recall.k} {mean:.3f} ({low:.3f} to {high:.3f}), {kept}"
+
+
+def _status(report: Report) -> str:
+    """The first line of a monitoring plugin, with its performance data."""
+    counts = {severity: report.count(severity) for severity in COLORS}  # type: ignore[arg-type]  # its keys are those
+    word = WORDS[NAGIOS[report.worst]]
+    said = f"{report.findings[0].check}: {_line(report.findings[0].message)}" if report.findings else "nothing found"
+    numbers = " ".join(f"{name}={count}" for name, count in counts.items())
+    return f"PGMRL {word} - {said}|{numbers} not_checked={len(report.not_checked)}"
+
+
+def _line(said: object) -> str:
+    """A text in one line, without the character that separates performance data."""
+    return " ".join(str(said).replace("|", "/").split())
+
+
+def _as_json(report: Report, measured: list[Measurement]) -> dict[str, Any]:
+    return {
+        "worst": report.worst,
+        "findings": [_finding(one) for one in report],
+        "not_checked": [asdict(one) for one in report.not_checked],
+        "columns": report.columns,
+        "checks": report.checks,
+        "standby": report.standby,
+        "measured": [
+            {
+                "name": one.name,
+                "recall": None if one.recall is None else one.recall.recall._asdict(),
+                "recorded": one.recorded,
+                "reason": one.reason,
+            }
+            for one in measured
+        ],
+    }
+
+
+def _finding(one: Finding) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in one.__dataclass_fields__} | {"values": dict(one.values)}
+
+
+# -- history -------------------------------------------------------------------------------------------------------
+
+
+def _history(connection: Connection, asked: list[str]) -> list[Series]:
+    found, _ = subjects(connection, asked)
+    return [one for subject in found if subject.serves for one in series(connection, subject.column, subject.name)]
+
+
+def _show_history(found: list[Series], plot: Path | None, *, json: bool) -> None:
+    if plot is not None:
+        plotted(found, plot)
+    if json:
+        write_json([asdict(one) for one in found])
+        return
+    if not found:
+        console.print("no recall was recorded yet: `pgmrl recall table.column --record`")
+    for one in found:
+        values = [point.recall for point in one.measured]
+        first, last = one.measured[0], one.measured[-1]
+        target = "" if one.target is None else f", target {one.target:g}"
+        console.print(f"[bold]{escaped(one.title)}[/]", soft_wrap=True)
+        console.print(
+            f"  {sparkline(values)}  {len(values)} from {first.measured_at:%Y-%m-%d} to {last.measured_at:%Y-%m-%d}, "
+            f"{min(values):.3f} to {max(values):.3f}; last {last.recall:.3f} ({last.recall_low:.3f} to "
+            f"{last.recall_high:.3f}){target}",
+            soft_wrap=True,
+        )
+    if plot is not None:
+        console.print(f"drawn into {escaped(plot)}", soft_wrap=True)

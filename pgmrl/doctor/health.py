@@ -1,0 +1,102 @@
+"""The view pgmrl.health from Python: what dashboards draw, one row a short column."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+from pgmrl import database
+from pgmrl.settings import NEEDED
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import Session
+
+__all__ = ["Health", "health"]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """One short column; the view pgmrl.health has the same.
+
+    Attributes:
+        table_schema: schema of the table.
+        table_name: the table.
+        full_column: the full vector's column.
+        short_column: the short vector's column.
+        shortening: `prefix` or `rotation`.
+        rotation: its id.
+        metric: as in `ColumnInfo`.
+        stage: `arriving` or `retired` while a reshape has two short columns side by side; else None.
+        index_name: of several the one that serves.
+        index_state: `valid`, `invalid` or `missing`.
+        index_bytes: its size.
+        table_bytes: the table's size with TOAST, without indexes.
+        estimated_rows: as of the last ANALYZE.
+        index_scans: since the statistics began, on this server.
+        table_reads: sequential scans, likewise.
+        dead_rows: by the statistics.
+        dead_share: of all rows, 0 to 1; None of an empty table.
+        last_vacuum: by hand or by autovacuum.
+        last_analyze: likewise.
+        modified_since_analyze: rows that changed since.
+        recall: the latest that was recorded without a filter.
+        recall_low: the lower end of its 95 % interval.
+        recall_high: the upper end.
+        recall_k: the results it counts.
+        recall_measured_at: when.
+        recall_target: what its setting was chosen for.
+        below_target: whether the whole interval is below the target; None where one is missing.
+
+    """
+
+    table_schema: str
+    table_name: str
+    full_column: str
+    short_column: str
+    shortening: str
+    rotation: str | None
+    metric: str | None
+    stage: str | None
+    index_name: str | None
+    index_state: str
+    index_bytes: int | None
+    table_bytes: int
+    estimated_rows: int
+    index_scans: int
+    table_reads: int
+    dead_rows: int
+    dead_share: float | None
+    last_vacuum: datetime | None
+    last_analyze: datetime | None
+    modified_since_analyze: int
+    recall: float | None
+    recall_low: float | None
+    recall_high: float | None
+    recall_k: int | None
+    recall_measured_at: datetime | None
+    recall_target: float | None
+    below_target: bool | None
+
+    @property
+    def name(self) -> str:
+        """As in `Report.columns`."""
+        return f"{self.table_schema}.{self.table_name}.{self.full_column} ({self.short_column})"
+
+
+def health(connection: Connection | Session) -> list[Health]:
+    """All short columns of the database with their indexes, statistics and latest recall.
+
+    Raises:
+        NotMigrated: pgmrl's schema is missing or too old.
+
+    """
+    connection = database.sqlalchemy_connection(connection)
+    database.require_schema(connection, NEEDED, "the view pgmrl.health")
+    names = ", ".join(field.name + ("::text" if field.name == "index_name" else "") for field in fields(Health))
+    rows = connection.execute(text(f"SELECT {names} FROM pgmrl.health ORDER BY 1, 2, 3, 4"))
+    return [Health(*row) for row in rows]

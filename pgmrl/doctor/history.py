@@ -1,0 +1,114 @@
+"""Recall over time: as a line of characters for a terminal, and as a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from pgmrl import database
+from pgmrl.errors import MeasureError
+from pgmrl.measure.history import recall_history
+from pgmrl.settings import stored_setting
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import Session
+
+    from pgmrl.measure.history import Measured
+
+__all__ = ["Series", "plotted", "series", "sparkline"]
+
+BLOCKS: Final = "▁▂▃▄▅▆▇█"
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The measurements of one column that can be compared: of the same searches, with the same numbers.
+
+    Attributes:
+        name: the column's.
+        numbers: k, shortlist and ef_search.
+        filter: the conditions of the searches; None for none.
+        target: the recall that the column's setting was chosen for; None where there is none.
+        measured: the oldest first.
+
+    """
+
+    name: str
+    numbers: tuple[int, int, int]
+    filter: str | None
+    target: float | None
+    measured: tuple[Measured, ...]
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        k, shortlist, ef_search = self.numbers
+        said = f"{self.name}  recall@{k}, shortlist {shortlist:,}, ef_search {ef_search:,}"
+        return said if self.filter is None else f"{said}, where {self.filter}"
+
+
+def series(connection: Connection | Session, column: Any, name: str, *, limit: int = 100) -> list[Series]:
+    """A column's recorded measurements, by what can be compared.
+
+    Args:
+        connection: of the database.
+        column: the Matryoshka attribute or column.
+        name: what to call it.
+        limit: measurements at most.
+
+    Raises:
+        NotMigrated: pgmrl's schema is missing or too old.
+
+    """
+    connection = database.sqlalchemy_connection(connection)
+    setting = stored_setting(connection, column)
+    found: dict[tuple[tuple[int, int, int], str | None], list[Measured]] = {}
+    for one in recall_history(connection, column, limit=limit):
+        found.setdefault(((one.k, one.shortlist, one.ef_search), one.filter), []).append(one)
+    target = None if setting is None else setting.target
+    return [Series(name, numbers, where, target, tuple(measured)) for (numbers, where), measured in found.items()]
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Values between 0 and 1 as characters, the lowest of them at the bottom."""
+    low, high = min(values), max(values)
+    width = (high - low) or 1.0
+    return "".join(BLOCKS[round((value - low) / width * (len(BLOCKS) - 1))] for value in values)
+
+
+def plotted(every: Sequence[Series], path: Path) -> None:
+    """Write a picture of recall over time, with intervals and targets; its form by the file's name.
+
+    Raises:
+        MeasureError: there is nothing to plot, the extra `plot` is not installed, or the file cannot be written.
+
+    """
+    if not every:
+        raise MeasureError("there is nothing to plot: `pgmrl recall --record` measures, and keeps it")
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and slow to import
+    except ImportError:
+        raise MeasureError("a picture needs matplotlib: pip install 'pgmrl[plot]'") from None
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for number, one in enumerate(every):
+        color = f"C{number}"
+        times: Any = [point.measured_at for point in one.measured]
+        recalls = [point.recall for point in one.measured]
+        below = [point.recall - point.recall_low for point in one.measured]
+        above = [point.recall_high - point.recall for point in one.measured]
+        axes.errorbar(times, recalls, [below, above], fmt="o-", color=color, capsize=3, label=one.title)
+        if one.target is not None:
+            axes.axhline(one.target, color=color, linestyle="--", linewidth=1)
+    axes.set_ylabel("recall, with its 95 % interval; dashed: target")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower left", fontsize="small")
+    figure.autofmt_xdate()
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise MeasureError(f"{path} cannot be written: {error}") from None

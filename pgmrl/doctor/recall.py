@@ -1,0 +1,165 @@
+"""Recall as it was recorded: against its target, and against what it was."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from pgmrl.doctor.exam import Check, Skipped
+from pgmrl.doctor.finding import Finding
+from pgmrl.names import literal
+from pgmrl.settings import NEEDED, stored_setting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pgmrl.doctor.exam import Exam
+    from pgmrl.doctor.subject import Subject
+    from pgmrl.measure import Recall
+
+__all__ = ["CHECKS"]
+
+SURE: Final = 1.5
+"""Half-widths of 95 % intervals that two means must be apart to count as different: about three standard errors, so
+that a monitor which measures every hour raises a false alarm once in a month."""
+
+
+def history_sql(subject: Subject) -> str:
+    """The statement that reads the measurements of a column without a filter, oldest first."""
+    owners = [subject.owner, *([subject.side.owner] if subject.side else [])]
+    places = ", ".join(f"{literal(owner)}::regclass" for owner in owners)
+    return (
+        "SELECT measured_at, k, shortlist, ef_search, queries, recall, recall_low, recall_high, truncation_loss,\n"
+        "    ann_loss, shortfall, row_count, extract(epoch FROM now() - measured_at)::float8 AS seconds\n"
+        f"FROM pgmrl.recall_history WHERE relation IN ({places}) AND full_column = {literal(subject.target.full)}\n"
+        f"  AND short_column = {literal(subject.short)} AND filter IS NULL ORDER BY measured_at, id"
+    )
+
+
+class Point(NamedTuple):
+    """One measurement, as the checks look at it; named as in pgmrl.recall_history."""
+
+    measured_at: datetime
+    k: int
+    shortlist: int
+    ef_search: int
+    queries: int
+    recall: float
+    recall_low: float
+    recall_high: float
+    truncation_loss: float
+    ann_loss: float
+    shortfall: float
+    row_count: int | None
+    seconds: float
+
+
+def history(exam: Exam, subject: Subject) -> list[Point]:
+    """The measurements of a column, oldest first, with the one that was made just now.
+
+    Raises:
+        Skipped: pgmrl's schema cannot hold any.
+
+    """
+    there = exam.server.schema
+    if there is None or there < NEEDED:
+        raise Skipped(f"pgmrl's schema must be at {NEEDED} to keep recall (it is at {there}): `pgmrl upgrade`")
+    points = [Point._make(row) for row in exam.ask(history_sql(subject))]
+    fresh = exam.recalls.get(subject.name)
+    return points if fresh is None else [*points, _point(fresh)]
+
+
+def _point(fresh: Recall) -> Point:
+    numbers = (fresh.k, fresh.shortlist, fresh.ef_search, fresh.queries)
+    losses = (fresh.truncation, fresh.ann, fresh.shortfall)
+    return Point(datetime.now(UTC), *numbers, *fresh.recall, *losses, fresh.row_count, 0.0)
+
+
+def target(exam: Exam, subject: Subject) -> Iterator[Finding]:
+    """The last measurement against the target that the setting was chosen for."""
+    if not subject.serves:
+        return
+    rows = history(exam, subject)
+    setting = stored_setting(exam.connection, subject.column)
+    if not rows or setting is None or setting.target is None:
+        return
+    last = rows[-1]
+    if last.recall_high >= setting.target:
+        return
+    losses = {
+        "the short vectors lose": last.truncation_loss,
+        "the HNSW scan loses": last.ann_loss,
+        "too few rows come back:": last.shortfall,
+    }
+    most = max(losses, key=lambda name: losses[name])
+    yield Finding(
+        "recall-target",
+        "critical",
+        subject.name,
+        f"recall@{last.k} was {last.recall:.3f} ({last.recall_low:.3f} to {last.recall_high:.3f}) on "
+        f"{last.measured_at:%Y-%m-%d %H:%M}, its target is {setting.target:.3f}. Most of it: {most} {losses[most]:.3f}",
+        f"`pgmrl tune {subject.name} --recall {setting.target:g} --apply` chooses shortlist and ef_search again.",
+        history_sql(subject),
+        {"recall": last.recall, "low": last.recall_low, "high": last.recall_high, "target": setting.target},
+    )
+
+
+def drift(exam: Exam, subject: Subject) -> Iterator[Finding]:
+    """The last measurement against those before it with the same numbers."""
+    if not subject.serves:
+        return
+    rows = history(exam, subject)
+    if not rows:
+        return
+    last = rows[-1]
+    numbers = (last.k, last.shortlist, last.ef_search)
+    before = [row for row in rows[:-1] if (row.k, row.shortlist, row.ef_search) == numbers]
+    if not before:
+        return
+    asked = sum(row.queries for row in before)
+    mean = sum(row.recall * row.queries for row in before) / asked
+    # of a mean over all their queries the interval is as much narrower as there are more of them
+    widths = sum((row.recall - row.recall_low) ** 2 * row.queries**2 for row in before) ** 0.5 / asked
+    drop = mean - last.recall
+    noise = SURE * (widths**2 + (last.recall_high - last.recall) ** 2) ** 0.5
+    if drop <= max(noise, exam.thresholds.recall_drop):
+        return
+    yield Finding(
+        "recall-drift",
+        "warning",
+        subject.name,
+        f"recall@{last.k} was {last.recall:.3f} on {last.measured_at:%Y-%m-%d %H:%M} and {mean:.3f} in "
+        f"{len(before):,} measurements before, with shortlist {last.shortlist:,} and ef_search {last.ef_search:,}: "
+        f"{drop:.3f} less, where {noise:.3f} would be chance",
+        "See what grew or changed: the checks `rotation-stale`, `dead-rows`, `stored-setting`; then `pgmrl tune`.",
+        history_sql(subject),
+        {"recall": last.recall, "before": mean, "drop": drop, "noise": noise, "measurements": len(before)},
+    )
+
+
+def measured(exam: Exam, subject: Subject) -> Iterator[Finding]:
+    """Whether there is a measurement, and of today's table."""
+    if not subject.serves:
+        return
+    rows = history(exam, subject)
+    remedy = f"`pgmrl recall {subject.name} --record`, or `pgmrl doctor --measure` once a day."
+    if not rows:
+        message = "its recall was never recorded: nobody knows what searches miss"
+        yield Finding("recall-measured", "info", subject.name, message, remedy, history_sql(subject))
+        return
+    last = rows[-1]
+    days = last.seconds / 86_400
+    values = {"days": days, "row_count": last.row_count, "rows": subject.size.rows}
+    if days > exam.thresholds.recall_days:
+        message = f"its recall was last recorded {days:,.0f} days ago"
+        yield Finding("recall-measured", "info", subject.name, message, remedy, history_sql(subject), values)
+    elif last.row_count and subject.size.rows > exam.thresholds.grown * last.row_count:
+        message = f"its recall was recorded with {last.row_count:,} rows, there are {subject.size.rows:,} now"
+        yield Finding("recall-measured", "info", subject.name, message, remedy, history_sql(subject), values)
+
+
+CHECKS = (
+    Check("recall-target", "critical", "recall below the target its setting was chosen for", each=target),
+    Check("recall-drift", "warning", "recall lower than it was, beyond chance", each=drift),
+    Check("recall-measured", "info", "recall never recorded, or long ago, or of a much smaller table", each=measured),
+)

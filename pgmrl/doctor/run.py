@@ -1,0 +1,158 @@
+"""The doctor: all checks over the columns of a database."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy.exc import DBAPIError
+
+from pgmrl import database
+from pgmrl.doctor import indexes, leftovers, memory, recall, rotation, rows, searches, vacuum, versions
+from pgmrl.doctor.exam import Check, Exam, Server, Thresholds, reading
+from pgmrl.doctor.finding import SEVERITIES, Finding, NotChecked, Report
+from pgmrl.doctor.subject import subjects
+from pgmrl.errors import (
+    DatabaseError,
+    DefinitionError,
+    ExactSearchWarning,
+    Locked,
+    PgvectorMissing,
+    PgvectorVersionWarning,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import Session
+
+    from pgmrl.measure import Recall
+
+__all__ = ["CHECKS", "doctor"]
+
+MODEL: Final = Check("model", "critical", "columns that the database does not have as they are declared")
+
+CHECKS: Final[tuple[Check, ...]] = (
+    MODEL,
+    *rows.CHECKS,
+    *rotation.CHECKS,
+    *indexes.CHECKS,
+    *searches.CHECKS,
+    *recall.CHECKS,
+    *vacuum.CHECKS,
+    *memory.CHECKS,
+    *leftovers.CHECKS,
+    *versions.CHECKS,
+)
+"""Every check, in the order in which they run: what is wrong first, what is slow then."""
+
+SECONDS: Final = 60.0
+"""How long all checks together may take, unless the caller says otherwise."""
+
+
+def doctor(
+    connection: Connection | Session,
+    *columns: Any,
+    only: Iterable[str] = (),
+    skip: Iterable[str] = (),
+    seconds: float = SECONDS,
+    thresholds: Thresholds | None = None,
+    seed: int = 0,
+    recalls: Mapping[str, Recall] | None = None,
+) -> Report:
+    """Look for everything that makes searches wrong or slow; reads only.
+
+        for finding in doctor(session, Package.embedding):
+            print(finding.severity, finding.message, finding.remedy)
+
+    Each check is a savepoint of its own with a timeout, which is rolled back: nothing is left on the connection, and a
+    check that fails does not keep the others from being made. It runs on a hot standby, too, where statistics are the
+    standby's own.
+
+    Args:
+        connection: of the database.
+        *columns: Matryoshka attributes or columns, or names (`packages.embedding`); all of the database by default.
+        only: names of checks to make; all by default.
+        skip: names of checks to leave out.
+        seconds: that all checks may take together. What is not reached is in `Report.not_checked`.
+        thresholds: from where on something is found.
+        seed: of samples.
+        recalls: measured just now and not in the history, by `schema.table.column`; for a standby, which keeps none.
+
+    Returns:
+        Findings, the worst first, and what could not be checked.
+
+    Raises:
+        DefinitionError: there is no check of a name, or a column is no Matryoshka column.
+        NotMigrated: there is no table or column of a name.
+        Locked: somebody holds a table, so that not even its size can be read.
+        DatabaseError: the catalogue was not read in time.
+
+    """
+    connection = database.sqlalchemy_connection(connection)
+    checks = chosen(only, skip)
+    names = tuple(check.name for check in checks)
+    deadline = time.monotonic() + seconds
+    with warnings.catch_warnings():
+        # both are findings here
+        warnings.simplefilter("ignore", PgvectorVersionWarning)
+        warnings.simplefilter("ignore", ExactSearchWarning)
+        try:
+            with reading(connection, seconds):
+                server = Server.of(connection)
+                found, missing = subjects(connection, columns)
+        except PgvectorMissing as error:
+            finding = Finding("pgvector-version", "critical", "database", str(error), "CREATE EXTENSION vector;")
+            rest = tuple(NotChecked(name, "database", "pgvector is missing") for name in names if name != finding.check)
+            return Report((finding,), rest, (), names)
+        except DBAPIError as error:
+            raise _unread(error, seconds) or error from None
+        exam = Exam(
+            connection,
+            server,
+            found,
+            thresholds or Thresholds(),
+            seed,
+            deadline,
+            recalls=recalls or {},
+            whole=not columns,
+        )
+        findings = list(missing) if MODEL in checks else []
+        for check in checks:
+            findings += exam.run(check)
+    return Report(
+        tuple(sorted(findings, key=lambda one: (SEVERITIES.index(one.severity), names.index(one.check)))),
+        tuple(exam.not_checked),
+        tuple(f"{subject.name} ({subject.short})" for subject in found),
+        names,
+        server.standby,
+    )
+
+
+def _unread(error: DBAPIError, seconds: float) -> DatabaseError | None:
+    """Why there is nothing to examine yet, in words; None for any other error."""
+    state = getattr(error.orig, "sqlstate", None)
+    if state == "55P03":
+        return Locked(
+            "another transaction, such as a migration, holds a table whose size is asked: end it, or try later"
+        )
+    if state == "57014":
+        return DatabaseError(f"the catalogue was not read in {seconds:g} s: give it more with --seconds")
+    return None
+
+
+def chosen(only: Iterable[str], skip: Iterable[str]) -> Sequence[Check]:
+    """The checks to make.
+
+    Raises:
+        DefinitionError: there is no check of a name.
+
+    """
+    wanted, unwanted = set(only), set(skip)
+    known = [check.name for check in CHECKS]
+    for name in sorted(wanted | unwanted):
+        if name not in known:
+            raise DefinitionError(f"there is no check {name!r}: choose among {', '.join(known)}")
+    return [check for check in CHECKS if (not wanted or check.name in wanted) and check.name not in unwanted]

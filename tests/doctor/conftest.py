@@ -1,0 +1,186 @@
+"""A healthy database for the doctor, cloned for each test, which then breaks one thing in it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, Text, create_engine, text
+
+from pgmrl import (
+    Matryoshka,
+    Prefix,
+    Rotation,
+    Short,
+    SqlFunctions,
+    add_functions,
+    add_side_table,
+    database,
+    ingest,
+)
+from pgmrl.doctor import Report, Thresholds, doctor
+from pgmrl.fit import fit_axes
+from pgmrl.settings import Setting, store_setting
+from pgmrl.types import NumpyVector
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pgmrl.local import LocalServer
+
+    class Vectors:
+        """The fixture `debian` of tests/conftest.py."""
+
+        documents: NDArray[np.float32]
+        queries: NDArray[np.float32]
+        packages: list[dict[str, Any]]
+
+
+ROWS = 12_000
+DIMS = 96
+SHORT = 32
+SMALL = Thresholds(small_rows=1_000)
+"""The side table has fewer rows than the default takes for worth an index."""
+
+RECALL = """
+INSERT INTO pgmrl.recall_history (measured_at, relation, full_column, short_column, k, shortlist, ef_search, queries,
+    source, recall, recall_low, recall_high, truncation_loss, ann_loss, shortfall, completed, row_count)
+VALUES (now() - make_interval(secs => 86400 * :days), CAST(:table AS regclass), :full, :short, 10, 100, 100, 200,
+    'rows', :recall, :recall - .02, least(1, :recall + .01), .02, 1 - :recall - .02, 0, 0, :rows)
+"""
+
+
+class Ward(NamedTuple):
+    """The healthy database's tables and their vectors.
+
+    Attributes:
+        packages: a prefix, cosine, with SQL functions and a stored setting.
+        notes: a rotation, cosine, kept by a trigger.
+        papers: inner product, in a side table.
+        rotation: of `notes`.
+        vectors: shape (n, 96).
+    """
+
+    packages: Table
+    notes: Table
+    papers: Table
+    rotation: Rotation
+    vectors: NDArray[np.float32]
+
+
+def tables(rotation: Rotation) -> tuple[Table, Table, Table]:
+    """The models; made anew for each test, which may change them."""
+    metadata = MetaData()
+    packages = Table(
+        "packages",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        Column("section", Text),
+        Column("embedding", Matryoshka(DIMS, Short(SHORT, by=Prefix()))),
+    )
+    add_functions(packages.c.embedding, SqlFunctions(filters=("section",)))
+    notes = Table(
+        "notes",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        Column("embedding", Matryoshka(DIMS, Short(SHORT, by=rotation), full="vector")),
+    )
+    papers = Table(
+        "papers", metadata, Column("id", Integer, primary_key=True), Column("embedding", NumpyVector(DIMS, "vector"))
+    )
+    add_side_table(papers.c.embedding, Short(SHORT, by=Prefix()), metric="inner_product")
+    return packages, notes, papers
+
+
+@contextmanager
+def admin(server: LocalServer) -> Iterator[Connection]:
+    """A connection that makes and drops databases."""
+    with database.connect(server.url("postgres")) as engine, engine.connect() as connection:
+        yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
+@pytest.fixture(scope="session")
+def healthy(server: LocalServer, debian: Vectors) -> Iterator[tuple[str, Ward]]:
+    """The name of a database in which nothing is wrong, and what is in it; nobody is connected to it."""
+    name = f"healthy_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
+    vectors = debian.documents[:ROWS, :DIMS]
+    rotation = fit_axes(vectors, SHORT, normalise=True)
+    ward = Ward(*tables(rotation), rotation, vectors)
+    with admin(server) as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE pgmrl_template")
+    engine = create_engine(database.sqlalchemy_url(server.url(name)))
+    with engine.begin() as connection:
+        _fill(connection, ward, debian)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM ANALYZE")
+    engine.dispose()
+    yield name, ward
+    with admin(server) as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _fill(connection: Connection, ward: Ward, debian: Vectors) -> None:
+    database.install_rotation(connection, ward.rotation)
+    ward.packages.metadata.create_all(connection)
+    sections = [one["section"] for one in debian.packages[:ROWS]]
+    rows = list(enumerate(zip(ward.vectors, sections, strict=True)))
+    ingest(connection, ward.packages.c.embedding, [{"id": n, "section": s, "embedding": v} for n, (v, s) in rows])
+    ingest(connection, ward.notes.c.embedding, [{"id": n, "embedding": v} for n, (v, _) in rows])
+    connection.execute(ward.papers.insert(), [{"id": n, "embedding": v} for n, (v, _) in rows[:2_000]])
+    store_setting(connection, ward.packages.c.embedding, Setting(10, 100, 100, 0.9, 0.95, 1.0, ROWS))
+    for table in (ward.packages, ward.notes, ward.papers):
+        recorded(connection, table, 0.95, days=20)
+
+
+def recorded(connection: Connection, table: Table, recall: float, *, days: float, rows: int = ROWS) -> None:
+    """One row of history, as `pgmrl recall --record` writes it."""
+    short = table.c.embedding.info["pgmrl"].short
+    given = {"days": days, "table": table.name, "full": "embedding", "short": short, "recall": recall, "rows": rows}
+    connection.execute(text(RECALL), given)
+
+
+class Patient:
+    """A clone of the healthy database."""
+
+    def __init__(self, engine: Engine, ward: Ward) -> None:
+        self.engine = engine
+        self.ward = Ward(*tables(ward.rotation), ward.rotation, ward.vectors)
+
+    def run(self, *statements: str) -> None:
+        """Statements of which each commits; a new connection, so that settings of database and role hold."""
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            for one in statements:
+                database.execute_plain(connection, one)
+
+    def see(self, *columns: Any, **options: Any) -> Report:
+        """The doctor's report, from a new connection."""
+        self.engine.dispose()
+        with self.engine.connect() as connection:
+            return doctor(connection, *columns, **{"thresholds": SMALL, **options})
+
+    def found(self, *columns: Any, **options: Any) -> dict[str, list[Any]]:
+        """The findings by check; everything was checked."""
+        report = self.see(*columns, **options)
+        assert report.not_checked == ()
+        by_check: dict[str, list[Any]] = {}
+        for one in report:
+            by_check.setdefault(one.check, []).append(one)
+        return by_check
+
+
+@pytest.fixture
+def patient(server: LocalServer, healthy: tuple[str, Ward], request: pytest.FixtureRequest) -> Iterator[Patient]:
+    """A clone that the test may break."""
+    name = f"patient_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}_{abs(hash(request.node.nodeid))}"
+    with admin(server) as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {healthy[0]}")
+    engine = create_engine(database.sqlalchemy_url(server.url(name)))
+    yield Patient(engine, healthy[1])
+    engine.dispose()
+    with admin(server) as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")

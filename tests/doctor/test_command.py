@@ -1,0 +1,305 @@
+"""`pgmrl doctor` as a monitor and a person run it; metrics, the view for dashboards, recall over time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import text
+
+from pgmrl import database
+from pgmrl.doctor import CHECKS, Finding, NotChecked, Report, doctor, health, measure, prometheus
+from pgmrl.errors import DefinitionError, MeasureError, NotMigrated
+from tests.cli import run
+from tests.doctor.conftest import ROWS, SHORT, SMALL, recorded
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from typer.testing import Result
+
+    from tests.doctor.conftest import Patient
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+@pytest.fixture(autouse=True)
+def place(patient: Patient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """DATABASE_URL is the patient's, and the working directory an empty one."""
+    monkeypatch.setenv("DATABASE_URL", patient.engine.url.render_as_string())
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.chdir(tmp_path)
+
+
+def looked(*arguments: object) -> Result:
+    """The command on the columns that are large enough for the default thresholds."""
+    return run("doctor", *arguments)
+
+
+def spoiled(patient: Patient) -> None:
+    """One critical finding, one warning, one information."""
+    patient.run(
+        f"DROP INDEX packages_embedding_short_{SHORT}_hnsw",
+        "SET session_replication_role = replica",
+        "INSERT INTO notes (id, embedding) SELECT 20001, embedding FROM notes WHERE id = 1",
+        "DELETE FROM pgmrl.recall_history WHERE short_column ~ '_r'",
+    )
+
+
+def forgotten(patient: Patient, role: str) -> None:
+    """Drop a role; a connection that goes back to the pool may still be in it."""
+    patient.engine.dispose()
+    patient.run(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+# -- for people ----------------------------------------------------------------------------------------------------
+
+
+def test_a_healthy_database_prints_one_line() -> None:
+    """And exits with 0."""
+    result = looked()
+    assert result.exit_code == 0
+    assert result.stdout == f"healthy: 3 columns, {len(CHECKS)} checks\n"
+
+
+def test_findings_the_worst_first(patient: Patient) -> None:
+    """With remedy and SQL; 20 for critical, 10 for a warning."""
+    spoiled(patient)
+    result = looked()
+    assert result.exit_code == 20
+    places = [result.stdout.index(check) for check in ("short-missing", "index-missing", "recall-measured")]
+    assert places == sorted(places)
+    assert result.stdout.count("remedy:") == 3
+    assert "count(*) FILTER (WHERE embedding IS NULL)" in result.stdout
+    assert "FILTER" not in looked("--no-sql").stdout
+    assert looked("packages.embedding").exit_code == 10
+    assert looked("notes.embedding", "--only", "recall-measured").exit_code == 0
+
+
+def test_the_list_of_checks() -> None:
+    """Each with its severity."""
+    result = looked("--list")
+    assert result.exit_code == 0
+    assert all(check.name in result.stdout and check.about in result.stdout for check in CHECKS)
+    listed = json.loads(looked("--list", "--json").stdout)
+    assert [one["name"] for one in listed] == [check.name for check in CHECKS]
+
+
+def test_a_wrong_check_is_an_error() -> None:
+    """Before anything is looked at or measured."""
+    with pytest.raises(DefinitionError, match="no check 'nothing'"):
+        looked("--only", "nothing", "--measure")
+
+
+# -- for machines --------------------------------------------------------------------------------------------------
+
+
+def test_json(patient: Patient) -> None:
+    """Everything of a finding, and the same exit code."""
+    spoiled(patient)
+    result = looked("--json")
+    assert result.exit_code == 20
+    said = json.loads(result.stdout)
+    assert said["worst"] == "critical"
+    assert [one["severity"] for one in said["findings"]] == ["critical", "warning", "info"]
+    assert set(said["findings"][0]) == set(Finding.__dataclass_fields__)
+    assert said["findings"][0]["values"]["rows"] == 1
+    assert said["not_checked"] == []
+    assert not said["standby"]
+
+
+def test_as_a_monitoring_plugin(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """0, 1, 2 and 3, with one line that says the worst, and numbers behind a bar."""
+    result = looked("--nagios")
+    assert result.exit_code == 0
+    assert result.stdout == "PGMRL OK - nothing found|critical=0 warning=0 info=0 not_checked=0\n"
+    spoiled(patient)
+    result = looked("--nagios")
+    assert result.exit_code == 2
+    first = result.stdout.splitlines()[0]
+    assert first.startswith("PGMRL CRITICAL - short-missing: 1 of ")
+    assert first.endswith("|critical=1 warning=1 info=1 not_checked=0")
+    assert looked("packages.embedding", "--nagios").exit_code == 1
+    result = looked("nothing.embedding", "--nagios")
+    assert result.exit_code == 3
+    assert result.stdout.startswith("PGMRL UNKNOWN - there is no table")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+    result = looked("--nagios")
+    assert result.exit_code == 3
+    assert "cannot reach" in result.stdout
+
+
+def test_exit_codes_of_the_program(patient: Patient) -> None:
+    """As a shell sees them: those of findings are none of those of errors."""
+
+    def code(*arguments: str) -> int:
+        url = patient.engine.url.render_as_string()
+        command = [sys.executable, "-m", "pgmrl.cli", "doctor", "--database-url", url, *arguments]
+        return subprocess.run(command, check=False, capture_output=True, env=os.environ).returncode  # noqa: S603
+
+    assert code() == 0
+    spoiled(patient)
+    assert code() == 20
+    assert code("--skip", "short-missing") == 10
+    assert code("nothing.embedding") == 1
+    assert code("--wrong") == 2
+
+
+def parsed(metrics: str) -> Samples:
+    """Samples by name and labels, as Prometheus' own parser reads them."""
+    families = list(text_string_to_metric_families(metrics))
+    assert all(family.documentation for family in families)
+    found = [sample for family in families for sample in family.samples]
+    keys = [(one.name, tuple(sorted(one.labels.items()))) for one in found]
+    assert len(set(keys)) == len(keys), "a series twice"
+    return dict(zip(keys, [one.value for one in found], strict=True))
+
+
+def test_prometheus(patient: Patient) -> None:
+    """Findings and the columns' numbers."""
+    spoiled(patient)
+    result = looked("--prometheus")
+    assert result.exit_code == 20
+    found = parsed(result.stdout)
+    counts = {key[1][0][1]: value for key, value in found.items() if key[0] == "pgmrl_doctor_findings"}
+    assert counts == {"critical": 1, "warning": 1, "info": 1}
+    labels = (("check", "index-missing"), ("severity", "warning"), ("subject", "public.packages.embedding"))
+    assert found["pgmrl_doctor_finding", labels] == 1
+    column = (
+        ("column", "embedding"),
+        ("schema", "public"),
+        ("short_column", f"embedding_short_{SHORT}"),
+        ("table", "packages"),
+    )
+    assert found["pgmrl_index_valid", column] == 0
+    assert found["pgmrl_rows", column] == ROWS
+    assert found["pgmrl_recall", column] == 0.95
+    assert found["pgmrl_recall_target", column] == 0.9
+    assert len([key for key in found if key[0] == "pgmrl_index_valid"]) == 3
+    only = parsed(looked("notes.embedding", "--prometheus").stdout)
+    assert {dict(key[1])["table"] for key in only if key[0] == "pgmrl_index_bytes"} == {"notes"}
+
+
+def test_prometheus_with_hostile_names() -> None:
+    """Quotes, backslashes and line ends come back from the parser as they were; findings alike are counted."""
+    name = 'a"b\\c\nd'
+    finding = Finding("plan", "warning", name, "m", "r")
+    report = Report((finding, finding), (NotChecked("plan", name, "x"),), (), ("plan",))
+    found = parsed(prometheus(report))
+    assert found["pgmrl_doctor_finding", (("check", "plan"), ("severity", "warning"), ("subject", name))] == 2
+    assert found["pgmrl_doctor_not_checked", (("check", "plan"), ("subject", name))] == 1
+
+
+# -- the view ------------------------------------------------------------------------------------------------------
+
+
+def test_the_view_for_dashboards(patient: Patient) -> None:
+    """One row a short column, with what the doctor would say."""
+    with patient.engine.connect() as connection:
+        rows = {one.table_name: one for one in health(connection)}
+    assert set(rows) == {"packages", "notes", "papers_embedding"}
+    packages = rows["packages"]
+    assert (packages.index_state, packages.estimated_rows, packages.recall_target) == ("valid", ROWS, 0.9)
+    assert (packages.recall, packages.below_target, packages.recall_k) == (0.95, False, 10)
+    assert rows["notes"].rotation == patient.ward.rotation.id
+    assert rows["papers_embedding"].recall == 0.95, "recorded for the table that is searched"
+    assert rows["papers_embedding"].below_target is None
+    patient.run(
+        f"CREATE INDEX again ON packages USING hnsw (embedding_short_{SHORT} halfvec_cosine_ops)",
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'again'::regclass",
+        "ALTER TABLE notes SET (autovacuum_enabled = off)",
+        "DELETE FROM notes WHERE id % 2 = 0",
+        "SELECT pg_stat_force_next_flush()",
+        "ANALYZE notes",
+    )
+    with patient.engine.begin() as connection:
+        recorded(connection, patient.ward.packages, 0.8, days=1)
+    with patient.engine.connect() as connection:
+        rows = {one.table_name: one for one in health(connection)}
+    assert rows["packages"].index_state == "valid", "of two indexes the one that serves"
+    assert (rows["packages"].recall, rows["packages"].below_target) == (0.8, True)
+    assert rows["notes"].dead_share == pytest.approx(0.5, abs=0.01)
+    assert rows["notes"].last_analyze is not None
+
+
+def test_the_view_shows_recall_to_readers_of_the_table(patient: Patient) -> None:
+    """It runs with the rights of who asks: row-level security of the history holds."""
+    role = f"dashboard_{patient.engine.url.database}"
+    patient.run(f"CREATE ROLE {role}", f"GRANT SELECT ON packages TO {role}")
+    try:
+        with patient.engine.connect() as connection:
+            connection.execute(text(f"SET ROLE {role}"))
+            rows = {one.table_name: one for one in health(connection)}
+        assert rows["packages"].recall == 0.95
+        assert rows["notes"].recall is None
+        assert rows["notes"].index_state == "valid"
+    finally:
+        forgotten(patient, role)
+
+
+# -- recall over time ----------------------------------------------------------------------------------------------
+
+
+def test_measuring_adds_to_the_history(patient: Patient) -> None:
+    """One row for each column that is searched; and the doctor looks at it."""
+    result = looked("--measure", "--seconds", "120")
+    assert result.exit_code in {0, 10, 20}
+    assert result.stdout.count("recorded") == 3
+    with patient.engine.connect() as connection:
+        counted = connection.execute(text("SELECT count(*), max(queries) FROM pgmrl.recall_history")).one()
+    assert tuple(counted) == (6, 200)
+
+
+def test_measuring_without_the_right_to_record(patient: Patient) -> None:
+    """What was measured is judged all the same, and that it is not kept is said."""
+    patient.run("UPDATE pgmrl.settings SET target = 1, k = 10, shortlist = 12, ef_search = 12")
+    role = f"reader_{patient.engine.url.database}"
+    patient.run(f"CREATE ROLE {role}", f"GRANT SELECT ON packages TO {role}")
+    try:
+        with patient.engine.connect() as connection:
+            connection.exec_driver_sql(f"SET ROLE {role}")
+            connection.commit()
+            (one,) = measure(connection, "packages.embedding", sample=50)
+            assert one.recall is not None
+            assert not one.recorded
+            assert "permission denied for table recall_history" in str(one.reason)
+            asked: dict[str, Any] = {"thresholds": SMALL, "recalls": {one.name: one.recall}}
+            report = doctor(connection, "packages.embedding", **asked)
+        assert "recall-target" in {finding.check for finding in report}
+    finally:
+        forgotten(patient, role)
+
+
+def test_the_history_in_a_terminal_and_as_a_picture(patient: Patient, tmp_path: Path) -> None:
+    """A line of characters for each series that can be compared; a PNG."""
+    with patient.engine.begin() as connection:
+        for number, recall in enumerate((0.9, 0.92, 0.94, 0.8)):
+            recorded(connection, patient.ward.packages, recall, days=9 - number)
+    result = looked("packages.embedding", "--history", "--plot", tmp_path / "recall.png")
+    assert result.exit_code == 0
+    assert "█▆▇█▁" in result.stdout
+    assert "target 0.9" in result.stdout
+    assert (tmp_path / "recall.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    (said,) = json.loads(looked("packages.embedding", "--history", "--json").stdout)
+    assert [point["recall"] for point in said["measured"]] == [0.95, 0.9, 0.92, 0.94, 0.8]
+    with pytest.raises(MeasureError, match="cannot be written"):
+        looked("--plot", tmp_path / "nowhere" / "recall.png")
+    with pytest.raises(MeasureError, match="cannot be written"):
+        looked("--plot", tmp_path / "recall.xyz")
+
+
+def test_no_history_yet(patient: Patient, tmp_path: Path) -> None:
+    """Says what makes one."""
+    patient.run("DELETE FROM pgmrl.recall_history")
+    assert "--record" in looked("--history").stdout
+    with pytest.raises(MeasureError, match="nothing to plot"):
+        looked("--plot", tmp_path / "recall.png")
+    with patient.engine.begin() as connection:
+        database.downgrade(connection, "0003")
+    with pytest.raises(NotMigrated, match="pgmrl upgrade"):
+        looked("--history")
