@@ -27,6 +27,7 @@ from pgmrl.tune.plots import (
     MODELS,
     about,
     answer,
+    check_path,
     check_rows,
     facts,
     front_rows,
@@ -96,6 +97,9 @@ def tune(
 
     Example: `pgmrl tune packages.embedding --recall 0.95 --html tuning.html`
     """
+    for path in (png, html):
+        if path is not None:
+            check_path(path)
     with engine(url) as opened, opened.connect() as connection:
         if apply:
             database.require_schema(connection, NEEDED, "keeping settings")
