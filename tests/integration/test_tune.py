@@ -76,7 +76,7 @@ def fill(connection: Connection, name: str, vectors: NDArray[np.float32], full: 
         name,
         MetaData(),
         Column("id", Integer, primary_key=True),
-        Column("embedding", Matryoshka(dims, Short(1, by=Rotation()), full=full)),
+        Column("embedding", Matryoshka(dims, Short(1, by=Rotation()), full=full)),  # type: ignore[arg-type]
     ).c.embedding
     ingest(connection, column, ({"id": n} for n in range(len(vectors))), vectors=vectors)
 
