@@ -26,7 +26,7 @@ __all__ = [
 Curve = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """A share of the truth for each length of the shortlist (or ef_search), rising."""
 
-EXPONENTS: Final = np.arange(-0.5, 1.0001, 0.005)
+EXPONENTS: Final = np.round(np.arange(-0.5, 1.0001, 0.005), 3)
 LONGEST: Final = 1000  # shortlist that is compared
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pgmrl.tune.result import Tuning
     from pgmrl.tune.trial import Option
 
-__all__ = ["about", "figure", "front_rows", "write_html", "write_png"]
+__all__ = ["about", "check_path", "figure", "front_rows", "write_html", "write_png"]
 
 TICKS: Final = (0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.002, 0.001)
 LEAST: Final = 5e-4  # losses below are drawn here: a logarithm has no zero
@@ -33,6 +33,7 @@ def write_png(tuning: Tuning, path: str | Path) -> None:
         MeasureError: matplotlib is not installed, or the file cannot be written.
 
     """
+    check_path(path)
     _save(path, _drawn(tuning, "png"))
 
 
@@ -43,21 +44,30 @@ def write_html(tuning: Tuning, path: str | Path) -> None:
         MeasureError: as `write_png`.
 
     """
+    check_path(path)
     image = base64.b64encode(_drawn(tuning, "svg")).decode()
     _save(path, page(tuning, f"data:image/svg+xml;base64,{image}").encode())
 
 
-def figure(tuning: Tuning) -> Figure:
-    """Recall against latency of what was tried, and what exact shortlists keep.
+def check_path(path: str | Path) -> None:
+    """Check that a picture can be drawn and written there, before hours are spent on what it shows.
 
     Raises:
-        MeasureError: matplotlib is not installed.
+        MeasureError: matplotlib is not installed, or there is no such folder.
 
     """
+    if not Path(path).absolute().parent.is_dir():
+        raise MeasureError(f"{path} cannot be written: there is no folder {Path(path).parent}")
     try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
+        import matplotlib  # noqa: F401, ICN001, PLC0415 - an extra
     except ImportError:
         raise MeasureError("pictures need matplotlib: pip install 'pgmrl[plot]'") from None
+
+
+def figure(tuning: Tuning) -> Figure:
+    """Recall against latency of what was tried, and what exact shortlists keep."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
+
     drawn = Figure(figsize=(14, 5.4), layout="constrained")
     left, right = drawn.subplots(1, 2)
     _draw_tried(left, tuning)

@@ -10,7 +10,7 @@ import psycopg
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from pgmrl.errors import MeasureError
+from pgmrl.errors import DatabaseError, MeasureError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +45,7 @@ def snapshot(connection: Connection) -> Iterator[None]:
 
     Raises:
         MeasureError: it is in a READ COMMITTED transaction, or a standby ended the snapshot.
+        DatabaseError: the server stopped it, or the connection dropped.
 
     """
     driver = driver_of(connection)
@@ -65,13 +66,8 @@ def snapshot(connection: Connection) -> Iterator[None]:
         finally:
             with contextlib.suppress(SQLAlchemyError):
                 _roll_back(connection, driver)
-    except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) != CONFLICT:
-            raise
-        raise MeasureError(
-            "the standby ended the snapshot, for it has to replay what the primary has vacuumed: set "
-            "max_standby_streaming_delay or hot_standby_feedback there, or give a smaller --seconds"
-        ) from error
+    except (DBAPIError, psycopg.Error) as error:
+        raise _explained(error) from error
 
 
 @contextmanager
@@ -97,6 +93,21 @@ def savepoint(connection: Connection, *, undo: bool = False, read_only: bool = F
         _undo(connection)
     else:
         connection.exec_driver_sql("RELEASE SAVEPOINT pgmrl_tune")
+
+
+def _explained(error: DBAPIError | psycopg.Error) -> Exception:
+    """One error in words; what the driver raises itself is not known to callers of SQLAlchemy."""
+    origin = error.orig if isinstance(error, DBAPIError) else error
+    if getattr(origin, "sqlstate", None) == CONFLICT:
+        return MeasureError(
+            "the standby ended the snapshot, for it has to replay what the primary has vacuumed: set "
+            "max_standby_streaming_delay or hot_standby_feedback there, or give a smaller --seconds"
+        )
+    if isinstance(error, DBAPIError):
+        return error
+    return DatabaseError(
+        f"tuning was stopped by the server: {str(error).strip()}\nNothing is left there; run it again."
+    )
 
 
 def _undo(connection: Connection) -> None:

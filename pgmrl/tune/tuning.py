@@ -118,6 +118,7 @@ def tune(
         DefinitionError: dimensions, shortenings or types that cannot be, or no Matryoshka column.
         NotMigrated: the table or the column is not in the database.
         RotationError: the rotation's axes do not fit.
+        DatabaseError: the server stopped it, or the connection dropped; nothing is left there.
 
     """
     connection = database.sqlalchemy_connection(connection)

@@ -36,6 +36,7 @@ COMMANDS = [
     "recall",
     "evaluate",
     "doctor",
+    "tune",
     "upgrade",
     "columns",
     "check-migration",

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, create_engine, func, select, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from pgmrl import Hnsw, Matryoshka, Rotation, Short, add_side_table, database, ingest, load_settings, reflect, search
-from pgmrl.errors import DefinitionError, MeasureError, NotMigrated, SearchError
+from pgmrl.errors import DatabaseError, DefinitionError, MeasureError, NotMigrated, SearchError
 from pgmrl.measure import given_queries, recall_at_k
 from pgmrl.plans import explained, indexes
 from pgmrl.settings import stored_setting
@@ -274,7 +274,7 @@ def test_a_bad_graph(packages: Engine) -> None:
     """That other build parameters would mend; `graph` tries them."""
     with packages.connect() as connection:
         column = bare(connection)
-        planted: dict[str, Any] = {"dims": (128,), "by": ("rotation",), "index": Hnsw(2, 4), **QUICK}
+        planted: dict[str, Any] = {"dims": (128,), "by": ("rotation",), "index": Hnsw(2, 4), **QUICK, "queries": 200}
         found = tune(connection, column, 0.98, **planted)
         mended = tune(connection, column, 0.98, graph=True, **planted)
     assert found.choice is None
@@ -373,7 +373,7 @@ def run(engine: Engine, body: str) -> None:
     exec(body, names)  # noqa: S102 - what is tested
     with engine.connect() as connection:
         context = MigrationContext.configure(connection)
-        with Operations.context(context), context.begin_transaction(_per_migration=True):
+        with context.begin_transaction(), Operations.context(context):
             names["upgrade"]()
 
 
@@ -505,23 +505,37 @@ def test_rows_that_come_meanwhile_are_not_seen(engine: Engine, debian: Vectors) 
     assert all(rows <= 1_800 for one in found.models for rows in one.sizes)
 
 
-def test_a_connection_that_drops(packages: Engine) -> None:
-    """The server's error, and nothing left."""
+@pytest.mark.parametrize("when", ["exact search", "2 ways to shorten", "trying", "searching"])
+def test_a_connection_that_drops(packages: Engine, when: str) -> None:
+    """One error, and nothing left."""
     with packages.connect() as connection:
         column = bare(connection)
         own = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
         connection.rollback()
 
         def cut(what: str, _done: int, _whole: int) -> None:
-            if what.startswith("trying"):
+            if what.startswith(when):
                 with packages.begin() as other:
                     other.execute(text("SELECT pg_terminate_backend(:own)"), {"own": own})
 
-        with pytest.raises((OperationalError, DBAPIError)):
+        with pytest.raises((DatabaseError, OperationalError)):
             tune(connection, column, dims=(32,), progress=cut, **QUICK)
     with packages.connect() as connection:
         left = connection.scalars(text("SELECT relname FROM pg_class WHERE relname LIKE 'pgmrl_tune%'")).all()
-    assert left == []
+        assert left == []
+        assert connection.scalar(text("SELECT count(*) FROM packages")) == ROWS + 20
+
+
+def test_pgvector_in_another_schema(elsewhere: Engine, debian: Vectors) -> None:
+    """Types and operators with their schema, also of signs."""
+    with elsewhere.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE packages (id integer PRIMARY KEY, embedding extensions.halfvec(768))")
+        column = reflect(connection, "packages.embedding")
+        ingest(connection, column, ({"id": n} for n in range(800)), vectors=debian.documents[:800])
+    with elsewhere.connect() as connection:
+        for kind in ("halfvec", "bit"):
+            found = tune(connection, column, 0.5, dims=(256,), by=("prefix",), types=(kind,), queries=60)
+            assert found.choice is not None
 
 
 def test_in_a_transaction_of_the_callers(packages: Engine) -> None:
@@ -641,7 +655,7 @@ def test_the_page_needs_nothing_else(found: Tuning, tmp_path: Path) -> None:
     write_html(found, page)
     write_png(found, picture)
     written = page.read_text(encoding="utf-8")
-    assert re.findall(r'(?:src|href|url)\s*[=(]\s*["\']?(?!data:image/svg)', written) == []
+    assert re.findall(r"(?:src|href)=(\S{0,19})|url\(", written) == ['"data:image/svg+xml']
     assert "<script" not in written
     assert "http" not in re.sub(r'src="data:[^"]*"', "", written)
     assert found.choice is not None

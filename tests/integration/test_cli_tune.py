@@ -1,0 +1,121 @@
+"""`pgmrl tune` as a user runs it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from sqlalchemy import Column, Engine, Integer, MetaData, Table, text
+
+from pgmrl.columns import Matryoshka
+from pgmrl.errors import DefinitionError, MeasureError, NotMigrated, RotationError, SearchError
+from pgmrl.shortening import Short
+from tests.cli import failure, ok, ok_json, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import Debian
+else:
+    Debian = Path = Any
+
+pytestmark = pytest.mark.usefixtures("place")
+QUICK = ("--sample", 200, "--finalists", 1, "--type", "halfvec")
+
+
+@pytest.fixture(autouse=True)
+def packages(engine: Engine, debian: Debian) -> Table:
+    """2,000 packages with leading dimensions of their vectors, and a short column of 32."""
+    table = Table(
+        "packages", MetaData(), Column("id", Integer, primary_key=True), Column("embedding", Matryoshka(96, Short(32)))
+    )
+    with engine.begin() as connection:
+        table.create(connection)
+        connection.execute(
+            table.insert(), [{"id": n, "embedding": vector} for n, vector in enumerate(debian.documents[:2_000, :96])]
+        )
+        connection.exec_driver_sql("ANALYZE packages")
+    return table
+
+
+def test_the_page(place: Path) -> None:
+    """The answer, what it costs, what it was chosen of, how far to trust it; and pictures."""
+    given = ("--recall", 0.9, "--dims", "32,64", "--html", "t.html", "--png", "t.png", *QUICK)
+    shown = " ".join(ok("tune", "packages.embedding", *given).split())
+    for part in (
+        "recall@10 0.9",
+        "today at ten times the rows",
+        "20,000",
+        "maintenance_work_mem",
+        "what no other setting beats",
+        "recall@10 of an exact shortlist",
+        "checked with queries that were not used",
+        "models, checked by predicting",
+        "100 of 200 rows of public.packages chose",
+    ):
+        assert part in shown
+    assert (place / "t.html").stat().st_size > 10_000
+    assert (place / "t.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_the_choice_is_stored(engine: Engine, place: Path) -> None:
+    """With --apply; the rotation that was learned is saved, and the migration says what it is for."""
+    found = ok_json("tune", "packages.embedding", "--dims", "48", "--by", "rotation", "--apply", *QUICK)
+    with engine.connect() as connection:
+        [row] = connection.execute(text("SELECT short_column, shortlist, ef_search, target FROM pgmrl.settings")).all()
+    assert row == (found["applied_to"], found["choice"]["shortlist"], found["choice"]["ef_search"], 0.95)
+    if found["keeps_column"]:
+        assert found["migration"] is None
+    else:
+        rotation = found["choice"]["rotation"]
+        assert found["applied_to"] == f"embedding_{rotation}_48"
+        assert (place / "rotations" / f"{rotation}.npy").exists()
+        assert f"op.install_rotation('rotations/{rotation}.npy')" in found["migration"]
+        assert f"Rotation.load('rotations/{rotation}.npy')" in found["model"]
+    shown = " ".join(ok("tune", "packages.embedding", "--dims", "32", "--by", "prefix", "--apply", *QUICK).split())
+    assert "stored for embedding_short_32" in shown
+
+
+def test_unreachable() -> None:
+    """Exit code 1, and why; nothing is stored."""
+    result = run("tune", "packages.embedding", "--recall", 0.999, "--max-shortlist", 12, "--apply", *QUICK)
+    shown = " ".join(result.output.split())
+    assert result.exit_code == 1
+    assert "No setting reaches recall@10 of 0.999" in shown
+    assert "Remedy:" in shown
+    assert "stored for" not in shown
+
+
+def test_queries_of_a_file(place: Path, debian: Debian) -> None:
+    """And of a statement."""
+    np.save(place / "asked.npy", debian.queries[:100, :96])
+    given = ("--recall", 0.8, "--dims", 64, *QUICK)
+    assert ok_json("tune", "packages.embedding", "--queries", "asked.npy", *given)["queries"] == 50
+    select = "SELECT embedding FROM packages LIMIT 60"
+    assert ok_json("tune", "packages.embedding", "--query-sql", select, *given)["queries"] == 30
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "said"),
+    [
+        (("--recall", 2), SearchError, "at most 1"),
+        (("--dims", 97), DefinitionError, "1 to 96"),
+        (("--by", "magic"), DefinitionError, "magic"),
+        (("--m", 1), DefinitionError, "m=1"),
+        (("--html", "no/such/t.html"), MeasureError, "no folder"),
+        (("--rotation", "r0.npy"), RotationError, "r0.npy"),
+    ],
+)
+def test_bad_options(given: tuple[Any, ...], error: type[Exception], said: str) -> None:
+    """One clear message."""
+    found = failure("tune", "packages.embedding", *given)
+    assert isinstance(found, error)
+    assert said in str(found)
+
+
+def test_wrong_usage() -> None:
+    """Of what the command line itself can tell."""
+    for given in (["--dims", "many"], ["--queries", "a.npy", "--query-sql", "SELECT 1"], ["--recall", "much"]):
+        assert run("tune", "packages.embedding", *given).exit_code == 2
+    assert isinstance(failure("tune", "gone.embedding"), NotMigrated)
