@@ -12,7 +12,8 @@ from rich.table import Table
 from pgmrl import database
 from pgmrl import evaluate as judge
 from pgmrl import fit as learn
-from pgmrl.cli.common import Json, Url, console, engine, escaped, progress, write_json
+from pgmrl.cli.common import Json, Searched, Url, console, engine, escaped, progress, write_json
+from pgmrl.cli.measuring import telling
 from pgmrl.embedders import DEFAULT, embedder
 from pgmrl.evaluate import EXACT, beir_judgements, file_judgements, plot, selected_judgements
 from pgmrl.evaluate.measures import DEFAULT as MEASURES
@@ -22,9 +23,8 @@ from pgmrl.rotation import Rotation
 from pgmrl.settings import load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
-    from rich.progress import Progress, TaskID
     from sqlalchemy import Column, Connection
 
     from pgmrl.evaluate import Evaluation, Judged
@@ -33,7 +33,7 @@ __all__ = ["evaluate", "print_evaluation"]
 
 
 def evaluate(
-    column: Annotated[str, typer.Argument(help="table.column or schema.table.column")],
+    column: Searched,
     queries: Annotated[
         Path | None, typer.Option(help="A query a line: `id<TAB>text`, or JSON with `_id` and `text` or `vector`.")
     ] = None,
@@ -116,7 +116,7 @@ def evaluate(
             itself=not without_itself,
             limit_queries=limit_queries,
             seconds=seconds,
-            progress=_shown(bars),
+            progress=telling(bars),
         )
     if drawing is not None:
         plot(found, drawing)
@@ -257,14 +257,3 @@ def _sizes(given: str) -> list[int]:
         return [int(size) for size in given.split(",") if size.strip()]
     except ValueError:
         raise typer.BadParameter(f"--dims {given!r}: write numbers with commas between, such as 32,64,128") from None
-
-
-def _shown(bars: Progress) -> Callable[[str, int, int], None]:
-    tasks: dict[str, TaskID] = {}
-
-    def show(what: str, done: int, total: int) -> None:
-        if what not in tasks:
-            tasks[what] = bars.add_task(what, total=total)
-        bars.update(tasks[what], completed=done, total=total)
-
-    return show

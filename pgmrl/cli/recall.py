@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
-from sqlalchemy import select, text
+from sqlalchemy import select
 
 from pgmrl.cli.common import Json, Metric, Searched, Url, console, engine, escaped, metric_name, progress, write_json
+from pgmrl.cli.measuring import QueryFile, QuerySelect, given_queries, telling
+from pgmrl.cli.search import Where, conditioned
 from pgmrl.measure.history import record_recall, require_recording
-from pgmrl.measure.queries import file_queries, selected_queries
 from pgmrl.measure.recall import SAMPLE, SECONDS, WORST, Recall, measure_recall
 from pgmrl.reflect import reflect
 
 if TYPE_CHECKING:
-    from sqlalchemy import Column, Connection
-
-    from pgmrl.measure.queries import Queries
+    pass
 
 __all__ = ["recall"]
 
@@ -28,13 +27,9 @@ def recall(
     sample: Annotated[
         int, typer.Option(help="How many queries to try; rows of the table, unless others are given.")
     ] = SAMPLE,
-    queries: Annotated[str | None, typer.Option(help="A file of query vectors: .npy, or JSON lines.")] = None,
-    query_sql: Annotated[
-        str | None, typer.Option(help="A SELECT of query vectors, such as those of a log.", metavar="SELECT")
-    ] = None,
-    where: Annotated[
-        str | None, typer.Option(help="The searches' filter as SQL, such as \"section = 'games'\".")
-    ] = None,
+    queries: QueryFile = None,
+    query_sql: QuerySelect = None,
+    where: Where = None,
     k: Annotated[int, typer.Option("-k", help="Results that count.")] = 10,
     shortlist: Annotated[
         int | None, typer.Option(help="Rows that are ranked exactly; default as searches have it.")
@@ -63,13 +58,11 @@ def recall(
         if record:
             require_recording(connection)
         searched = reflect(connection, column, metric=metric_name(metric))
-        statement = select(*searched.table.primary_key.columns)
-        if where is not None:
-            statement = statement.where(text(where.replace(":", "\\:")))  # a colon is no parameter
-        given = _given(connection, searched, sample, queries, query_sql)
+        statement = conditioned(select(*searched.table.primary_key.columns), where)
+        given = given_queries(connection, searched, sample, queries, query_sql)
         connection.rollback()  # measuring begins transactions of its own
         with progress(quiet=json) as bars:
-            task = bars.add_task("queries", total=sample)
+            tell = telling(bars)
             found = measure_recall(
                 connection,
                 searched,
@@ -83,7 +76,7 @@ def recall(
                 parallel=parallel,
                 seed=seed,
                 worst=worst,
-                progress=lambda done, total: bars.update(task, completed=done, total=total),
+                progress=lambda done, total: tell("queries", done, total),
             )
         if record:
             with connection.begin():
@@ -92,16 +85,6 @@ def recall(
         write_json(as_json(found))
     else:
         print_recall(found)
-
-
-def _given(
-    connection: Connection, searched: Column[Any], sample: int, file: str | None, statement: str | None
-) -> Queries | None:
-    if file is not None and statement is not None:
-        raise typer.BadParameter("give --queries or --query-sql")
-    if file is not None:
-        return file_queries(searched, file)
-    return None if statement is None else selected_queries(connection, searched, statement, limit=sample)
 
 
 def as_json(found: Recall) -> dict[str, Any]:

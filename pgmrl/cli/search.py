@@ -32,6 +32,7 @@ __all__ = [
     "Question",
     "ShortlistSize",
     "Where",
+    "conditioned",
     "filtered",
     "print_run",
     "query_vector",
@@ -92,7 +93,11 @@ def filtered(searched: Column[Any], show: list[str] | None, where: str | None) -
     Raises:
         DefinitionError: a column that the table does not have.
     """
-    statement = select(*_shown(searched, show))
+    return conditioned(select(*_shown(searched, show)), where)
+
+
+def conditioned(statement: Select[*tuple[Any, ...]], where: str | None) -> Select[*tuple[Any, ...]]:
+    """A Select with the filter of `--where`."""
     return statement if where is None else statement.where(text(where.replace(":", "\\:")))  # a colon is no parameter
 
 

@@ -12,9 +12,9 @@ from rich.table import Table
 
 from pgmrl import database
 from pgmrl.cli.common import Json, Metric, Searched, Url, console, engine, escaped, metric_name, progress, write_json
+from pgmrl.cli.measuring import QueryFile, QuerySelect, given_queries, telling
 from pgmrl.columns import INFO_KEY, attachment_of
 from pgmrl.ddl import Hnsw
-from pgmrl.measure.queries import file_queries, selected_queries
 from pgmrl.reflect import reflect
 from pgmrl.rotation import Rotation
 from pgmrl.settings import NEEDED
@@ -39,12 +39,10 @@ from pgmrl.tune.plots import (
 from pgmrl.tune.tuning import FINALISTS, GRAPH_ROWS, QUERIES, ROWS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from rich.progress import Progress
     from sqlalchemy import Column, Connection
 
-    from pgmrl.measure.queries import Queries
 
 __all__ = ["tune"]
 
@@ -56,10 +54,8 @@ def tune(
     sample: Annotated[
         int, typer.Option(help="How many queries, rows of the table unless others are given; half of them check.")
     ] = QUERIES,
-    queries: Annotated[str | None, typer.Option(help="A file of query vectors: .npy, or JSON lines.")] = None,
-    query_sql: Annotated[
-        str | None, typer.Option(help="A SELECT of query vectors, such as those of a log.", metavar="SELECT")
-    ] = None,
+    queries: QueryFile = None,
+    query_sql: QuerySelect = None,
     dims: Annotated[str | None, typer.Option(help="Short dimensions to try, such as 32,64,128.")] = None,
     by: Annotated[str, typer.Option(help="Ways to shorten to try: prefix, rotation or both.")] = "prefix,rotation",
     types: Annotated[str, typer.Option("--type", help="Short types to try: halfvec, bit, vector.")] = "halfvec,bit",
@@ -104,7 +100,7 @@ def tune(
         if apply:
             database.require_schema(connection, NEEDED, "keeping settings")
         searched = _with_axes(connection, reflect(connection, column, metric=metric_name(metric)))
-        given = _given(connection, searched, sample, queries, query_sql)
+        given = given_queries(connection, searched, sample, queries, query_sql)
         connection.rollback()  # tuning begins a transaction of its own
         with progress(quiet=json) as bars:
             found = tuned(
@@ -127,7 +123,7 @@ def tune(
                 maintenance_work_mem=maintenance_work_mem,
                 seconds=seconds,
                 seed=seed,
-                progress=_told(bars),
+                progress=telling(bars),
             )
         if png is not None:
             write_png(found, png)
@@ -211,32 +207,11 @@ def _with_axes(connection: Connection, searched: Column[Any]) -> Column[Any]:
     return searched
 
 
-def _given(
-    connection: Connection, searched: Column[Any], sample: int, file: str | None, statement: str | None
-) -> Queries | None:
-    if file is not None and statement is not None:
-        raise typer.BadParameter("give --queries or --query-sql")
-    if file is not None:
-        return file_queries(searched, file)
-    return None if statement is None else selected_queries(connection, searched, statement, limit=sample)
-
-
 def _index(m: int | None, ef_construction: int | None) -> Hnsw | None:
     if m is None and ef_construction is None:
         return None
     links = m or Hnsw().m
     return Hnsw(links, ef_construction or max(Hnsw().ef_construction, 2 * links))
-
-
-def _told(bars: Progress) -> Callable[[str, int, int], None]:
-    tasks: dict[str, Any] = {}
-
-    def tell(what: str, done: int, whole: int) -> None:
-        if what not in tasks:
-            tasks[what] = bars.add_task(what, total=whole)
-        bars.update(tasks[what], completed=done, total=whole)
-
-    return tell
 
 
 def _listed(given: str) -> list[str]:
