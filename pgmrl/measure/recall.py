@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from sqlalchemy import select, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import CompileError, DBAPIError
 
 from pgmrl import database
 from pgmrl.columns import attachment_of, base_column
@@ -242,7 +243,13 @@ def _proven(connection: Connection, trial: Trial, given: Queries) -> Serving:
 
 def _conditions(statement: AnySelect) -> str | None:
     clause = statement.whereclause
-    return None if clause is None else str(clause)
+    if clause is None:
+        return None
+    dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # in others % is doubled
+    try:
+        return str(clause.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+    except (CompileError, NotImplementedError):  # a value that cannot be written out
+        return str(clause.compile(dialect=dialect))
 
 
 # -- the queries ---------------------------------------------------------------------------------------------------

@@ -111,6 +111,13 @@ def test_recall_and_its_causes_are_what_numpy_says(asked: Connection, packages: 
     assert (found.queries, found.asked, found.shortlist, found.ef_search) == (60, 60, 30, 30)
 
 
+def test_the_filter_is_told_with_its_values(asked: Connection, packages: Table) -> None:
+    """As somebody would write them in psql."""
+    statement = select(packages.c.id).where(packages.c.section == "it's", packages.c.id > 3)
+    found = measure_recall(asked, packages.c.embedding, statement, queries=2)
+    assert found.filter == "packages.section = 'it''s' AND packages.id > 3"
+
+
 @pytest.mark.parametrize("where", [None, "section = 'games'", "id % 50 = 7", "section = 'none'"])
 @pytest.mark.parametrize("complete", [None, True, False])
 def test_the_parts_sum_to_the_loss(
