@@ -18,7 +18,7 @@ from pgmrl.errors import MeasureError, NotMigrated, SearchError
 from pgmrl.measure.attribution import NO_ORDER, QUERY, Loss, Trial
 from pgmrl.measure.queries import Queries, sampled_queries, vectors_table
 from pgmrl.measure.score import Interval, mean_interval
-from pgmrl.measure.session import measuring
+from pgmrl.measure.session import CONFLICT, ended_by_standby, measuring
 from pgmrl.names import qualified
 from pgmrl.plans import explained, index_serving
 
@@ -39,7 +39,6 @@ SAMPLE: Final = 200
 SECONDS: Final = 60.0
 WORST: Final = 5
 CANCELLED: Final = "57014"  # by statement_timeout
-CONFLICT: Final = "40001"  # on a standby: a row that a snapshot still sees has been vacuumed on the primary
 
 
 class Worst(NamedTuple):
@@ -321,12 +320,7 @@ def _state(error: DBAPIError) -> str | None:
 
 
 def _explained(error: DBAPIError) -> Exception:
-    if _state(error) != CONFLICT:
-        return error
-    return MeasureError(
-        "the standby cancelled the search, for it has to replay what the primary has vacuumed: set "
-        "max_standby_streaming_delay or hot_standby_feedback there, or measure again"
-    )
+    return ended_by_standby() if _state(error) == CONFLICT else error
 
 
 def _looked_into(clock: _Clock, trial: Trial, given: Queries, losses: list[Loss], count: int) -> list[Worst]:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pgmrl import database
+from pgmrl.errors import MeasureError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy import Connection
 
-__all__ = ["measuring"]
+__all__ = ["CONFLICT", "ended_by_standby", "measuring"]
+
+CONFLICT: Final = "40001"  # on a standby: the primary has vacuumed a row that the snapshot still sees
+
+
+def ended_by_standby() -> MeasureError:
+    """What a `CONFLICT` means to somebody who measures."""
+    return MeasureError(
+        "the standby ended the snapshot, for it has to replay what the primary has vacuumed: set "
+        "max_standby_streaming_delay or hot_standby_feedback there, or measure again in less time"
+    )
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from pgmrl.errors import DatabaseError, MeasureError
+from pgmrl.measure.session import CONFLICT, ended_by_standby
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["driver_of", "savepoint", "snapshot"]
 
-CONFLICT = "40001"  # on a standby: the primary has vacuumed a row that the snapshot still sees
 TIMEOUTS = ("statement_timeout", "idle_in_transaction_session_timeout", "transaction_timeout")
 
 
@@ -99,10 +99,7 @@ def _explained(error: DBAPIError | psycopg.Error) -> Exception:
     """One error in words; what the driver raises itself is not known to callers of SQLAlchemy."""
     origin = error.orig if isinstance(error, DBAPIError) else error
     if getattr(origin, "sqlstate", None) == CONFLICT:
-        return MeasureError(
-            "the standby ended the snapshot, for it has to replay what the primary has vacuumed: set "
-            "max_standby_streaming_delay or hot_standby_feedback there, or give a smaller --seconds"
-        )
+        return ended_by_standby()
     if isinstance(error, DBAPIError):
         return error
     return DatabaseError(
