@@ -359,6 +359,7 @@ def main() -> None:
     """Run the cases that are asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tuning", description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("data", nargs="*", default=["mpnet", "wordllama", "spread"], help="mpnet, wordllama, spread")
+    parser.add_argument("--only", default="", help="cases whose name contains this, such as 'rotation, rows, 0.95'")
     parser.add_argument("--rows", type=int, help="rows of the real set (default all 68,820)")
     parser.add_argument("--many", type=int, default=500_000, help="rows of the spread set")
     parser.add_argument("--work", type=Path, default=Path("/tmp/pgmrl-bench"), help="folder for data directories")  # noqa: S108
@@ -385,7 +386,7 @@ def main() -> None:
         for name in given.data:
             data = load(name, given.rows, given.many)
             fill(engine, plain(data.rows.shape[1]), data.rows)
-            for case in (one for one in CASES if one.data == name):
+            for case in (one for one in CASES if one.data == name and given.only in one.name):
                 cases[case.name] = run(server, engine, case, data)
                 before.write_text(json.dumps(results, indent=1, default=str))
                 (given.out / "tuning.md").write_text(report(results))
