@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import warnings
 from typing import TYPE_CHECKING, cast
 
@@ -62,8 +63,7 @@ def reflect_place(
     connection = database.sqlalchemy_connection(connection)
     table = _table(connection, schema, table_name)
     if column_name not in table.c:
-        there = ", ".join(table.c.keys())
-        raise NotMigrated(f"table {table.name} has no column {column_name!r} (it has {there}): run its migrations")
+        raise NotMigrated(_no_column(table, column_name))
     column = table.c[column_name]
     full, dims = _vector_type(connection, table, column)
     vector_schema = database.hidden_schema(connection)
@@ -91,7 +91,27 @@ def _table(connection: Connection, schema: str | None, name: str) -> Table:
             warnings.filterwarnings("ignore", "Did not recognize type", SAWarning)
             return Table(name, MetaData(), schema=schema, autoload_with=connection, resolve_fks=False)
     except NoSuchTableError:
-        raise NotMigrated(f"there is no table {schema}.{name} in this database: run its migrations") from None
+        raise NotMigrated(_no_table(connection, schema, name)) from None
+
+
+def _no_column(table: Table, name: str) -> str:
+    close = difflib.get_close_matches(name, table.c.keys(), n=1)
+    meant = f"did you mean {close[0]!r}? Else " if close else ""
+    there = ", ".join(table.c.keys())
+    return f"table {table.name} has no column {name!r} (it has {there}): {meant}run its migrations"
+
+
+def _no_table(connection: Connection, schema: str, name: str) -> str:
+    others = connection.execute(
+        text(
+            "SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+            "WHERE c.relname = :name AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname !~ '^pg_temp_' ORDER BY 1"
+        ),
+        {"name": name},
+    ).scalars()
+    places = ", ".join(f"{other}.{name}" for other in others)
+    meant = f"there is {places}: write the schema. Else " if places else ""
+    return f"there is no table {schema}.{name} in this database: {meant}run its migrations"
 
 
 def _vector_type(connection: Connection, table: Table, column: Column[Any]) -> tuple[FullType, int]:

@@ -44,7 +44,10 @@ def doctor(
     plot: Annotated[
         Path | None, typer.Option(help="Draw the history into this file: .png, .svg or .pdf (extra `plot`).")
     ] = None,
-    sql: Annotated[bool, typer.Option("--sql/--no-sql", help="With the SQL behind each finding.")] = True,
+    sql: Annotated[
+        bool | None,
+        typer.Option("--sql/--no-sql", help="With the SQL behind each finding; by default of warnings and worse."),
+    ] = None,
     nagios: Annotated[
         bool,
         typer.Option("--nagios", help="A status line first, and the exit codes of a monitoring plugin."),
@@ -65,6 +68,7 @@ def doctor(
         return
     asked = columns or []
     if history or plot is not None:
+        _only_history(**{"--measure": take, "--nagios": nagios, "--prometheus": as_metrics})
         with engine(url) as opened, opened.connect() as connection:
             found = _history(connection, asked)
         _show_history(found, plot, json=json)
@@ -101,6 +105,20 @@ def _list(*, json: bool) -> None:
         console.print(f"[bold]{one.name:20}[/] {severity}  {escaped(one.about)}", soft_wrap=True)
 
 
+def _only_history(**others: bool) -> None:
+    """Refuse what makes or reports checks: the history makes none.
+
+    Raises:
+        BadParameter: one was given.
+
+    """
+    given = [name for name, wanted in others.items() if wanted]
+    if given:
+        raise typer.BadParameter(
+            f"{', '.join(given)} with --history or --plot, which show the history and check nothing"
+        )
+
+
 def _measured(connection: Connection, asked: list[str], seconds: float, *, quiet: bool) -> list[Measurement]:
     with progress(quiet=quiet) as bars:
         task = bars.add_task("measuring recall", total=None)
@@ -127,14 +145,11 @@ def _health(connection: Connection, report: Report) -> list[Any]:
 # -- for people ----------------------------------------------------------------------------------------------------
 
 
-def _show(report: Report, measured: list[Measurement], *, sql: bool, brief: bool) -> None:
+def _show(report: Report, measured: list[Measurement], *, sql: bool | None, brief: bool) -> None:
     for one in measured:
         console.print(_measurement(one), soft_wrap=True)
     if not report.findings and not report.columns and not brief:
         console.print("there are no Matryoshka columns in this database")
-    elif not report.findings and not brief:
-        where = ", on this standby" if report.standby else ""
-        console.print(f"[green]healthy[/]: {len(report.columns)} columns, {len(report.checks)} checks{where}")
     for finding in report:
         console.print(
             f"[{COLORS[finding.severity]}]{finding.severity:8}[/]  [bold]{escaped(finding.subject)}[/]  "
@@ -143,12 +158,27 @@ def _show(report: Report, measured: list[Measurement], *, sql: bool, brief: bool
         )
         console.print(f"          {escaped(finding.message)}", soft_wrap=True)
         console.print(f"          [bold]remedy:[/] {escaped(finding.remedy)}", soft_wrap=True)
-        if sql and finding.sql:
+        if finding.sql and (finding.severity != "info" if sql is None else sql):
             text = finding.sql.replace("\n", "\n          ")
             console.print(f"          {escaped(text)};", style="dim", soft_wrap=True)
     for skipped in report.not_checked:
         said = f"not checked: {skipped.check} of {skipped.subject}: {skipped.reason}"
         console.print(escaped(said), style="dim", soft_wrap=True)
+    if report.columns and not brief and report.worst in {None, "info"}:
+        console.print(_nothing_wrong(report), soft_wrap=True)
+
+
+def _nothing_wrong(report: Report) -> str:
+    said = [_counted(len(report.columns), "column"), _counted(len(report.checks), "check")]
+    if report.findings:
+        said.append(_counted(len(report.findings), "hint"))
+    if report.standby:
+        said.append("on this standby")
+    return f"[green]{'nothing wrong' if report.findings else 'healthy'}[/]: {', '.join(said)}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _measurement(one: Measurement) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.table import Table
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from pgmrl.evaluate import Evaluation, Judged
 
 __all__ = ["evaluate", "print_evaluation"]
+
+FEW: Final = 30
+"""Queries below which an interval is mostly chance of which were judged."""
 
 
 def evaluate(
@@ -157,10 +160,13 @@ def print_evaluation(found: Evaluation) -> None:
     console.print(_systems(found))
     console.print(
         f"{escaped(found.column)}: {len(found.queries):,} queries, {found.judged:,} judgements, {found.rows:,} "
-        f"documents; rows of the shortlist {sizes}; means with half of their 95 % intervals; {found.seconds:.1f} s",
+        f"documents; rows of the shortlist {sizes}; means with their 95 % intervals; {found.seconds:.1f} s",
         style="dim",
         soft_wrap=True,
     )
+    if len(found.queries) < FEW:
+        said = "1 query says" if len(found.queries) == 1 else f"{len(found.queries)} queries say"
+        console.print(f"[yellow]note:[/] {said} little: judge {FEW} or more", soft_wrap=True)
     for line in _differences(found):
         console.print(line, soft_wrap=True)
     if found.dims:
@@ -174,7 +180,7 @@ def print_evaluation(found: Evaluation) -> None:
 def _systems(found: Evaluation) -> Table:
     table = Table("", *map(escaped, found.measures), box=None, header_style="dim")
     for one in found.systems:
-        cells = (f"{mean.mean:.4f} [dim]±{(mean.high - mean.low) / 2:.3f}[/]" for mean in one.means.values())
+        cells = (f"{mean.mean:.4f} [dim]({mean.low:.3f} to {mean.high:.3f})[/]" for mean in one.means.values())
         table.add_row(one.name, *cells)
     return table
 

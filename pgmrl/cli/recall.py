@@ -17,7 +17,7 @@ from pgmrl.measure.recall import SAMPLE, SECONDS, WORST, Recall, measure_recall
 from pgmrl.reflect import reflect
 
 if TYPE_CHECKING:
-    pass
+    from collections.abc import Sequence
 
 __all__ = ["recall"]
 
@@ -84,7 +84,7 @@ def recall(
     if json:
         write_json(as_json(found))
     else:
-        print_recall(found)
+        print_recall(found, searched.table.primary_key.columns.keys())
 
 
 def as_json(found: Recall) -> dict[str, Any]:
@@ -96,17 +96,26 @@ def as_json(found: Recall) -> dict[str, Any]:
     return whole
 
 
-def print_recall(found: Recall) -> None:
-    """A measurement as a page."""
+def print_recall(found: Recall, key: Sequence[str]) -> None:
+    """A measurement as a page.
+
+    Args:
+        found: the measurement.
+        key: the names of the key's columns, for queries that are rows of the table.
+
+    """
     mean, low, high = found.recall
     which = f" where {found.filter}" if found.filter else ""
+    cut = found.queries < found.asked
+    source = f"{found.queries:,} of {found.source}" if cut else found.source
     console.print(
         f"[bold]recall@{found.k} {mean:.3f}[/]  (95 %: {low:.3f} to {high:.3f})  {escaped(found.column + which)}, "
-        f"{escaped(found.source)} as queries",
+        f"{escaped(source)} as queries",
         soft_wrap=True,
     )
-    if found.queries < found.asked:
-        console.print(f"stopped after {found.queries} of {found.asked} queries: give more --seconds", style="yellow")
+    if cut:
+        said = f"stopped after {found.queries:,} of {found.asked:,} queries: give more --seconds"
+        console.print(said, style="yellow")
     if found.index is None:
         console.print(
             f"no index serves the shortlist: {escaped(found.instead)} (see `pgmrl explain`)",
@@ -116,13 +125,14 @@ def print_recall(found: Recall) -> None:
     console.print(_causes(found))
     through = found.index or "the whole table"
     console.print(
-        f"shortlist {found.shortlist}, ef_search {found.ef_search}, through {escaped(through)}; a search took "
-        f"{found.p50_ms:.1f} ms (median), {found.p95_ms:.1f} ms (95 %); measured in {found.seconds:.0f} s",
+        f"shortlist {found.shortlist:,}, ef_search {found.ef_search:,}, through {escaped(through)}; a search through "
+        f"SQLAlchemy took {found.p50_ms:.1f} ms (median), {found.p95_ms:.1f} ms (95 of 100 within); measured in "
+        f"{found.seconds:.0f} s",
         style="dim",
         soft_wrap=True,
     )
     if found.worst:
-        console.print(_worst(found))
+        console.print(_worst(found, key))
 
 
 def _causes(found: Recall) -> Table:
@@ -135,16 +145,16 @@ def _causes(found: Recall) -> Table:
         ("given back", -found.completed, "by ranking all rows of the filter exactly"),
     ):
         if share or not name.startswith(("not", "given")):
-            table.add_row(f"{share:.3f}", name, f"[dim]{meaning}[/]")
+            table.add_row(f"{share:z.3f}", name, f"[dim]{meaning}[/]")
     return table
 
 
-def _worst(found: Recall) -> Table:
+def _worst(found: Recall, key: Sequence[str]) -> Table:
     table = Table(box=None, header_style="dim", title="the queries that lose most", title_justify="left")
-    for name in ("query", "recall", "why"):
-        table.add_column(name, overflow="fold")
+    rows = any(one.loss.key is not None for one in found.worst)
+    for name in (", ".join(key) if rows else "query number", "recall", "why"):
+        table.add_column(escaped(name), overflow="fold")
     for one in found.worst:
-        key = one.loss.key
-        shown = f"number {one.loss.number}" if key is None else ", ".join(map(str, key))
+        shown = str(one.loss.number) if one.loss.key is None else ", ".join(map(str, one.loss.key))
         table.add_row(escaped(shown), f"{one.loss.recall:.2f}", escaped(one.why))
     return table

@@ -162,7 +162,9 @@ def _vector(given: str) -> Vector:
             return np.asarray(np.load(given, allow_pickle=False), np.float32)
         written = Path(given).read_text(encoding="utf-8") if given.endswith(".json") else given
         return np.asarray(jsonlib.loads(written), np.float32)
-    except (OSError, ValueError, TypeError) as error:
+    except OSError as error:
+        raise VectorError(f"{given} cannot be read: {error.strerror or error}") from None
+    except (ValueError, TypeError) as error:
         raise VectorError(f"--vector {given[:40]!r} is no array of numbers: {error}") from error
 
 

@@ -50,7 +50,8 @@ class Health:
         recall_k: the results it counts.
         recall_measured_at: when.
         recall_target: what its setting was chosen for.
-        below_target: whether the whole interval is below the target; None where one is missing.
+        below_target: whether the whole interval is below the target; None where one is missing, or recall was measured
+            with another k, shortlist or ef_search than the setting has.
 
     """
 

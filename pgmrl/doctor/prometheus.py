@@ -29,6 +29,7 @@ OF_COLUMNS: Final = {
     "pgmrl_recall_low": ("recall_low", "Lower end of its 95 % confidence interval."),
     "pgmrl_recall_high": ("recall_high", "Upper end of its 95 % confidence interval."),
     "pgmrl_recall_target": ("recall_target", "The recall that the stored setting was chosen for."),
+    "pgmrl_recall_below_target": ("below_target", "Whether recall, measured with the stored setting, is below it."),
 }
 COUNTERS: Final = {
     "pgmrl_index_scans_total": ("index_scans", "Scans of the index since the statistics began."),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pgmrl.doctor.exam import Exam
     from pgmrl.doctor.subject import Subject
     from pgmrl.measure import Recall
+    from pgmrl.settings import Setting
 
 __all__ = ["CHECKS"]
 
@@ -53,6 +54,11 @@ class Point(NamedTuple):
     row_count: int | None
     seconds: float
 
+    @property
+    def numbers(self) -> tuple[int, int, int]:
+        """What recall depends on, besides the rows."""
+        return self.k, self.shortlist, self.ef_search
+
 
 def history(exam: Exam, subject: Subject) -> list[Point]:
     """The measurements of a column, oldest first, with the one that was made just now.
@@ -69,6 +75,13 @@ def history(exam: Exam, subject: Subject) -> list[Point]:
     return points if fresh is None else [*points, _point(fresh)]
 
 
+def judged(rows: list[Point], setting: Setting | None) -> list[Point]:
+    """Those made with the numbers that searches take now: another shortlist says nothing of them."""
+    if setting is None:
+        return rows
+    return [row for row in rows if row.numbers == (setting.k, setting.shortlist, setting.ef_search)]
+
+
 def _point(fresh: Recall) -> Point:
     numbers = (fresh.k, fresh.shortlist, fresh.ef_search, fresh.queries)
     losses = (fresh.truncation, fresh.ann, fresh.shortfall)
@@ -76,12 +89,15 @@ def _point(fresh: Recall) -> Point:
 
 
 def target(exam: Exam, subject: Subject) -> Iterator[Finding]:
-    """The last measurement against the target that the setting was chosen for."""
+    """The last measurement with the stored setting against the target that it was chosen for."""
     if not subject.serves:
         return
     rows = history(exam, subject)
     setting = stored_setting(exam.connection, subject.column)
-    if not rows or setting is None or setting.target is None:
+    if setting is None or setting.target is None:
+        return
+    rows = judged(rows, setting)
+    if not rows:
         return
     last = rows[-1]
     if last.recall_high >= setting.target:
@@ -108,12 +124,11 @@ def drift(exam: Exam, subject: Subject) -> Iterator[Finding]:
     """The last measurement against those before it with the same numbers."""
     if not subject.serves:
         return
-    rows = history(exam, subject)
+    rows = judged(history(exam, subject), stored_setting(exam.connection, subject.column))
     if not rows:
         return
     last = rows[-1]
-    numbers = (last.k, last.shortlist, last.ef_search)
-    before = [row for row in rows[:-1] if (row.k, row.shortlist, row.ef_search) == numbers]
+    before = [row for row in rows[:-1] if row.numbers == last.numbers]
     if not before:
         return
     asked = sum(row.queries for row in before)
@@ -138,11 +153,20 @@ def drift(exam: Exam, subject: Subject) -> Iterator[Finding]:
 
 
 def measured(exam: Exam, subject: Subject) -> Iterator[Finding]:
-    """Whether there is a measurement, and of today's table."""
+    """Whether there is a measurement, of today's setting and of today's table."""
     if not subject.serves:
         return
-    rows = history(exam, subject)
+    every = history(exam, subject)
+    setting = stored_setting(exam.connection, subject.column)
+    rows = judged(every, setting)
     remedy = f"`pgmrl recall {subject.name} --record`, or `pgmrl doctor --measure` once a day."
+    if setting is not None and every and not rows:
+        message = (
+            f"not measured since the setting changed (recall@{setting.k} with shortlist {setting.shortlist:,} and "
+            f"ef_search {setting.ef_search:,}): `pgmrl doctor --measure`"
+        )
+        yield Finding("recall-measured", "info", subject.name, message, remedy, history_sql(subject))
+        return
     if not rows:
         message = "its recall was never recorded: nobody knows what searches miss"
         yield Finding("recall-measured", "info", subject.name, message, remedy, history_sql(subject))
@@ -161,5 +185,5 @@ def measured(exam: Exam, subject: Subject) -> Iterator[Finding]:
 CHECKS = (
     Check("recall-target", "critical", "recall below the target its setting was chosen for", each=target),
     Check("recall-drift", "warning", "recall lower than it was, beyond chance", each=drift),
-    Check("recall-measured", "info", "recall never recorded, or long ago, or of a much smaller table", each=measured),
+    Check("recall-measured", "info", "recall not recorded with today's setting, or long ago", each=measured),
 )

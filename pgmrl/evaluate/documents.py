@@ -122,8 +122,8 @@ def documents_of(connection: Connection, asked: Any, name: str | None) -> Docume
     if name is None:
         if len(keys) > 1:
             raise MeasureError(
-                f"the key of {table.fullname} has {len(keys)} columns ({', '.join(keys)}): say which unique column the "
-                "judgements name documents by (document id)"
+                f"the key of {table.fullname} has {len(keys)} columns ({', '.join(keys)}): say by "
+                "which column with a unique index the judgements name documents (`--document-id`, document_id=)"
             )
         return Documents(column, table.c[keys[0]])
     if name not in table.c:

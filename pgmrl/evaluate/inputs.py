@@ -114,8 +114,9 @@ class Inputs:
         unknown = [name for name in names if name not in known]
         if 2 * len(unknown) > len(names):
             raise MeasureError(
-                f"of {len(names):,} judged documents the table has {len(known):,}, not {_some(unknown)}: say which "
-                "column identifies them (document id), or judge documents that this role can see"
+                f"of {len(names):,} judged documents the table has {len(known):,}, not {_some(unknown)}: name "
+                "another column with a unique index (`--document-id`, document_id=), or judge documents that this role "
+                "can see"
             )
         if unknown:
             self.notes.append(

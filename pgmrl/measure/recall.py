@@ -15,6 +15,7 @@ from sqlalchemy.exc import CompileError, DBAPIError
 from pgmrl import database
 from pgmrl.columns import attachment_of, base_column
 from pgmrl.errors import MeasureError, NotMigrated, SearchError
+from pgmrl.limits import EF_SEARCH_LIMIT
 from pgmrl.measure.attribution import NO_ORDER, QUERY, Loss, Trial
 from pgmrl.measure.queries import Queries, sampled_queries, vectors_table
 from pgmrl.measure.score import Interval, mean_interval
@@ -340,9 +341,14 @@ def _looked_into(clock: _Clock, trial: Trial, given: Queries, losses: list[Loss]
 
 def _why(trial: Trial, loss: Loss, needed: int | None) -> str:
     """The causes of one query's loss, the largest first, each with what would help."""
-    more = f" a shortlist of {needed:,} would hold them" if needed is not None else " a longer shortlist"
+    if needed is None:
+        more = "a longer shortlist would hold them; there was no time to find out how long"
+    elif needed > EF_SEARCH_LIMIT:  # beyond it the scan iterates, and each row of it is read in full
+        more = f"no shortlist within reach ({needed:,}): more short dimensions or a rotation, see `pgmrl tune`"
+    else:
+        more = f"a shortlist of {needed:,} would hold them"
     causes = {
-        f"the short vectors rank true neighbours behind the shortlist of {trial.shortlist:,}:{more}": loss.truncation,
+        f"the short vectors rank true neighbours behind the shortlist of {trial.shortlist:,}: {more}": loss.truncation,
         f"the scan with ef_search {trial.ef_search:,} passes by rows of the shortlist: raise it": loss.ann,
         f"{loss.returned} of {loss.wanted} rows came back: say complete=True": loss.shortfall - loss.completed,
     }

@@ -28,7 +28,9 @@ SELECT
     h.k AS recall_k,
     h.measured_at AS recall_measured_at,
     s.target AS recall_target,
-    h.recall_high < s.target AS below_target
+    -- a measurement with other numbers says nothing of the setting
+    CASE WHEN (h.k, h.shortlist, h.ef_search) = (s.k, s.shortlist, s.ef_search) THEN h.recall_high < s.target END
+        AS below_target
 FROM short_columns AS c
 -- the application's table, where this one is its side table: settings and measurements are kept for what is searched
 LEFT JOIN LATERAL (
@@ -72,5 +74,5 @@ COMMENT ON COLUMN pgmrl.health.index_scans IS 'Since the statistics began, on th
 COMMENT ON COLUMN pgmrl.health.table_reads IS 'Sequential scans, since the statistics began, on this server';
 COMMENT ON COLUMN pgmrl.health.dead_share IS 'Dead rows among all, by the statistics; they take places in a shortlist until VACUUM';
 COMMENT ON COLUMN pgmrl.health.recall IS 'The latest that was recorded without a filter, with its 95 % interval';
-COMMENT ON COLUMN pgmrl.health.below_target IS 'Whether the whole interval is below the target; NULL where one is missing';
+COMMENT ON COLUMN pgmrl.health.below_target IS 'Whether the whole interval is below the target; NULL where one is missing, or recall was measured with another k, shortlist or ef_search than the setting has';
 GRANT SELECT ON pgmrl.health TO PUBLIC;

@@ -81,6 +81,21 @@ def test_findings_the_worst_first(patient: Patient) -> None:
     assert looked("notes.embedding", "--only", "recall-measured").exit_code == 0
 
 
+def test_information_is_no_fault(patient: Patient) -> None:
+    """A last line says so, with words that are counted; no SQL unless it is asked for."""
+    patient.run("DELETE FROM pgmrl.recall_history WHERE short_column ~ '_r'")
+    result = looked()
+    assert result.exit_code == 0
+    assert "recall-measured" in result.stdout
+    assert "SELECT" not in result.stdout
+    assert result.stdout.splitlines()[-1] == f"nothing wrong: 3 columns, {len(CHECKS)} checks, 1 hint"
+    assert "FROM pgmrl.recall_history" in looked("--sql").stdout
+    one = looked("packages.embedding", "--only", "recall-target").stdout
+    assert one == "healthy: 1 column, 1 check\n"
+    spoiled(patient)
+    assert "nothing wrong" not in looked().stdout
+
+
 def test_the_list_of_checks() -> None:
     """Each with its severity."""
     result = looked("--list")
@@ -180,6 +195,7 @@ def test_prometheus(patient: Patient) -> None:
     assert found["pgmrl_rows", column] == ROWS
     assert found["pgmrl_recall", column] == 0.95
     assert found["pgmrl_recall_target", column] == 0.9
+    assert found["pgmrl_recall_below_target", column] == 0
     assert len([key for key in found if key[0] == "pgmrl_index_valid"]) == 3
     only = parsed(looked("notes.embedding", "--prometheus").stdout)
     assert {dict(key[1])["table"] for key in only if key[0] == "pgmrl_index_bytes"} == {"notes"}
@@ -223,6 +239,13 @@ def test_the_view_for_dashboards(patient: Patient) -> None:
         rows = {one.table_name: one for one in health(connection)}
     assert rows["packages"].index_state == "valid", "of two indexes the one that serves"
     assert (rows["packages"].recall, rows["packages"].below_target) == (0.8, True)
+    for number in ("shortlist = 120", "ef_search = 90", "k = 5"):
+        patient.run("UPDATE pgmrl.settings SET k = 10, shortlist = 100, ef_search = 100")
+        patient.run(f"UPDATE pgmrl.settings SET {number}")
+        with patient.engine.connect() as connection:
+            (other,) = (one for one in health(connection) if one.table_name == "packages")
+        assert (other.recall, other.recall_target, other.below_target) == (0.8, 0.9, None)
+        assert "pgmrl_recall_below_target{" not in looked("packages.embedding", "--prometheus").stdout
     assert rows["notes"].dead_share == pytest.approx(0.5, abs=0.01)
     assert rows["notes"].last_analyze is not None
 
@@ -291,6 +314,16 @@ def test_the_history_in_a_terminal_and_as_a_picture(patient: Patient, tmp_path: 
         looked("--plot", tmp_path / "nowhere" / "recall.png")
     with pytest.raises(MeasureError, match="cannot be written"):
         looked("--plot", tmp_path / "recall.xyz")
+
+
+@pytest.mark.parametrize("option", ["--prometheus", "--nagios", "--measure"])
+@pytest.mark.parametrize("shown", [["--history"], ["--plot", "recall.png"]])
+def test_the_history_is_no_check(option: str, shown: list[str]) -> None:
+    """A monitor must not take it for one."""
+    result = looked(*shown, option)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert option in result.stderr
 
 
 def test_no_history_yet(patient: Patient, tmp_path: Path) -> None:

@@ -362,6 +362,22 @@ def test_recall_below_its_target(patient: Patient) -> None:
     assert found["recall-target"][0].values["target"] == 0.9
 
 
+def test_recall_measured_before_the_setting_changed(patient: Patient) -> None:
+    """It is another search's: neither above nor below the target of this one."""
+    _measured(patient, 0.94, 0.6, days=9)
+    assert set(patient.found()) == {"recall-target", "recall-drift"}
+    others = {"shortlist = 120": "shortlist 120", "ef_search = 90": "ef_search 90", "k = 5": "recall@5"}
+    for number, said in others.items():
+        patient.run("UPDATE pgmrl.settings SET k = 10, shortlist = 100, ef_search = 100")
+        patient.run(f"UPDATE pgmrl.settings SET {number}")
+        finding = only(patient.found(), "recall-measured", "info")
+        assert "not measured since the setting changed" in finding.message
+        assert said in finding.message
+    patient.run("UPDATE pgmrl.settings SET k = 10, shortlist = 120, ef_search = 100")
+    patient.run("UPDATE pgmrl.recall_history SET shortlist = 120 WHERE recall = 0.6")
+    assert set(patient.found()) == {"recall-target"}
+
+
 def test_recall_that_drifts(patient: Patient) -> None:
     """Less than before by more than chance; noise is no drift."""
     _measured(patient, 0.951, 0.949, 0.948, 0.944, days=9)

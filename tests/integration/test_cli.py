@@ -173,7 +173,12 @@ def test_wrong_usage(arguments: list[str]) -> None:
         (["load", "--query", "SELECT nonsense", "--text", "x"], "nonsense"),
         (["load", "--query", "SELECT 1 AS id WHERE false", "--text", "x"], "no rows to load"),
         (["search", "missing.embedding", "--vector", "[1, 2"], "no array of numbers"),
-        (["search", "missing.embedding", "--vector", "nowhere.npy"], "no array of numbers"),
+        (
+            ["search", "missing.embedding", "--vector", "nowhere.npy"],
+            "nowhere.npy cannot be read: No such file or directory",
+        ),
+        (["search", "missing.embedding", "--vector", "nowhere.json"], "nowhere.json cannot be read: No such file"),
+        (["explain", "missing.embedding", "--vector", "nowhere.npy"], "nowhere.npy cannot be read: No such file"),
     ],
 )
 def test_errors(

@@ -95,9 +95,11 @@ def test_tables_for_people(engine: Engine) -> None:
         rotation = Rotation.of(np.linalg.qr(np.random.default_rng(0).normal(size=(64, 64)))[0][:32])
         database.install_rotation(connection, rotation)
     shown = ok(*GIVEN, *VECTORS, "--words", "words", "--match", "any", "--rotation", rotation.id, "--plot", "q.png")
-    for part in ("exact full", "two-stage", "short only", "words", "hybrid", "nDCG@10", "±", "drawn: q.png"):
+    for part in ("exact full", "two-stage", "short only", "words", "hybrid", "nDCG@10", "drawn: q.png"):
         assert part in shown
     assert "20 queries" in shown
+    assert "note: 20 queries say little" in shown
+    assert "±" not in shown
     assert "400 documents" in shown
     assert "two-stage against exact full, nDCG@10:" in shown
     assert shown.count(str(rotation.id)) == 2  # at 16 and 32 dimensions
@@ -177,7 +179,9 @@ def test_errors(arguments: tuple[str, ...], error: type[PgmrlError], message: st
 
 def test_the_primary_key_names_documents_unless_said_otherwise() -> None:
     """With names for a key of numbers, all are unknown."""
-    assert "the table has 0" in str(failure(*GIVEN[:-2], *VECTORS))
+    said = str(failure(*GIVEN[:-2], *VECTORS))
+    assert "the table has 0" in said
+    assert "a unique index (`--document-id`" in said
 
 
 @pytest.mark.parametrize(

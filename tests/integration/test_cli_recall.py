@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +12,10 @@ import pytest
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, Text
 
 from pgmrl import database
+from pgmrl.cli.recall import print_recall
 from pgmrl.columns import Matryoshka
 from pgmrl.errors import DefinitionError, MeasureError, NotMigrated, VectorError
+from pgmrl.measure import measure_recall
 from pgmrl.settings import Setting, store_setting
 from pgmrl.shortening import Short
 from tests.cli import failure, ok, ok_json, run
@@ -58,6 +62,8 @@ def test_the_page() -> None:
     assert "shortlist 12, ef_search 12, through packages_embedding_short_16_hnsw" in shown
     assert "a shortlist of" in shown
     assert "not returned" not in shown
+    assert re.search(r"a search through SQLAlchemy took [\d.]+ ms \(median\), [\d.]+ ms \(95 of 100 within\)", shown)
+    assert "the queries that lose most id recall why" in shown
 
 
 def test_json(packages: Table) -> None:
@@ -78,6 +84,8 @@ def test_queries_of_a_file_and_of_a_log(tmp_path: Path, debian: Debian) -> None:
     found = ok_json("recall", "packages.embedding", "--queries", tmp_path / "q.npy")
     assert found["asked"] == 7
     assert found["losses"][0]["key"] is None
+    page = ok("recall", "packages.embedding", "--queries", tmp_path / "q.npy", "--shortlist", 12)
+    assert "query number  recall  why" in page
     log = "SELECT embedding FROM packages WHERE id < 50"
     assert ok_json("recall", "packages.embedding", "--query-sql", log, "--sample", 9)["asked"] == 9
     assert run("recall", "packages.embedding", "--query-sql", log, "--queries", "x.npy").exit_code == 2
@@ -125,4 +133,18 @@ def test_time_that_runs_out_is_said() -> None:
     """And what was tried until then is reported."""
     found = json.loads(ok("recall", "packages.embedding", "--sample", 1_400, "--seconds", 1, "--json"))
     assert 0 < len(found["losses"]) < found["asked"] == 1_400
-    assert "stopped after" in ok("recall", "packages.embedding", "--sample", 1_400, "--seconds", 1)
+    shown = ok("recall", "packages.embedding", "--sample", 1_400, "--shortlist", 12, "--seconds", 1)
+    tried = re.search(r"stopped after ([\d,]+) of 1,400 queries", shown)
+    assert tried is not None
+    assert f"{tried[1]} of 1,400 rows of public.packages as queries" in shown
+    assert "a longer shortlist would hold them; there was no time to find out how long" in " ".join(shown.split())
+
+
+def test_no_loss_is_no_minus(packages: Table, engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    """A loss below zero that rounds to nothing."""
+    with engine.connect() as connection:
+        found = measure_recall(connection, packages.c.embedding, queries=3)
+    print_recall(replace(found, ann=-0.0001), ["id"])
+    shown = capsys.readouterr().out
+    assert "0.000  lost by the HNSW scan" in shown
+    assert "-0.000" not in shown

@@ -187,6 +187,16 @@ def test_the_worst_queries_and_why(asked: Connection, packages: Table) -> None:
             asked.exec_driver_sql("RESET enable_indexscan")
 
 
+def test_a_shortlist_out_of_reach_is_not_advised(asked: Connection, packages: Table) -> None:
+    """Of a hundred neighbours, 16 of 96 dimensions rank some behind a thousand rows."""
+    found = measure_recall(asked, packages.c.embedding, queries=40, k=100, shortlist=100, worst=40)
+    far = [one for one in found.worst if one.needed is not None and one.needed > 1_000]
+    assert far
+    for one in far:
+        assert f"no shortlist within reach ({one.needed:,}): more short dimensions or a rotation" in one.why
+        assert "would hold them" not in one.why
+
+
 def test_a_search_with_a_join(asked: Connection, packages: Table) -> None:
     """It is measured as it is, and the worst queries are looked into."""
     other = packages.alias()
