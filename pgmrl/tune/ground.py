@@ -165,6 +165,7 @@ class Ground:
         current: the short column there is; None where there is none.
         index: build parameters of candidates.
         notes: what to tell.
+        incomplete: what was left out, which more time or rows would mend.
 
     """
 
@@ -179,6 +180,7 @@ class Ground:
     current: Current | None
     index: Hnsw
     notes: list[str] = field(default_factory=list)
+    incomplete: list[str] = field(default_factory=list)
 
     @property
     def tuning(self) -> NDArray[np.float32]:

@@ -189,7 +189,7 @@ def _choose_rows(ground: Ground, wanted: Wanted, clock: Clock) -> None:
         share = min(share, _affordable(ground, wanted, clock.left / 2))
     if share < 1:
         ground.source.percent = max(1e-4, 100 * share)
-        ground.notes.append(
+        ground.incomplete.append(
             f"a random {100 * share:.3g} % of the rows were read, and recall scaled to all of them by the model"
         )
 
@@ -320,7 +320,8 @@ def _trials(bench: Bench, sweeps: Sequence[Sweep]) -> list[Trial]:
     trials: list[Trial] = []
     for (sweep, how), vectors in zip(tried, shorts, strict=True):
         if trials and bench.clock.over:
-            ground.notes.append("time ran out before all promising candidates were tried")
+            bench.untried = True
+            ground.incomplete.append("time ran out before all promising candidates were tried")
             break
         trial = bench.trial(sweep, how, vectors)
         if trial is not None:
