@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 import typer
 from rich.syntax import Syntax
@@ -20,7 +20,7 @@ from pgmrl.rotation import Rotation
 from pgmrl.settings import NEEDED
 from pgmrl.tune import Tuning
 from pgmrl.tune import tune as tuned
-from pgmrl.tune.applying import apply_tuning, migration, model
+from pgmrl.tune.applying import apply_tuning, migration, model, reshape_commands
 from pgmrl.tune.plots import (
     CHECKS,
     FRONT,
@@ -45,6 +45,11 @@ if TYPE_CHECKING:
 
 
 __all__ = ["tune"]
+
+COMMANDS: Final = (
+    "or the same to one database without a migration (--dry-run shows the steps)",
+    "and when only new code runs, drop the old column by --contract",
+)
 
 
 def tune(
@@ -135,7 +140,7 @@ def tune(
     else:
         print_tuning(found)
         if plan is not None:
-            _print_plan(plan, column)
+            _print_plan(plan)
     if found.choice is None:
         raise typer.Exit(1)
 
@@ -168,33 +173,36 @@ def _plan(connection: Connection, searched: Column[Any], found: Tuning, director
     if rotation is not None and rotation.id not in database.installed_rotations(connection):
         saved = rotation.save(directory)
     body = migration(connection, searched, found, directory.name)
+    commands = [] if body is None else reshape_commands(connection, searched, found, str(directory))
     connection.rollback()
     with connection.begin():
         short = apply_tuning(connection, searched, found)
     return {
         "applied_to": short,
+        "in_effect": short == attachment_of(searched).short,
         "rotation_saved": saved,
         "migration": body,
+        "commands": commands,
         "model": None if body is None else model(searched, found),
     }
 
 
-def _print_plan(plan: dict[str, Any], column: str) -> None:
-    console.print(
-        f"\nstored for {escaped(plan['applied_to'])}: SQL functions take it from now on, models by load_settings(...)",
-        soft_wrap=True,
-    )
+def _print_plan(plan: dict[str, Any]) -> None:
+    short = plan["applied_to"]
+    if plan["in_effect"]:
+        said = f"stored for {short}: SQL functions take it from now on, models by load_settings(...)"
+    else:
+        said = f"stored; takes effect when {short} is there (the migration below); until then searches stay as they are"
+    console.print(f"\n{escaped(said)}", soft_wrap=True)
     if plan["rotation_saved"] is not None:
         console.print(f"rotation saved to {escaped(plan['rotation_saved'])}: commit it", soft_wrap=True)
     if plan["migration"] is None:
         return
-    console.print(
-        "\nThe short column or its index changes. The migration (docs: Changing your mind; `pgmrl reshape "
-        f"{escaped(column)}` does the same to one database):\n",
-        soft_wrap=True,
-    )
+    console.print("\nThe short column or its index changes. The migration (docs: Changing your mind):\n", soft_wrap=True)
     console.print(Syntax(plan["migration"], "python", word_wrap=True, background_color="default"))
     console.print(f"the model afterwards: {escaped(plan['model'])}", soft_wrap=True)
+    for command, what in zip(plan["commands"], COMMANDS, strict=False):
+        console.print(f"\n{what}:\n\n    {escaped(command)}", soft_wrap=True)
 
 
 def _with_axes(connection: Connection, searched: Column[Any]) -> Column[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,7 +75,24 @@ def test_the_choice_is_stored(engine: Engine, place: Path) -> None:
         assert f"op.install_rotation('rotations/{rotation}.npy')" in found["migration"]
         assert f"Rotation.load('rotations/{rotation}.npy')" in found["model"]
     shown = " ".join(ok("tune", "packages.embedding", "--dims", "32", "--by", "prefix", "--apply", *QUICK).split())
-    assert "stored for embedding_short_32" in shown
+    assert "stored for embedding_short_32: SQL functions take it from now on" in shown
+
+
+def test_the_command_that_is_printed_is_taken() -> None:
+    """Of a column that is not there yet; until it is, nothing changes, and the page says so."""
+    given = ("--recall", 0.8, "--max-shortlist", 15, "--dims", "48", "--by", "rotation", "--m", 12)
+    lines = ok("tune", "packages.embedding", *given, "--apply", *QUICK).splitlines()
+    [stored] = [line for line in lines if line.startswith("stored")]
+    assert "takes effect when embedding_r" in stored
+    assert "until then searches stay as they are" in stored
+    assert "from now on" not in stored
+    expand, contract = [shlex.split(line) for line in lines if line.startswith("    pgmrl reshape ")]
+    for option, value in (("--short-dims", "48"), ("--type", "halfvec"), ("--m", "12")):
+        assert expand[expand.index(option) + 1] == value
+    assert expand[expand.index("--by") + 1].startswith("rotations/r")
+    planned = ok(*expand[1:], "--dry-run")
+    assert expand[expand.index("--name") + 1] in planned
+    assert contract[1:] == ["reshape", expand[2], "--contract"]
 
 
 def test_unreachable() -> None:
