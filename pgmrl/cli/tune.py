@@ -11,7 +11,19 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from pgmrl import database
-from pgmrl.cli.common import Json, Metric, Searched, Url, console, engine, escaped, metric_name, progress, write_json
+from pgmrl.cli.common import (
+    Json,
+    Metric,
+    Searched,
+    Url,
+    console,
+    engine,
+    errors,
+    escaped,
+    metric_name,
+    progress,
+    write_json,
+)
 from pgmrl.cli.measuring import QueryFile, QuerySelect, given_queries, telling
 from pgmrl.columns import INFO_KEY, attachment_of
 from pgmrl.ddl import Hnsw
@@ -33,6 +45,7 @@ from pgmrl.tune.plots import (
     front_rows,
     kept_rows,
     model_rows,
+    today,
     write_html,
     write_png,
 )
@@ -54,7 +67,12 @@ COMMANDS: Final = (
 
 def tune(
     column: Searched,
-    recall: Annotated[float, typer.Option(help="recall@k to reach, above 0 and at most 1.")] = 0.95,
+    recall: Annotated[
+        float,
+        typer.Option(
+            help="recall@k to reach, above 0 and at most 1. No sample shows exactly 1: 0.999, or search with exact=True."
+        ),
+    ] = 0.95,
     k: Annotated[int, typer.Option("-k", "--k", help="Results that count.")] = 10,
     sample: Annotated[
         int, typer.Option(help="How many queries, rows of the table unless others are given; half of them check.")
@@ -76,7 +94,9 @@ def tune(
     rows: Annotated[int, typer.Option(help="Rows to read at most; of more a random sample.")] = ROWS,
     graph_rows: Annotated[int, typer.Option(help="Rows that indexes are tried on at most.")] = GRAPH_ROWS,
     maintenance_work_mem: Annotated[str | None, typer.Option(help='For these builds, such as "1GB".')] = None,
-    seconds: Annotated[float | None, typer.Option(help="About how long it may take; less is read and tried.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="About how long; less is read and tried. The check of the choice comes on top.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of all random choices.")] = 0,
     png: Annotated[Path | None, typer.Option(help="Write the picture there.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with picture and tables there.")] = None,
@@ -98,8 +118,9 @@ def tune(
 
     Example: `pgmrl tune packages.embedding --recall 0.95 --html tuning.html`
     """
-    for path in (png, html):
+    for path, option, suffixes in ((png, "--png", (".png",)), (html, "--html", (".html", ".htm"))):
         if path is not None:
+            _check_suffix(path, option, suffixes)
             check_path(path)
     with engine(url) as opened, opened.connect() as connection:
         if apply:
@@ -134,11 +155,17 @@ def tune(
             write_png(found, png)
         if html is not None:
             write_html(found, html)
+        if apply and found.choice is not None and found.incomplete:
+            said = "; ".join(found.incomplete)
+            errors.print(f"incomplete: {escaped(said)}. The choice is stored all the same.", soft_wrap=True)
         plan = _plan(connection, searched, found, directory) if apply and found.choice is not None else None
     if json:
         write_json({**found.as_json(), **({} if plan is None else plan)})
     else:
         print_tuning(found)
+        for path in (png, html):
+            if path is not None:
+                console.print(f"drawn into {escaped(path)}", soft_wrap=True)
         if plan is not None:
             _print_plan(plan)
     if found.choice is None:
@@ -149,9 +176,17 @@ def print_tuning(found: Tuning) -> None:
     """What was found as a page."""
     style = "bold" if found.choice is not None else "bold yellow"
     console.print(f"[{style}]{escaped(answer(found))}[/]", soft_wrap=True)
+    for note in found.incomplete:
+        console.print(f"[yellow]incomplete: {escaped(note)}[/]", soft_wrap=True)
+    if found.current is not None:
+        console.print(escaped(today(found.current)), soft_wrap=True)
     console.print(_table("", ("", "today", "at ten times the rows"), facts(found)))
     console.print(
-        _table("what no other setting beats in recall, time and size at once", FRONT, front_rows(about(found)))
+        _table(
+            "what no other setting beats in recall, time and size at once",
+            FRONT,
+            front_rows(about(found), found.current),
+        )
     )
     console.print(_table(f"recall@{found.k} of an exact shortlist", *kept_rows(found)))
     console.print(_table("checked with queries that were not used", CHECKS, check_rows(found)))
@@ -198,7 +233,9 @@ def _print_plan(plan: dict[str, Any]) -> None:
         console.print(f"rotation saved to {escaped(plan['rotation_saved'])}: commit it", soft_wrap=True)
     if plan["migration"] is None:
         return
-    console.print("\nThe short column or its index changes. The migration (docs: Changing your mind):\n", soft_wrap=True)
+    console.print(
+        "\nThe short column or its index changes. The migration (docs: Changing your mind):\n", soft_wrap=True
+    )
     console.print(Syntax(plan["migration"], "python", word_wrap=True, background_color="default"))
     console.print(f"the model afterwards: {escaped(plan['model'])}", soft_wrap=True)
     for command, what in zip(plan["commands"], COMMANDS, strict=False):
@@ -220,6 +257,11 @@ def _index(m: int | None, ef_construction: int | None) -> Hnsw | None:
         return None
     links = m or Hnsw().m
     return Hnsw(links, ef_construction or max(Hnsw().ef_construction, 2 * links))
+
+
+def _check_suffix(path: Path, option: str, suffixes: Sequence[str]) -> None:
+    if path.suffix.lower() not in suffixes:
+        raise typer.BadParameter(f"{option} {path}: give a name that ends with {' or '.join(suffixes)}")
 
 
 def _listed(given: str) -> list[str]:

@@ -71,7 +71,7 @@ class Wanted:
 
     def __post_init__(self) -> None:
         if not 0 < self.recall <= 1:
-            raise SearchError(f"recall={self.recall!r}: ask for more than 0 and at most 1")
+            raise SearchError(f"recall={self.recall!r}: recall is above 0 and at most 1: for 95 % write 0.95")
         if not 1 <= self.k <= self.max_shortlist <= EF_SEARCH_LIMIT:
             raise SearchError(
                 f"k={self.k} and max_shortlist={self.max_shortlist}: a shortlist holds the k results, and at most "

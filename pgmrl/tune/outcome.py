@@ -103,7 +103,7 @@ def _kept(sweep: Sweep, rows: int, wanted: Wanted) -> Kept:
 
 def _current(ground: Ground, wanted: Wanted, trials: Sequence[Trial]) -> Option | None:
     """The column there is, with the numbers that a search takes where nobody says any."""
-    if ground.current is None:
+    if ground.current is None or ground.current.index_bytes is None:
         return None
     mine = next((one for one in trials if _same_as(ground.current, one)), None)
     if mine is None:

@@ -87,7 +87,7 @@ class Tuning:
         limit: why none does.
         tenfold: `choice` (or `best`) at ten times the rows.
         tenfold_needed: the setting of the same column that reaches the target there; None where none does.
-        current: the column as it is now, with the numbers that searches take by default; None where it has none.
+        current: the column as it is now, with the numbers that searches take by default; None where it has no index.
         keeps_column: whether the choice needs no other column or index than there is.
         front: what no other setting beats in recall, time and size at once; the fastest first.
         tried: the same of each candidate whose index was tried.

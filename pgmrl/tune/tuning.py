@@ -316,6 +316,8 @@ def _trials(bench: Bench, sweeps: Sequence[Sweep]) -> list[Trial]:
     tried = [(one, ground.index) for one in chosen]
     if mine is not None and current is not None and (mine, current.candidate.index) not in tried:
         tried.append((mine, current.candidate.index))
+    if mine is not None and current is not None:  # first, so that it is compared however little time there is
+        tried.sort(key=lambda one: one != (mine, current.candidate.index))
     shorts = bench.collect([one for one, _ in tried])
     trials: list[Trial] = []
     for (sweep, how), vectors in zip(tried, shorts, strict=True):
