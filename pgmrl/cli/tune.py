@@ -70,7 +70,7 @@ def tune(
     recall: Annotated[
         float,
         typer.Option(
-            help="recall@k to reach, above 0 and at most 1. No sample shows exactly 1: 0.999, or search with exact=True."
+            help="recall@k to reach, above 0 and at most 1. No sample shows exactly 1: take 0.999, or exact=True."
         ),
     ] = 0.95,
     k: Annotated[int, typer.Option("-k", "--k", help="Results that count.")] = 10,
@@ -118,10 +118,7 @@ def tune(
 
     Example: `pgmrl tune packages.embedding --recall 0.95 --html tuning.html`
     """
-    for path, option, suffixes in ((png, "--png", (".png",)), (html, "--html", (".html", ".htm"))):
-        if path is not None:
-            _check_suffix(path, option, suffixes)
-            check_path(path)
+    _check_pictures(png, html)
     with engine(url) as opened, opened.connect() as connection:
         if apply:
             database.require_schema(connection, NEEDED, "keeping settings")
@@ -155,17 +152,12 @@ def tune(
             write_png(found, png)
         if html is not None:
             write_html(found, html)
-        if apply and found.choice is not None and found.incomplete:
-            said = "; ".join(found.incomplete)
-            errors.print(f"incomplete: {escaped(said)}. The choice is stored all the same.", soft_wrap=True)
         plan = _plan(connection, searched, found, directory) if apply and found.choice is not None else None
     if json:
         write_json({**found.as_json(), **({} if plan is None else plan)})
     else:
         print_tuning(found)
-        for path in (png, html):
-            if path is not None:
-                console.print(f"drawn into {escaped(path)}", soft_wrap=True)
+        _print_paths(png, html)
         if plan is not None:
             _print_plan(plan)
     if found.choice is None:
@@ -203,6 +195,9 @@ def print_tuning(found: Tuning) -> None:
 
 def _plan(connection: Connection, searched: Column[Any], found: Tuning, directory: Path) -> dict[str, Any]:
     """Store the choice, save a rotation that is not in the database, and say what is to change."""
+    if found.incomplete:
+        said = "; ".join(found.incomplete)
+        errors.print(f"incomplete: {escaped(said)}. The choice is stored all the same.", soft_wrap=True)
     rotation = found.rotation
     saved = None
     if rotation is not None and rotation.id not in database.installed_rotations(connection):
@@ -259,9 +254,20 @@ def _index(m: int | None, ef_construction: int | None) -> Hnsw | None:
     return Hnsw(links, ef_construction or max(Hnsw().ef_construction, 2 * links))
 
 
-def _check_suffix(path: Path, option: str, suffixes: Sequence[str]) -> None:
-    if path.suffix.lower() not in suffixes:
-        raise typer.BadParameter(f"{option} {path}: give a name that ends with {' or '.join(suffixes)}")
+def _check_pictures(png: Path | None, html: Path | None) -> None:
+    """Before hours are spent on what they show."""
+    for path, option, suffixes in ((png, "--png", (".png",)), (html, "--html", (".html", ".htm"))):
+        if path is None:
+            continue
+        if path.suffix.lower() not in suffixes:
+            raise typer.BadParameter(f"{option} {path}: give a name that ends with {' or '.join(suffixes)}")
+        check_path(path)
+
+
+def _print_paths(*paths: Path | None) -> None:
+    for path in paths:
+        if path is not None:
+            console.print(f"drawn into {escaped(path)}", soft_wrap=True)
 
 
 def _listed(given: str) -> list[str]:

@@ -38,8 +38,8 @@ class Limit:
     """Why a target was not reached.
 
     Attributes:
-        cause: `dimensions` (the short vectors), `shortlist` (its size, and ef_search with it), `time` (what would do may
-            not have been tried) or `graph`.
+        cause: `dimensions` (the short vectors), `shortlist` (its size, and ef_search with it), `time` (it ran out
+            before everything was tried) or `graph`.
         message: what limits, in numbers.
         remedy: what to do.
 
@@ -169,16 +169,16 @@ def why_not(
             f"the short vectors lose too much: an exact shortlist of {EF_SEARCH_LIMIT:,} by {name} keeps {kept:.4f}",
             f"try {more}",
         )
-    reached = top.recall(most, rows)
+    at_most = f"{top.recall(most, rows):.4f}"
     short = not reaches(top.interval(most, rows), target)
     scanned = "" if best is None else f"; {_scanned(best, sweeps, rows)}"
     if ended is not None and not short:
-        kept = f"an exact shortlist of {most:,} by {top.candidate.title} keeps {reached:.4f}"
-        return Limit("time", f"time ran out {ended}{scanned}; {kept}", "give more --seconds")
+        longer = f"an exact shortlist of {most:,} by {top.candidate.title} keeps {at_most}"
+        return Limit("time", f"time ran out {ended}{scanned}; {longer}", "give more --seconds")
     if short or (most < EF_SEARCH_LIMIT and best is not None):
         return Limit(
             "shortlist",
-            f"the longest shortlist and largest ef_search allowed are {most:,}: exact, that keeps {reached:.4f} by "
+            f"the longest shortlist and largest ef_search allowed are {most:,}: exact, that keeps {at_most} by "
             f"{top.candidate.title}, and {longest.recall(EF_SEARCH_LIMIT, rows):.4f} at {EF_SEARCH_LIMIT:,}",
             "allow a longer one (--max-shortlist), or try more dimensions (--dims), which need a shorter one",
         )
