@@ -568,7 +568,7 @@ def test_in_a_transaction_of_the_callers(packages: Engine) -> None:
 @pytest.mark.parametrize(
     ("given", "error", "said"),
     [
-        ({"recall": 0}, SearchError, "more than 0"),
+        ({"recall": 0}, SearchError, "above 0 and at most 1"),
         ({"recall": 1.01}, SearchError, "at most 1"),
         ({"k": 0}, SearchError, "k=0"),
         ({"k": 2_000}, SearchError, "max_shortlist"),
