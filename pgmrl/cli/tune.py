@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 import typer
 from rich.syntax import Syntax
 from rich.table import Table
 
 from pgmrl import database
-from pgmrl.cli.common import Json, Metric, Searched, Url, console, engine, escaped, metric_name, progress, write_json
+from pgmrl.cli.common import (
+    Json,
+    Metric,
+    Searched,
+    Url,
+    console,
+    engine,
+    errors,
+    escaped,
+    metric_name,
+    progress,
+    write_json,
+)
 from pgmrl.cli.measuring import QueryFile, QuerySelect, given_queries, telling
 from pgmrl.columns import INFO_KEY, attachment_of
 from pgmrl.ddl import Hnsw
@@ -20,7 +32,7 @@ from pgmrl.rotation import Rotation
 from pgmrl.settings import NEEDED
 from pgmrl.tune import Tuning
 from pgmrl.tune import tune as tuned
-from pgmrl.tune.applying import apply_tuning, migration, model
+from pgmrl.tune.applying import apply_tuning, migration, model, reshape_commands
 from pgmrl.tune.plots import (
     CHECKS,
     FRONT,
@@ -33,6 +45,7 @@ from pgmrl.tune.plots import (
     front_rows,
     kept_rows,
     model_rows,
+    today,
     write_html,
     write_png,
 )
@@ -46,10 +59,20 @@ if TYPE_CHECKING:
 
 __all__ = ["tune"]
 
+COMMANDS: Final = (
+    "or the same to one database without a migration (--dry-run shows the steps)",
+    "and when only new code runs, drop the old column by --contract",
+)
+
 
 def tune(
     column: Searched,
-    recall: Annotated[float, typer.Option(help="recall@k to reach, above 0 and at most 1.")] = 0.95,
+    recall: Annotated[
+        float,
+        typer.Option(
+            help="recall@k to reach, above 0 and at most 1. No sample shows exactly 1: take 0.999, or exact=True."
+        ),
+    ] = 0.95,
     k: Annotated[int, typer.Option("-k", "--k", help="Results that count.")] = 10,
     sample: Annotated[
         int, typer.Option(help="How many queries, rows of the table unless others are given; half of them check.")
@@ -71,7 +94,9 @@ def tune(
     rows: Annotated[int, typer.Option(help="Rows to read at most; of more a random sample.")] = ROWS,
     graph_rows: Annotated[int, typer.Option(help="Rows that indexes are tried on at most.")] = GRAPH_ROWS,
     maintenance_work_mem: Annotated[str | None, typer.Option(help='For these builds, such as "1GB".')] = None,
-    seconds: Annotated[float | None, typer.Option(help="About how long it may take; less is read and tried.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="About how long; less is read and tried. The check of the choice comes on top.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of all random choices.")] = 0,
     png: Annotated[Path | None, typer.Option(help="Write the picture there.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with picture and tables there.")] = None,
@@ -93,9 +118,7 @@ def tune(
 
     Example: `pgmrl tune packages.embedding --recall 0.95 --html tuning.html`
     """
-    for path in (png, html):
-        if path is not None:
-            check_path(path)
+    _check_pictures(png, html)
     with engine(url) as opened, opened.connect() as connection:
         if apply:
             database.require_schema(connection, NEEDED, "keeping settings")
@@ -134,8 +157,9 @@ def tune(
         write_json({**found.as_json(), **({} if plan is None else plan)})
     else:
         print_tuning(found)
+        _print_paths(png, html)
         if plan is not None:
-            _print_plan(plan, column)
+            _print_plan(plan)
     if found.choice is None:
         raise typer.Exit(1)
 
@@ -144,9 +168,17 @@ def print_tuning(found: Tuning) -> None:
     """What was found as a page."""
     style = "bold" if found.choice is not None else "bold yellow"
     console.print(f"[{style}]{escaped(answer(found))}[/]", soft_wrap=True)
+    for note in found.incomplete:
+        console.print(f"[yellow]incomplete: {escaped(note)}[/]", soft_wrap=True)
+    if found.current is not None:
+        console.print(escaped(today(found.current)), soft_wrap=True)
     console.print(_table("", ("", "today", "at ten times the rows"), facts(found)))
     console.print(
-        _table("what no other setting beats in recall, time and size at once", FRONT, front_rows(about(found)))
+        _table(
+            "what no other setting beats in recall, time and size at once",
+            FRONT,
+            front_rows(about(found), found.current),
+        )
     )
     console.print(_table(f"recall@{found.k} of an exact shortlist", *kept_rows(found)))
     console.print(_table("checked with queries that were not used", CHECKS, check_rows(found)))
@@ -163,38 +195,46 @@ def print_tuning(found: Tuning) -> None:
 
 def _plan(connection: Connection, searched: Column[Any], found: Tuning, directory: Path) -> dict[str, Any]:
     """Store the choice, save a rotation that is not in the database, and say what is to change."""
+    if found.incomplete:
+        said = "; ".join(found.incomplete)
+        errors.print(f"incomplete: {escaped(said)}. The choice is stored all the same.", soft_wrap=True)
     rotation = found.rotation
     saved = None
     if rotation is not None and rotation.id not in database.installed_rotations(connection):
         saved = rotation.save(directory)
     body = migration(connection, searched, found, directory.name)
+    commands = [] if body is None else reshape_commands(connection, searched, found, str(directory))
     connection.rollback()
     with connection.begin():
         short = apply_tuning(connection, searched, found)
     return {
         "applied_to": short,
+        "in_effect": short == attachment_of(searched).short,
         "rotation_saved": saved,
         "migration": body,
+        "commands": commands,
         "model": None if body is None else model(searched, found),
     }
 
 
-def _print_plan(plan: dict[str, Any], column: str) -> None:
-    console.print(
-        f"\nstored for {escaped(plan['applied_to'])}: SQL functions take it from now on, models by load_settings(...)",
-        soft_wrap=True,
-    )
+def _print_plan(plan: dict[str, Any]) -> None:
+    short = plan["applied_to"]
+    if plan["in_effect"]:
+        said = f"stored for {short}: SQL functions take it from now on, models by load_settings(...)"
+    else:
+        said = f"stored; takes effect when {short} is there (the migration below); until then searches stay as they are"
+    console.print(f"\n{escaped(said)}", soft_wrap=True)
     if plan["rotation_saved"] is not None:
         console.print(f"rotation saved to {escaped(plan['rotation_saved'])}: commit it", soft_wrap=True)
     if plan["migration"] is None:
         return
     console.print(
-        "\nThe short column or its index changes. The migration (docs: Changing your mind; `pgmrl reshape "
-        f"{escaped(column)}` does the same to one database):\n",
-        soft_wrap=True,
+        "\nThe short column or its index changes. The migration (docs: Changing your mind):\n", soft_wrap=True
     )
     console.print(Syntax(plan["migration"], "python", word_wrap=True, background_color="default"))
     console.print(f"the model afterwards: {escaped(plan['model'])}", soft_wrap=True)
+    for command, what in zip(plan["commands"], COMMANDS, strict=False):
+        console.print(f"\n{what}:\n\n    {escaped(command)}", soft_wrap=True)
 
 
 def _with_axes(connection: Connection, searched: Column[Any]) -> Column[Any]:
@@ -212,6 +252,22 @@ def _index(m: int | None, ef_construction: int | None) -> Hnsw | None:
         return None
     links = m or Hnsw().m
     return Hnsw(links, ef_construction or max(Hnsw().ef_construction, 2 * links))
+
+
+def _check_pictures(png: Path | None, html: Path | None) -> None:
+    """Before hours are spent on what they show."""
+    for path, option, suffixes in ((png, "--png", (".png",)), (html, "--html", (".html", ".htm"))):
+        if path is None:
+            continue
+        if path.suffix.lower() not in suffixes:
+            raise typer.BadParameter(f"{option} {path}: give a name that ends with {' or '.join(suffixes)}")
+        check_path(path)
+
+
+def _print_paths(*paths: Path | None) -> None:
+    for path in paths:
+        if path is not None:
+            console.print(f"drawn into {escaped(path)}", soft_wrap=True)
 
 
 def _listed(given: str) -> list[str]:

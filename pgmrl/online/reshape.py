@@ -239,6 +239,7 @@ def _found(
         build=build,
         free_space=free_space,
         kept=change.moves_full or change.same_columns,
+        installs=change.rotation is not None,  # `expand` puts a rotation's file into the database first
     )
 
 

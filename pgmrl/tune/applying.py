@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from alembic.autogenerate import render_python_code
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from pgmrl.tune.result import Tuning
     from pgmrl.tune.trial import Option
 
-__all__ = ["apply_tuning", "migration", "model", "setting"]
+__all__ = ["apply_tuning", "migration", "model", "reshape_commands", "setting"]
 
 
 def setting(tuning: Tuning) -> Setting:
@@ -139,6 +140,40 @@ def model(column: Any, tuning: Tuning) -> str:
     """What the application's model says from then on."""
     target = _target(column, tuning)
     return Reshape(target, target, None, _chosen(tuning).candidate.index).model
+
+
+def reshape_commands(connection: Connection | Session, column: Any, tuning: Tuning, folder: str) -> list[str]:
+    """What does the same as the migration to one database, for the shell; nothing where there is no column to reshape.
+
+    The first builds the new column or index; where the column changes, the second drops the old one.
+
+    Args:
+        connection: of the database.
+        column: as it was tuned.
+        tuning: what was found.
+        folder: where a rotation that is not in the database was saved.
+
+    Raises:
+        MeasureError: no setting reached the target.
+
+    """
+    attachment = attachment_of(column)
+    if attachment.short is None:
+        return []
+    target, index, rotation = _target(column, tuning), _chosen(tuning).candidate.index, tuning.rotation
+    name = ".".join(part for part in (target.schema, target.table, target.full) if part)
+    parts, contract = ["pgmrl", "reshape", name], []
+    if target.short != attachment.short:
+        by = "prefix"
+        if rotation is not None:
+            there = rotation.id in database.installed_rotations(database.sqlalchemy_connection(connection))
+            by = str(rotation.id) if there else str(Path(folder) / f"{rotation.id}.npy")
+        short = target.definition.short
+        parts += ["--short-dims", str(short.dims), "--by", by, "--type", short.type]
+        parts += ["--name", target.short]  # the numbers are stored for that name
+        contract = [shlex.join(["pgmrl", "reshape", name, "--contract"])]
+    parts += ["--m", str(index.m), "--ef-construction", str(index.ef_construction)]
+    return [shlex.join(parts), *contract]
 
 
 def _chosen(tuning: Tuning) -> Option:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Cause", "Limit", "Minimise", "cheapest", "pareto", "promising", "reaches", "sizes_for", "why_not"]
 
 Minimise = Literal["latency", "size", "build"]
-Cause = Literal["dimensions", "shortlist", "graph"]
+Cause = Literal["dimensions", "shortlist", "time", "graph"]
 
 SIZES: Final = (
     *(1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100),
@@ -38,7 +38,8 @@ class Limit:
     """Why a target was not reached.
 
     Attributes:
-        cause: `dimensions` (the short vectors), `shortlist` (its size, and ef_search with it) or `graph`.
+        cause: `dimensions` (the short vectors), `shortlist` (its size, and ef_search with it), `time` (it ran out
+            before everything was tried) or `graph`.
         message: what limits, in numbers.
         remedy: what to do.
 
@@ -136,7 +137,14 @@ def promising(
 
 
 def why_not(
-    best: Option | None, sweeps: Sequence[Sweep], target: float, rows: int, most: int, *, rotated: bool
+    best: Option | None,
+    sweeps: Sequence[Sweep],
+    target: float,
+    rows: int,
+    most: int,
+    *,
+    rotated: bool,
+    ended: str | None = None,
 ) -> Limit:
     """What keeps every setting below the target.
 
@@ -147,6 +155,7 @@ def why_not(
         rows: of the table.
         most: the longest shortlist, and largest ef_search, that was allowed.
         rotated: whether a rotation was among the candidates.
+        ended: where time ran out, in words; None where it sufficed.
 
     """
     top = max(sweeps, key=lambda one: one.recall(most, rows))
@@ -160,21 +169,34 @@ def why_not(
             f"the short vectors lose too much: an exact shortlist of {EF_SEARCH_LIMIT:,} by {name} keeps {kept:.4f}",
             f"try {more}",
         )
-    if not reaches(top.interval(most, rows), target) or (most < EF_SEARCH_LIMIT and best is not None):
-        reached = top.recall(most, rows)
+    at_most = f"{top.recall(most, rows):.4f}"
+    short = not reaches(top.interval(most, rows), target)
+    scanned = "" if best is None else f"; {_scanned(best, sweeps, rows)}"
+    if ended is not None and not short:
+        longer = f"an exact shortlist of {most:,} by {top.candidate.title} keeps {at_most}"
+        return Limit("time", f"time ran out {ended}{scanned}; {longer}", "give more --seconds")
+    if short or (most < EF_SEARCH_LIMIT and best is not None):
         return Limit(
             "shortlist",
-            f"the longest shortlist and largest ef_search allowed are {most:,}: exact, that keeps {reached:.4f} by "
+            f"the longest shortlist and largest ef_search allowed are {most:,}: exact, that keeps {at_most} by "
             f"{top.candidate.title}, and {longest.recall(EF_SEARCH_LIMIT, rows):.4f} at {EF_SEARCH_LIMIT:,}",
             "allow a longer one (--max-shortlist), or try more dimensions (--dims), which need a shorter one",
         )
     graph = "" if best is None else f" ({best.candidate.graph})"
-    found = "" if best is None else f", the scan with ef_search={best.ef_search:,} finds {best.recall.mean:.4f}"
     return Limit(
         "graph",
-        f"the graph{graph} loses too much: an exact shortlist of {most:,} keeps {top.recall(most, rows):.4f}{found}",
+        f"the graph{graph} loses too much{scanned}",
         "build a better one: a larger ef_construction, then a larger m (--graph tries some)",
     )
+
+
+def _scanned(best: Option, sweeps: Sequence[Sweep], rows: int) -> str:
+    """What the scan finds, beside an exact shortlist of the same size by the same short vectors."""
+    found = f"the scan with ef_search={best.ef_search:,} finds {best.recall.mean:.4f}"
+    mine = next((one for one in sweeps if one.candidate.same_vectors(best.candidate)), None)
+    if mine is None:
+        return found
+    return f"an exact shortlist of {best.shortlist:,} keeps {mine.recall(best.shortlist, rows):.4f}, {found}"
 
 
 def _cost(minimise: Minimise) -> Callable[[Option], float]:

@@ -71,7 +71,7 @@ class Wanted:
 
     def __post_init__(self) -> None:
         if not 0 < self.recall <= 1:
-            raise SearchError(f"recall={self.recall!r}: ask for more than 0 and at most 1")
+            raise SearchError(f"recall={self.recall!r}: recall is above 0 and at most 1: for 95 % write 0.95")
         if not 1 <= self.k <= self.max_shortlist <= EF_SEARCH_LIMIT:
             raise SearchError(
                 f"k={self.k} and max_shortlist={self.max_shortlist}: a shortlist holds the k results, and at most "
@@ -165,6 +165,7 @@ class Ground:
         current: the short column there is; None where there is none.
         index: build parameters of candidates.
         notes: what to tell.
+        incomplete: what was left out, which more time or rows would mend.
 
     """
 
@@ -179,6 +180,7 @@ class Ground:
     current: Current | None
     index: Hnsw
     notes: list[str] = field(default_factory=list)
+    incomplete: list[str] = field(default_factory=list)
 
     @property
     def tuning(self) -> NDArray[np.float32]:

@@ -57,7 +57,8 @@ def outcome(
     limit = None
     if choice is None:
         rotated = any(one.candidate.rule == "rotation" for one in sweeps)
-        limit = why_not(best, sweeps, wanted.recall, ground.rows, wanted.max_shortlist, rotated=rotated)
+        most, ended = wanted.max_shortlist, _ended(owner, trials, bench.untried)
+        limit = why_not(best, sweeps, wanted.recall, ground.rows, most, rotated=rotated, ended=ended)
     later = TIMES * ground.rows
     return Tuning(
         column=str(base_column(ground.column)),
@@ -81,8 +82,18 @@ def outcome(
         checks=checks,
         models=[] if owner is None or shown is None else _models(owner, shown),
         notes=[*ground.notes, *(() if owner is None or shown is None else _cautions(ground, shown, owner))],
+        incomplete=ground.incomplete,
         seconds=clock.spent,
     )
+
+
+def _ended(owner: Trial | None, trials: Sequence[Trial], untried: bool) -> str | None:
+    """Where time ran out, in words: for the best setting's index, else for another that might have done."""
+    stopped = [one.graphs[0].scans.ended_at for one in (*(() if owner is None else (owner,)), *trials)]
+    ef = next((one for one in stopped if one is not None), None)
+    if ef is not None:
+        return f"at ef_search {ef}"
+    return "before all promising candidates were tried" if untried else None
 
 
 def _kept(sweep: Sweep, rows: int, wanted: Wanted) -> Kept:
@@ -92,7 +103,7 @@ def _kept(sweep: Sweep, rows: int, wanted: Wanted) -> Kept:
 
 def _current(ground: Ground, wanted: Wanted, trials: Sequence[Trial]) -> Option | None:
     """The column there is, with the numbers that a search takes where nobody says any."""
-    if ground.current is None:
+    if ground.current is None or ground.current.index_bytes is None:
         return None
     mine = next((one for one in trials if _same_as(ground.current, one)), None)
     if mine is None:

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
+    from pgmrl.tune.candidates import Candidate
     from pgmrl.tune.result import Tuning
     from pgmrl.tune.trial import Option
 
-__all__ = ["about", "check_path", "figure", "front_rows", "write_html", "write_png"]
+__all__ = ["about", "check_path", "figure", "front_rows", "today", "write_html", "write_png"]
 
 TICKS: Final = (0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.002, 0.001)
 LEAST: Final = 5e-4  # losses below are drawn here: a logarithm has no zero
@@ -85,11 +86,14 @@ def about(tuning: Tuning) -> list[Option]:
     return sorted(added, key=lambda one: one.latency_ms)
 
 
-def front_rows(options: Iterable[Option]) -> list[tuple[str, ...]]:
-    """A table's rows: short vector, index, shortlist, ef_search, recall, latency, index size, build time."""
+def front_rows(options: Iterable[Option], current: Option | None = None) -> list[tuple[str, ...]]:
+    """A table's rows: short vector, index, shortlist, ef_search, recall, latency, index size, build time.
+
+    The column and index there are, are marked.
+    """
     return [
         (
-            one.candidate.title,
+            one.candidate.title + (TODAY if _is(one.candidate, current) else ""),
             f"m={one.candidate.index.m}, {one.candidate.index.ef_construction}",
             str(one.shortlist),
             str(one.ef_search),
@@ -101,6 +105,23 @@ def front_rows(options: Iterable[Option]) -> list[tuple[str, ...]]:
         )
         for one in options
     ]
+
+
+TODAY: Final = " (as it is today)"
+
+
+def today(current: Option) -> str:
+    """What searches of the column there is do now, in a line."""
+    return (
+        f"today: {current.candidate.title}, shortlist {current.shortlist}, ef_search {current.ef_search}: "
+        f"recall {current.recall.mean:.3f}, {current.latency_ms:.2f} ms"
+    )
+
+
+def _is(candidate: Candidate, current: Option | None) -> bool:
+    if current is None:
+        return False
+    return candidate.same_vectors(current.candidate) and candidate.index == current.candidate.index
 
 
 FRONT: Final = (
@@ -203,6 +224,8 @@ img { max-width: 100%; background: white; }
 <body>
 <h1>$title</h1>
 <p class="answer">$answer</p>
+$incomplete
+$today
 $facts
 <img alt="Recall against latency, and what exact shortlists keep" src="$image">
 <h2>What no other setting beats in recall, time and size at once</h2>
@@ -223,9 +246,11 @@ def page(tuning: Tuning, image: str) -> str:
     return PAGE.substitute(
         title=html.escape(f"{tuning.column}: recall@{tuning.k} of {tuning.target:g}"),
         answer=html.escape(answer(tuning)),
+        incomplete="".join(f"<p>incomplete: {html.escape(note)}</p>\n" for note in tuning.incomplete),
+        today="" if tuning.current is None else f"<p>{html.escape(today(tuning.current))}</p>",
         facts=_table(("", "today", "at ten times the rows"), facts(tuning)),
         image=image,
-        front=_table(FRONT, front_rows(about(tuning))),
+        front=_table(FRONT, front_rows(about(tuning), tuning.current)),
         kept=_table(*kept_rows(tuning)),
         checks=_table(CHECKS, check_rows(tuning)),
         models=_table(MODELS, model_rows(tuning)),
@@ -255,21 +280,21 @@ def answer(tuning: Tuning) -> str:
 
 def facts(tuning: Tuning) -> list[tuple[str, ...]]:
     """What the setting brings and costs, today and at ten times the rows."""
-    today, later = tuning.choice or tuning.best, tuning.tenfold
-    if today is None or later is None:
+    shown, later = tuning.choice or tuning.best, tuning.tenfold
+    if shown is None or later is None:
         return []
     needed = tuning.tenfold_needed
     more = "none" if needed is None else f"shortlist {needed.shortlist}, ef_search {needed.ef_search}"
-    seconds = [("" if one.build_seconds is None else f"{one.build_seconds:,.0f} s") for one in (today, later)]
-    build = [today.candidate.graph_bytes(rows) for rows in (tuning.rows, 10 * tuning.rows)]
+    seconds = [("" if one.build_seconds is None else f"{one.build_seconds:,.0f} s") for one in (shown, later)]
+    build = [shown.candidate.graph_bytes(rows) for rows in (tuning.rows, 10 * tuning.rows)]
     rows = [
         ("rows", f"{tuning.rows:,}", f"{10 * tuning.rows:,}"),
-        ("recall", f"{today.recall.mean:.3f}", f"{later.recall.mean:.3f}"),
-        ("latency (median)", f"{today.latency_ms:.2f} ms", f"{later.latency_ms:.2f} ms"),
-        ("index size, to be kept in memory", size(today.index_bytes), size(later.index_bytes)),
+        ("recall", f"{shown.recall.mean:.3f}", f"{later.recall.mean:.3f}"),
+        ("latency (median)", f"{shown.latency_ms:.2f} ms", f"{later.latency_ms:.2f} ms"),
+        ("index size, to be kept in memory", size(shown.index_bytes), size(later.index_bytes)),
         ("build time", *seconds),
         ("maintenance_work_mem for the build", size(build[0]), size(build[1])),
-        ("setting that reaches the target", f"shortlist {today.shortlist}, ef_search {today.ef_search}", more),
+        ("setting that reaches the target", f"shortlist {shown.shortlist}, ef_search {shown.ef_search}", more),
     ]
     return rows if tuning.choice is not None else rows[:-1]
 
@@ -280,7 +305,8 @@ def kept_rows(tuning: Tuning) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     head = ("short vector", "index size", *(f"shortlist {one:,}" for one in sizes))
     rows = [
         (
-            one.candidate.title,
+            one.candidate.title
+            + (TODAY if tuning.current is not None and one.candidate.same_vectors(tuning.current.candidate) else ""),
             size(one.candidate.index_bytes(tuning.rows)),
             *(f"{value:.3f}" for value in one.recall.values()),
         )

@@ -87,7 +87,7 @@ class Tuning:
         limit: why none does.
         tenfold: `choice` (or `best`) at ten times the rows.
         tenfold_needed: the setting of the same column that reaches the target there; None where none does.
-        current: the column as it is now, with the numbers that searches take by default; None where it has none.
+        current: the column as it is now, with the numbers that searches take by default; None where it has no index.
         keeps_column: whether the choice needs no other column or index than there is.
         front: what no other setting beats in recall, time and size at once; the fastest first.
         tried: the same of each candidate whose index was tried.
@@ -95,6 +95,7 @@ class Tuning:
         checks: the setting, tried with other queries.
         models: behind the extrapolations.
         notes: what could not be done, and what to know.
+        incomplete: what was left out for want of time, or by the limit of rows; empty where all was read and tried.
         seconds: that each part took.
 
     """
@@ -120,6 +121,7 @@ class Tuning:
     checks: list[Check]
     models: list[Model] = field(repr=False)
     notes: list[str]
+    incomplete: list[str]
     seconds: dict[str, float] = field(compare=False)
 
     @property
@@ -155,6 +157,7 @@ class Tuning:
             "checks": [{**one._asdict(), "measured": one.measured._asdict()} for one in self.checks],
             "models": [one._asdict() for one in self.models],
             "notes": self.notes,
+            "incomplete": self.incomplete,
             "seconds": self.seconds,
         }
 

@@ -134,6 +134,7 @@ class Scans:
         truth: their neighbours.
         found: for each ef_search the place of each neighbour in the list, counted from 0; infinite where it is not in
             it. Shape (queries, kept).
+        ended_at: the ef_search at which time ran out; None where it sufficed.
 
     """
 
@@ -141,6 +142,7 @@ class Scans:
     asked: Asked
     truth: Truth
     found: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+    ended_at: int | None = None
 
     def scan(self, ef_search: int, progress: Callable[[int], None]) -> None:
         """Ask all queries with one ef_search."""

@@ -63,6 +63,7 @@ class Bench:
         stack: holds them.
         told: progress.
         tried: the index and the level of each trial, by its identity.
+        untried: whether time ran out before all candidates had their turn.
 
     """
 
@@ -75,6 +76,7 @@ class Bench:
     stack: ExitStack
     told: Callable[[str, int, int], None]
     tried: dict[int, tuple[Index, int]] = field(default_factory=dict)
+    untried: bool = False
 
     # -- computed columns ------------------------------------------------------------------------------------------
 
@@ -172,7 +174,7 @@ class Bench:
         first = sweep.needed(self.wanted.recall - BELOW, graph.rows, EFS) or most
         # below as well: the models ask for what a larger table's setting is in this one
         efs = [ef for ef in EFS if max(self.wanted.k, first / 2) <= ef <= most] or [most]
-        efs = sorted({*efs, most}) if len(efs) == 1 else efs
+        efs = sorted({*efs, most})
         enough = 1 - (1 - self.wanted.recall) / STEPS_BELOW
         for number, ef in enumerate(efs):
             graph.scans.scan(ef, _silent)
@@ -181,7 +183,10 @@ class Bench:
             stretched = self.ground.rows > 1.5 * graph.rows  # a larger table will need more than this one
             if number and reaches(reached, enough if not stretched else min(1.0, enough + (1 - enough) / 2)):
                 break
-            if self.clock.over and number > 1:
+            if self.clock.over and number > 1 and ef != efs[-1]:
+                graph.scans.ended_at = ef
+                name = f"{sweep.candidate.title}, {sweep.candidate.graph}"
+                self.ground.incomplete.append(f"time ran out at ef_search {ef} of {name}")
                 break
 
     def _settings(self, graph: Graph) -> list[tuple[int, int]]:

@@ -189,7 +189,7 @@ def _choose_rows(ground: Ground, wanted: Wanted, clock: Clock) -> None:
         share = min(share, _affordable(ground, wanted, clock.left / 2))
     if share < 1:
         ground.source.percent = max(1e-4, 100 * share)
-        ground.notes.append(
+        ground.incomplete.append(
             f"a random {100 * share:.3g} % of the rows were read, and recall scaled to all of them by the model"
         )
 
@@ -298,7 +298,6 @@ def _sweeps(
 
 def _trials(bench: Bench, sweeps: Sequence[Sweep]) -> list[Trial]:
     ground, wanted = bench.ground, bench.wanted
-    sizes = sizes_for(wanted.k, wanted.max_shortlist)
     force_index(ground.source)
     current = ground.current
     mine = None
@@ -312,18 +311,19 @@ def _trials(bench: Bench, sweeps: Sequence[Sweep]) -> list[Trial]:
                 "the primary, by a role that may create temporary tables"
             )
         return [found]
-    chosen = promising(sweeps, wanted.recall, ground.rows, sizes, wanted.finalists, wanted.minimise)
-    tried = [(one, ground.index) for one in chosen]
-    if mine is not None and current is not None and (mine, current.candidate.index) not in tried:
-        tried.append((mine, current.candidate.index))
+    tried = _tried(ground, wanted, sweeps, mine)
     shorts = bench.collect([one for one, _ in tried])
     trials: list[Trial] = []
     for (sweep, how), vectors in zip(tried, shorts, strict=True):
         if trials and bench.clock.over:
-            ground.notes.append("time ran out before all promising candidates were tried")
+            bench.untried = True
+            ground.incomplete.append("time ran out before all promising candidates were tried")
             break
         trial = bench.trial(sweep, how, vectors)
-        if trial is not None:
+        if trial is None:
+            bench.untried = True
+            ground.incomplete.append(f"there was no time to build an index of {sweep.candidate.title}")
+        else:
             trials.append(trial)
     if wanted.graph and trials:
         best = _best(bench, trials)
@@ -332,6 +332,17 @@ def _trials(bench: Bench, sweeps: Sequence[Sweep]) -> list[Trial]:
     if len(trials) > 1:
         bench.time_together(trials)
     return trials
+
+
+def _tried(ground: Ground, wanted: Wanted, sweeps: Sequence[Sweep], mine: Sweep | None) -> list[tuple[Sweep, Hnsw]]:
+    """The promising candidates and the column there is: that first, to be compared however little time there is."""
+    sizes = sizes_for(wanted.k, wanted.max_shortlist)
+    chosen = promising(sweeps, wanted.recall, ground.rows, sizes, wanted.finalists, wanted.minimise)
+    tried = [(one, ground.index) for one in chosen]
+    if mine is None or ground.current is None:
+        return tried
+    there = (mine, ground.current.candidate.index)
+    return [there, *(one for one in tried if one != there)]
 
 
 def _best(bench: Bench, trials: Sequence[Trial]) -> Trial:

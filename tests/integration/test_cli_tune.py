@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ else:
     Debian = Path = Any
 
 pytestmark = pytest.mark.usefixtures("place")
+SUFFIXES = (["--png", "t.html"], ["--html", "t.png"], ["--png", "t"])
 QUICK = ("--sample", 200, "--finalists", 1, "--type", "halfvec")
 
 
@@ -55,6 +57,9 @@ def test_the_page(place: Path) -> None:
         "100 of 200 rows of public.packages chose",
     ):
         assert part in shown
+    assert "drawn into t.png" in shown
+    assert "drawn into t.html" in shown
+    assert "incomplete" not in shown
     assert (place / "t.html").stat().st_size > 10_000
     assert (place / "t.png").read_bytes()[1:4] == b"PNG"
 
@@ -74,7 +79,43 @@ def test_the_choice_is_stored(engine: Engine, place: Path) -> None:
         assert f"op.install_rotation('rotations/{rotation}.npy')" in found["migration"]
         assert f"Rotation.load('rotations/{rotation}.npy')" in found["model"]
     shown = " ".join(ok("tune", "packages.embedding", "--dims", "32", "--by", "prefix", "--apply", *QUICK).split())
-    assert "stored for embedding_short_32" in shown
+    assert "stored for embedding_short_32: SQL functions take it from now on" in shown
+
+
+def test_the_command_that_is_printed_is_taken() -> None:
+    """Of a column that is not there yet; until it is, nothing changes, and the page says so."""
+    given = ("--recall", 0.8, "--max-shortlist", 15, "--dims", "48", "--by", "rotation", "--m", 12)
+    lines = ok("tune", "packages.embedding", *given, "--apply", *QUICK).splitlines()
+    [stored] = [line for line in lines if line.startswith("stored")]
+    assert "takes effect when embedding_r" in stored
+    assert "until then searches stay as they are" in stored
+    assert "from now on" not in stored
+    expand, contract = [shlex.split(line) for line in lines if line.startswith("    pgmrl reshape ")]
+    for option, value in (("--short-dims", "48"), ("--type", "halfvec"), ("--m", "12")):
+        assert expand[expand.index(option) + 1] == value
+    assert expand[expand.index("--by") + 1].startswith("rotations/r")
+    planned = ok(*expand[1:], "--dry-run")
+    assert expand[expand.index("--name") + 1] in planned
+    assert contract[1:] == ["reshape", expand[2], "--contract"]
+
+
+def test_what_was_left_out_stands_first() -> None:
+    """Under the headline, and before the choice is stored."""
+    given = ("--recall", 0.8, "--dims", "32,64", "--by", "prefix", "--rows", 1_000, "--apply", *QUICK)
+    result = run("tune", "packages.embedding", *given)
+    headline, *below = result.stdout.splitlines()
+    assert headline.startswith("prefix")
+    assert below[0].startswith("incomplete: a random ")
+    assert "The choice is stored all the same" in result.stderr
+
+
+def test_the_index_there_is(engine: Engine) -> None:
+    """In a line of its own, and marked."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE INDEX ON packages USING hnsw (embedding_short_32 halfvec_cosine_ops)")
+    shown = ok("tune", "packages.embedding", "--recall", 0.8, "--dims", "64", "--by", "prefix", *QUICK)
+    assert "today: prefix 32, shortlist 100, ef_search 100: recall 0." in shown
+    assert "prefix 32 (as it is today)" in " ".join(shown.split())
 
 
 def test_unreachable() -> None:
@@ -99,7 +140,8 @@ def test_queries_of_a_file(place: Path, debian: Debian) -> None:
 @pytest.mark.parametrize(
     ("given", "error", "said"),
     [
-        (("--recall", 2), SearchError, "at most 1"),
+        (("--recall", 1.5), SearchError, "for 95 % write 0.95"),
+        (("--recall", 95), SearchError, "recall is above 0 and at most 1"),
         (("--dims", 97), DefinitionError, "1 to 96"),
         (("--by", "magic"), DefinitionError, "magic"),
         (("--m", 1), DefinitionError, "m=1"),
@@ -116,6 +158,11 @@ def test_bad_options(given: tuple[Any, ...], error: type[Exception], said: str) 
 
 def test_wrong_usage() -> None:
     """Of what the command line itself can tell."""
-    for given in (["--dims", "many"], ["--queries", "a.npy", "--query-sql", "SELECT 1"], ["--recall", "much"]):
+    for given in (
+        ["--dims", "many"],
+        ["--queries", "a.npy", "--query-sql", "SELECT 1"],
+        ["--recall", "much"],
+        *SUFFIXES,
+    ):
         assert run("tune", "packages.embedding", *given).exit_code == 2
     assert isinstance(failure("tune", "gone.embedding"), NotMigrated)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -567,7 +568,7 @@ def test_in_a_transaction_of_the_callers(packages: Engine) -> None:
 @pytest.mark.parametrize(
     ("given", "error", "said"),
     [
-        ({"recall": 0}, SearchError, "more than 0"),
+        ({"recall": 0}, SearchError, "above 0 and at most 1"),
         ({"recall": 1.01}, SearchError, "at most 1"),
         ({"k": 0}, SearchError, "k=0"),
         ({"k": 2_000}, SearchError, "max_shortlist"),
@@ -685,7 +686,7 @@ def test_a_sample_of_the_rows(packages: Engine, found: Tuning) -> None:
             connection, bare(connection), 0.95, queries=1_000, dims=(64, 128), finalists=1, rows=3_000, graph_rows=1_500
         )
     assert few.rows_read == pytest.approx(3_000 * 0.8, rel=0.1)
-    assert any("%" in note for note in few.notes)
+    assert any("%" in note for note in few.incomplete)
     for one in few.kept:
         whole = next(o for o in found.kept if o.candidate.title == one.candidate.title)
         for size in (40, 100):
@@ -698,8 +699,30 @@ def test_little_time(packages: Engine) -> None:
     """Something comes of it, and it says what was left out."""
     with packages.connect() as connection:
         found = tune(connection, bare(connection), 0.9, seconds=3, queries=400)
-    assert found.rows_read < ROWS - 400 or found.notes
+    assert found.rows_read < ROWS - 400 or found.incomplete
     assert sum(found.seconds.values()) < 40
+
+
+def test_no_time_for_the_sweep(packages: Engine) -> None:
+    """Where it ended, and not the graph, is what kept it from the target."""
+    told: list[str] = []
+
+    def late(what: str, _done: int, _whole: int) -> None:
+        # the clock is the run's own: wait where the sweep begins, until it is over
+        if what == "searching" and what not in told:
+            time.sleep(13)
+        told.append(what)
+
+    with packages.connect() as connection:
+        given: dict[str, Any] = {"dims": (32,), "by": ("rotation",), **QUICK}
+        found = tune(connection, bare(connection), 0.97, seconds=12, progress=late, **given)
+    assert found.choice is None
+    assert found.limit is not None
+    assert found.limit.cause == "time"
+    assert "time ran out at ef_search " in found.limit.message
+    assert "--seconds" in found.limit.remedy
+    assert any("time ran out at ef_search" in one for one in found.incomplete)
+    assert found.as_json()["limit"]["cause"] == "time"
 
 
 def test_given_queries(packages: Engine, debian: Vectors) -> None:

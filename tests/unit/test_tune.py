@@ -253,6 +253,21 @@ def test_causes() -> None:
     assert found.cause == "graph"
     assert "m=16" in found.message
     assert "0.7000" in found.message
+    # the scan of ef_search 40 is compared with an exact shortlist of as many
+    assert "exact shortlist of 40 " in found.message
+    assert "1,000" not in found.message
+
+
+def test_time_is_a_cause_of_its_own() -> None:
+    """Where the sweep ended before the graph could be blamed; not where more time would not help."""
+    given: dict[str, Any] = {"rotated": True, "ended": "at ef_search 30"}
+    for most in (1_000, 100):
+        found = why_not(option(0.7, 1, 1), [sweep(5)], 0.9, 100_000, most, **given)
+        assert found.cause == "time"
+        assert found.message.startswith("time ran out at ef_search 30; an exact shortlist of 40 keeps")
+        assert found.remedy == "give more --seconds"
+    assert why_not(option(0.7, 1, 1), [sweep(5_000)], 0.9, 100_000, 1_000, **given).cause == "dimensions"
+    assert why_not(option(0.7, 1, 1), [sweep(200)], 0.9, 100_000, 100, **given).cause == "shortlist"
 
 
 # -- candidates and levels -----------------------------------------------------------------------------------------
