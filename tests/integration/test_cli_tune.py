@@ -110,7 +110,7 @@ def test_what_was_left_out_stands_first() -> None:
 
 
 def test_the_index_there_is(engine: Engine) -> None:
-    """In a line of its own; the tables mark it where it is among the best, which depends on the graph that was built."""
+    """In a line of its own; the tables mark it where it is among the best, which depends on the graph."""
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE INDEX ON packages USING hnsw (embedding_short_32 halfvec_cosine_ops)")
     shown = ok("tune", "packages.embedding", "--recall", 0.8, "--dims", "64", "--by", "prefix", *QUICK)
