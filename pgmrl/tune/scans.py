@@ -190,7 +190,12 @@ class Scans:
         return found
 
 
-def time_searches(source: Source, searches: Sequence[Callable[[int], Search]], queries: int) -> list[float]:
+def time_searches(
+    source: Source,
+    searches: Sequence[Callable[[int], Search]],
+    queries: int,
+    told: Callable[[int, int], None] | None = None,
+) -> list[float]:
     """The median time of searches, in milliseconds, as the client sees them; each has its turn.
 
     No query is asked a second time by the same search: what it reads would be in the processor's caches.
@@ -199,6 +204,7 @@ def time_searches(source: Source, searches: Sequence[Callable[[int], Search]], q
         source: of the connection.
         searches: each gives the statement and its parameters for a query's number.
         queries: how many to ask.
+        told: called before each round of turns, with the queries that were asked and how many there are.
 
     """
     times: list[list[float]] = [[] for _ in searches]
@@ -213,6 +219,8 @@ def time_searches(source: Source, searches: Sequence[Callable[[int], Search]], q
             return (time.perf_counter() - start) * 1e3
 
         for block in range(0, queries, BLOCK):
+            if told is not None:
+                told(block, queries)
             for search, took in zip(searches, times, strict=True):
                 for number in range(WARM_UP):  # the server's plan, and what the turn of the others has displaced
                     ask(search, (block - number - 1) % queries)

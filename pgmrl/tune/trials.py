@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pgmrl.tune.trial import Sweep
     from pgmrl.tune.truth import Truth
 
-__all__ = ["Bench"]
+__all__ = ["TIMING", "Bench"]
 
 EFS: Final = (1, 2, 4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 100, 120, 150, 200, 250, 300, 400, 500, 600, 800, 1000)
 """Values of ef_search that are tried, as far as needed."""
@@ -46,6 +46,7 @@ BELOW: Final = 0.1
 """The first of them is one whose exact shortlist is so far below the target: the front shows what less costs."""
 
 SMALLER: Final = 5  # values of ef_search that are tried in smaller tables
+TIMING: Final = "timing searches"
 TIMED: Final = 120  # queries whose time is taken; in smaller tables half as many
 
 
@@ -145,7 +146,9 @@ class Bench:
             for one in (one for one in trial.timed if one.rows == trial.graphs[0].rows):
                 searches.append(trial_search(index, asked, one.shortlist, one.ef_search, self.wanted.k))
                 settings.append((number, one))
-        found = time_searches(self.ground.source, searches, min(TIMED, self.ground.tuned))
+        found = time_searches(
+            self.ground.source, searches, min(TIMED, self.ground.tuned), lambda *done: self.told(TIMING, *done)
+        )
         for number, trial in enumerate(trials):
             base = trial.graphs[0].rows
             mine = zip(settings, found, strict=True)
