@@ -99,12 +99,11 @@ def pareto(options: Sequence[Option]) -> list[Option]:
     return front
 
 
-def chosen(trials: Sequence[Trial], rows: int, wanted: Wanted) -> tuple[Option | None, Option, Trial]:
+def chosen(tried: Sequence[tuple[Trial, Sequence[Option]]], wanted: Wanted) -> tuple[Option | None, Option, Trial]:
     """The cheapest setting of all that was tried.
 
     Args:
-        trials: at least one.
-        rows: of the table.
+        tried: trials, each with its settings; at least one.
         wanted: the target, and what counts.
 
     Returns:
@@ -112,8 +111,7 @@ def chosen(trials: Sequence[Trial], rows: int, wanted: Wanted) -> tuple[Option |
         trial this one is of.
 
     """
-    sizes = sizes_for(wanted.k, wanted.max_shortlist)
-    owners = [(one, trial) for trial in trials for one in trial.options(rows, sizes)]
+    owners = [(one, trial) for trial, options in tried for one in options]
     options = [one for one, _ in owners]
     choice = cheapest(options, wanted.recall, wanted.minimise)
     best = choice or max(options, key=lambda one: one.recall.mean)

@@ -35,7 +35,8 @@ def outcome(bench: Bench, sweeps: Sequence[Sweep], trials: Sequence[Trial]) -> T
     """
     ground, wanted = bench.ground, bench.wanted
     sizes = sizes_for(wanted.k, wanted.max_shortlist)
-    choice, shown, owner = chosen(trials, ground.rows, wanted) if trials else (None, None, None)
+    tried = [(trial, trial.options(ground.rows, sizes)) for trial in trials]
+    choice, shown, owner = chosen(tried, wanted) if tried else (None, None, None)
     checks: list[Check] = []
     if shown is not None and owner is not None:
         bench.told("checking", 0, 1)
@@ -50,7 +51,6 @@ def outcome(bench: Bench, sweeps: Sequence[Sweep], trials: Sequence[Trial]) -> T
         most, ended = wanted.max_shortlist, _ended(owner, trials, bench.untried)
         limit = why_not(shown, sweeps, wanted.recall, ground.rows, most, rotated=rotated, ended=ended)
     later = TIMES * ground.rows
-    tried = [trial.options(ground.rows, sizes) for trial in trials]
     return Tuning(
         column=str(base_column(ground.column)),
         k=wanted.k,
@@ -67,8 +67,8 @@ def outcome(bench: Bench, sweeps: Sequence[Sweep], trials: Sequence[Trial]) -> T
         tenfold_needed=None if owner is None else cheapest(owner.options(later, sizes), wanted.recall, wanted.minimise),
         current=_current(ground, trials),
         keeps_column=_is_there(ground, choice),
-        front=pareto([one for options in tried for one in options]),
-        tried=[one for options in tried for one in pareto(options)],
+        front=pareto([one for _, options in tried for one in options]),
+        tried=[one for _, options in tried for one in pareto(options)],
         kept=[_kept(one, ground.rows, wanted) for one in sweeps],
         checks=checks,
         models=[] if owner is None or shown is None else _models(owner, shown),

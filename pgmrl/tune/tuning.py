@@ -322,7 +322,8 @@ def _trials(bench: Bench, sweeps: Sequence[Sweep]) -> list[Trial]:
         else:
             trials.append(trial)
     if wanted.graph and trials:
-        _, _, best = chosen(trials, ground.rows, wanted)
+        sizes = sizes_for(wanted.k, wanted.max_shortlist)
+        _, _, best = chosen([(one, one.options(ground.rows, sizes)) for one in trials], wanted)
         place = next(number for number, (sweep, _) in enumerate(tried) if sweep is best.sweep)
         trials += _graphs(bench, best.sweep, shorts[place], best.candidate.index)
     if len(trials) > 1:
