@@ -29,7 +29,7 @@ from pgmrl.rotation import Rotation
 from pgmrl.sql import load as load_sql
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from alembic.migration import MigrationContext
     from numpy.typing import NDArray
@@ -47,6 +47,7 @@ __all__ = [
     "installed_rotation",
     "migrations_path",
     "row_estimate",
+    "row_estimates",
     "script",
     "snapshot",
     "sqlalchemy_url",
@@ -455,17 +456,23 @@ def row_estimate(connection: Connection, name: str) -> float | None:
         None where the table has pages and no statistics yet; 0 where there is no such table.
 
     """
-    rows, unknown = connection.execute(
-        text(
-            "SELECT sum(p.reltuples / p.relpages * (pg_relation_size(p.oid) / current_setting('block_size')::integer)) "
-            "FILTER (WHERE p.relpages > 0), "
-            "coalesce(bool_or(p.relpages = 0 AND pg_relation_size(p.oid) > 0), false) FROM pg_class AS p "
-            "WHERE p.oid = to_regclass(:name) AND p.relkind <> 'p' OR p.oid IN "
-            "(SELECT t.relid FROM pg_partition_tree(to_regclass(:name)) AS t WHERE t.isleaf)"
-        ),
-        {"name": name},
-    ).one()
-    return None if unknown else float(rows or 0)
+    return row_estimates(connection, [name])[name]
+
+
+def row_estimates(connection: Connection, names: Sequence[str]) -> dict[str, float | None]:
+    """As `row_estimate`, of several tables or indexes by one statement."""
+    query = text(
+        "SELECT given.name, coalesce(found.rows, 0)::float8, found.unknown FROM unnest(CAST(:names AS text[])) "
+        "AS given(name) CROSS JOIN LATERAL (SELECT "
+        "sum(p.reltuples / p.relpages * (pg_relation_size(p.oid) / current_setting('block_size')::integer)) "
+        "FILTER (WHERE p.relpages > 0) AS rows, "
+        "coalesce(bool_or(p.relpages = 0 AND pg_relation_size(p.oid) > 0), false) AS unknown "
+        "FROM (SELECT to_regclass(given.name)::oid AS oid UNION "
+        "SELECT t.relid::oid FROM pg_partition_tree(to_regclass(given.name)) AS t WHERE t.isleaf) AS leaf "
+        "JOIN pg_class AS p ON p.oid = leaf.oid AND p.relkind NOT IN ('p', 'I')) AS found"
+    )
+    found = connection.execute(query, {"names": list(names)})
+    return {name: None if unknown else rows for name, rows, unknown in found}
 
 
 def columns(connection: Connection | Session) -> list[ColumnInfo]:
