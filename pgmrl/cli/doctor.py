@@ -10,9 +10,10 @@ import typer
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl.cli.common import Json, Url, console, engine, escaped, progress, write_json
+from pgmrl.cli.measuring import check_drawing
 from pgmrl.doctor import CHECKS, Finding, Measurement, Report, health, measure, prometheus
 from pgmrl.doctor import doctor as examined
-from pgmrl.doctor.history import Series, plotted, series, sparkline
+from pgmrl.doctor.history import SUFFIXES, Series, plotted, series, sparkline
 from pgmrl.doctor.run import SECONDS, chosen
 from pgmrl.doctor.subject import subjects
 from pgmrl.errors import NotMigrated, PgmrlError
@@ -69,6 +70,7 @@ def doctor(
     asked = columns or []
     if history or plot is not None:
         _only_history(**{"--measure": take, "--nagios": nagios, "--prometheus": as_metrics})
+        check_drawing("--plot", plot, SUFFIXES)
         with engine(url) as opened, opened.connect() as connection:
             found = _history(connection, asked)
         _show_history(found, plot, json=json)

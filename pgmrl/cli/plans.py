@@ -11,7 +11,7 @@ from rich.syntax import Syntax
 
 from pgmrl.alembic.pending import pending
 from pgmrl.alembic.planning import batch
-from pgmrl.cli.common import Json, Searched, Url, console, engine, errors, escaped, progress, write_json
+from pgmrl.cli.common import Json, Searched, Url, console, engine, errors, escaped, known_metric, progress, write_json
 from pgmrl.cli.online import (
     Bars,
     BatchSeconds,
@@ -56,7 +56,7 @@ def check_migration(
     short_dims: Annotated[int, typer.Option(help="Dimensions of the short vector.")] = 128,
     by: By = "prefix",
     type_: Annotated[str, typer.Option("--type", help="halfvec, vector or bit")] = "halfvec",
-    metric: Annotated[str, typer.Option(help="cosine, l2 or inner_product")] = "cosine",
+    metric: Annotated[str, typer.Option(callback=known_metric, help="cosine, l2 or inner_product")] = "cosine",
     m: Annotated[int, typer.Option(help="Links of each element.")] = 16,
     ef_construction: Annotated[int, typer.Option(help="Candidates while building.")] = 100,
     in_place: Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pgmrl import database
 from pgmrl.errors import MeasureError
+from pgmrl.measure.drawing import check_path, figure, saved, write
 from pgmrl.measure.history import recall_history
 from pgmrl.settings import stored_setting
 
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 
     from pgmrl.measure.history import Measured
 
-__all__ = ["Series", "plotted", "series", "sparkline"]
+__all__ = ["SUFFIXES", "Series", "plotted", "series", "sparkline"]
 
+SUFFIXES: Final = (".png", ".svg", ".pdf")
 BLOCKS: Final = "▁▂▃▄▅▆▇█"
 
 
@@ -84,17 +86,15 @@ def plotted(every: Sequence[Series], path: Path) -> None:
     """Write a picture of recall over time, with intervals and targets; its form by the file's name.
 
     Raises:
-        MeasureError: there is nothing to plot, the extra `plot` is not installed, or the file cannot be written.
+        MeasureError: there is nothing to plot, another suffix, the extra `plot` is not installed, or the file cannot be
+            written.
 
     """
     if not every:
         raise MeasureError("there is nothing to plot: `pgmrl recall --record` measures, and keeps it")
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and slow to import
-    except ImportError:
-        raise MeasureError("a picture needs matplotlib: pip install 'pgmrl[plot]'") from None
-    figure = Figure(figsize=(9, 4.5), layout="constrained")
-    axes = figure.subplots()
+    check_path(path, SUFFIXES)
+    drawn = figure(figsize=(9, 4.5))
+    axes = drawn.subplots()
     for number, one in enumerate(every):
         color = f"C{number}"
         times: Any = [point.measured_at for point in one.measured]
@@ -107,8 +107,5 @@ def plotted(every: Sequence[Series], path: Path) -> None:
     axes.set_ylabel("recall, with its 95 % interval; dashed: target")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left", fontsize="small")
-    figure.autofmt_xdate()
-    try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise MeasureError(f"{path} cannot be written: {error}") from None
+    drawn.autofmt_xdate()
+    write(path, saved(drawn, path.suffix.lower()[1:]))
