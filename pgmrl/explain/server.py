@@ -171,7 +171,7 @@ def in_force(session: Mapping[str, str], plan: Node) -> dict[str, str]:
     for node in nodes(plan):
         gate = dict(_SET.findall(" ".join(node.get("Output", ()))))
         if gate:
-            for name, value in (session | gate).items():
+            for name, value in {**session, **gate}.items():
                 found.setdefault(name, []).append(value)
     return dict(session) | {name: ", ".join(dict.fromkeys(values)) for name, values in found.items()}
 
