@@ -26,6 +26,7 @@ __all__ = [
     "parts",
     "serving",
     "sources",
+    "subplan",
     "without_vectors",
 ]
 
@@ -103,6 +104,11 @@ def nodes(plan: Node) -> Iterator[Node]:
     yield plan
     for inner in plan.get("Plans", ()):
         yield from nodes(inner)
+
+
+def subplan(plan: Node, name: str) -> Node | None:
+    """The part of a plan that makes a CTE; None where there is none of this name."""
+    return next((node for node in nodes(plan) if node.get("Subplan Name") == f"CTE {name}"), None)
 
 
 def indexes(plan: Node) -> list[str]:
