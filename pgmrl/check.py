@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from pgmrl import database
-from pgmrl.columns import attachment_of, base_column
+from pgmrl.columns import attachment_of, vectors_table
 from pgmrl.errors import NotMigrated
 from pgmrl.names import qualified
 from pgmrl.shortening import Rotation
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import Connection, Table
     from sqlalchemy.orm import Session
 
     from pgmrl.columns import Attachment
     from pgmrl.database import ColumnInfo
 
-__all__ = ["check", "check_types"]
+__all__ = ["check", "check_types", "rows_of"]
 
 
 def check(connection: Connection | Session, column: Any) -> ColumnInfo | None:
@@ -39,9 +41,7 @@ def check(connection: Connection | Session, column: Any) -> ColumnInfo | None:
     """
     connection = database.sqlalchemy_connection(connection)
     attachment = attachment_of(column)
-    table = base_column(column).table
-    if attachment.side is not None:
-        table = table.metadata.tables[attachment.side]
+    table = vectors_table(column)
     database.check_pgvector(connection)
     check_types(connection, table, attachment)
     return None if attachment.short is None else _kept(connection, table, attachment)
@@ -68,14 +68,8 @@ def check_types(connection: Connection, table: Table, attachment: Attachment) ->
 
 
 def _kept(connection: Connection, table: Table, attachment: Attachment) -> ColumnInfo:
-    schema = table.schema or connection.execute(text("SELECT current_schema()")).scalar()
     name = f"{table.fullname}.{attachment.short}"
-    own = [
-        info
-        for info in database.columns(connection)
-        if (info.table_name, info.short_column) == (table.name, attachment.short)
-        and (info.table_schema == schema or table.schema is None)
-    ]
+    own = rows_of(connection, table, attachment, database.columns(connection))
     if not own:
         raise NotMigrated(f"nothing keeps {name} in step with {attachment.full}: run the migration that adds it")
     info = max(own, key=lambda one: bool(one.index_valid))
@@ -95,6 +89,26 @@ def _kept(connection: Connection, table: Table, attachment: Attachment) -> Colum
             "do not use it: rebuild it with the operator class of the metric"
         )
     return info
+
+
+def rows_of(
+    connection: Connection, table: Table, attachment: Attachment, infos: Iterable[ColumnInfo]
+) -> list[ColumnInfo]:
+    """The catalogue's rows for the short column of a Table: one for each of its indexes.
+
+    Args:
+        connection: of the database.
+        table: that holds the vectors; without a schema the search_path decides.
+        attachment: of the column.
+        infos: of `database.columns`.
+    """
+    query = text(
+        "SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+        "WHERE c.oid = to_regclass(:name)"
+    )
+    schema = table.schema or connection.execute(query, {"name": qualified(None, table.name)}).scalar()
+    place = (schema, table.name, attachment.full, attachment.short)
+    return [one for one in infos if (one.table_schema, one.table_name, one.full_column, one.short_column) == place]
 
 
 def _types(connection: Connection, table: Table) -> dict[str, str]:

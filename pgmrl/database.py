@@ -51,6 +51,7 @@ __all__ = [
     "snapshot",
     "sqlalchemy_url",
     "upgrade",
+    "version_numbers",
 ]
 
 SCHEMA: Final = "pgmrl"
@@ -173,12 +174,17 @@ def check_pgvector(connection: Connection) -> str:
     if found is None:
         raise PgvectorMissing("pgvector is not installed in this database: run CREATE EXTENSION vector")
     schema, version = found
-    numbers = tuple(int(part) for part in version.split(".") if part.isdecimal())
+    numbers = version_numbers(version)
     if numbers < PGVECTOR_NEEDED:
         raise PgvectorMissing(f"pgvector {version} is too old, 0.8.0 is needed: run ALTER EXTENSION vector UPDATE")
     if numbers < PGVECTOR_SOUND:
         warnings.warn(f"pgvector {version}: {PgvectorVersionWarning.__doc__}", PgvectorVersionWarning, stacklevel=2)
     return schema
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """The numbers of a version of pgvector's, to compare."""
+    return tuple(int(part) for part in version.split(".") if part.isdecimal())
 
 
 def hidden_schema(connection: Connection) -> str | None:

@@ -12,7 +12,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
-from pgmrl.columns import attachment_of, base_column
+from pgmrl.columns import attachment_of, base_column, vectors_table
 from pgmrl.errors import MeasureError, VectorError
 from pgmrl.names import qualified
 
@@ -204,13 +204,6 @@ def selected_queries(connection: Connection | Session, asked: Any, statement: st
     except DBAPIError as error:
         raise MeasureError(f"the statement for queries: {str(error.orig).strip()}") from error
     return given_queries(asked, rows, "queries that were selected")
-
-
-def vectors_table(asked: Any) -> Table:
-    """The table that holds the vectors of a column: its own, or its side table."""
-    attachment, table = attachment_of(asked), base_column(asked).table
-    found: Table = table if attachment.side is None else table.metadata.tables[attachment.side]
-    return found
 
 
 # -- rows ----------------------------------------------------------------------------------------------------------
