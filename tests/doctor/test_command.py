@@ -323,10 +323,12 @@ def test_what_cannot_be_compared_is_not_one_series(patient: Patient) -> None:
     with patient.engine.begin() as connection:
         for days in (9, 8, 7):
             recorded(connection, patient.ward.packages, 0.5, days=days)
+    days = "round(extract(epoch FROM now() - measured_at) / 86400)"
+    change = f"UPDATE pgmrl.recall_history SET {{}} WHERE recall = 0.5 AND {days} = {{}}"
     patient.run(
-        "UPDATE pgmrl.recall_history SET shortlist = 40 WHERE measured_at < now() - interval '8.5 days' AND recall = 0.5",
-        "UPDATE pgmrl.recall_history SET filter = 'section = 1' WHERE measured_at::date = (now() - interval '8 days')::date",
-        "UPDATE pgmrl.recall_history SET short_column = 'before' WHERE measured_at > now() - interval '7.5 days'",
+        change.format("shortlist = 40", 9),
+        change.format("filter = 'section = 1'", 8),
+        change.format("short_column = 'before'", 7),
     )
     with patient.engine.connect() as connection:
         found = series(connection, patient.ward.packages.c.embedding, "packages")
