@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from pgmrl import database
-from pgmrl.columns import attachment_of, base_column
+from pgmrl.columns import attachment_of, vectors_table
 from pgmrl.errors import NotMigrated
 from pgmrl.names import qualified
 from pgmrl.shortening import Rotation
@@ -38,10 +38,7 @@ def check(connection: Connection | Session, column: Any) -> ColumnInfo | None:
         DefinitionError: it is no Matryoshka column.
     """
     connection = database.sqlalchemy_connection(connection)
-    attachment = attachment_of(column)
-    table = base_column(column).table
-    if attachment.side is not None:
-        table = table.metadata.tables[attachment.side]
+    attachment, table = attachment_of(column), vectors_table(column)
     database.check_pgvector(connection)
     check_types(connection, table, attachment)
     return None if attachment.short is None else _kept(connection, table, attachment)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pgmrl.metrics import FullType, Metric, MetricName
     from pgmrl.vectors import Vector
 
-__all__ = ["Attachment", "Matryoshka", "add_short", "add_side_table", "attachment_of", "matryoshka"]
+__all__ = ["Attachment", "Matryoshka", "add_short", "add_side_table", "attachment_of", "matryoshka", "vectors_table"]
 
 INFO_KEY: Final = "pgmrl"
 
@@ -306,6 +306,18 @@ def base_column(column: Any) -> Column[Any]:
     if base is None:
         raise DefinitionError(f"{column} is no column of a Table: give a mapped attribute or a Table's column")
     return base
+
+
+def vectors_table(column: Any) -> Table:
+    """The table that holds the vectors of a Matryoshka column: its own, or its side table.
+
+    Raises:
+        DefinitionError: it is no Matryoshka column.
+
+    """
+    attachment, table = attachment_of(column), base_column(column).table
+    found: Table = table if attachment.side is None else table.metadata.tables[attachment.side]
+    return found
 
 
 def _base_column(column: Any) -> Column[Any] | None:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from pgmrl import database
 from pgmrl.doctor.finding import Finding, NotChecked
 from pgmrl.errors import PgmrlError
+from pgmrl.measure.session import CANCELLED, sqlstate
 from pgmrl.names import qualified, quoted
 
 if TYPE_CHECKING:
@@ -216,11 +217,11 @@ def reading(connection: Connection, seconds: float) -> Iterator[None]:
 
 def _reason(error: DBAPIError, role: str) -> str:
     """What the server said, in one line with what would help."""
-    state = getattr(error.orig, "sqlstate", None)
+    state = sqlstate(error)
     said = str(error.orig).strip().splitlines()[0]
     if state == "42501":
         return f"{said}: grant it to {role}, or run as the table's owner"
-    if state == "57014":
+    if state == CANCELLED:
         return "the time was up: give it more with --seconds"
     if state == "55P03":
         return "a migration or another transaction holds the table: try again when it is over"

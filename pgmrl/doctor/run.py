@@ -21,6 +21,7 @@ from pgmrl.errors import (
     PgvectorMissing,
     PgvectorVersionWarning,
 )
+from pgmrl.measure.session import CANCELLED, sqlstate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -133,12 +134,12 @@ def doctor(
 
 def _unread(error: DBAPIError, seconds: float) -> DatabaseError | None:
     """Why there is nothing to examine yet, in words; None for any other error."""
-    state = getattr(error.orig, "sqlstate", None)
+    state = sqlstate(error)
     if state == "55P03":
         return Locked(
             "another transaction, such as a migration, holds a table whose size is asked: end it, or try later"
         )
-    if state == "57014":
+    if state == CANCELLED:
         return DatabaseError(f"the catalogue was not read in {seconds:g} s: give it more with --seconds")
     return None
 

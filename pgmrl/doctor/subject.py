@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Table, text
+from sqlalchemy import Table
 
 from pgmrl import database
 from pgmrl.check import check_types
-from pgmrl.columns import attachment_of, base_column
+from pgmrl.columns import attachment_of, vectors_table
 from pgmrl.doctor.finding import Finding
 from pgmrl.errors import NotMigrated
 from pgmrl.names import literal, qualified
@@ -140,9 +140,7 @@ def subjects(connection: Connection, asked: Iterable[Any]) -> tuple[list[Subject
 
 def _declared(connection: Connection, column: Any, infos: list[ColumnInfo]) -> tuple[list[ColumnInfo], Finding | None]:
     """The catalogue's rows for a column of a model."""
-    attachment, base = attachment_of(column), base_column(column)
-    table = base.table if attachment.side is None else base.table.metadata.tables[attachment.side]
-    assert isinstance(table, Table)  # noqa: S101 - attachment_of let nothing else through
+    attachment, table = attachment_of(column), vectors_table(column)
     name = f"{table.fullname}.{attachment.full}"
     try:
         check_types(connection, table, attachment)
@@ -154,7 +152,7 @@ def _declared(connection: Connection, column: Any, infos: list[ColumnInfo]) -> t
             "the model's rotation has not been learned: there are no short vectors, and each search reads every row"
         )
         return [], Finding("model", "warning", name, message, f"`pgmrl fit {name}`, then pin the id in the model.")
-    schema = table.schema or _schema(connection, table.name)
+    schema = table.schema or database.table_schema(connection, table.name)
     own = _of(infos, schema, table.name, attachment.short)
     by = attachment.definition.short.by
     wanted = getattr(by, "id", None)
@@ -195,14 +193,6 @@ def _named(
 
 def _of(infos: list[ColumnInfo], schema: str, table: str, short: str) -> list[ColumnInfo]:
     return [info for info in infos if (info.table_schema, info.table_name, info.short_column) == (schema, table, short)]
-
-
-def _schema(connection: Connection, table: str) -> str:
-    query = text(
-        "SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
-        "WHERE c.oid = to_regclass(:name)"
-    )
-    return str(connection.execute(query, {"name": qualified(None, table)}).scalar())
 
 
 def _subject(connection: Connection, info: ColumnInfo, model: Any, sides: dict[str, Side]) -> Subject | None:
