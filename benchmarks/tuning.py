@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import time
 from dataclasses import dataclass
@@ -25,8 +24,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from sqlalchemy import Column, Integer, MetaData, Table, create_engine, select
 
-from benchmarks.data import debian, shared, spread
-from benchmarks.server import Server, environment, machine
+from benchmarks.data import Truth, debian, shared, spread
+from benchmarks.server import Server, environment
 from pgmrl import Matryoshka, Rotation, Short, database, ingest, reflect, search, sql
 from pgmrl.embedders import DEFAULT, embedder
 from pgmrl.measure import given_queries, mean_interval
@@ -49,7 +48,7 @@ UNSEEN = 750  # queries to measure with
 BLOCK = 20  # searches in a turn
 WARM_UP = 3  # searches before a turn that are not counted
 PACE_ROWS = 50_000
-TIE = 1e-6
+VECTORS = {"halfvec": np.float16, "vector": np.float32}
 
 Rule = Literal["prefix", "rotation"]
 
@@ -248,7 +247,8 @@ def measured(server: Server, engine: Engine, case: Case, data: Data, choice: Opt
         connection.execute("ANALYZE built")
         size = connection.execute("SELECT pg_relation_size(%s::regclass)", (str(hnsw.name),)).fetchone()
         statements = list(statements_for(built, definition, choice.shortlist, choice.ef_search, queries))
-        recalls, ms = asked(connection, statements, limits(data.rows, definition, queries), pace)
+        truth = Truth(data.rows.astype(VECTORS[definition.full]), definition.stored(queries), K)
+        recalls, ms = asked(connection, statements, truth, pace)
     interval = mean_interval(recalls)
     return {
         "recall": interval.mean,
@@ -260,32 +260,19 @@ def measured(server: Server, engine: Engine, case: Case, data: Data, choice: Opt
     }
 
 
-def limits(rows: NDArray[Any], definition: Definition, queries: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The distance of the k-th nearest row of each query, by NumPy; what is no farther is right."""
-    wanted = definition.stored(queries)
-    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
-    best = np.full((len(wanted), 0), 0, np.float32)
-    for start in range(0, len(rows), 25_000):
-        part = definition.stored(np.asarray(rows[start : start + 25_000], np.float32))
-        part /= np.linalg.norm(part, axis=1, keepdims=True)
-        best = np.hstack([best, wanted @ part.T])
-        best = -np.partition(-best, K - 1, axis=1)[:, :K]
-    return np.asarray(1 - best.min(axis=1) + TIE, np.float64)
-
-
 def asked(
-    connection: Connection, statements: list[tuple[bytes, dict[str, Any]]], limit: NDArray[np.float64], pace: Pace
+    connection: Connection, statements: list[tuple[bytes, dict[str, Any]]], truth: Truth, pace: Pace
 ) -> tuple[list[float], float]:
     """Recall of each query, and the median time of a search."""
     recalls, times = [], []
     for block in range(0, len(statements), BLOCK):
         pace.take()
-        for number in range(WARM_UP):
-            timed(connection, statements[block - number - 1])
-        for statement, bound in zip(statements[block : block + BLOCK], limit[block : block + BLOCK], strict=True):
-            took, rows = timed(connection, statement)
+        for before in range(WARM_UP):
+            timed(connection, statements[block - before - 1])
+        for number in range(block, min(block + BLOCK, len(statements))):
+            took, rows = timed(connection, statements[number])
             times.append(took)
-            recalls.append(min(1.0, sum(row[-1] <= bound for row in rows) / K))
+            recalls.append(truth.hits(number, [row[0] for row in rows]) / K)
     return recalls, statistics.median(times) * 1e3
 
 
@@ -434,7 +421,7 @@ def main() -> None:
         with server.connect() as connection:
             told = environment(connection)
         results["setting"] = (
-            f"{machine().get('cores', os.cpu_count())} cores; {str(told['server']).split(' on ')[0]}, "
+            f"{told['machine']['cores']} cores; {str(told['server']).split(' on ')[0]}, "
             f"pgvector {told['pgvector']}; k={K}."
         )
         for name in given.data:

@@ -78,7 +78,8 @@ def search_groups(
 
     """
     rows_each = positive("per_group", per_group)
-    size = shortlist_size(positive("k", k) * rows_each, column=column) if shortlist is None else shortlist
+    # what is tuned brings the nearest rows; here the shortlist is what there is to group
+    size = shortlist_size(positive("k", k) * rows_each) if shortlist is None else shortlist
     if positive("shortlist", size) < k * rows_each:
         raise SearchError(f"shortlist={size} is smaller than k={k} times per_group={rows_each}: give more")
     asked = Asked.of(statement, column, k, size, None, ef_search, exact)

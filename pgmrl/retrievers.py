@@ -121,10 +121,10 @@ class Nearest(Retriever):
             ExactSearchWarning: as `search`.
 
         """
-        numbers = (k, self.shortlist, self.oversample, self.ef_search, self.exact)
-        asked = Asked.of(statement, self.column, *numbers, stacklevel + 2)
+        # what is tuned brings the nearest rows; here the shortlist is what there is to fuse
+        size = shortlist_size(k, self.shortlist, self.oversample)
+        asked = Asked.of(statement, self.column, k, size, None, self.ef_search, self.exact, stacklevel + 2)
         rows, sent = begun(asked, statement, self.query)
-        size = asked.scan.shortlist
         limit = size if self.limit is None else positive("limit", self.limit)
         if limit > size:
             raise SearchError(f"limit={limit} is larger than shortlist={size}: the list comes out of the shortlist")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -67,9 +66,9 @@ class Setting:
 
     def numbers(self, k: int) -> tuple[int, int]:
         """Shortlist and ef_search for so many results: in proportion for more than it is for, as it is for fewer."""
-        factor = max(1.0, k / self.k)
-        shortlist = min(SHORTLIST_LIMIT, math.ceil(self.shortlist * factor))
-        return shortlist, min(EF_SEARCH_LIMIT, math.ceil(self.ef_search * factor))
+        most = max(k, self.k)  # in whole numbers, rounded up, as the SQL functions do
+        shortlist = -(-self.shortlist * most // self.k)
+        return min(SHORTLIST_LIMIT, shortlist), min(EF_SEARCH_LIMIT, -(-self.ef_search * most // self.k))
 
 
 def setting_of(column: Any) -> Setting | None:

@@ -90,6 +90,8 @@ def demo(
         console.print(
             f"\nThe table is {SCHEMA}.docstrings in {where}\n"
             f'Next: pgmrl search {SCHEMA}.docstrings.embedding "your question" --compare\n'
+            f"What it misses, and why: pgmrl recall {SCHEMA}.docstrings.embedding\n"
+            "What is broken: pgmrl doctor; every command: pgmrl --help\n"
             f"In SQL: {IN_SQL}",
             style="dim",
             soft_wrap=True,

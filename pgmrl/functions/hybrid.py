@@ -55,7 +55,7 @@ def hybrid(place: Place) -> str:
     order = f"ORDER BY f.score DESC, {', '.join(f'f.{key}' for key in keys)}"
     body = filled(
         "hybrid",
-        usual=usual(place, "$4", "$3::numeric"),
+        usual=usual(place, "$4", "$3::numeric", tuned=False),
         sizes=sizes("$3", "Both lists are as long as the shortlist: give k"),
         text_limit=TEXT_LIMIT,
         rrf=RRF,

@@ -94,6 +94,7 @@ def _groups(place: Place, group: str) -> Shape:
         "'(' || candidates || ')'",  # a limit on rows would leave groups out
         f"{literal(placed)} || $2 || ' AND place <= ' || $5",
         "$2::numeric * coalesce($5, 1)",
+        tuned=False,
         incomplete="coalesce(hits.listed, 0) < $2",
         returned="least(hits.listed, $2)::integer",
         arguments=("per_group integer",),

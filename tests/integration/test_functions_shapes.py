@@ -6,13 +6,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Column, Computed, Connection, Index, Integer, MetaData, Table, Text, text
+from sqlalchemy import Column, Computed, Connection, Index, Integer, MetaData, Table, Text, select, text
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.exc import DBAPIError
 
-from pgmrl import SqlFunctions, install_functions
+from pgmrl import (
+    Nearest,
+    SqlFunctions,
+    install_functions,
+    load_settings,
+    reflect,
+    search,
+    search_diverse,
+    search_groups,
+    search_hybrid,
+)
 from pgmrl.columns import Matryoshka
 from pgmrl.errors import DefinitionError, MigrationError
+from pgmrl.settings import Setting, store_setting
 from pgmrl.shortening import Short
 from tests.conftest import WORDS, vector_text
 
@@ -77,6 +88,38 @@ def unit(query: Any) -> Any:
     """A query as the server has it, of unit length."""
     one = np.asarray(query, np.float16).astype(np.float64)
     return one / np.linalg.norm(one)
+
+
+# -- what tuning chose ---------------------------------------------------------------------------------------------
+
+
+def test_what_is_tuned_holds_for_the_nearest_rows_only(asked: Connection, debian: Debian) -> None:
+    """Where the shortlist is what there is to group, pick from or fuse, a short one changes what comes back."""
+    given = {"q": vector_text(debian.queries[0, :DIMS]), "words": "game"}
+    calls = (
+        "packages_search_groups(:q, 4, 3)",
+        "packages_search_diverse(:q, 5)",
+        "packages_hybrid(:q, :words, 5)",
+    )
+
+    def found() -> list[list[int]]:
+        asked.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        return [list(asked.execute(text(f"SELECT id FROM {one} ORDER BY rank"), given).scalars()) for one in calls]
+
+    column = reflect(asked, "packages.embedding")
+    before, nearest = found(), text("SELECT count(*) FROM packages_search(:q, 12)")
+    store_setting(asked, column, Setting(12, 12, 12))
+    assert found() == before
+    assert load_settings(asked, column) == {"packages.embedding": Setting(12, 12, 12)}
+    query, rows = debian.queries[0, :DIMS], select(column.table.c.id)
+    for made in (
+        search_groups(rows, column, query, by=column.table.c.section, k=4, per_group=3),
+        search_diverse(rows, column, query, k=12),
+        search_hybrid(rows, Nearest(column, query), k=12),
+    ):
+        assert " LIMIT 120)" in str(made.compile())
+    assert " LIMIT 12)" in str(search(rows, column, query, k=12).compile())
+    assert asked.execute(nearest, given).scalar_one() == 12
 
 
 # -- groups --------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 -- $1 query, $2 words, $3 k, $4 shortlist, $5 match, $6 fusion, $7 words_weight, $8 exact, then the filters.
 DECLARE
     size bigint := $4;
-    effort bigint;
     kept text := '';
     asked tsquery;
     part text;
