@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import lzma
 import os
 import random
 import statistics
@@ -27,7 +26,8 @@ from sqlalchemy import Column, Integer, MetaData, Table, Text, create_engine, se
 
 from benchmarks import relevance
 from benchmarks.data import debian as debian_set
-from benchmarks.data import principal_axes, shared
+from benchmarks.data import packages as debian_packages
+from benchmarks.data import principal_axes
 from benchmarks.server import Server, binaries, environment, machine
 from pgmrl import (
     FullText,
@@ -117,8 +117,7 @@ def prepare(server: Server, rows: int | None) -> tuple[Table, NDArray[np.float32
         Column("words", FullText("name", "synopsis", config="english")),
         Column("embedding", Matryoshka(768, Short(128, by=pinned), index=Hnsw(16, 100))),
     )
-    with lzma.open(shared() / "data" / "debian" / "packages.jsonl.xz", "rt", encoding="utf-8") as lines:
-        packages = [json.loads(line) for line in lines]
+    packages = debian_packages()
     if count < len(packages):  # the same rows as the data set takes
         kept = np.sort(np.random.default_rng(2).choice(len(packages), count, replace=False))
         packages = [packages[n] for n in kept]

@@ -5,9 +5,12 @@ The rows and queries of a data set are float32; `Truth` judges answers against w
 
 from __future__ import annotations
 
+import json
+import lzma
 import os
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -67,6 +70,15 @@ def shared() -> Path:
     """The shared folder: `../shared` from the project's root, or PGMRL_SHARED."""
     default = Path(__file__).resolve().parents[2] / "shared"
     return Path(os.environ.get("PGMRL_SHARED", default))
+
+
+def packages(rows: int | None = None) -> list[dict[str, Any]]:
+    """What the rows of the real set say, by id: name, synopsis, section, tags; the first so many, or all."""
+    path = shared() / "data" / "debian" / "packages.jsonl.xz"
+    if not path.exists():
+        raise DataMissingError(f"{path} is absent: the benchmarks need the shared Debian set (set PGMRL_SHARED)")
+    with lzma.open(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in islice(lines, rows)]
 
 
 @lru_cache(maxsize=1)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import lzma
 import os
 import random
 import signal
@@ -21,7 +20,6 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +32,7 @@ from pgvector.psycopg import register_vector
 from sqlalchemy import create_engine
 
 import pgmrl.alembic  # noqa: F401 - registers the operations
-from benchmarks.data import shared
+from benchmarks.data import packages
 from benchmarks.load import WRITES, Load
 from benchmarks.server import Server, environment, machine
 from pgmrl import Definition, Hnsw, Short, database
@@ -132,8 +130,7 @@ def prepare(server: Server, rows: int) -> None:
 
 def texts(rows: int) -> tuple[list[str], np.ndarray[Any, Any]]:
     """Titles and vectors of as many packages as there are, at most `rows`."""
-    with lzma.open(shared() / "data" / "debian" / "packages.jsonl.xz", "rt", encoding="utf-8") as lines:
-        found = [json.loads(line) for line in islice(lines, rows)]
+    found = packages(rows)
     titles = [f"{one['name']}: {one['synopsis']}" for one in found]
     return titles, np.asarray(embedder("static").embed_documents(titles))
 

@@ -40,8 +40,7 @@ def check(connection: Connection | Session, column: Any) -> ColumnInfo | None:
         DefinitionError: it is no Matryoshka column.
     """
     connection = database.sqlalchemy_connection(connection)
-    attachment = attachment_of(column)
-    table = vectors_table(column)
+    attachment, table = attachment_of(column), vectors_table(column)
     database.check_pgvector(connection)
     check_types(connection, table, attachment)
     return None if attachment.short is None else _kept(connection, table, attachment)
@@ -102,11 +101,7 @@ def rows_of(
         attachment: of the column.
         infos: of `database.columns`.
     """
-    query = text(
-        "SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
-        "WHERE c.oid = to_regclass(:name)"
-    )
-    schema = table.schema or connection.execute(query, {"name": qualified(None, table.name)}).scalar()
+    schema = table.schema or database.table_schema(connection, table.name)
     place = (schema, table.name, attachment.full, attachment.short)
     return [one for one in infos if (one.table_schema, one.table_name, one.full_column, one.short_column) == place]
 

@@ -309,16 +309,14 @@ def base_column(column: Any) -> Column[Any]:
 
 
 def vectors_table(column: Any) -> Table:
-    """The table that holds the vectors of a column: its own, or its side table.
+    """The table that holds the vectors of a Matryoshka column: its own, or its side table.
 
     Raises:
         DefinitionError: it is no Matryoshka column.
 
     """
     attachment, table = attachment_of(column), base_column(column).table
-    found: Any = table if attachment.side is None else table.metadata.tables[attachment.side]
-    if not isinstance(found, Table):
-        raise DefinitionError(f"{column} is no column of a Table: give a mapped attribute or a Table's column")
+    found: Table = table if attachment.side is None else table.metadata.tables[attachment.side]
     return found
 
 

@@ -24,7 +24,7 @@ from pgmrl.errors import (
     RotationError,
     Unreachable,
 )
-from pgmrl.names import quoted
+from pgmrl.names import qualified, quoted
 from pgmrl.rotation import Rotation
 from pgmrl.sql import load as load_sql
 
@@ -50,8 +50,10 @@ __all__ = [
     "script",
     "snapshot",
     "sqlalchemy_url",
+    "table_schema",
     "upgrade",
     "version_numbers",
+    "with_axes",
 ]
 
 SCHEMA: Final = "pgmrl"
@@ -395,6 +397,20 @@ def installed_rotation(connection: Connection | Session, rotation_id: str) -> Ro
     return rotation
 
 
+def with_axes(connection: Connection | Session, rotation: Rotation) -> Rotation:
+    """A rotation with its axes, from the database where it holds none.
+
+    Raises:
+        RotationError: it is not installed there, or has no id either, as before it is learned.
+
+    """
+    if rotation.axes is not None:
+        return rotation
+    if rotation.id is None:
+        raise RotationError("this rotation has neither axes nor an id: learn one by `pgmrl fit`, or load its file")
+    return installed_rotation(connection, rotation.id)
+
+
 def _as_text(axis: NDArray[np.float16]) -> str:
     return "[" + ",".join(f"{value:.9g}" for value in axis.astype(float)) + "]"
 
@@ -472,6 +488,16 @@ def row_estimate(connection: Connection, name: str) -> float | None:
         {"name": name},
     ).one()
     return None if unknown else float(rows or 0)
+
+
+def table_schema(connection: Connection, table: str) -> str | None:
+    """The schema in which a table of this name is found by the search_path; None where there is none."""
+    query = text(
+        "SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+        "WHERE c.oid = to_regclass(:name)"
+    )
+    found: str | None = connection.execute(query, {"name": qualified(None, table)}).scalar()
+    return found
 
 
 def columns(connection: Connection | Session) -> list[ColumnInfo]:

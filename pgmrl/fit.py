@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from sqlalchemy import Connection, text
 
-from pgmrl.columns import attachment_of, base_column
+from pgmrl.columns import attachment_of, vectors_table
 from pgmrl.database import row_estimate, snapshot, sqlalchemy_connection
 from pgmrl.errors import NotMigrated, RotationError
 from pgmrl.measure.distances import distances, short_space
@@ -90,10 +90,10 @@ def fit(
         NotMigrated: the table or the column is not in the database.
     """
     connection = sqlalchemy_connection(connection)
-    attachment, base = attachment_of(column), base_column(column)
+    attachment = attachment_of(column)
     definition = attachment.definition
     count = _axes_of(definition, sample, axes)
-    table = base.table if attachment.side is None else base.table.metadata.tables[attachment.side]
+    table = vectors_table(column)
     vectors = _sampled(connection, table, attachment.full, definition, sample, seed, progress)
     usable = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
     skipped = int((~usable).sum())

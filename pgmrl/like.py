@@ -16,7 +16,7 @@ import numpy as np
 from sqlalchemy import ColumnElement, FromClause, and_, func, literal_column, not_, or_, select, true
 from sqlalchemy import cast as sql_cast
 
-from pgmrl.columns import attachment_of, base_column
+from pgmrl.columns import attachment_of, base_column, vectors_table
 from pgmrl.errors import SearchError, VectorError
 from pgmrl.metrics import Metric, MetricName, metric_named
 from pgmrl.sent import refused
@@ -165,8 +165,7 @@ def combine(
 def _average(column: Any, attachment: Attachment, definition: Definition, keys: Sequence[Key], name: str) -> FromClause:
     """One row: how many of the examples have a vector to search with (`given`), and their average (`mean`)."""
     base = base_column(column)
-    home = base.table if attachment.side is None else base.table.metadata.tables[attachment.side]
-    table = home.alias()
+    table = vectors_table(column).alias()
     wide = NumpyVector(definition.dims, "vector", definition.vector_schema)
     vector = sql_cast(table.c[attachment.full], wide)
     functions: Any = getattr(func, definition.vector_schema) if definition.vector_schema else func

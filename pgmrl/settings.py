@@ -123,7 +123,7 @@ def stored_setting(connection: Connection | Session, column: Any) -> Setting | N
     return None if row is None else Setting(*row)
 
 
-def store_setting(connection: Connection | Session, column: Any, setting: Setting) -> None:
+def store_setting(connection: Connection | Session, column: Any, setting: Setting, *, short: str | None = None) -> None:
     """Keep a setting for a column's short vectors, in the caller's transaction, in place of an older one.
 
     SQL functions take it from their next call on, models with `load_settings`.
@@ -132,6 +132,7 @@ def store_setting(connection: Connection | Session, column: Any, setting: Settin
         connection: its role needs INSERT and UPDATE on pgmrl.settings.
         column: the Matryoshka attribute or column.
         setting: what to keep.
+        short: the short column's name, where it is not the model's: of one that is to come.
 
     Raises:
         NotMigrated: pgmrl's schema is missing or too old, or the table is not there.
@@ -141,6 +142,7 @@ def store_setting(connection: Connection | Session, column: Any, setting: Settin
     connection = database.sqlalchemy_connection(connection)
     database.require_schema(connection, NEEDED, "keeping settings")
     key = _key(column)
+    key["short"] = short or key["short"]
     if key["short"] is None:
         raise DefinitionError(f"{base_column(column)} has no short vectors: there is nothing to set")
     if connection.execute(text("SELECT to_regclass(:relation)"), key).scalar() is None:

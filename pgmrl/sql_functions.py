@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Table, event, text
+from sqlalchemy import Connection, Table, event
 
 from pgmrl import database
-from pgmrl.columns import INFO_KEY, attachment_of, base_column
+from pgmrl.columns import INFO_KEY, attachment_of, base_column, vectors_table
 from pgmrl.errors import DefinitionError
 from pgmrl.functions import installed
 from pgmrl.functions.declared import SqlFunctions
@@ -41,7 +41,7 @@ def add_functions(column: InstrumentedAttribute[Any] | Column[Any], functions: S
             raise DefinitionError(f"functions of {base}: table {base.table.name} has no column {name!r}")
     base.info[INFO_KEY] = replace(attachment, functions=functions)
     # the side table is made after its owner, and dropped before it
-    holder = base.table if attachment.side is None else base.table.metadata.tables[attachment.side]
+    holder = vectors_table(base)
     event.listen(holder, "after_create", lambda _table, connection, **_: _created(connection, base))
     event.listen(holder, "before_drop", lambda _table, connection, **_: _dropped(connection, base))
 
@@ -108,14 +108,7 @@ def place_in(
 
 
 def _schema_of(connection: Connection, table: Table) -> str:
-    if table.schema:
-        return table.schema
-    query = text(
-        "SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
-        "WHERE c.relname = :name AND pg_table_is_visible(c.oid)"
-    )
-    found: str | None = connection.execute(query, {"name": table.name}).scalar()
-    return found or "public"
+    return table.schema or database.table_schema(connection, table.name) or "public"
 
 
 def _created(connection: Connection, column: Column[Any]) -> None:

@@ -13,12 +13,15 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pgmrl import database, local
+from pgmrl.ddl import Hnsw
+from pgmrl.errors import MigrationError
 from pgmrl.metrics import metric_named
+from pgmrl.online.reshape import current_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
     from pgmrl.metrics import MetricName
 
@@ -27,6 +30,7 @@ __all__ = [
     "Metric",
     "Searched",
     "Url",
+    "asked_index",
     "console",
     "engine",
     "errors",
@@ -92,6 +96,25 @@ def metric_name(given: str | None) -> MetricName | None:
 
     """
     return None if given is None else metric_named(given).name
+
+
+def asked_index(
+    connection: Connection, table: str, full: str, m: int | None, ef_construction: int | None, *, schema: str | None
+) -> Hnsw | None:
+    """The index of `--m` and `--ef-construction`, with what is not given as in the index there is; None for neither.
+
+    Raises:
+        DefinitionError: numbers that pgvector does not take.
+
+    """
+    if m is None and ef_construction is None:
+        return None
+    try:
+        had = current_index(connection, table, full, schema=schema) or Hnsw()
+    except MigrationError:  # there is no short column to start from
+        had = Hnsw()
+    links = had.m if m is None else m
+    return Hnsw(links, max(had.ef_construction, 2 * links) if ef_construction is None else ef_construction)
 
 
 def escaped(value: object) -> str:

@@ -37,7 +37,7 @@ def given_queries(
     if file is not None and statement is not None:
         raise typer.BadParameter("give --queries or --query-sql")
     if file is not None:
-        return file_queries(searched, file)
+        return file_queries(searched, file, limit=count)
     return None if statement is None else selected_queries(connection, searched, statement, limit=count)
 
 

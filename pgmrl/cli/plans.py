@@ -11,7 +11,18 @@ from rich.syntax import Syntax
 
 from pgmrl.alembic.pending import pending
 from pgmrl.alembic.planning import batch
-from pgmrl.cli.common import Json, Searched, Url, console, engine, errors, escaped, progress, write_json
+from pgmrl.cli.common import (
+    Json,
+    Searched,
+    Url,
+    asked_index,
+    console,
+    engine,
+    errors,
+    escaped,
+    progress,
+    write_json,
+)
 from pgmrl.cli.online import (
     Bars,
     BatchSeconds,
@@ -152,7 +163,7 @@ def reshape(
                 dims=short_dims,
                 by=_rule(by) if by else None,
                 type_=type_,
-                index=_index(connection, table, full_column, schema, m, ef_construction),
+                index=asked_index(connection, table, full_column, m, ef_construction, schema=schema),
                 full_type=cast("FullType | None", full),
                 full_name=full_name,
                 name=name,
@@ -233,16 +244,6 @@ def _rule(given: str) -> Prefix | Rotation:
     if given == "rotation":
         raise typer.BadParameter("--by rotation: fit one first (`pgmrl fit`), then give its file or id")
     return Rotation.load(given) if given.endswith(".npy") else Rotation(given)
-
-
-def _index(
-    connection: Connection, table: str, full: str, schema: str | None, m: int | None, ef_construction: int | None
-) -> Hnsw | None:
-    if m is None and ef_construction is None:
-        return None
-    had = reshaping.current_index(connection, table, full, schema=schema) or Hnsw()
-    links = m or had.m
-    return Hnsw(links, ef_construction or max(had.ef_construction, 2 * links))
 
 
 def _size(given: str | None) -> int | None:

@@ -16,6 +16,7 @@ from pgmrl.cli.common import (
     Metric,
     Searched,
     Url,
+    asked_index,
     console,
     engine,
     errors,
@@ -26,7 +27,6 @@ from pgmrl.cli.common import (
 )
 from pgmrl.cli.measuring import QueryFile, QuerySelect, given_queries, telling
 from pgmrl.columns import INFO_KEY, attachment_of
-from pgmrl.ddl import Hnsw
 from pgmrl.reflect import reflect
 from pgmrl.rotation import Rotation
 from pgmrl.settings import NEEDED
@@ -75,7 +75,7 @@ def tune(
     ] = 0.95,
     k: Annotated[int, typer.Option("-k", "--k", help="Results that count.")] = 10,
     sample: Annotated[
-        int, typer.Option(help="How many queries, rows of the table unless others are given; half of them check.")
+        int, typer.Option(help="How many queries at most, rows of the table unless given; half of them check.")
     ] = QUERIES,
     queries: QueryFile = None,
     query_sql: QuerySelect = None,
@@ -124,6 +124,8 @@ def tune(
             database.require_schema(connection, NEEDED, "keeping settings")
         searched = _with_axes(connection, reflect(connection, column, metric=metric_name(metric)))
         given = given_queries(connection, searched, sample, queries, query_sql)
+        owner = searched.table
+        index = asked_index(connection, owner.name, searched.name, m, ef_construction, schema=owner.schema)
         connection.rollback()  # tuning begins a transaction of its own
         with progress(quiet=json) as bars:
             found = tuned(
@@ -136,7 +138,7 @@ def tune(
                 by=cast("Any", _listed(by)),
                 types=cast("Any", _listed(types)),
                 rotation=None if rotation is None else Rotation.load(rotation),
-                index=_index(m, ef_construction),
+                index=index,
                 graph=graph,
                 max_shortlist=max_shortlist,
                 minimise=cast("Any", minimise),
@@ -241,17 +243,10 @@ def _with_axes(connection: Connection, searched: Column[Any]) -> Column[Any]:
     """The column with the axes of its rotation: what is measured is a model that loads them."""
     attachment = attachment_of(searched)
     by = attachment.definition.short.by
-    if isinstance(by, Rotation) and by.id is not None:
-        short = replace(attachment.definition.short, by=database.installed_rotation(connection, by.id))
+    if isinstance(by, Rotation) and attachment.definition.learned:
+        short = replace(attachment.definition.short, by=database.with_axes(connection, by))
         searched.info[INFO_KEY] = replace(attachment, definition=replace(attachment.definition, short=short))
     return searched
-
-
-def _index(m: int | None, ef_construction: int | None) -> Hnsw | None:
-    if m is None and ef_construction is None:
-        return None
-    links = m or Hnsw().m
-    return Hnsw(links, ef_construction or max(Hnsw().ef_construction, 2 * links))
 
 
 def _check_pictures(png: Path | None, html: Path | None) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from pgmrl import database
 from pgmrl.doctor.finding import Finding, NotChecked
 from pgmrl.errors import DatabaseError, ExactSearchWarning, Locked, PgmrlError, PgvectorVersionWarning
+from pgmrl.measure.session import CANCELLED, sqlstate
 from pgmrl.names import qualified, quoted
 
 if TYPE_CHECKING:
@@ -241,12 +242,12 @@ def reading(connection: Connection, seconds: float) -> Iterator[None]:
 
 def _unread(error: DBAPIError, seconds: float) -> DatabaseError | None:
     """Why there is nothing to examine yet, in words; None for any other error."""
-    state = getattr(error.orig, "sqlstate", None)
+    state = sqlstate(error)
     if state == "55P03":
         return Locked(
             "another transaction, such as a migration, holds a table whose size is asked: end it, or try later"
         )
-    if state == "57014":
+    if state == CANCELLED:
         return DatabaseError(f"the catalogue was not read in {seconds:g} s: give it more with --seconds")
     if state == "42501":
         return DatabaseError(f"{str(error.orig).strip().splitlines()[0]}: grant it, or run as the table's owner")
@@ -255,11 +256,11 @@ def _unread(error: DBAPIError, seconds: float) -> DatabaseError | None:
 
 def _reason(error: DBAPIError, role: str) -> str:
     """What the server said, in one line with what would help."""
-    state = getattr(error.orig, "sqlstate", None)
+    state = sqlstate(error)
     said = str(error.orig).strip().splitlines()[0]
     if state == "42501":
         return f"{said}: grant it to {role}, or run as the table's owner"
-    if state == "57014":
+    if state == CANCELLED:
         return "the time was up: give it more with --seconds"
     if state == "55P03":
         return "a migration or another transaction holds the table: try again when it is over"

@@ -26,9 +26,8 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from pgmrl.columns import attachment_of, base_column
+from pgmrl.columns import attachment_of, base_column, vectors_table
 from pgmrl.errors import MeasureError
-from pgmrl.measure.queries import vectors_table
 from pgmrl.names import qualified
 from pgmrl.types import NumpyVector
 

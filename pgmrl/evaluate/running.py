@@ -22,6 +22,7 @@ from pgmrl.evaluate.measures import DEFAULT, Measure, Scorer, parsed
 from pgmrl.evaluate.nearest import nearest
 from pgmrl.evaluate.runs import Ranked, Run, Searches, Wording
 from pgmrl.evaluate.trials import Trial, trials
+from pgmrl.measure.session import CANCELLED, sqlstate
 from pgmrl.names import qualified
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 ORDER: Final = (EXACT, TWO_STAGE, SHORT_ONLY, WORDS, HYBRID)
-CANCELED: Final = "57014"
 READING: Final = 0.7  # of the seconds; the rest is for searches
 WORST: Final = 10
 
@@ -307,7 +307,7 @@ def _limited(connection: Connection, seconds: float | None) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) != CANCELED:
+        if sqlstate(error) != CANCELLED:
             raise
         raise MeasureError(f"a single statement takes longer than {seconds:g} seconds: give more seconds") from error
 

@@ -61,8 +61,8 @@ def trials(connection: Connection, column: Any, dims: Sequence[int] | None, rota
     """
     whole = attachment_of(column).definition
     own: Shortening | None = whole.short.by if whole.learned else None
-    if isinstance(own, Rotation) and own.axes is None:
-        own = database.installed_rotation(connection, str(own.id))
+    if isinstance(own, Rotation):
+        own = database.with_axes(connection, own)
     rules: dict[str, Shortening] = {_named(rule): rule for rule in (Prefix(), rotation, own) if rule is not None}
     sizes = _sizes(whole, dims)
     if rotation is not None and sizes and min(sizes) > len(rotation.required_axes()):

@@ -15,13 +15,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import bindparam, func
+from sqlalchemy import bindparam, func, tuple_
 
 from pgmrl import statement as parts
 from pgmrl.asked import Asked
 from pgmrl.columns import attachment_of
 from pgmrl.limits import EF_SEARCH_LIMIT
 from pgmrl.measure.score import recall_at_k
+from pgmrl.measure.session import until
 from pgmrl.search import search
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["Loss", "Trial"]
 
 QUERY: Final = "pgmrl_asked"
+AMONG: Final = "pgmrl_among"
+OWN: Final = "pgmrl_own"
 NO_ORDER: Final = "SET LOCAL enable_indexscan = off; SET LOCAL enable_seqscan = on"
 """So that no index gives the short order; indexes on other columns still find rows, by bitmaps."""
 
@@ -90,7 +93,8 @@ class Trial:
         listed: `scanned`, to be executed where no index may give the short order. Another text: the server keeps the
             plan of one that is prepared, whatever it may do now.
         exact: the truth.
-        places: for each row, its place in the exact short order.
+        reach: counts the rows that are no farther by the short vectors than the farthest of some, without the query's
+            own.
 
     """
 
@@ -103,7 +107,7 @@ class Trial:
     scanned: AnySelect | None
     listed: AnySelect
     exact: AnySelect
-    places: AnySelect
+    reach: AnySelect
 
     @classmethod
     def of(
@@ -151,18 +155,32 @@ class Trial:
         scanned = search(keys, column, query, complete=False, **numbers) if branch else None
         listed = (searched if scanned is None else scanned).prefix_with("/* in exact short order */")
         exact = search(keys, column, query, k=k + more, exact=True)
-        places = _places(rows, asked, query)
-        return cls(k, *asked.scan, len(rows.keys), own, searched, scanned, listed, exact, places)
+        reach = _reach(rows, asked, query, own=own)
+        return cls(k, *asked.scan, len(rows.keys), own, searched, scanned, listed, exact, reach)
 
-    def run(self, connection: Connection, number: int, vector: Vector, key: tuple[Any, ...] | None) -> Loss:
-        """Try one query, in a transaction or savepoint of its own, which is rolled back."""
+    def run(self, connection: Connection, number: int, vector: Vector, key: tuple[Any, ...] | None, end: float) -> Loss:
+        """Try one query, in a transaction or savepoint of its own, which is rolled back.
+
+        Args:
+            connection: in that.
+            number: of the query.
+            vector: of the query, shape (dims,), float32.
+            key: of the row that it is; None where it is no row.
+            end: by `time.monotonic`, when the server cancels what is not done.
+
+        """
         given = {QUERY: vector}
         start = time.perf_counter_ns()
         rows = connection.execute(self.searched, given).all()
         elapsed = (time.perf_counter_ns() - start) / 1e6
         found = self._apart(rows, key)
-        scanned = found if self.scanned is None else self._apart(connection.execute(self.scanned, given).all(), key)
+        scanned = found
+        if self.scanned is not None:
+            until(connection, end)
+            scanned = self._apart(connection.execute(self.scanned, given).all(), key)
+        until(connection, end)
         truth = self._apart(connection.execute(self.exact, given).all(), key).distances
+        until(connection, end)
         connection.exec_driver_sql(NO_ORDER)
         short = self._apart(connection.execute(self.listed, given).all(), key).distances
         recall, of_scan, of_short = (recall_at_k(one, truth) for one in (found.distances, scanned.distances, short))
@@ -171,14 +189,13 @@ class Trial:
         lost = (recall, 1 - of_short, ann, missing, recall - of_scan)
         return Loss(number, key, *lost, len(found.distances), len(truth), elapsed)
 
-    def needed(self, connection: Connection, vector: Vector, key: tuple[Any, ...] | None) -> int:
-        """How long an exact shortlist has to be to hold every true neighbour of a query."""
-        given = {QUERY: vector}
-        truth = set(self._apart(connection.execute(self.exact, given).all(), key).keys)
-        places = {tuple(row[:-1]): int(row[-1]) for row in connection.execute(self.places, given)}
-        own = places.get(key, len(places) + 1) if key is not None else len(places) + 1
-        last = max((places[one] for one in truth if one in places), default=0)
-        return last - int(own < last)
+    def needed(self, connection: Connection, vector: Vector, key: tuple[Any, ...] | None, end: float) -> int:
+        """How long an exact shortlist has to be to hold every true neighbour of a query; as `run`."""
+        given: dict[str, Any] = {QUERY: vector}
+        truth = self._apart(connection.execute(self.exact, given).all(), key).keys
+        until(connection, end)
+        own = {OWN: [key]} if self.own else {}
+        return int(connection.execute(self.reach, {**given, AMONG: truth, **own}).scalar_one())
 
     def _apart(self, rows: Sequence[Row[Any]], key: tuple[Any, ...] | None) -> _Found:
         found = [(float(row[-1]), tuple(row[-1 - self.width : -1])) for row in rows]
@@ -186,8 +203,11 @@ class Trial:
         return _Found([distance for distance, _ in others], [own for _, own in others])
 
 
-def _places(rows: parts.Candidates, asked: Asked, query: Any) -> AnySelect:
+def _reach(rows: parts.Candidates, asked: Asked, query: Any, *, own: bool) -> AnySelect:
+    """Only a number comes to the client, and nothing is sorted: the table may have any number of rows."""
     sent = parts.sent_query(asked.definition, query, f"the query for {asked.name}", exact=False)
-    order = rows.short_distance(asked.definition, sent.short)
-    place = func.row_number().over(order_by=(order, *rows.inner_keys)).label("place")
-    return rows.rows.with_only_columns(*rows.inner_keys, place, maintain_column_froms=True)
+    distance, key = rows.short_distance(asked.definition, sent.short), tuple_(*rows.inner_keys)
+    among = rows.rows.with_only_columns(func.max(distance), maintain_column_froms=True)
+    farthest = among.where(key.in_(bindparam(AMONG, expanding=True))).correlate(None).scalar_subquery()
+    counted = rows.rows.with_only_columns(func.count(), maintain_column_froms=True).where(distance <= farthest)
+    return counted.where(key.not_in(bindparam(OWN, expanding=True))) if own else counted

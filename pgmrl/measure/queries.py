@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from sqlalchemy import func, select, text
+from sqlalchemy import BigInteger, Text, cast, func, literal_column, select, text
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
 from pgmrl.columns import attachment_of, base_column, vectors_table
 from pgmrl.errors import MeasureError, VectorError
+from pgmrl.measure.session import sqlstate
 from pgmrl.names import qualified
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
-    from sqlalchemy import Connection, Table
+    from sqlalchemy import ColumnElement, Connection, Table
     from sqlalchemy.orm import Session
 
     from pgmrl.shortening import Definition
@@ -34,11 +36,13 @@ __all__ = [
     "sampled_queries",
     "searchable",
     "selected_queries",
-    "vectors_table",
 ]
 
 MORE: Final = 3
 """So many rows are read for each that is wanted: a sample of pages comes in neighbours, and some have no vector."""
+
+SEEDS: Final = 2**63
+SYNTAX: Final = "42601"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +67,13 @@ class Queries:
         """How many there are."""
         return len(self.vectors)
 
-    def split(self, first: int) -> tuple[Queries, Queries]:
-        """The first so many and the others, such as those to choose with and those to check with."""
-        keys = self.keys
-        return (
-            Queries(self.vectors[:first], None if keys is None else keys[:first], self.skipped, self.source),
-            Queries(self.vectors[first:], None if keys is None else keys[first:], 0, self.source),
-        )
-
 
 def sampled_queries(connection: Connection | Session, asked: Any, count: int, *, seed: int = 0) -> Queries:
     """Rows of the table as queries, in random order; the same for the same seed while the table does not change.
 
     Reads some of the table's pages, chosen at random (TABLESAMPLE SYSTEM), and of their rows chooses again; all of the
-    table where that has few rows. Rows that the role may not see under row-level security do not come.
+    table where that has few rows, or no statistics. The server chooses: about three times as many vectors come as are
+    wanted, however large the table. Rows that the role may not see under row-level security do not come.
 
     Args:
         connection: of the database.
@@ -89,23 +86,20 @@ def sampled_queries(connection: Connection | Session, asked: Any, count: int, *,
 
     """
     connection = database.sqlalchemy_connection(connection)
-    definition, table, full = attachment_of(asked).definition, vectors_table(asked), attachment_of(asked).full
+    definition, table = attachment_of(asked).definition, vectors_table(asked)
     if count < 1:
         raise MeasureError(f"{count} queries: ask for at least 1")
     wanted = MORE * count + 100
-    rows = _rows(connection, table, full, _percent(connection, table, wanted), seed)
+    rows: Sequence[tuple[Any, ...]] = []
+    percent = _percent(connection, table, wanted)
+    if percent < 100:
+        rows = _rows(connection, asked, percent, seed, wanted)
     if len(rows) < wanted:
-        rows = _rows(connection, table, full, 100.0, seed)
-    order = np.random.default_rng(seed).permutation(len(rows))
-    picked: list[tuple[Any, ...]] = []
-    skipped = 0
-    for place in order:
-        if len(picked) == count:
-            break
-        if _usable(rows[place][-1], definition):
-            picked.append(rows[place])
-        else:
-            skipped += 1
+        rows = _rows(connection, asked, 100.0, seed, wanted)
+    picked, skipped = _picked(rows, definition, count)
+    if len(picked) < count and len(rows) == wanted and definition.metric.normalise:  # zero vectors, if so many
+        more, others = _picked(_rows(connection, asked, 100.0, seed, wanted, zero=False), definition, count)
+        picked, skipped = more, skipped + others
     if not picked:
         said = f"of {len(rows):,} rows none has a usable vector" if rows else "has no row with a vector"
         raise MeasureError(f"{table.fullname} {said}: there is nothing to measure with; load rows first")
@@ -157,66 +151,113 @@ def searchable(asked: Any, vectors: Iterable[Any], source: str) -> Iterator[Vect
         yield vector if vector is not None and _usable(vector, definition) else None
 
 
-def file_queries(asked: Any, path: str | Path) -> Queries:
+def file_queries(asked: Any, path: str | Path, *, limit: int | None = None) -> Queries:
     """The queries of a file.
 
     Args:
         asked: the Matryoshka attribute or column that they are for.
         path: `.npy` with an array of shape (n, dims), or JSON lines, each an array or an object with `vector`.
+        limit: how many to take at most, from the start; None for all.
 
     Raises:
         VectorError: it holds something else.
-        MeasureError: it cannot be read, or none of them can be searched with.
+        MeasureError: it cannot be read, none of them can be searched with, or the limit is below 1.
 
     """
     path = Path(path)
+    if limit is not None:
+        _check_limit(limit)
     try:
-        found = array_of(path) if path.suffix == ".npy" else list(_lines(path))
+        found = array_of(path)[:limit] if path.suffix == ".npy" else list(islice(_lines(path), limit))
     except OSError as error:
         raise MeasureError(f"{path} cannot be read: {error.strerror or error}") from None
     return given_queries(asked, found, str(path))
 
 
 def selected_queries(connection: Connection | Session, asked: Any, statement: str, *, limit: int) -> Queries:
-    """The queries that a statement selects, such as those of a log.
+    """The queries that a statement selects, such as those of a log; it is read-only by the server's word.
 
     Args:
         connection: of the database.
         asked: the Matryoshka attribute or column that they are for.
         statement: a SELECT of one column: vectors of any of pgvector's types, arrays of numbers, or their text.
-        limit: rows to take at most.
+        limit: rows to take at most; the server sends no more.
 
     Raises:
         VectorError: it selects something else.
-        MeasureError: the server refuses it, or none of them can be searched with.
+        MeasureError: the server refuses it, none of them can be searched with, or the limit is below 1.
 
     """
     connection = database.sqlalchemy_connection(connection)
+    _check_limit(limit)
     try:
-        found = database.execute_plain(connection, statement)
-        if not found.returns_rows:
-            raise MeasureError("the statement for queries selects nothing: give a SELECT of one column of vectors")
-        if len(found.keys()) != 1:
-            raise MeasureError(
-                f"the statement for queries selects {len(found.keys())} columns: select the vector alone"
-            )
-        rows = [row[0] for row in found.fetchmany(limit)]
+        with database.snapshot(connection):
+            connection.exec_driver_sql("SET LOCAL transaction_read_only = on")
+            # a cursor takes the statement as it is, also one that ends with a comment, and of a whole log sends a part
+            database.execute_plain(connection, f"DECLARE pgmrl_queries NO SCROLL CURSOR FOR\n{statement}")
+            found = database.execute_plain(connection, f"FETCH {int(limit)} FROM pgmrl_queries")
+            if len(found.keys()) != 1:
+                raise MeasureError(
+                    f"the statement for queries selects {len(found.keys())} columns: select the vector alone"
+                )
+            rows = [row[0] for row in found]
     except DBAPIError as error:
-        raise MeasureError(f"the statement for queries: {str(error.orig).strip()}") from error
+        said = f"the statement for queries: {str(error.orig).strip()}"
+        if sqlstate(error) == SYNTAX:
+            said = f"{said}\nGive a SELECT of one column of vectors."
+        raise MeasureError(said) from error
     return given_queries(asked, rows, "queries that were selected")
+
+
+def _check_limit(limit: int) -> None:
+    if limit < 1:
+        raise MeasureError(f"{limit} queries: ask for at least 1")
 
 
 # -- rows ----------------------------------------------------------------------------------------------------------
 
 
-def _rows(connection: Connection, table: Table, full: str, percent: float, seed: int) -> Sequence[tuple[Any, ...]]:
+def _rows(
+    connection: Connection, asked: Any, percent: float, seed: int, count: int, *, zero: bool = True
+) -> Sequence[tuple[Any, ...]]:
+    """Key and vector of so many rows at most, in an order that depends on the keys and the seed alone.
+
+    Args:
+        connection: of the database.
+        asked: the Matryoshka attribute or column.
+        percent: of the table's pages to read.
+        seed: of the sampling.
+        count: rows to send at most.
+        zero: whether zero vectors come too; to leave them out the server reads every vector.
+
+    """
+    attachment, table = attachment_of(asked), vectors_table(asked)
     source = table.tablesample(func.system(percent), seed=text(str(int(seed)))) if percent < 100 else table
-    vector = source.c[full]
+    vector = source.c[attachment.full]
     keys = [source.c[key.name] for key in table.primary_key]
     if not keys:
         raise MeasureError(f"{table.fullname} has no primary key: a search returns rows by their key")
-    found = connection.execute(select(*keys, vector).where(vector.is_not(None)))
-    return [tuple(row) for row in found]
+    statement = select(*keys, vector).where(vector.is_not(None))
+    if not zero:
+        definition = attachment.definition
+        norm = "vector_norm" if definition.full == "vector" else "l2_norm"
+        functions: Any = getattr(func, definition.vector_schema) if definition.vector_schema else func
+        statement = statement.where(getattr(functions, norm)(vector) > literal_column("0"))
+    place: ColumnElement[int] = literal_column(str(int(seed) % SEEDS), BigInteger)
+    for key in keys:  # each seeds the next one's hash: no text that joins them could be read in two ways
+        place = func.hashtextextended(cast(key, Text).collate("C"), place)
+    return [tuple(row) for row in connection.execute(statement.order_by(place).limit(count))]
+
+
+def _picked(rows: Sequence[tuple[Any, ...]], definition: Definition, count: int) -> tuple[list[tuple[Any, ...]], int]:
+    """The first so many that can be searched with, and how many before them cannot."""
+    picked: list[tuple[Any, ...]] = []
+    for number, row in enumerate(rows):
+        if len(picked) == count:
+            return picked, number - count
+        if _usable(row[-1], definition):
+            picked.append(row)
+    return picked, len(rows) - len(picked)
 
 
 def _percent(connection: Connection, table: Table, wanted: int) -> float:

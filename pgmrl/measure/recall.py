@@ -13,13 +13,13 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import CompileError, DBAPIError
 
 from pgmrl import database
-from pgmrl.columns import attachment_of, base_column
+from pgmrl.columns import attachment_of, base_column, vectors_table
 from pgmrl.errors import MeasureError, NotMigrated, SearchError
 from pgmrl.limits import EF_SEARCH_LIMIT
 from pgmrl.measure.attribution import NO_ORDER, QUERY, Loss, Trial
-from pgmrl.measure.queries import Queries, sampled_queries, vectors_table
+from pgmrl.measure.queries import Queries, sampled_queries
 from pgmrl.measure.score import Interval, mean_interval
-from pgmrl.measure.session import CONFLICT, ended_by_standby, measuring
+from pgmrl.measure.session import CANCELLED, CONFLICT, ended_by_standby, measuring, sqlstate, until
 from pgmrl.names import qualified
 from pgmrl.plans import explained, index_serving
 
@@ -39,7 +39,6 @@ SAMPLE: Final = 200
 
 SECONDS: Final = 60.0
 WORST: Final = 5
-CANCELLED: Final = "57014"  # by statement_timeout
 
 
 class Worst(NamedTuple):
@@ -170,9 +169,11 @@ def measure_recall(
     own = select(*base.table.primary_key.columns) if statement is None else statement
     with _in_time(seconds), measuring(connection, seconds=seconds):
         _check_index(connection, column)
+        until(connection, started + seconds)
         given = sampled_queries(connection, column, queries, seed=seed) if isinstance(queries, int) else queries
         numbers: dict[str, Any] = {"k": k, "shortlist": shortlist, "oversample": oversample, "ef_search": ef_search}
         trial = Trial.of(own, column, complete=complete, own=given.keys is not None, **numbers)
+        until(connection, started + seconds)
         serving = _proven(connection, trial, given)
         table = vectors_table(column)
         rows = database.row_estimate(connection, qualified(table.schema, table.name))
@@ -289,9 +290,9 @@ def _tried(
             if clock.left <= 0:
                 break
             with measuring(clock.connection, seconds=clock.left, parallel=clock.parallel):
-                losses.append(trial.run(clock.connection, number, vector, key))
+                losses.append(trial.run(clock.connection, number, vector, key, clock.end))
         except DBAPIError as error:
-            if _state(error) != CANCELLED or clock.left > 1:
+            if sqlstate(error) != CANCELLED or clock.left > 1:
                 raise _explained(error) from error
             break
         if progress is not None:
@@ -306,7 +307,7 @@ def _in_time(seconds: float) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        raise _none_in_time(seconds) if _state(error) == CANCELLED else _explained(error) from error
+        raise _none_in_time(seconds) if sqlstate(error) == CANCELLED else _explained(error) from error
 
 
 def _none_in_time(seconds: float) -> MeasureError:
@@ -316,12 +317,8 @@ def _none_in_time(seconds: float) -> MeasureError:
     )
 
 
-def _state(error: DBAPIError) -> str | None:
-    return getattr(error.orig, "sqlstate", None)
-
-
 def _explained(error: DBAPIError) -> Exception:
-    return ended_by_standby() if _state(error) == CONFLICT else error
+    return ended_by_standby() if sqlstate(error) == CONFLICT else error
 
 
 def _looked_into(clock: _Clock, trial: Trial, given: Queries, losses: list[Loss], count: int) -> list[Worst]:
@@ -331,9 +328,9 @@ def _looked_into(clock: _Clock, trial: Trial, given: Queries, losses: list[Loss]
         if loss.truncation > 0 and clock.left > 0:
             try:
                 with measuring(clock.connection, seconds=clock.left, parallel=clock.parallel):
-                    needed = trial.needed(clock.connection, given.vectors[loss.number], loss.key)
+                    needed = trial.needed(clock.connection, given.vectors[loss.number], loss.key, clock.end)
             except DBAPIError as error:
-                if _state(error) != CANCELLED:
+                if sqlstate(error) != CANCELLED:
                     raise _explained(error) from error
         found.append(Worst(loss, needed, _why(trial, loss, needed)))
     return found

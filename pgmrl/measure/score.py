@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, overload
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["Interval", "Z", "mean_interval", "recall_at_k", "within"]
 
@@ -18,9 +18,13 @@ Z: Final = 1.959963984540054  # of a normal distribution, 95 % lie within
 SUPPOSED: Final = 0.5  # the value of one more query, for the variance; measured, see `mean_interval`
 
 
-def within(limit: float) -> float:
-    """The largest distance that is as good as `limit`."""
-    return limit + TIE * max(1.0, abs(limit))
+@overload
+def within(limit: float) -> float: ...
+@overload
+def within(limit: NDArray[np.float64]) -> NDArray[np.float64]: ...
+def within(limit: float | NDArray[np.float64]) -> float | NDArray[np.float64]:
+    """The largest distance that is as good as `limit`, or as each of them."""
+    return limit + TIE * np.maximum(1.0, np.abs(limit))
 
 
 def recall_at_k(found: Sequence[float], truth: Sequence[float]) -> float:
@@ -64,8 +68,9 @@ def mean_interval(values: ArrayLike) -> Interval:
     Wilson's interval of a share (Journal of the American Statistical Association 22, 1927) for the sample's effective
     size (Kish, Survey Sampling, 1965): a query's value, a mean over its k results, varies less than a yes or no, by how
     much the sample says. One more query that lost half its results is supposed for that, so that a sample without a
-    miss is not taken for certainty: 200 queries that found everything give .99 to 1. In simulations with 20 to 1,000
-    queries of different difficulty the interval holds the mean in 93 to 98 of 100 cases (tests/unit/test_measure.py).
+    miss is not taken for certainty: 200 queries that found everything give .99 to 1. In simulations of 24 kinds of
+    queries, 20 to 1,000 of each, the interval holds the mean in 95 to 96 of 100 cases on average, and for single kinds
+    in 86 to all of them (tests/unit/test_measure.py).
 
     Args:
         values: one for each query, shape (n,), between 0 and 1.

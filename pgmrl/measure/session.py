@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -12,10 +13,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy import Connection
+    from sqlalchemy.exc import DBAPIError
 
-__all__ = ["CONFLICT", "ended_by_standby", "measuring"]
+__all__ = ["CANCELLED", "CONFLICT", "ended_by_standby", "measuring", "sqlstate", "until"]
 
+CANCELLED: Final = "57014"  # by statement_timeout
 CONFLICT: Final = "40001"  # on a standby: the primary has vacuumed a row that the snapshot still sees
+
+
+def sqlstate(error: DBAPIError) -> str | None:
+    """The server's code for an error, such as `CANCELLED`; None where the server did not raise it."""
+    found: str | None = getattr(error.orig, "sqlstate", None)
+    return found
 
 
 def ended_by_standby() -> MeasureError:
@@ -35,11 +44,24 @@ def measuring(connection: Connection, *, seconds: float, parallel: int = 0) -> I
 
     Args:
         connection: of the database.
-        seconds: after which the server cancels a statement.
+        seconds: after which the server cancels the first statement; those that follow get as much again, unless
+            `until` is called before them.
         parallel: processes that help with a scan of the table.
 
     """
     with database.snapshot(connection):
-        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {max(1, round(1000 * seconds))}")
+        until(connection, time.monotonic() + seconds)
         connection.exec_driver_sql(f"SET LOCAL max_parallel_workers_per_gather = {int(parallel)}")
         yield
+
+
+def until(connection: Connection, end: float) -> None:
+    """Have the server cancel the statement that follows at this time.
+
+    Args:
+        connection: in a transaction or savepoint, with which it ends.
+        end: by `time.monotonic`.
+
+    """
+    left = max(1, round(1000 * (end - time.monotonic())))  # milliseconds; 0 would be no limit
+    connection.exec_driver_sql(f"SET LOCAL statement_timeout = {left}")

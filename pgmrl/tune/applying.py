@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from alembic.autogenerate import render_python_code
 from alembic.operations.ops import UpgradeOps
-from sqlalchemy import Column, MetaData, Table
 
 from pgmrl import database
 from pgmrl.alembic.operations import (
@@ -23,9 +22,8 @@ from pgmrl.alembic.operations import (
     ValidateShort,
 )
 from pgmrl.alembic.render import render_item
-from pgmrl.columns import INFO_KEY, attachment_of, base_column
+from pgmrl.columns import attachment_of, vectors_table
 from pgmrl.errors import MeasureError
-from pgmrl.measure.queries import vectors_table
 from pgmrl.online.reshape import Reshape
 from pgmrl.online.target import Target
 from pgmrl.rotation import Rotation
@@ -84,12 +82,7 @@ def apply_tuning(connection: Connection | Session, column: Any, tuning: Tuning) 
         store_setting(connection, column, chosen)
         return str(attachment_of(column).short)
     target = _target(column, tuning)
-    base = base_column(column)
-    # the column as it will be, which the model does not say yet
-    stand_in = Table(base.table.name, MetaData(), Column(base.name, base.type), schema=base.table.schema)
-    attachment = replace(attachment_of(column), definition=target.definition, short=target.short, functions=None)
-    stand_in.c[base.name].info[INFO_KEY] = attachment
-    store_setting(connection, stand_in.c[base.name], chosen)
+    store_setting(connection, column, chosen, short=target.short)
     return target.short
 
 

@@ -98,6 +98,10 @@ class Candidate:
             other.type,
         )
 
+    def same(self, other: Candidate) -> bool:
+        """Whether the short vectors and how their indexes are built are the same."""
+        return self.same_vectors(other) and self.index == other.index
+
     @property
     def _target(self) -> Target:
         return Target("", "full", self.definition)

@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pgmrl.measure.score import Interval
-    from pgmrl.tune.trial import Option, Sweep
+    from pgmrl.tune.ground import Wanted
+    from pgmrl.tune.trial import Option, Sweep, Trial
 
-__all__ = ["Cause", "Limit", "Minimise", "cheapest", "pareto", "promising", "reaches", "sizes_for", "why_not"]
+__all__ = ["Cause", "Limit", "Minimise", "cheapest", "chosen", "pareto", "promising", "reaches", "sizes_for", "why_not"]
 
 Minimise = Literal["latency", "size", "build"]
 Cause = Literal["dimensions", "shortlist", "time", "graph"]
@@ -96,6 +97,27 @@ def pareto(options: Sequence[Option]) -> list[Option]:
         if not any(other.recall.mean >= recall and other.index_bytes <= size for other in front):
             front.append(one)
     return front
+
+
+def chosen(trials: Sequence[Trial], rows: int, wanted: Wanted) -> tuple[Option | None, Option, Trial]:
+    """The cheapest setting of all that was tried.
+
+    Args:
+        trials: at least one.
+        rows: of the table.
+        wanted: the target, and what counts.
+
+    Returns:
+        That, or None where none reaches the target; that, or where there is none the one that comes nearest; and the
+        trial this one is of.
+
+    """
+    sizes = sizes_for(wanted.k, wanted.max_shortlist)
+    owners = [(one, trial) for trial in trials for one in trial.options(rows, sizes)]
+    options = [one for one, _ in owners]
+    choice = cheapest(options, wanted.recall, wanted.minimise)
+    best = choice or max(options, key=lambda one: one.recall.mean)
+    return choice, best, next(trial for one, trial in owners if one is best)
 
 
 def promising(

@@ -17,6 +17,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database, ddl
+from pgmrl.measure.session import CANCELLED, sqlstate
 from pgmrl.names import qualified
 from pgmrl.tune.snapshot import driver_of, savepoint
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Built", "Place", "Shorts", "place_for", "short_wire", "stand_in"]
 
-CANCELLED: Final = "57014"  # by statement_timeout
 TEMP_BUFFERS: Final = 1 << 30
 """Memory of the session that an index of a temporary table may take, so that it is not read from files."""
 
@@ -118,7 +118,7 @@ def place_for(connection: Connection, source: Source) -> tuple[Place | None, str
     if not temporary:
         return None, "this role may create neither tables nor temporary ones here, so no index can be tried"
     return Place("TEMPORARY", None), (
-        f"without CREATE on schema {schema} indexes were tried on temporary tables: searches are about a tenth slower "
+        f"without CREATE on schema {schema} indexes were tried on temporary tables: searches are somewhat slower "
         "than measured, builds faster"
     )
 
@@ -163,7 +163,7 @@ def _built(
             database.execute_plain(connection, statement)
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
     except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) != CANCELLED or seconds is None:
+        if sqlstate(error) != CANCELLED or seconds is None:
             raise
         return None
     took = time.perf_counter() - started

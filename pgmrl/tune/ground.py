@@ -7,15 +7,16 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from pgmrl import database
-from pgmrl.columns import attachment_of
+from pgmrl.asked import Asked
+from pgmrl.columns import attachment_of, base_column, vectors_table
 from pgmrl.ddl import Hnsw
 from pgmrl.errors import DefinitionError, MeasureError, MigrationError, SearchError
 from pgmrl.fit import table_rows
 from pgmrl.limits import EF_SEARCH_LIMIT
-from pgmrl.measure.queries import Queries, sampled_queries, vectors_table
+from pgmrl.measure.queries import Queries, sampled_queries
 from pgmrl.names import qualified, quoted
 from pgmrl.online.reshape import current_index
 from pgmrl.rotation import Rotation
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
-    from pgmrl.columns import Attachment
     from pgmrl.metrics import ShortType
     from pgmrl.shortening import Definition
+    from pgmrl.statement import Scan
     from pgmrl.tune.candidates import Rule
     from pgmrl.tune.choice import Minimise
 
-__all__ = ["Clock", "Current", "Ground", "Wanted", "ground_of", "levels_for"]
+__all__ = ["SMALLEST", "Clock", "Current", "Ground", "Wanted", "ground_of", "levels_for"]
 
 SHARE: Final = 5
 """Of the rows one in so many may be a query: the others are the table."""
@@ -141,12 +142,14 @@ class Current:
         candidate: how it shortens, with its axes, and how its index is built.
         short: the column's name.
         index_bytes: its index's size; None where it has no valid one.
+        scan: the numbers that a search takes where nobody says any: those that are stored, or the defaults.
 
     """
 
     candidate: Candidate
     short: str
     index_bytes: int | None
+    scan: Scan
 
 
 @dataclass(slots=True)
@@ -181,6 +184,11 @@ class Ground:
     index: Hnsw
     notes: list[str] = field(default_factory=list)
     incomplete: list[str] = field(default_factory=list)
+
+    @property
+    def read(self) -> float:
+        """Rows that are read, about."""
+        return self.rows * self.source.percent / 100
 
     @property
     def tuning(self) -> NDArray[np.float32]:
@@ -222,7 +230,7 @@ def ground_of(connection: Connection, column: Any, wanted: Wanted, queries: Quer
             f"{table.fullname} has {rows:,} rows with a vector, too few for k={wanted.k} beside {held:,} queries: "
             "ask for fewer results, or load more rows"
         )
-    current = _current(connection, attachment, table.schema, table.name)
+    current = _current(connection, column, wanted.k)
     index = wanted.index or (None if current is None else current.candidate.index) or Hnsw()
     stored = definition.stored(queries.vectors)
     half = (len(stored) + 1) // 2
@@ -266,29 +274,32 @@ def _memory(connection: Connection) -> Memory:
     return Memory(*connection.execute(text(f"SELECT {values}")).one())
 
 
-def _current(connection: Connection, attachment: Attachment, schema: str | None, table: str) -> Current | None:
+def _current(connection: Connection, column: Any, k: int) -> Current | None:
+    attachment, schema, table = attachment_of(column), vectors_table(column).schema, vectors_table(column).name
     definition = attachment.definition
     if attachment.short is None or not definition.learned:
         return None
+    # tables of the same name may be in many schemas, such as one for each tenant
+    place = (schema or database.table_schema(connection, table), table, attachment.full, attachment.short)
     info = next(
         (
             one
             for one in database.columns(connection)
-            if one.table_name == table
-            and one.short_column == attachment.short
-            and (schema is None or one.table_schema == schema)
+            if (one.table_schema, one.table_name, one.full_column, one.short_column) == place
         ),
         None,
     )
     if info is None:
         return None
     by = definition.short.by
-    if isinstance(by, Rotation) and by.axes is None:
-        by = database.installed_rotation(connection, str(by.id))
+    if isinstance(by, Rotation):
+        by = database.with_axes(connection, by)
     try:
         built = current_index(connection, table, attachment.full, schema=schema)
     except MigrationError:
         built = None
     candidate = Candidate(replace(definition, short=replace(definition.short, by=by)), built or attachment.index)
     valid = info.index_name is not None and bool(info.index_valid)
-    return Current(candidate, attachment.short, info.index_bytes if valid else None)
+    keys = select(*base_column(column).table.primary_key.columns)
+    scan = Asked.of(keys, column, k, None, None, None, exact=False).scan
+    return Current(candidate, attachment.short, info.index_bytes if valid else None, scan)

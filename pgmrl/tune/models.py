@@ -20,7 +20,6 @@ __all__ = [
     "build_growth",
     "fit_growth",
     "fit_latency",
-    "growth_error",
 ]
 
 Curve = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -72,11 +71,11 @@ def fit_growth(curves: Sequence[tuple[int, Curve]], k: int, *, floor: float = 0.
     error = None
     if len(curves) > 2:
         before = _exponent(curves[1], curves[2], k, floor)
-        error = growth_error(curves[0], curves[1], k, before, floor)
+        error = _growth_error(curves[0], curves[1], k, before, floor)
     return Growth(exponent, rows, k, error)
 
 
-def growth_error(large: tuple[int, Curve], small: tuple[int, Curve], k: int, exponent: float, floor: float) -> float:
+def _growth_error(large: tuple[int, Curve], small: tuple[int, Curve], k: int, exponent: float, floor: float) -> float:
     """The largest difference between a curve and what another predicts of it."""
     at = _sizes(k)
     truth = large[1](at)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pgmrl.asked import shortlist_size
 from pgmrl.columns import base_column
 from pgmrl.online.preflight import shown as shown_bytes
-from pgmrl.tune.choice import cheapest, pareto, sizes_for, why_not
+from pgmrl.tune.choice import cheapest, chosen, pareto, sizes_for, why_not
 from pgmrl.tune.models import build_growth
 from pgmrl.tune.result import Kept, Model, Tuning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pgmrl.tune.ground import Clock, Current, Ground, Wanted
+    from pgmrl.tune.ground import Ground, Wanted
     from pgmrl.tune.result import Check
     from pgmrl.tune.trial import Option, Sweep, Trial
     from pgmrl.tune.trials import Bench
@@ -25,41 +24,33 @@ TIMES: Final = 10
 KEPT: Final = (1, 2, 4, 10, 20, 40)  # times k: the shortlists that the table of candidates shows
 
 
-def outcome(
-    ground: Ground, wanted: Wanted, clock: Clock, sweeps: Sequence[Sweep], trials: Sequence[Trial], bench: Bench
-) -> Tuning:
+def outcome(bench: Bench, sweeps: Sequence[Sweep], trials: Sequence[Trial]) -> Tuning:
     """Choose, check and say.
 
     Args:
-        ground: what was tuned.
-        wanted: what was asked for.
-        clock: the time it took.
+        bench: what was tuned, and where the indexes still are.
         sweeps: all candidates.
-        trials: those whose index was tried.
-        bench: where they still are.
+        trials: those whose index was tried; where time was short for each, none.
 
     """
+    ground, wanted = bench.ground, bench.wanted
     sizes = sizes_for(wanted.k, wanted.max_shortlist)
-    owners: list[tuple[Option, Trial]] = [(one, trial) for trial in trials for one in trial.options(ground.rows, sizes)]
-    options = [one for one, _ in owners]
-    choice = cheapest(options, wanted.recall, wanted.minimise)
-    best = None if choice is not None else max(options, key=lambda one: one.recall.mean, default=None)
-    shown = choice or best
-    owner = next((trial for one, trial in owners if one is shown), None)
+    choice, shown, owner = chosen(trials, ground.rows, wanted) if trials else (None, None, None)
     checks: list[Check] = []
     if shown is not None and owner is not None:
         bench.told("checking", 0, 1)
         found = [bench.check(owner, shown)]
-        if _same(ground, shown) and bench.place is not None:
+        if _is_there(ground, shown) and bench.place is not None:
             found.append(bench.check_column(owner, shown))
         checks = [one for one in found if one is not None]
-    clock.part("check")
+    bench.clock.part("check")
     limit = None
     if choice is None:
         rotated = any(one.candidate.rule == "rotation" for one in sweeps)
         most, ended = wanted.max_shortlist, _ended(owner, trials, bench.untried)
-        limit = why_not(best, sweeps, wanted.recall, ground.rows, most, rotated=rotated, ended=ended)
+        limit = why_not(shown, sweeps, wanted.recall, ground.rows, most, rotated=rotated, ended=ended)
     later = TIMES * ground.rows
+    tried = [trial.options(ground.rows, sizes) for trial in trials]
     return Tuning(
         column=str(base_column(ground.column)),
         k=wanted.k,
@@ -70,20 +61,20 @@ def outcome(
         queries=ground.tuned,
         source=ground.asked.source,
         choice=choice,
-        best=best,
+        best=None if choice is not None else shown,
         limit=limit,
         tenfold=None if shown is None or owner is None else owner.option(shown.shortlist, shown.ef_search, later),
         tenfold_needed=None if owner is None else cheapest(owner.options(later, sizes), wanted.recall, wanted.minimise),
-        current=_current(ground, wanted, trials),
-        keeps_column=_same(ground, choice),
-        front=pareto(options),
-        tried=[one for trial in trials for one in pareto([o for o, mine in owners if mine is trial])],
+        current=_current(ground, trials),
+        keeps_column=_is_there(ground, choice),
+        front=pareto([one for options in tried for one in options]),
+        tried=[one for options in tried for one in pareto(options)],
         kept=[_kept(one, ground.rows, wanted) for one in sweeps],
         checks=checks,
         models=[] if owner is None or shown is None else _models(owner, shown),
         notes=[*ground.notes, *(() if owner is None or shown is None else _cautions(ground, shown, owner))],
         incomplete=ground.incomplete,
-        seconds=clock.spent,
+        seconds=bench.clock.spent,
     )
 
 
@@ -101,29 +92,23 @@ def _kept(sweep: Sweep, rows: int, wanted: Wanted) -> Kept:
     return Kept(sweep.candidate, {size: sweep.recall(size, rows) for size in sizes})
 
 
-def _current(ground: Ground, wanted: Wanted, trials: Sequence[Trial]) -> Option | None:
-    """The column there is, with the numbers that a search takes where nobody says any."""
+def _current(ground: Ground, trials: Sequence[Trial]) -> Option | None:
+    """The column there is, as it is searched."""
     if ground.current is None or ground.current.index_bytes is None:
         return None
-    mine = next((one for one in trials if _same_as(ground.current, one)), None)
+    candidate = ground.current.candidate
+    mine = next((one for one in trials if candidate.same(one.candidate)), None)
     if mine is None:
         return None
-    size = min(shortlist_size(wanted.k), wanted.max_shortlist)
-    return mine.option(size, size, ground.rows)
+    return mine.option(*ground.current.scan, ground.rows)
 
 
-def _same_as(current: Current, trial: Trial) -> bool:
-    mine = current.candidate
-    return mine.same_vectors(trial.candidate) and mine.index == trial.candidate.index
-
-
-def _same(ground: Ground, option: Option | None) -> bool:
+def _is_there(ground: Ground, option: Option | None) -> bool:
     """Whether there is such a column with such an index."""
     current = ground.current
     if option is None or current is None or current.index_bytes is None:
         return False
-    mine = current.candidate
-    return mine.same_vectors(option.candidate) and mine.index == option.candidate.index
+    return current.candidate.same(option.candidate)
 
 
 def _models(trial: Trial, shown: Option) -> list[Model]:

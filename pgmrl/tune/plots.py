@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from pgmrl.tune.candidates import Candidate
     from pgmrl.tune.result import Tuning
     from pgmrl.tune.trial import Option
 
 __all__ = ["about", "check_path", "figure", "front_rows", "today", "write_html", "write_png"]
 
 TICKS: Final = (0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.002, 0.001)
+CAPTION: Final = (
+    "Left: a line for each index that was tried, a point for each shortlist and ef_search that no other of it beats in "
+    "recall and time.\nRight: a line for each way to shorten, a point for each shortlist, ranked without an index."
+)
 LEAST: Final = 5e-4  # losses below are drawn here: a logarithm has no zero
 
 
@@ -73,6 +76,7 @@ def figure(tuning: Tuning) -> Figure:
     left, right = drawn.subplots(1, 2)
     _draw_tried(left, tuning)
     _draw_kept(right, tuning)
+    drawn.supxlabel(CAPTION, fontsize=8, color="#666")
     drawn.suptitle(f"{tuning.column}: {tuning.rows:,} rows, recall@{tuning.k} of {tuning.target:g}")
     return drawn
 
@@ -89,11 +93,11 @@ def about(tuning: Tuning) -> list[Option]:
 def front_rows(options: Iterable[Option], current: Option | None = None) -> list[tuple[str, ...]]:
     """A table's rows: short vector, index, shortlist, ef_search, recall, latency, index size, build time.
 
-    The column and index there are, are marked.
+    The size is that of the index that was tried, in proportion to the rows. The column and index there are, are marked.
     """
     return [
         (
-            one.candidate.title + (TODAY if _is(one.candidate, current) else ""),
+            one.candidate.title + (TODAY if current is not None and one.candidate.same(current.candidate) else ""),
             f"m={one.candidate.index.m}, {one.candidate.index.ef_construction}",
             str(one.shortlist),
             str(one.ef_search),
@@ -118,12 +122,6 @@ def today(current: Option) -> str:
     )
 
 
-def _is(candidate: Candidate, current: Option | None) -> bool:
-    if current is None:
-        return False
-    return candidate.same_vectors(current.candidate) and candidate.index == current.candidate.index
-
-
 FRONT: Final = (
     "short vector",
     "index",
@@ -132,7 +130,7 @@ FRONT: Final = (
     "recall",
     "95 %",
     "latency",
-    "index size",
+    "index size, tried",
     "build",
 )
 
@@ -151,14 +149,15 @@ def _draw_tried(axes: Any, tuning: Tuning) -> None:
     shown = tuning.choice or tuning.best
     if shown is not None:
         at = max(LEAST, 1 - shown.recall.mean)
-        axes.plot([at], [shown.latency_ms], marker="o", markersize=13, fillstyle="none", color="black", linestyle="")
-    axes.axvline(max(LEAST, 1 - tuning.target), color="grey", linestyle=":")
+        label = "the choice" if tuning.choice is not None else "the nearest to the target"
+        ring = {"marker": "o", "markersize": 13, "fillstyle": "none", "color": "black", "linestyle": ""}
+        axes.plot([at], [shown.latency_ms], label=label, **ring)
+    axes.axvline(max(LEAST, 1 - tuning.target), color="grey", linestyle=":", label=f"target: {tuning.target:g}")
     _as_recall(axes)
     axes.set(yscale="log", xlabel=f"recall@{tuning.k}", ylabel="median of a search, ms", title="what was tried")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("{x:g}")
-    if names:
-        axes.legend(fontsize=8)
+    axes.legend(fontsize=8)
 
 
 def _draw_kept(axes: Any, tuning: Tuning) -> None:
@@ -166,7 +165,7 @@ def _draw_kept(axes: Any, tuning: Tuning) -> None:
         style = {"prefix": "--", "rotation": "-"}[one.candidate.rule]
         values = [max(LEAST, 1 - value) for value in one.recall.values()]
         axes.plot(list(one.recall), values, style, marker=".", linewidth=1.2, label=one.candidate.title)
-    axes.axhline(max(LEAST, 1 - tuning.target), color="grey", linestyle=":")
+    axes.axhline(max(LEAST, 1 - tuning.target), color="grey", linestyle=":", label=f"target: {tuning.target:g}")
     axes.set(yscale="log", xscale="log", xlabel="shortlist", ylabel=f"recall@{tuning.k} of an exact shortlist")
     axes.set_yticks(TICKS, [f"{1 - tick:g}" for tick in TICKS])
     axes.set_yticks([], minor=True)
@@ -300,9 +299,9 @@ def facts(tuning: Tuning) -> list[tuple[str, ...]]:
 
 
 def kept_rows(tuning: Tuning) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Head and rows of the table of candidates."""
+    """Head and rows of the table of candidates; sizes by pgvector's page layout, for most were not built."""
     sizes = list(tuning.kept[0].recall) if tuning.kept else []
-    head = ("short vector", "index size", *(f"shortlist {one:,}" for one in sizes))
+    head = ("short vector", "index size, computed", *(f"shortlist {one:,}" for one in sizes))
     rows = [
         (
             one.candidate.title

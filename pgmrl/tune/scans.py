@@ -90,12 +90,13 @@ class Index:
     def judged(self, ef_search: int) -> str:
         """The same with the full distance of each."""
         definition = self.definition
-        place = "s.place" if self.trial else "s.ctid"
+        # an index of partitions lists rows of several tables, each with places of its own
+        same = "f.ctid = s.place" if self.trial else "f.tableoid = s.tableoid AND f.ctid = s.ctid"
         distance = f"f.{_text(self.source.full)} {definition.full_operator} %(full)s::{definition.full_type}"
         return (
             f"SELECT {distance} FROM (SELECT *, row_number() OVER () AS n FROM "  # noqa: S608
             f"{self._nearest(ef_search, ef_search)}) AS s "
-            f"JOIN {_escaped(self.source.name)} AS f ON f.ctid = {place} ORDER BY s.n"
+            f"JOIN {_escaped(self.source.name)} AS f ON {same} ORDER BY s.n"
         )
 
     def searched(self, shortlist: int, ef_search: int, k: int) -> str:
@@ -144,7 +145,7 @@ class Scans:
     found: dict[int, NDArray[np.float64]] = field(default_factory=dict)
     ended_at: int | None = None
 
-    def scan(self, ef_search: int, progress: Callable[[int], None]) -> None:
+    def scan(self, ef_search: int) -> None:
         """Ask all queries with one ef_search."""
         if ef_search in self.found:
             return
@@ -163,8 +164,6 @@ class Scans:
                     ids = self._ids(rows)
                     same = self.truth.places[number][:, np.newaxis] == ids
                     places[number] = np.where(same.any(axis=1) & counts[number], same.argmax(axis=1), np.inf)
-                if number % BLOCK == 0:
-                    progress(min(BLOCK, len(self.asked) - number))
         self.found[ef_search] = places
 
     def per_query(self, shortlist: float, ef_search: int) -> NDArray[np.float64]:
@@ -198,7 +197,8 @@ def time_searches(
 ) -> list[float]:
     """The median time of searches, in milliseconds, as the client sees them; each has its turn.
 
-    No query is asked a second time by the same search: what it reads would be in the processor's caches.
+    A query's time is taken once by each search, so that it does not find in the processor's caches what it read itself.
+    Before each turn some are asked without a clock: those of the turn before, before the first turn the last ones.
 
     Args:
         source: of the connection.

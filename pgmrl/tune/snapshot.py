@@ -41,7 +41,8 @@ def snapshot(connection: Connection) -> Iterator[None]:
     """A REPEATABLE READ transaction that is rolled back at the end: all passes over the table see the same rows.
 
     Args:
-        connection: outside a transaction, or in one of REPEATABLE READ or SERIALIZABLE, where a savepoint serves.
+        connection: outside a transaction. Or in one, where a savepoint serves, and the caller ends the transaction:
+            of REPEATABLE READ or SERIALIZABLE, or before its first statement; then it becomes REPEATABLE READ.
 
     Raises:
         MeasureError: it is in a READ COMMITTED transaction, or a standby ended the snapshot.
@@ -49,11 +50,11 @@ def snapshot(connection: Connection) -> Iterator[None]:
 
     """
     driver = driver_of(connection)
-    outside = driver.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
-    if not outside:
-        _check_isolation(connection)
+    idle = driver.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+    begun = connection.in_transaction() and not driver.autocommit  # by SQLAlchemy, also where nothing was sent yet
     try:
-        if not outside:
+        if begun or not idle:  # the caller's, who ends it
+            _check_isolation(connection, settable=idle)
             with savepoint(connection, undo=True):
                 _prepare(connection)
                 yield
@@ -96,14 +97,12 @@ def savepoint(connection: Connection, *, undo: bool = False, read_only: bool = F
 
 
 def _explained(error: DBAPIError | psycopg.Error) -> Exception:
-    """One error in words; what the driver raises itself is not known to callers of SQLAlchemy."""
+    """One error in words, whether SQLAlchemy raised it or the driver did."""
     origin = error.orig if isinstance(error, DBAPIError) else error
     if getattr(origin, "sqlstate", None) == CONFLICT:
         return ended_by_standby()
-    if isinstance(error, DBAPIError):
-        return error
     return DatabaseError(
-        f"tuning was stopped by the server: {str(error).strip()}\nNothing is left there; run it again."
+        f"tuning was stopped by the server: {str(origin).strip()}\nNothing is left there; run it again."
     )
 
 
@@ -113,19 +112,23 @@ def _undo(connection: Connection) -> None:
 
 
 def _roll_back(connection: Connection, driver: psycopg.Connection[Any]) -> None:
-    if driver.autocommit or not connection.in_transaction():
+    if driver.autocommit:
         connection.exec_driver_sql("ROLLBACK")
-    elif (transaction := connection.get_transaction()) is not None:
-        transaction.rollback()
+    else:
+        connection.rollback()
 
 
-def _check_isolation(connection: Connection) -> None:
-    level = connection.execute(text("SELECT current_setting('transaction_isolation')")).scalar_one()
-    if level not in {"repeatable read", "serializable"}:
+def _check_isolation(connection: Connection, *, settable: bool) -> None:
+    """See to one snapshot for all statements of the caller's transaction; before its first one that can be set."""
+    level = connection.exec_driver_sql("SHOW transaction_isolation").scalar_one()  # takes no snapshot
+    if level in {"repeatable read", "serializable"}:
+        return
+    if not settable:
         raise MeasureError(
             "tune reads the table several times in one snapshot, and this connection is in a READ COMMITTED "
             "transaction: commit or roll back first, or begin it as REPEATABLE READ"
         )
+    connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
 
 
 def _prepare(connection: Connection) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pgmrl.shortening import Definition
 
-__all__ = ["BATCH", "Batch", "Levels", "Source"]
+__all__ = ["Batch", "Levels", "Source"]
 
 BATCH: Final = 8_000
 """Rows at a time. With 2,000 queries their products take 64 MB; of many dimensions fewer rows come at a time."""

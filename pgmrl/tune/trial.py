@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pgmrl.tune.ranks import Ranks
     from pgmrl.tune.scans import Scans
 
-__all__ = ["Graph", "Option", "Sweep", "Trial", "curve_of"]
+__all__ = ["Graph", "Option", "Sweep", "Trial"]
 
 FINE: Final = np.unique(np.concatenate([np.arange(1.0, 101.0), np.geomspace(100, 10_000, 80)]))
 """Sizes at which a curve is known: a short shortlist's recall has a corner at every row."""
@@ -47,7 +47,7 @@ class Option(NamedTuple):
     build_seconds: float | None
 
 
-def curve_of(ranks: Ranks) -> Curve:
+def _curve_of(ranks: Ranks) -> Curve:
     """The recall of an exact shortlist, for any size, from a few hundred of them."""
     known = ranks.recall(FINE)
     return lambda sizes: np.interp(np.log(np.maximum(sizes, 1e-9)), np.log(FINE), known)
@@ -77,7 +77,7 @@ class Sweep:
         """From ranks at each level; a level without rows says nothing."""
         used = [one for one in ranks if one.truth.rows >= 2 * one.truth.k]
         used = used or list(ranks[:1])
-        curves = [(one.truth.rows, curve_of(one)) for one in used]
+        curves = [(one.truth.rows, _curve_of(one)) for one in used]
         return cls(candidate, list(ranks), curves, fit_growth(curves, ranks[0].truth.k, floor=floor), floor)
 
     def recall(self, shortlist: float, rows: int) -> float:
@@ -96,7 +96,7 @@ class Sweep:
     def interval(self, shortlist: float, rows: int) -> Interval:
         """The same with the interval that the queries give."""
         base = mean_interval(self.ranks[0].per_query(self.growth.equivalent(shortlist, rows)))
-        return moved(base, self.recall(shortlist, rows))
+        return _moved(base, self.recall(shortlist, rows))
 
     def needed(self, target: float, rows: int, sizes: Sequence[int]) -> int | None:
         """The shortest of these shortlists that reaches a mean recall; None where none does."""
@@ -113,6 +113,7 @@ class Graph:
         scans: of the index.
         index_bytes: its size.
         build_seconds: that it took to build; None where it was there.
+        level: of the table, 0 for all rows that are read.
 
     """
 
@@ -121,11 +122,12 @@ class Graph:
     scans: Scans
     index_bytes: int
     build_seconds: float | None
+    level: int
 
     def loss(self, shortlist: float, ef_search: int) -> float:
         """What the scan loses of the exact shortlist, on average."""
         size = min(shortlist, ef_search)
-        exact = self.ranks.per_query(size)[: len(self.scans.asked)]
+        exact = self.ranks.per_query(size)
         return float((exact - self.scans.per_query(size, ef_search)).mean())
 
     @property
@@ -179,7 +181,7 @@ class Trial:
             share = float(np.log(ef / below) / np.log(above / below))
             loss = share * loss + (1 - share) * base.loss(size, below)
         mean = min(1.0, max(0.0, self.sweep.recall(shortlist, rows) - loss))
-        return moved(mean_interval(base.scans.per_query(min(size, above), above)), mean)
+        return _moved(mean_interval(base.scans.per_query(min(size, above), above)), mean)
 
     def latency_ms(self, shortlist: int, ef_search: int, rows: int) -> float:
         """The median time of a search in a table of so many rows, while index and vectors are in memory."""
@@ -221,12 +223,12 @@ class Trial:
         )
 
     def options(self, rows: int, sizes: Sequence[int]) -> list[Option]:
-        """Every setting that was measured, with every shortlist that fits."""
-        efs = sorted(self.graphs[0].scans.found)
+        """Every setting that was measured, up to the longest of these shortlists, with every one that fits."""
+        efs = sorted(ef for ef in self.graphs[0].scans.found if ef <= sizes[-1])
         return [self.option(size, ef, rows) for ef in efs for size in sizes if size <= ef]
 
 
-def moved(interval: Interval, mean: float) -> Interval:
+def _moved(interval: Interval, mean: float) -> Interval:
     """The same width about another mean."""
     low = max(0.0, mean - (interval.mean - interval.low))
     return Interval(mean, low, min(1.0, mean + (interval.high - interval.mean)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -63,7 +63,6 @@ class Bench:
         place: where tables for trials may be made; None for nowhere.
         stack: holds them.
         told: progress.
-        tried: the index and the level of each trial, by its identity.
         untried: whether time ran out before all candidates had their turn.
 
     """
@@ -76,7 +75,6 @@ class Bench:
     place: Place | None
     stack: ExitStack
     told: Callable[[str, int, int], None]
-    tried: dict[int, tuple[Index, int]] = field(default_factory=dict)
     untried: bool = False
 
     # -- computed columns ------------------------------------------------------------------------------------------
@@ -113,38 +111,33 @@ class Bench:
         asked = Asked.of(candidate.definition, self.ground.tuning)
         graphs: list[Graph] = []
         timed: list[Timed] = []
-        base: tuple[Index, int] | None = None
         for level in range(self.levels.graph, len(self.truths)):
             if graphs and self.clock.over:
                 break
             with ExitStack() as passing:
                 self.told(f"trying {candidate.title}, {candidate.graph}", level, len(self.truths))
-                built = (self.stack if base is None else passing).enter_context(
+                built = (passing if graphs else self.stack).enter_context(
                     stand_in(self.ground.source.connection, self.place, candidate, shorts.part(level), self._patience())
                 )
                 if built is None:
                     continue
                 scanned = Index(self.ground.source, candidate.definition, built.name)
                 graphs.append(self._graph(sweep, built, scanned, level, asked, graphs))
+                if len(graphs) == 1:
+                    self._ask_as_today(candidate, graphs[0])
                 settings = self._settings(graphs[0])
-                count = TIMED if base is None else TIMED // 2
+                count = TIMED // 2 if len(graphs) > 1 else TIMED
                 timed += timed_trials(scanned, asked, settings, self.wanted.k, built.rows, count)
-                base = base or (scanned, level)
-        if base is None:
-            return None
-        found = Trial(sweep, candidate, graphs, timed)
-        self.tried[id(found)] = base
-        return found
+        return Trial(sweep, candidate, graphs, timed) if graphs else None
 
     def time_together(self, trials: Sequence[Trial]) -> None:
         """Take the times of all trials once more, in turns: what disturbs the machine then disturbs all alike."""
         searches: list[Callable[[int], Search]] = []
         settings: list[tuple[int, Timed]] = []
         for number, trial in enumerate(trials):
-            index, _ = self.tried[id(trial)]
-            asked = trial.graphs[0].scans.asked
+            scans = trial.graphs[0].scans
             for one in (one for one in trial.timed if one.rows == trial.graphs[0].rows):
-                searches.append(trial_search(index, asked, one.shortlist, one.ef_search, self.wanted.k))
+                searches.append(trial_search(scans.index, scans.asked, one.shortlist, one.ef_search, self.wanted.k))
                 settings.append((number, one))
         found = time_searches(
             self.ground.source, searches, min(TIMED, self.ground.tuned), lambda *done: self.told(TIMING, *done)
@@ -161,12 +154,12 @@ class Bench:
     ) -> Graph:
         truth = self.truths[level].of_queries(slice(0, self.ground.tuned))
         scans = Scans(scanned, asked, truth)
-        graph = Graph(built.rows, sweep.ranks[level], scans, built.index_bytes, built.seconds)
+        graph = Graph(built.rows, sweep.ranks[level], scans, built.index_bytes, built.seconds, level)
         if before:
             known = sorted(before[0].scans.found)
             efs = sorted({known[round(one)] for one in np.linspace(0, len(known) - 1, SMALLER)})
             for ef in efs:
-                scans.scan(min(ef, built.rows), _silent)
+                scans.scan(min(ef, built.rows))
         else:
             self._climb(sweep, graph)
         return graph
@@ -180,7 +173,7 @@ class Bench:
         efs = sorted({*efs, most})
         enough = 1 - (1 - self.wanted.recall) / STEPS_BELOW
         for number, ef in enumerate(efs):
-            graph.scans.scan(ef, _silent)
+            graph.scans.scan(ef)
             self.told("searching", number, len(efs))
             reached = mean_interval(graph.scans.per_query(ef, ef))
             stretched = self.ground.rows > 1.5 * graph.rows  # a larger table will need more than this one
@@ -192,9 +185,15 @@ class Bench:
                 self.ground.incomplete.append(f"time ran out at ef_search {ef} of {name}")
                 break
 
+    def _ask_as_today(self, candidate: Candidate, graph: Graph) -> None:
+        """What searches of the column there is take now, beside what the target takes."""
+        current = self.ground.current
+        if current is not None and current.candidate.same(candidate) and not self.clock.over:
+            graph.scans.scan(current.scan.ef_search)
+
     def _settings(self, graph: Graph) -> list[tuple[int, int]]:
         """Shortlists and ef_search to take the time of: about where the target is reached."""
-        efs = sorted(graph.scans.found)
+        efs = sorted(ef for ef in graph.scans.found if ef <= self.wanted.max_shortlist)
         wanted = [ef for ef in efs if graph.scans.per_query(ef, ef).mean() >= self.wanted.recall]
         middle = wanted[0] if wanted else efs[-1]
         low, high = max(self.wanted.k, middle // 2), min(self.wanted.max_shortlist, 2 * middle)
@@ -216,14 +215,13 @@ class Bench:
         asked = Asked.of(definition, self.ground.tuning)
         scanned = Index(source, definition, source.name, current.short, trial=False)
         truth = self.truths[0].of_queries(slice(0, self.ground.tuned))
-        graph = Graph(self.ground.rows, sweep.ranks[0], Scans(scanned, asked, truth), current.index_bytes, None)
+        graph = Graph(self.ground.rows, sweep.ranks[0], Scans(scanned, asked, truth), current.index_bytes, None, 0)
         self._climb(sweep, graph)
+        self._ask_as_today(current.candidate, graph)
         settings = self._settings(graph)
         times = self.time_existing(settings, asked)
         timed = [Timed(self.ground.rows, *setting, ms) for setting, ms in zip(settings, times, strict=True)]
-        found = Trial(sweep, current.candidate, [graph], timed)
-        self.tried[id(found)] = (scanned, 0)
-        return found
+        return Trial(sweep, current.candidate, [graph], timed)
 
     def time_existing(self, settings: Sequence[tuple[int, int]], asked: Asked) -> list[float]:
         """The time of the statement that applications send."""
@@ -250,12 +248,12 @@ class Bench:
         ground = self.ground
         if not len(ground.checking):
             return None
-        index, level = self.tried[id(trial)]
-        rows = trial.graphs[0].rows
+        base = trial.graphs[0]
+        index, rows = base.scans.index, base.rows
         asked = Asked.of(trial.candidate.definition, ground.checking)
-        scans = Scans(index, asked, self.truths[level].of_queries(slice(ground.tuned, None)))
+        scans = Scans(index, asked, self.truths[base.level].of_queries(slice(ground.tuned, None)))
         ef, shortlist = option.ef_search, option.shortlist
-        scans.scan(ef, _silent)
+        scans.scan(ef)
         if index.trial:
             ms = timed_trials(index, asked, [(shortlist, ef)], self.wanted.k, rows, 2 * TIMED)[0].ms
             what = f"a trial index of {rows:,} rows"
@@ -312,7 +310,3 @@ def _findable(candidate: Candidate, every: Shorts, vectors: NDArray[Any]) -> Sho
         return Shorts(every.places, every.levels, vectors)
     held = vectors.any(axis=1)
     return Shorts(every.places[held], every.levels[held], vectors[held])
-
-
-def _silent(_done: int) -> None:
-    """No progress."""

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from pgmrl.shortening import Definition
     from pgmrl.tune.source import Batch, Levels
 
-__all__ = ["Truth", "find_truth", "kept"]
+__all__ = ["Truth", "find_truth"]
 
 MORE = 10  # rows that are kept beside the k nearest: some may be at the distance of the k-th
 
 
-def kept(k: int) -> int:
+def _kept(k: int) -> int:
     """How many of the nearest rows are kept."""
     return k + max(MORE, k // 2)
 
@@ -50,7 +50,7 @@ class Truth:
     @classmethod
     def empty(cls, queries: int, k: int) -> Truth:
         """Of a table that has not been read."""
-        shape = (queries, kept(k))
+        shape = (queries, _kept(k))
         return cls(k, np.full(shape, np.inf), np.full(shape, -1, np.int64))
 
     @property
@@ -61,8 +61,7 @@ class Truth:
     @property
     def neighbours(self) -> NDArray[np.bool_]:
         """Which of the rows count: all that are no farther than the k-th, shape (queries, kept)."""
-        limits = np.array([within(float(one)) for one in self.distances[:, self.wanted - 1]])
-        return np.asarray(self.distances <= limits[:, np.newaxis])
+        return np.asarray(self.distances <= within(self.distances[:, self.wanted - 1])[:, np.newaxis])
 
     @property
     def crowded(self) -> NDArray[np.bool_]:

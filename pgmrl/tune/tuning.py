@@ -15,10 +15,10 @@ from pgmrl.ddl import Hnsw
 from pgmrl.errors import MeasureError, RotationError
 from pgmrl.fit import SAMPLE, by_direction, fit_axes
 from pgmrl.rotation import Rotation
-from pgmrl.tune.candidates import candidates, rotation_axes
-from pgmrl.tune.choice import cheapest, promising, sizes_for
+from pgmrl.tune.candidates import DIMS, candidates, rotation_axes
+from pgmrl.tune.choice import chosen, promising, sizes_for
 from pgmrl.tune.graph import place_for
-from pgmrl.tune.ground import Clock, Wanted, ground_of, levels_for
+from pgmrl.tune.ground import SMALLEST, Clock, Wanted, ground_of, levels_for
 from pgmrl.tune.outcome import outcome
 from pgmrl.tune.ranks import count_ranks
 from pgmrl.tune.scans import force_index
@@ -90,7 +90,8 @@ def tune(
     and 64 MB for each 2,000 queries. See docs/tuning.md for the models.
 
     Args:
-        connection: of the database, outside a transaction or in one of REPEATABLE READ.
+        connection: of the database: outside a transaction, before the first statement of one (which is REPEATABLE READ
+            from then on), or in one of REPEATABLE READ. A transaction of the caller's goes on afterwards.
         column: the Matryoshka attribute or column; a column that `reflect` gives needs no short one.
         recall: recall@k to reach, above 0 and at most 1.
         k: results that count.
@@ -122,9 +123,9 @@ def tune(
 
     """
     connection = database.sqlalchemy_connection(connection)
-    chosen = None if dims is None else tuple(sorted(set(dims)))
+    sizes = None if dims is None else tuple(sorted(set(dims)))
     wanted = Wanted(
-        recall, k, chosen, tuple(by), tuple(types), index, graph, max_shortlist, minimise, finalists, rows, graph_rows,
+        recall, k, sizes, tuple(by), tuple(types), index, graph, max_shortlist, minimise, finalists, rows, graph_rows,
         maintenance_work_mem, seed,
     )  # fmt: skip
     clock = Clock(seconds)
@@ -134,6 +135,7 @@ def tune(
             connection.execute(
                 text("SELECT set_config('maintenance_work_mem', :value, true)"), {"value": maintenance_work_mem}
             )
+        rotation = None if rotation is None else database.with_axes(connection, rotation)
         ground = ground_of(connection, column, wanted, queries)
         return _tuned(connection, ground, wanted, clock, rotation, told)
 
@@ -148,23 +150,20 @@ def _tuned(
 ) -> Tuning:
     place, why = place_for(connection, ground.source)
     if why:
-        ground.notes.append(why)
+        ground.notes.insert(0, why)
     _choose_rows(ground, wanted, clock)
-    read = ground.rows * ground.source.percent / 100
-    levels = levels_for(read, wanted, ground.memory.build // TYPICAL)
-    sample = _Sample(
-        Levels((1.0, min(1.0, SAMPLE / max(1.0, ground.rows * ground.source.percent / 100))), wanted.seed + 1)
-    )
+    levels = levels_for(ground.read, wanted, ground.memory.build // TYPICAL)
+    sample = _Sample(Levels((1.0, min(1.0, SAMPLE / max(1.0, ground.read))), wanted.seed + 1))
     truths = _truths(ground, wanted, levels, sample, told)
     clock.part("truth")
-    tried = _candidates(connection, ground, wanted, rotation, sample)
+    tried = _candidates(ground, wanted, rotation, sample)
     sweeps = _sweeps(ground, wanted, levels, truths, tried, told)
     clock.part("truncation")
     with ExitStack() as stack:
         bench = Bench(ground, wanted, clock, truths, levels, place, stack, told)
         trials = _trials(bench, sweeps)
         clock.part("indexes")
-        return outcome(ground, wanted, clock, sweeps, trials, bench)
+        return outcome(bench, sweeps, trials)
 
 
 # -- reading -------------------------------------------------------------------------------------------------------
@@ -186,7 +185,8 @@ def _choose_rows(ground: Ground, wanted: Wanted, clock: Clock) -> None:
     """How much of the table to read: as much as was asked for, and as there is time for."""
     share = min(1.0, wanted.rows / max(1, ground.rows))
     if clock.left is not None:
-        share = min(share, _affordable(ground, wanted, clock.left / 2))
+        least = SMALLEST * wanted.k / max(1, ground.rows)  # of fewer there is nothing to say
+        share = min(share, max(least, _affordable(ground, wanted, clock.left / 2)))
     if share < 1:
         ground.source.percent = max(1e-4, 100 * share)
         ground.incomplete.append(
@@ -209,7 +209,7 @@ def _affordable(ground: Ground, wanted: Wanted, seconds: float) -> float:
     find_truth(first(), ground.definition, ground.queries, wanted.k, levels, _nothing)
     each = (time.perf_counter() - started) / max(1, seen)
     # ranks: half the queries, and the candidates' dimensions instead of the full ones
-    dims = sum(wanted.dims or (32, 64, 96, 128, 192, 256, 384, 512)) * len(wanted.by) * len(wanted.types)
+    dims = sum(wanted.dims or DIMS) * len(wanted.by) * len(wanted.types)
     ranks = 0.5 * dims / ground.definition.dims * 1.5
     return seconds / max(1e-9, each * (1 + ranks) * ground.rows)
 
@@ -217,7 +217,7 @@ def _affordable(ground: Ground, wanted: Wanted, seconds: float) -> float:
 def _truths(
     ground: Ground, wanted: Wanted, levels: Levels, sample: _Sample, told: Callable[[str, int, int], None]
 ) -> list[Truth]:
-    expected = round(ground.rows * ground.source.percent / 100)
+    expected = round(ground.read)
     done = 0
 
     def seen(batch: Batch) -> None:
@@ -233,12 +233,10 @@ def _truths(
 # -- candidates ----------------------------------------------------------------------------------------------------
 
 
-def _candidates(
-    connection: Connection, ground: Ground, wanted: Wanted, rotation: Rotation | None, sample: _Sample
-) -> list[Candidate]:
+def _candidates(ground: Ground, wanted: Wanted, rotation: Rotation | None, sample: _Sample) -> list[Candidate]:
     by = list(wanted.by)
     if "rotation" in by:
-        rotation = _rotation(connection, ground, wanted, rotation, sample)
+        rotation = _rotation(ground, wanted, rotation, sample)
         if rotation is None:
             by.remove("rotation")
             ground.notes.append("too few rows to learn a rotation from")
@@ -252,12 +250,10 @@ def _candidates(
     return found
 
 
-def _rotation(
-    connection: Connection, ground: Ground, wanted: Wanted, given: Rotation | None, sample: _Sample
-) -> Rotation | None:
+def _rotation(ground: Ground, wanted: Wanted, given: Rotation | None, sample: _Sample) -> Rotation | None:
     """The one that was given, the column's own, or one that is learned; None where there are too few rows."""
     if given is not None:
-        return given if given.axes is not None else database.installed_rotation(connection, str(given.id))
+        return given
     needed = rotation_axes(ground.definition, wanted.dims)
     own = None if ground.current is None else ground.current.candidate.definition.short.by
     if isinstance(own, Rotation) and len(own.required_axes()) >= needed:
@@ -326,7 +322,7 @@ def _trials(bench: Bench, sweeps: Sequence[Sweep]) -> list[Trial]:
         else:
             trials.append(trial)
     if wanted.graph and trials:
-        best = _best(bench, trials)
+        _, _, best = chosen(trials, ground.rows, wanted)
         place = next(number for number, (sweep, _) in enumerate(tried) if sweep is best.sweep)
         trials += _graphs(bench, best.sweep, shorts[place], best.candidate.index)
     if len(trials) > 1:
@@ -337,22 +333,12 @@ def _trials(bench: Bench, sweeps: Sequence[Sweep]) -> list[Trial]:
 def _tried(ground: Ground, wanted: Wanted, sweeps: Sequence[Sweep], mine: Sweep | None) -> list[tuple[Sweep, Hnsw]]:
     """The promising candidates and the column there is: that first, to be compared however little time there is."""
     sizes = sizes_for(wanted.k, wanted.max_shortlist)
-    chosen = promising(sweeps, wanted.recall, ground.rows, sizes, wanted.finalists, wanted.minimise)
-    tried = [(one, ground.index) for one in chosen]
+    finalists = promising(sweeps, wanted.recall, ground.rows, sizes, wanted.finalists, wanted.minimise)
+    tried = [(one, ground.index) for one in finalists]
     if mine is None or ground.current is None:
         return tried
     there = (mine, ground.current.candidate.index)
     return [there, *(one for one in tried if one != there)]
-
-
-def _best(bench: Bench, trials: Sequence[Trial]) -> Trial:
-    """The one whose index would be taken if it were all; where none reaches the target, the one that comes nearest."""
-    wanted, rows = bench.wanted, bench.ground.rows
-    sizes = sizes_for(wanted.k, wanted.max_shortlist)
-    owners = [(one, trial) for trial in trials for one in trial.options(rows, sizes)]
-    options = [one for one, _ in owners]
-    shown = cheapest(options, wanted.recall, wanted.minimise) or max(options, key=lambda one: one.recall.mean)
-    return next(trial for one, trial in owners if one is shown)
 
 
 def _graphs(bench: Bench, sweep: Sweep, shorts: Shorts, but: Hnsw) -> list[Trial]:

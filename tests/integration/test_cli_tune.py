@@ -23,6 +23,9 @@ else:
 
 pytestmark = pytest.mark.usefixtures("place")
 SUFFIXES = (["--png", "t.html"], ["--html", "t.png"], ["--png", "t"])
+ANOTHER = ("--recall", 0.8, "--max-shortlist", 15, "--dims", "48", "--by", "rotation", "--m", 12)
+"""What the column there is cannot reach, and another one can."""
+
 QUICK = ("--sample", 200, "--finalists", 1, "--type", "halfvec")
 
 
@@ -66,26 +69,22 @@ def test_the_page(place: Path) -> None:
 
 def test_the_choice_is_stored(engine: Engine, place: Path) -> None:
     """With --apply; the rotation that was learned is saved, and the migration says what it is for."""
-    found = ok_json("tune", "packages.embedding", "--dims", "48", "--by", "rotation", "--apply", *QUICK)
+    found = ok_json("tune", "packages.embedding", *ANOTHER, "--apply", *QUICK)
     with engine.connect() as connection:
         [row] = connection.execute(text("SELECT short_column, shortlist, ef_search, target FROM pgmrl.settings")).all()
-    assert row == (found["applied_to"], found["choice"]["shortlist"], found["choice"]["ef_search"], 0.95)
-    if found["keeps_column"]:
-        assert found["migration"] is None
-    else:
-        rotation = found["choice"]["rotation"]
-        assert found["applied_to"] == f"embedding_{rotation}_48"
-        assert (place / "rotations" / f"{rotation}.npy").exists()
-        assert f"op.install_rotation('rotations/{rotation}.npy')" in found["migration"]
-        assert f"Rotation.load('rotations/{rotation}.npy')" in found["model"]
+    assert row == (found["applied_to"], found["choice"]["shortlist"], found["choice"]["ef_search"], 0.8)
+    rotation = found["choice"]["rotation"]
+    assert found["applied_to"] == f"embedding_{rotation}_48"
+    assert (place / "rotations" / f"{rotation}.npy").exists()
+    assert f"op.install_rotation('rotations/{rotation}.npy')" in found["migration"]
+    assert f"Rotation.load('rotations/{rotation}.npy')" in found["model"]
     shown = " ".join(ok("tune", "packages.embedding", "--dims", "32", "--by", "prefix", "--apply", *QUICK).split())
     assert "stored for embedding_short_32: SQL functions take it from now on" in shown
 
 
 def test_the_command_that_is_printed_is_taken() -> None:
     """Of a column that is not there yet; until it is, nothing changes, and the page says so."""
-    given = ("--recall", 0.8, "--max-shortlist", 15, "--dims", "48", "--by", "rotation", "--m", 12)
-    lines = ok("tune", "packages.embedding", *given, "--apply", *QUICK).splitlines()
+    lines = ok("tune", "packages.embedding", *ANOTHER, "--apply", *QUICK).splitlines()
     [stored] = [line for line in lines if line.startswith("stored")]
     assert "takes effect when embedding_r" in stored
     assert "until then searches stay as they are" in stored
@@ -109,12 +108,24 @@ def test_what_was_left_out_stands_first() -> None:
     assert "The choice is stored all the same" in result.stderr
 
 
-def test_the_index_there_is(engine: Engine) -> None:
-    """In a line of its own; the tables mark it where it is among the best, which depends on the graph."""
-    with engine.begin() as connection:
-        connection.exec_driver_sql("CREATE INDEX ON packages USING hnsw (embedding_short_32 halfvec_cosine_ops)")
+def test_the_index_there_is() -> None:
+    """In a line of its own."""
     shown = ok("tune", "packages.embedding", "--recall", 0.8, "--dims", "64", "--by", "prefix", *QUICK)
     assert "today: prefix 32, shortlist 100, ef_search 100: recall 0." in shown
+
+
+def test_what_is_not_given_is_as_in_the_index_there_is(engine: Engine) -> None:
+    """Its links, with other candidates while building."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP INDEX packages_embedding_short_32_hnsw")
+        connection.exec_driver_sql(
+            "CREATE INDEX packages_embedding_short_32_hnsw ON packages USING hnsw "
+            "(embedding_short_32 halfvec_cosine_ops) WITH (m = 20, ef_construction = 80)"
+        )
+    given = ("--recall", 0.8, "--dims", "64", "--by", "prefix", "--ef-construction", 120, *QUICK)
+    tried = ok_json("tune", "packages.embedding", *given)["tried"]
+    assert {(one["dims"], one["m"], one["ef_construction"]) for one in tried} == {(32, 20, 80), (64, 20, 120)}
+    assert isinstance(failure("reshape", "packages.embedding", "--m", 0), DefinitionError)
 
 
 def test_unreachable() -> None:
@@ -132,7 +143,9 @@ def test_queries_of_a_file(place: Path, debian: Debian) -> None:
     np.save(place / "asked.npy", debian.queries[:100, :96])
     given = ("--recall", 0.8, "--dims", 64, *QUICK)
     assert ok_json("tune", "packages.embedding", "--queries", "asked.npy", *given)["queries"] == 50
-    select = "SELECT embedding FROM packages LIMIT 60"
+    given = (*given, "--sample", 60)
+    assert ok_json("tune", "packages.embedding", "--queries", "asked.npy", *given)["queries"] == 30
+    select = "SELECT embedding FROM packages -- all of them"
     assert ok_json("tune", "packages.embedding", "--query-sql", select, *given)["queries"] == 30
 
 
@@ -144,6 +157,7 @@ def test_queries_of_a_file(place: Path, debian: Debian) -> None:
         (("--dims", 97), DefinitionError, "1 to 96"),
         (("--by", "magic"), DefinitionError, "magic"),
         (("--m", 1), DefinitionError, "m=1"),
+        (("--m", 0), DefinitionError, "m=0"),
         (("--html", "no/such/t.html"), MeasureError, "no folder"),
         (("--rotation", "r0.npy"), RotationError, "r0.npy"),
     ],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Column, Integer, MetaData, Table, Text, create_engine, select, text
+from sqlalchemy import Column, Integer, MetaData, Table, Text, create_engine, event, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from pgmrl import Hnsw, Matryoshka, Short, add_side_table, database, install_functions, load_settings, reflect, search
@@ -216,11 +216,79 @@ def test_the_same_seed_gives_the_same_queries(asked: Connection, packages: Table
     assert len(set(first.keys)) == 50
 
 
+def test_the_same_queries_whatever_the_keys_collation(engine: Engine, debian: Debian) -> None:
+    """Keys of texts of which each has another one, and of which two read alike when joined."""
+    table = Table(
+        "packages",
+        MetaData(),
+        Column("a", Text(collation="C"), primary_key=True),
+        Column("b", Text(collation="POSIX"), primary_key=True),
+        Column("embedding", Matryoshka(DIMS, Short(16))),
+    )
+    with engine.begin() as connection:
+        table.create(connection)
+        keys = [(f"{n},{m}", f"{m}") for n in range(20) for m in range(10)] + [("x", "y,z"), ("x,y", "z")]
+        given = [{"a": a, "b": b, "embedding": debian.documents[n, :DIMS]} for n, (a, b) in enumerate(keys)]
+        connection.execute(table.insert(), given)
+        first = sampled_queries(connection, table.c.embedding, 5, seed=3)
+        connection.execute(table.delete())
+        connection.execute(table.insert(), given[::-1])  # other places, the same order
+        assert sampled_queries(connection, table.c.embedding, 5, seed=3).keys == first.keys
+
+
+def test_rows_among_many_zero_vectors(engine: Engine, debian: Debian) -> None:
+    """As many queries as there are rows to ask with, however few of all rows those are."""
+    table = table_of(index=None)
+    filled(engine, debian, table, 60)
+    with engine.connect() as connection:
+        zero = [{"id": n, "embedding": np.zeros(DIMS)} for n in range(1_000, 2_500)]
+        connection.execute(table.insert(), zero)
+        found = sampled_queries(connection, table.c.embedding, 50)
+    assert len(found) == 50
+    assert found.skipped > 0
+
+
+@pytest.fixture
+def fetched(asked: Connection) -> Iterator[list[int]]:
+    """How many rows each statement has brought."""
+    counts: list[int] = []
+
+    def count(_connection: Any, cursor: Any, *_: Any) -> None:
+        counts.append(cursor.rowcount)
+
+    event.listen(asked, "after_cursor_execute", count)
+    yield counts
+    event.remove(asked, "after_cursor_execute", count)
+
+
+def test_little_comes_to_the_client(asked: Connection, packages: Table, fetched: list[int]) -> None:
+    """Of a table of any size: a few times as many rows as there are queries; also for the worst ones."""
+    found = measure_recall(asked, packages.c.embedding, queries=30, shortlist=12)
+    assert any(one.needed is not None for one in found.worst)
+    assert max(fetched) <= 3 * 30 + 100
+    del fetched[:]
+    assert len(selected_queries(asked, packages.c.embedding, "SELECT embedding FROM packages", limit=7)) == 7
+    assert max(fetched) == 7
+
+
+def test_a_table_that_was_never_analyzed(engine: Engine, debian: Debian) -> None:
+    """The server chooses among all rows, and sends few."""
+    table = table_of(index=None)
+    counts: list[int] = []
+    with engine.begin() as connection:
+        table.create(connection)
+        given = [{"id": n, "embedding": debian.documents[n, :DIMS]} for n in range(1_000)]
+        connection.execute(table.insert(), given)
+        event.listen(connection, "after_cursor_execute", lambda _, cursor, *__: counts.append(cursor.rowcount))
+        assert len(sampled_queries(connection, table.c.embedding, 20)) == 20
+    assert max(counts) <= 3 * 20 + 100
+
+
 def test_queries_of_a_log(asked: Connection, packages: Table) -> None:
     """As pgvector's types, as arrays and as text."""
     for kind in ("embedding", "embedding::vector", "embedding::vector::real[]", "embedding::text"):
         found = selected_queries(
-            asked, packages.c.embedding, f"SELECT {kind} FROM packages WHERE id < 20 ORDER BY id", limit=5
+            asked, packages.c.embedding, f"SELECT {kind} FROM packages WHERE id < 20 ORDER BY id; -- the first", limit=5
         )
         assert len(found) == 5
     measured = measure_recall(asked, packages.c.embedding, queries=found)
@@ -228,7 +296,9 @@ def test_queries_of_a_log(asked: Connection, packages: Table) -> None:
     for statement, message in (
         ("SELECT 1, 2", "2 columns"),
         ("SELECT nothing", "does not exist"),
-        ("SET search_path = public", "selects nothing"),
+        ("SET search_path = public", "syntax error.*\n.*\n.*\n*Give a SELECT of one column"),
+        ("DELETE FROM packages RETURNING embedding", "Give a SELECT of one column"),
+        ("SELECT embedding FROM packages FOR UPDATE", "read-only transaction"),
         ("SELECT NULL::text", "none can be searched with"),
     ):
         with pytest.raises(MeasureError, match=message):
@@ -440,6 +510,24 @@ def test_without_an_index(engine: Engine, debian: Debian) -> None:
         connection.exec_driver_sql("CREATE TABLE plain (id int PRIMARY KEY, e vector(8))")
         with pytest.raises(NotMigrated, match="no short vectors"):
             measure_recall(connection, reflect(connection, "plain.e"))
+
+
+def test_each_statement_has_what_is_left(asked: Connection, packages: Table) -> None:
+    """The limit is of all together: the server is told anew before each of a query's statements."""
+    limits: list[int] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("SET LOCAL statement_timeout = "):
+            limits.append(int(statement.rpartition(" ")[2]))
+
+    event.listen(asked, "before_cursor_execute", note)
+    try:
+        measure_recall(asked, packages.c.embedding, queries=5, worst=0)
+    finally:
+        event.remove(asked, "before_cursor_execute", note)
+    assert len(limits) >= 5 * 3
+    assert limits == sorted(limits, reverse=True)
+    assert 0 < limits[-1] < limits[0] <= 60_000
 
 
 def test_too_little_time(asked: Connection, packages: Table) -> None:
