@@ -11,7 +11,7 @@ from pgmrl.doctor.finding import Finding
 from pgmrl.doctor.subject import parts
 from pgmrl.names import literal, qualified, quoted
 from pgmrl.online.indexes import beside, create_statement, drop_statement
-from pgmrl.online.preflight import shown
+from pgmrl.units import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,9 +11,9 @@ from pgmrl.functions.installed import installed_markers
 from pgmrl.functions.place import VERSION
 from pgmrl.names import literal, qualified
 from pgmrl.online.jobs import jobs
-from pgmrl.online.preflight import shown
 from pgmrl.online.state import table_state
 from pgmrl.online.steps import KEEPING
+from pgmrl.units import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ from pgmrl.doctor.exam import PRIMARY, Check, Skipped
 from pgmrl.doctor.finding import Finding
 from pgmrl.names import literal
 from pgmrl.online.plan import graph_bytes
-from pgmrl.online.preflight import shown
+from pgmrl.units import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from string import Template
 from typing import TYPE_CHECKING, Any, Final
 
 from pgmrl.errors import MeasureError
-from pgmrl.online.preflight import shown as size
+from pgmrl.units import shown as size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
