@@ -43,6 +43,7 @@ from pgmrl.online.indexes import Build
 from pgmrl.online.target import Target
 from pgmrl.reflect import reflect
 from pgmrl.shortening import Definition, Prefix, Rotation, Short
+from pgmrl.units import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -317,7 +318,7 @@ def _as_json(one: Checked) -> dict[str, Any]:
 def _print(one: Checked) -> None:
     console.print(f"[bold]{escaped(one.title)}[/]")
     for number, step in enumerate(one.steps, 1):
-        room = f", about {preflight.shown(step.room)} of disk" if step.room else ""
+        room = f", about {shown(step.room)} of disk" if step.room else ""
         console.print(f"\n[bold]{number}. {escaped(step.title)}[/]", soft_wrap=True)
         console.print(f"   lock: {escaped(step.lock)}, {escaped(step.held)}{room}", soft_wrap=True)
         console.print(Syntax(";\n".join(step.sql) + ";", "sql", word_wrap=True, background_color="default"))

@@ -45,7 +45,7 @@ def history(exam: Exam, subject: Subject) -> list[Measured]:
 
     """
     database.require_schema(exam.connection, NEEDED, "keeping recall")
-    points = [Measured(*row) for row in exam.ask(history_sql(subject))]
+    points = [Measured(*tuple(row)) for row in exam.ask(history_sql(subject))]
     fresh = exam.recalls.get(subject.name)
     return points if fresh is None else [*points, _measured(fresh, exam.server.role)]
 

@@ -323,8 +323,8 @@ def test_what_cannot_be_compared_is_not_one_series(patient: Patient) -> None:
     with patient.engine.begin() as connection:
         for days in (9, 8, 7):
             recorded(connection, patient.ward.packages, 0.5, days=days)
-    days = "round(extract(epoch FROM now() - measured_at) / 86400)"
-    change = f"UPDATE pgmrl.recall_history SET {{}} WHERE recall = 0.5 AND {days} = {{}}"
+    age = "round(extract(epoch FROM now() - measured_at) / 86400)"
+    change = f"UPDATE pgmrl.recall_history SET {{}} WHERE recall = 0.5 AND {age} = {{}}"
     patient.run(
         change.format("shortlist = 40", 9),
         change.format("filter = 'section = 1'", 8),

@@ -176,6 +176,7 @@ def role(engine: Engine) -> Iterator[str]:
     name = f"doctor_{engine.url.database}"
     run(engine, f"CREATE ROLE {name}")
     yield name
+    engine.dispose()  # a connection that goes back to the pool may still be in it
     run(engine, f"DROP OWNED BY {name}", f"DROP ROLE {name}")
 
 
