@@ -277,7 +277,7 @@ def test_a_side_table_behind_its_owner(patient: Patient) -> None:
     assert (finding.values["missing"], finding.values["other"]) == (1, 1)
     patient.run(finding.remedy)
     with patient.engine.connect() as connection:
-        written = "SELECT n_tup_ins - 2000, n_tup_upd FROM pg_stat_user_tables WHERE relname = 'papers_embedding'"
+        written = "SELECT n_tup_ins, n_tup_upd FROM pg_stat_user_tables WHERE relname = 'papers_embedding'"
         assert tuple(connection.execute(text(written)).one()) == (1, 1), "the others are left alone"
     assert patient.found() == {}
     patient.run("ALTER TABLE papers DISABLE TRIGGER USER")
