@@ -115,7 +115,7 @@ def test_what_is_tuned_holds_for_the_nearest_rows_only(asked: Connection, debian
     for made in (
         search_groups(rows, column, query, by=column.table.c.section, k=4, per_group=3),
         search_diverse(rows, column, query, k=12),
-        search_hybrid(rows, Nearest(column, query), k=12),
+        search_hybrid(rows, [Nearest(column, query)], k=12),
     ):
         assert " LIMIT 120)" in str(made.compile())
     assert " LIMIT 12)" in str(search(rows, column, query, k=12).compile())
