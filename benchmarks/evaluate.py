@@ -21,9 +21,8 @@ from benchmarks.asking import prepare, say
 from benchmarks.relevance import by_tags, tagged
 from benchmarks.server import Server, environment
 from pgmrl import Hnsw, Matryoshka, Rotation, Short, evaluate, ingest
-from pgmrl.database import installed_rotation
 from pgmrl.embedders import embedder
-from pgmrl.evaluate import EXACT, TWO_STAGE, file_judgements, plot
+from pgmrl.evaluate import EXACT, SHORT_ONLY, TWO_STAGE, file_judgements, plot
 from pgmrl.fit import fit
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class Case(NamedTuple):
         name: of the files.
         title: for the report.
         table: with its column `embedding`.
-        rotation: to try beside leading dimensions.
+        rotation: to try beside leading dimensions and the column's own; None for none.
         words: a `tsvector` column; None for none.
 
     """
@@ -53,7 +52,7 @@ class Case(NamedTuple):
     name: str
     title: str
     table: Table
-    rotation: Rotation
+    rotation: Rotation | None
     words: str | None
 
 
@@ -150,7 +149,7 @@ def _goal(found: Evaluation) -> Iterable[str]:
 
 def _dims(found: Evaluation) -> Iterable[str]:
     name = found.measures[0]
-    yield f"| shortened by | dimensions | short only, {name} | two stages, {name} | of exact full |"
+    yield f"| shortened by | dimensions | {SHORT_ONLY}, {name} | {TWO_STAGE}, {name} | of {EXACT} |"
     yield "|---|---|---|---|---|"
     for one in found.dims:
         by = "leading dimensions" if one.by == "prefix" else "rotation"
@@ -179,11 +178,9 @@ def main() -> None:
         made = model.embed_documents([f"{one['name']}: {one['synopsis']}" for one in packages])
         with engine.begin() as connection:
             trained = prepare_trained(connection, packages, made)
-            own = next(name for name in table.c.keys() if name.startswith("embedding_r"))  # noqa: SIM118
-            stored = installed_rotation(connection, own.split("_")[1])
             learned = fit(connection, trained.c.embedding).rotation
         cases = [
-            (Case("evaluate-mpnet", "all-mpnet-base-v2, 768 dimensions", table, stored, "words"), vectors),
+            (Case("evaluate-mpnet", "all-mpnet-base-v2, 768 dimensions", table, None, "words"), vectors),
             (Case("evaluate-static", "The static model, 256 dimensions", trained, learned, None), made),
         ]
         for case, rows in cases:

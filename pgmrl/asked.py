@@ -63,14 +63,16 @@ class Asked:
         """
         attachment = attachment_of(column)
         check_statement(statement)
-        size = shortlist_size(k, shortlist, oversample, column)
+        k = positive("k", k)
+        # an exact search has no shortlist that its rows would have to fit into
+        size = shortlist_size(min(k, SHORTLIST_LIMIT) if exact else k, shortlist, oversample, column)
         effort = _effort(column, k, size, shortlist is None and oversample is None, ef_search)
         if effort > EF_SEARCH_LIMIT:
             raise SearchError(f"ef_search={effort}: pgvector takes 1 to {EF_SEARCH_LIMIT}")
         if not attachment.definition.learned and not exact:
             warnings.warn(ExactSearchWarning.__doc__ or "", ExactSearchWarning, stacklevel=stacklevel)
             exact = True
-        return cls(column, attachment, positive("k", k), Scan(size, effort), exact)
+        return cls(column, attachment, k, Scan(size, effort), exact)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,10 @@ def shortlist_size(k: int, shortlist: int | None = None, oversample: float | Non
 
     """
     k = positive("k", k)
+    if k > SHORTLIST_LIMIT:
+        raise SearchError(
+            f"k={k:,} is more than {SHORTLIST_LIMIT:,}, the longest shortlist: use exact=True (`--exact`)"
+        )
     if shortlist is not None and oversample is not None:
         raise SearchError("shortlist and oversample say the same thing: give one of them")
     factor: Any = oversample
@@ -151,6 +157,7 @@ def shortlist_size(k: int, shortlist: int | None = None, oversample: float | Non
     if shortlist is None:
         setting = None if column is None or oversample is not None else setting_of(column)
         usual = max(SHORTLIST_MIN, round(k * (oversample or OVERSAMPLE)))
+        usual = usual if oversample is not None else min(SHORTLIST_LIMIT, usual)
         shortlist = usual if setting is None else setting.numbers(k)[0]
     size = positive("shortlist", shortlist)
     if size < k:

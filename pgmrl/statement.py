@@ -48,6 +48,7 @@ __all__ = [
     "gate",
     "key_names",
     "materialized",
+    "max_scan_tuples",
     "queries",
     "ranked_sql",
     "result",
@@ -389,11 +390,17 @@ def _labelled(columns: Mapping[str, ColumnElement[Any]]) -> list[ColumnElement[A
 def gate(scan: Scan) -> TextClause:
     """Set the scan's parameters for this statement; true for every row."""
     settings = {"ef_search": str(scan.ef_search), "iterative_scan": "relaxed_order"}
-    if scan.shortlist > EF_SEARCH_LIMIT:
-        settings["max_scan_tuples"] = str(max(MAX_SCAN_TUPLES, 4 * scan.shortlist))
+    limit = max_scan_tuples(scan.shortlist)
+    if limit is not None:
+        settings["max_scan_tuples"] = str(limit)
         settings["scan_mem_multiplier"] = "8"
     calls = " || ".join(f"set_config('hnsw.{name}', '{value}', true)" for name, value in settings.items())
     return text(f"(SELECT {calls}) IS NOT NULL")
+
+
+def max_scan_tuples(shortlist: int) -> int | None:
+    """What the gate of a shortlist of so many rows sets hnsw.max_scan_tuples to; None where it leaves it alone."""
+    return max(MAX_SCAN_TUPLES, 4 * shortlist) if shortlist > EF_SEARCH_LIMIT else None
 
 
 @lru_cache(maxsize=1)

@@ -45,13 +45,15 @@ def failure(*arguments: object) -> PgmrlError:
     return caught.value
 
 
-def failed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str:
-    """The message of a command that fails as a program: exit code 1, nothing on standard output, no traceback."""
+def failed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object, code: int = 1
+) -> str:
+    """The message of a command that fails as a program: its exit code, nothing on standard output, no traceback."""
     monkeypatch.setattr(sys, "argv", ["pgmrl", *map(str, arguments)])
     with pytest.raises(SystemExit) as exited:
         cli.main()
     out, err = capsys.readouterr()
-    assert exited.value.code == 1
+    assert exited.value.code == code
     assert out == ""
     assert err.startswith("error: ")
     assert "Traceback" not in err

@@ -25,7 +25,7 @@ from pgmrl.cli import (
     server,
     tune,
 )
-from pgmrl.errors import PgmrlError
+from pgmrl.errors import PgmrlError, SearchError
 
 __all__ = ["app", "main"]
 
@@ -58,12 +58,12 @@ app.add_typer(server.app, name="local")
 
 
 def main() -> None:
-    """Run; an error of pgmrl's own is one message and exit code 1, a wrong option is 2."""
+    """Run; an error of pgmrl's own is one message and exit code 1; a wrong option is 2, as are numbers out of range."""
     try:
         app()
     except PgmrlError as error:
         common.errors.print(f"[bold red]error:[/] {common.escaped(error)}", highlight=False, soft_wrap=True)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, SearchError) else 1)
     except DBAPIError as error:  # what the server says of the user's own SQL, tables and rights
         common.errors.print(f"[bold red]error:[/] {common.escaped(str(error.orig).strip())}", soft_wrap=True)
         sys.exit(1)

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pgmrl import database, local
 from pgmrl.ddl import Hnsw
-from pgmrl.errors import MigrationError
+from pgmrl.errors import DefinitionError, MigrationError
 from pgmrl.metrics import metric_named
 from pgmrl.online.reshape import current_index
 
@@ -35,17 +35,29 @@ __all__ = [
     "engine",
     "errors",
     "escaped",
+    "known_metric",
     "metric_name",
     "progress",
     "write_json",
 ]
+
+
+def known_metric(given: str | None) -> str | None:
+    """Refuse the name of no metric as a wrong use of the option."""
+    try:
+        return None if given is None else metric_named(given).name
+    except DefinitionError as error:
+        raise typer.BadParameter(str(error)) from None
+
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Write one JSON document to standard output and nothing else.")]
 Searched = Annotated[str, typer.Argument(help="table.column or schema.table.column, of the full vectors")]
-Metric = Annotated[str | None, typer.Option(help="Where the catalogue does not say it: cosine, l2, …")]
+Metric = Annotated[
+    str | None, typer.Option(callback=known_metric, help="Where the catalogue does not say it: cosine, l2, …")
+]
 Url = Annotated[
     str | None,
     typer.Option("--database-url", metavar="URL", help="The database; before DATABASE_URL and the embedded server."),
@@ -89,12 +101,7 @@ def write_json(value: Any) -> None:
 
 
 def metric_name(given: str | None) -> MetricName | None:
-    """The metric of an option.
-
-    Raises:
-        DefinitionError: there is none of this name.
-
-    """
+    """The metric of an option, which has been checked."""
     return None if given is None else metric_named(given).name
 
 

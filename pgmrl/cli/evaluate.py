@@ -12,15 +12,28 @@ from rich.table import Table
 from pgmrl import database
 from pgmrl import evaluate as judge
 from pgmrl import fit as learn
-from pgmrl.cli.common import Json, Searched, Url, console, engine, escaped, progress, write_json
-from pgmrl.cli.measuring import telling
+from pgmrl.cli.common import (
+    Json,
+    Metric,
+    Searched,
+    Url,
+    console,
+    engine,
+    escaped,
+    metric_name,
+    progress,
+    write_json,
+)
+from pgmrl.cli.measuring import check_drawing, sizes, telling
+from pgmrl.cli.search import EfSearch, ShortlistSize
 from pgmrl.embedders import DEFAULT, embedder
-from pgmrl.evaluate import EXACT, beir_judgements, file_judgements, plot, selected_judgements
+from pgmrl.errors import MeasureError
+from pgmrl.evaluate import EXACT, SHORT_ONLY, TWO_STAGE, beir_judgements, file_judgements, plot, selected_judgements
 from pgmrl.evaluate.measures import DEFAULT as MEASURES
-from pgmrl.evaluate.plot import check_path
+from pgmrl.evaluate.measures import library, parsed
+from pgmrl.evaluate.plot import SUFFIXES
 from pgmrl.reflect import reflect
 from pgmrl.rotation import Rotation
-from pgmrl.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,8 +73,8 @@ def evaluate(
         list[str] | None,
         typer.Option(help="As ir-measures names it; repeat for more. Default: nDCG@10 RR@10 P@10 R@100 AP."),
     ] = None,
-    shortlist: Annotated[int | None, typer.Option(help="Rows that are ranked exactly; default as `search`.")] = None,
-    ef_search: Annotated[int | None, typer.Option(help="HNSW's candidates; default the shortlist.")] = None,
+    shortlist: ShortlistSize = None,
+    ef_search: EfSearch = None,
     dims: Annotated[
         str | None, typer.Option(help="Short dimensions to try, such as 32,64,128. Default: powers of two from 16.")
     ] = None,
@@ -82,7 +95,7 @@ def evaluate(
     drawing: Annotated[
         Path | None, typer.Option("--plot", help="Draw quality against dimensions: a .png, .svg, .pdf or .html file.")
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="Where the catalogue does not say it: cosine, l2, …")] = None,
+    metric: Metric = None,
     url: Url = None,
     json: Json = False,
 ) -> None:
@@ -93,14 +106,13 @@ def evaluate(
 
     Example: `pgmrl evaluate packages.embedding --queries queries.tsv --qrels qrels.txt --plot quality.png`
     """
-    if drawing is not None:
-        check_path(drawing)
-    sizes = None if dims is None else _sizes(dims)
+    check_drawing("--plot", drawing, SUFFIXES)
+    tried = None if dims is None else sizes("--dims", dims)
+    _check_measures(measure)
     with engine(url) as opened, opened.connect() as connection, progress(quiet=json) as bars:
         # one snapshot for the pass and the searches, in which nothing can be written
         connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-        searched = reflect(connection, column, metric=metric)  # type: ignore[arg-type]  # checked there
-        load_settings(connection, searched)
+        searched = reflect(connection, column, metric=metric_name(metric))
         judged = _judged(connection, queries, qrels, beir, split, judgements, vectors)
         found = judge(
             connection,
@@ -111,7 +123,7 @@ def evaluate(
             document_id=document_id,
             shortlist=shortlist,
             ef_search=ef_search,
-            dims=sizes,
+            dims=tried,
             rotation=_rotation(connection, searched, rotation),
             words=words,
             match=match,  # type: ignore[arg-type]  # checked there
@@ -150,7 +162,7 @@ def as_json(found: Evaluation) -> dict[str, Any]:
         "queries": len(found.queries),
         "systems": systems,
         "dims": [asdict(one) for one in found.dims],
-        "losers": [asdict(one) for one in found.losers],
+        "worst": [asdict(one) for one in found.worst],
     }
 
 
@@ -171,8 +183,8 @@ def print_evaluation(found: Evaluation) -> None:
         console.print(line, soft_wrap=True)
     if found.dims:
         console.print(_dims(found))
-    if found.losers:
-        console.print(_losers(found))
+    if found.worst:
+        console.print(_worst(found))
     for warning in found.warnings:
         console.print(f"[yellow]note:[/] {escaped(warning)}", soft_wrap=True)
 
@@ -200,7 +212,7 @@ def _differences(found: Evaluation) -> Iterable[str]:
 def _dims(found: Evaluation) -> Table:
     name = found.measures[0]
     title = f"{escaped(name)} without a column, by exact shortlists"
-    heads = ("shortened by", "dims", "short only", "two stages", "of exact full")
+    heads = ("shortened by", "dims", SHORT_ONLY, TWO_STAGE, f"of {EXACT}")
     table = Table(*heads, box=None, header_style="dim", title=title)
     for one in found.dims:
         kept = one.kept[name]
@@ -209,9 +221,9 @@ def _dims(found: Evaluation) -> Table:
     return table
 
 
-def _losers(found: Evaluation) -> Table:
-    table = Table("query", "", EXACT, "two-stage", "not found", box=None, header_style="dim", title="worst queries")
-    for one in found.losers:
+def _worst(found: Evaluation) -> Table:
+    table = Table("query", "", EXACT, TWO_STAGE, "not found", box=None, header_style="dim", title="worst queries")
+    for one in found.worst:
         text = " ".join((one.text or "").split())
         lost = ", ".join(one.lost[:3]) + (", …" if len(one.lost) > 3 else "")
         cells = (
@@ -226,6 +238,14 @@ def _losers(found: Evaluation) -> Table:
 
 
 # -- what is given -------------------------------------------------------------------------------------------------
+
+
+def _check_measures(names: list[str] | None) -> None:
+    library()  # an extra that is missing is no wrong option
+    try:
+        parsed(names or MEASURES)
+    except MeasureError as error:
+        raise typer.BadParameter(f"--measure: {error}") from None
 
 
 def _judged(
@@ -256,10 +276,3 @@ def _rotation(connection: Connection, column: Column[Any], given: str | None) ->
     if Path(given).is_file():
         return Rotation.load(given)
     return database.installed_rotation(connection, given)
-
-
-def _sizes(given: str) -> list[int]:
-    try:
-        return [int(size) for size in given.split(",") if size.strip()]
-    except ValueError:
-        raise typer.BadParameter(f"--dims {given!r}: write numbers with commas between, such as 32,64,128") from None

@@ -17,6 +17,7 @@ from pgmrl.cli.search import (
     Question,
     ShortlistSize,
     Where,
+    check_condition,
     filtered,
     query_vector,
 )
@@ -60,6 +61,7 @@ def explain(
     query = query_vector(question, vector, model)
     with engine(url) as opened, opened.connect() as connection:
         searched = reflect(connection, column, metric=metric_name(metric))
+        check_condition(connection, searched, where)
         rows = filtered(searched, show, where)
         statement = search(rows, searched, query, k=k, shortlist=shortlist, ef_search=ef_search, exact=exact)
         if plan:

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from pgmrl import database
-from pgmrl.cli.common import Json, Searched, Url, console, engine, progress, write_json
+from pgmrl.cli.common import Json, Metric, Searched, Url, console, engine, metric_name, progress, write_json
 from pgmrl.columns import attachment_of
 from pgmrl.ddl import Hnsw, create_index
 from pgmrl.fit import Fit
@@ -33,7 +33,7 @@ def fit(
         Path, typer.Option("--directory", help="Where the axes are saved; beside your migrations.")
     ] = Path("rotations"),
     install: Annotated[bool, typer.Option(help="Put the axes into this database as well.")] = False,
-    metric: Annotated[str | None, typer.Option(help="Where the catalogue does not say it.")] = None,
+    metric: Metric = None,
     url: Url = None,
     json: Json = False,
 ) -> None:
@@ -47,7 +47,7 @@ def fit(
     with engine(url) as opened:
         with opened.connect() as connection, progress(quiet=json) as bars:
             task = bars.add_task("learning", total=sample)
-            target = reflect(connection, column, metric=metric)  # type: ignore[arg-type]  # checked there
+            target = reflect(connection, column, metric=metric_name(metric))
             found = learn(
                 connection, target, sample=sample, axes=axes, progress=lambda done: bars.update(task, completed=done)
             )

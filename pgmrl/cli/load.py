@@ -12,7 +12,7 @@ import typer
 from sqlalchemy import BigInteger, Column, MetaData, Table, func, inspect, select
 
 from pgmrl import database
-from pgmrl.cli.common import Json, Url, console, engine, progress, write_json
+from pgmrl.cli.common import Json, Url, console, engine, known_metric, progress, write_json
 from pgmrl.cli.fit import fit_and_add
 from pgmrl.cli.sources import column_types, file_rows, peeked, query_rows
 from pgmrl.columns import Matryoshka
@@ -52,7 +52,7 @@ def load(
     ),
     short: Annotated[int, typer.Option(help="Dimensions of the short vector.")] = 64,
     by: Annotated[str, typer.Option(help="prefix (for Matryoshka-trained models) or rotation (learned)")] = "prefix",
-    metric: Annotated[str, typer.Option(help="cosine, l2 or inner_product")] = "cosine",
+    metric: Annotated[str, typer.Option(callback=known_metric, help="cosine, l2 or inner_product")] = "cosine",
     rotations: Annotated[Path, typer.Option(help="Where a learned rotation is saved.")] = Path("rotations"),
     url: Url = None,
     json: Json = False,

@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pgmrl.measure.drawing import check_path
 from pgmrl.measure.queries import file_queries, selected_queries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from rich.progress import Progress, TaskID
     from sqlalchemy import Column, Connection
 
     from pgmrl.measure.queries import Queries
 
-__all__ = ["QueryFile", "QuerySelect", "given_queries", "telling"]
+__all__ = ["QueryFile", "QuerySelect", "check_drawing", "given_queries", "sizes", "telling"]
 
 QueryFile = Annotated[str | None, typer.Option("--queries", help="A file of query vectors: .npy, or JSON lines.")]
 QuerySelect = Annotated[
@@ -39,6 +41,32 @@ def given_queries(
     if file is not None:
         return file_queries(searched, file, limit=count)
     return None if statement is None else selected_queries(connection, searched, statement, limit=count)
+
+
+def check_drawing(option: str, path: Path | None, suffixes: Sequence[str]) -> None:
+    """Refuse a file that could not be drawn, before anything takes long.
+
+    Raises:
+        BadParameter: its name ends with something else.
+        MeasureError: there is no such folder, or matplotlib is not installed.
+    """
+    if path is None:
+        return
+    if path.suffix.lower() not in suffixes:
+        raise typer.BadParameter(f"{option} {path}: give a name that ends with {' or '.join(suffixes)}")
+    check_path(path)
+
+
+def sizes(option: str, given: str) -> list[int]:
+    """Whole numbers with commas between.
+
+    Raises:
+        BadParameter: they are none.
+    """
+    try:
+        return [int(one) for one in given.split(",") if one.strip()]
+    except ValueError:
+        raise typer.BadParameter(f"{option} {given!r}: write whole numbers with commas, such as 32,64,128") from None
 
 
 def telling(bars: Progress) -> Callable[[str, int, int], None]:

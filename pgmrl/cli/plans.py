@@ -20,6 +20,7 @@ from pgmrl.cli.common import (
     engine,
     errors,
     escaped,
+    known_metric,
     progress,
     write_json,
 )
@@ -43,6 +44,7 @@ from pgmrl.online.indexes import Build
 from pgmrl.online.target import Target
 from pgmrl.reflect import reflect
 from pgmrl.shortening import Definition, Prefix, Rotation, Short
+from pgmrl.units import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +68,7 @@ def check_migration(
     short_dims: Annotated[int, typer.Option(help="Dimensions of the short vector.")] = 128,
     by: By = "prefix",
     type_: Annotated[str, typer.Option("--type", help="halfvec, vector or bit")] = "halfvec",
-    metric: Annotated[str, typer.Option(help="cosine, l2 or inner_product")] = "cosine",
+    metric: Annotated[str, typer.Option(callback=known_metric, help="cosine, l2 or inner_product")] = "cosine",
     m: Annotated[int, typer.Option(help="Links of each element.")] = 16,
     ef_construction: Annotated[int, typer.Option(help="Candidates while building.")] = 100,
     in_place: Annotated[
@@ -317,7 +319,7 @@ def _as_json(one: Checked) -> dict[str, Any]:
 def _print(one: Checked) -> None:
     console.print(f"[bold]{escaped(one.title)}[/]")
     for number, step in enumerate(one.steps, 1):
-        room = f", about {preflight.shown(step.room)} of disk" if step.room else ""
+        room = f", about {shown(step.room)} of disk" if step.room else ""
         console.print(f"\n[bold]{number}. {escaped(step.title)}[/]", soft_wrap=True)
         console.print(f"   lock: {escaped(step.lock)}, {escaped(step.held)}{room}", soft_wrap=True)
         console.print(Syntax(";\n".join(step.sql) + ";", "sql", word_wrap=True, background_color="default"))

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from pgmrl.cli.common import Json, Metric, Searched, Url, console, engine, escaped, metric_name, progress, write_json
 from pgmrl.cli.measuring import QueryFile, QuerySelect, given_queries, telling
-from pgmrl.cli.search import Where, conditioned
+from pgmrl.cli.search import EfSearch, ShortlistSize, Where, check_condition, conditioned
 from pgmrl.measure.history import record_recall, require_recording
 from pgmrl.measure.recall import SAMPLE, SECONDS, WORST, Recall, measure_recall
 from pgmrl.reflect import reflect
@@ -31,10 +31,8 @@ def recall(
     query_sql: QuerySelect = None,
     where: Where = None,
     k: Annotated[int, typer.Option("-k", help="Results that count.")] = 10,
-    shortlist: Annotated[
-        int | None, typer.Option(help="Rows that are ranked exactly; default as searches have it.")
-    ] = None,
-    ef_search: Annotated[int | None, typer.Option(help="HNSW's candidates; default as searches have it.")] = None,
+    shortlist: ShortlistSize = None,
+    ef_search: EfSearch = None,
     complete: Annotated[
         bool | None, typer.Option(help="With or without the exact branch; default as in a search.")
     ] = None,
@@ -58,6 +56,7 @@ def recall(
         if record:
             require_recording(connection)
         searched = reflect(connection, column, metric=metric_name(metric))
+        check_condition(connection, searched, where)
         statement = conditioned(select(*searched.table.primary_key.columns), where)
         given = given_queries(connection, searched, sample, queries, query_sql)
         connection.rollback()  # measuring begins transactions of its own

@@ -9,7 +9,7 @@ import typer
 
 from pgmrl import database
 from pgmrl.cli.common import Json, Url, console, engine, escaped, write_json
-from pgmrl.online.preflight import shown
+from pgmrl.units import shown
 
 __all__ = ["columns", "upgrade"]
 

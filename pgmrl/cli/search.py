@@ -10,16 +10,18 @@ import numpy as np
 import typer
 from rich.table import Table
 from sqlalchemy import select, text
+from sqlalchemy.exc import DBAPIError
 
 from pgmrl.cli.common import Json, Metric, Searched, Url, console, engine, escaped, metric_name, write_json
 from pgmrl.cli.runs import Run, run
 from pgmrl.embedders import DEFAULT, embed_query, embedder
-from pgmrl.errors import DefinitionError, VectorError
+from pgmrl.errors import DatabaseError, DefinitionError, VectorError
+from pgmrl.plans import explained
 from pgmrl.reflect import reflect
 from pgmrl.types import NumpyVector
 
 if TYPE_CHECKING:
-    from sqlalchemy import Column, Select
+    from sqlalchemy import Column, Connection, Select
 
     from pgmrl.vectors import Vector
 
@@ -32,6 +34,7 @@ __all__ = [
     "Question",
     "ShortlistSize",
     "Where",
+    "check_condition",
     "conditioned",
     "filtered",
     "print_run",
@@ -46,9 +49,18 @@ QueryVector = Annotated[
 QueryModel = Annotated[str, typer.Option("--embedder", help="The model the table was embedded with.")]
 K = Annotated[int, typer.Option("-k", help="Rows to return.")]
 ShortlistSize = Annotated[
-    int | None, typer.Option("--shortlist", help="Rows that are ranked exactly; default 10 times k.")
+    int | None,
+    typer.Option(
+        "--shortlist",
+        help="Rows that are ranked exactly; default the stored setting, else 10 times k (at least 40).",
+    ),
 ]
-EfSearch = Annotated[int | None, typer.Option("--ef-search", help="HNSW's candidates; default the shortlist.")]
+EfSearch = Annotated[
+    int | None,
+    typer.Option(
+        "--ef-search", help="HNSW's candidates; default the stored setting, else the shortlist, at most 1,000."
+    ),
+]
 Where = Annotated[str | None, typer.Option("--where", help="A filter as SQL, such as \"section = 'games'\".")]
 Exact = Annotated[bool, typer.Option("--exact", help="Read every row: the truth.")]
 
@@ -78,6 +90,7 @@ def search(
     query = query_vector(question, vector, model)
     with engine(url) as opened, opened.connect() as connection:
         searched = reflect(connection, column, metric=metric_name(metric))
+        check_condition(connection, searched, where)
         statement = filtered(searched, show, where)
         options: dict[str, Any] = {"k": k, "shortlist": shortlist, "ef_search": ef_search, "exact": exact}
         found = run(connection, statement, searched, query, compare=compare, **options)
@@ -99,6 +112,23 @@ def filtered(searched: Column[Any], show: list[str] | None, where: str | None) -
 def conditioned(statement: Select[*tuple[Any, ...]], where: str | None) -> Select[*tuple[Any, ...]]:
     """A Select with the filter of `--where`."""
     return statement if where is None else statement.where(text(where.replace(":", "\\:")))  # a colon is no parameter
+
+
+def check_condition(connection: Connection, searched: Column[Any], where: str | None) -> None:
+    """Have the server plan the filter of `--where` alone: what it says of a search quotes the whole statement.
+
+    Raises:
+        DatabaseError: it refuses the filter.
+    """
+    if where is None:
+        return
+    try:
+        explained(connection, conditioned(select(*searched.table.primary_key.columns), where))
+    except DBAPIError as error:
+        said: Any = getattr(error.orig, "diag", None)
+        shown = getattr(said, "message_primary", None) or str(error.orig).strip()
+        hint = getattr(said, "message_hint", None)
+        raise DatabaseError(f"--where {where!r}: {shown}{f' ({hint})' if hint else ''}") from None
 
 
 def as_json(found: Run) -> dict[str, Any]:

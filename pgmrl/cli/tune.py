@@ -25,7 +25,7 @@ from pgmrl.cli.common import (
     progress,
     write_json,
 )
-from pgmrl.cli.measuring import QueryFile, QuerySelect, given_queries, telling
+from pgmrl.cli.measuring import QueryFile, QuerySelect, check_drawing, given_queries, sizes, telling
 from pgmrl.columns import INFO_KEY, attachment_of
 from pgmrl.reflect import reflect
 from pgmrl.rotation import Rotation
@@ -39,7 +39,6 @@ from pgmrl.tune.plots import (
     MODELS,
     about,
     answer,
-    check_path,
     check_rows,
     facts,
     front_rows,
@@ -118,7 +117,8 @@ def tune(
 
     Example: `pgmrl tune packages.embedding --recall 0.95 --html tuning.html`
     """
-    _check_pictures(png, html)
+    check_drawing("--png", png, (".png",))
+    check_drawing("--html", html, (".html", ".htm"))
     with engine(url) as opened, opened.connect() as connection:
         if apply:
             database.require_schema(connection, NEEDED, "keeping settings")
@@ -134,7 +134,7 @@ def tune(
                 recall,
                 k=k,
                 queries=sample if given is None else given,
-                dims=None if dims is None else [_number(one) for one in _listed(dims)],
+                dims=None if dims is None else sizes("--dims", dims),
                 by=cast("Any", _listed(by)),
                 types=cast("Any", _listed(types)),
                 rotation=None if rotation is None else Rotation.load(rotation),
@@ -249,16 +249,6 @@ def _with_axes(connection: Connection, searched: Column[Any]) -> Column[Any]:
     return searched
 
 
-def _check_pictures(png: Path | None, html: Path | None) -> None:
-    """Before hours are spent on what they show."""
-    for path, option, suffixes in ((png, "--png", (".png",)), (html, "--html", (".html", ".htm"))):
-        if path is None:
-            continue
-        if path.suffix.lower() not in suffixes:
-            raise typer.BadParameter(f"{option} {path}: give a name that ends with {' or '.join(suffixes)}")
-        check_path(path)
-
-
 def _print_paths(*paths: Path | None) -> None:
     for path in paths:
         if path is not None:
@@ -267,13 +257,6 @@ def _print_paths(*paths: Path | None) -> None:
 
 def _listed(given: str) -> list[str]:
     return [one.strip() for one in given.split(",") if one.strip()]
-
-
-def _number(given: str) -> int:
-    try:
-        return int(given)
-    except ValueError:
-        raise typer.BadParameter(f"--dims {given!r}: write whole numbers with commas, such as 32,64,128") from None
 
 
 def _table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

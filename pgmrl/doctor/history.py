@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pgmrl import database
+from pgmrl.columns import attachment_of
+from pgmrl.doctor.recall import numbers_of
 from pgmrl.errors import MeasureError
+from pgmrl.measure.drawing import check_path, figure, saved, write
 from pgmrl.measure.history import recall_history
 from pgmrl.settings import stored_setting
 
@@ -19,8 +22,9 @@ if TYPE_CHECKING:
 
     from pgmrl.measure.history import Measured
 
-__all__ = ["Series", "plotted", "series", "sparkline"]
+__all__ = ["SUFFIXES", "Series", "plotted", "series", "sparkline"]
 
+SUFFIXES: Final = (".png", ".svg", ".pdf")
 BLOCKS: Final = "▁▂▃▄▅▆▇█"
 
 
@@ -32,7 +36,7 @@ class Series:
         name: the column's.
         numbers: k, shortlist and ef_search.
         filter: the conditions of the searches; None for none.
-        target: the recall that the column's setting was chosen for; None where there is none.
+        target: the recall that the column's setting was chosen for, where the numbers are the setting's; else None.
         measured: the oldest first.
 
     """
@@ -51,14 +55,13 @@ class Series:
         return said if self.filter is None else f"{said}, where {self.filter}"
 
 
-def series(connection: Connection | Session, column: Any, name: str, *, limit: int = 100) -> list[Series]:
-    """A column's recorded measurements, by what can be compared.
+def series(connection: Connection | Session, column: Any, name: str) -> list[Series]:
+    """A column's recorded measurements of its short column, by what can be compared: the latest hundred of all.
 
     Args:
         connection: of the database.
         column: the Matryoshka attribute or column.
         name: what to call it.
-        limit: measurements at most.
 
     Raises:
         NotMigrated: pgmrl's schema is missing or too old.
@@ -67,10 +70,15 @@ def series(connection: Connection | Session, column: Any, name: str, *, limit: i
     connection = database.sqlalchemy_connection(connection)
     setting = stored_setting(connection, column)
     found: dict[tuple[tuple[int, int, int], str | None], list[Measured]] = {}
-    for one in recall_history(connection, column, limit=limit):
-        found.setdefault(((one.k, one.shortlist, one.ef_search), one.filter), []).append(one)
-    target = None if setting is None else setting.target
-    return [Series(name, numbers, where, target, tuple(measured)) for (numbers, where), measured in found.items()]
+    short = attachment_of(column).short
+    for one in recall_history(connection, column):
+        if one.short_column == short:
+            found.setdefault((numbers_of(one), one.filter), []).append(one)
+    every = []
+    for (numbers, where), measured in found.items():
+        aimed = setting is not None and where is None and numbers == numbers_of(setting)
+        every.append(Series(name, numbers, where, setting.target if setting and aimed else None, tuple(measured)))
+    return every
 
 
 def sparkline(values: Sequence[float]) -> str:
@@ -84,17 +92,15 @@ def plotted(every: Sequence[Series], path: Path) -> None:
     """Write a picture of recall over time, with intervals and targets; its form by the file's name.
 
     Raises:
-        MeasureError: there is nothing to plot, the extra `plot` is not installed, or the file cannot be written.
+        MeasureError: there is nothing to plot, another suffix, the extra `plot` is not installed, or the file cannot be
+            written.
 
     """
     if not every:
         raise MeasureError("there is nothing to plot: `pgmrl recall --record` measures, and keeps it")
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and slow to import
-    except ImportError:
-        raise MeasureError("a picture needs matplotlib: pip install 'pgmrl[plot]'") from None
-    figure = Figure(figsize=(9, 4.5), layout="constrained")
-    axes = figure.subplots()
+    check_path(path, SUFFIXES)
+    drawn = figure(figsize=(9, 4.5))
+    axes = drawn.subplots()
     for number, one in enumerate(every):
         color = f"C{number}"
         times: Any = [point.measured_at for point in one.measured]
@@ -107,8 +113,5 @@ def plotted(every: Sequence[Series], path: Path) -> None:
     axes.set_ylabel("recall, with its 95 % interval; dashed: target")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left", fontsize="small")
-    figure.autofmt_xdate()
-    try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise MeasureError(f"{path} cannot be written: {error}") from None
+    drawn.autofmt_xdate()
+    write(path, saved(drawn, path.suffix.lower()[1:]))

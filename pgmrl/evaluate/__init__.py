@@ -1,7 +1,17 @@
 """Quality, not just recall: how good the results are for judged queries, by exact search and by shorter ways."""
 
 from pgmrl.evaluate.compare import Difference
-from pgmrl.evaluate.evaluation import EXACT, HYBRID, SHORT_ONLY, TWO_STAGE, WORDS, AtDims, Evaluation, Loser, System
+from pgmrl.evaluate.evaluation import (
+    EXACT,
+    HYBRID,
+    SHORT_ONLY,
+    TWO_STAGE,
+    WORDS,
+    AtDims,
+    Evaluation,
+    System,
+    WorstQuery,
+)
 from pgmrl.evaluate.judged import Judged, Query, beir_judgements, file_judgements, selected_judgements
 from pgmrl.evaluate.plot import plot
 from pgmrl.evaluate.running import evaluate
@@ -16,9 +26,9 @@ __all__ = [
     "Difference",
     "Evaluation",
     "Judged",
-    "Loser",
     "Query",
     "System",
+    "WorstQuery",
     "beir_judgements",
     "evaluate",
     "file_judgements",

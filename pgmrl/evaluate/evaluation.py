@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from pgmrl.evaluate.compare import Difference
     from pgmrl.measure import Interval
 
-__all__ = ["EXACT", "HYBRID", "SHORT_ONLY", "TWO_STAGE", "WORDS", "AtDims", "Evaluation", "Loser", "System"]
+__all__ = ["EXACT", "HYBRID", "SHORT_ONLY", "TWO_STAGE", "WORDS", "AtDims", "Evaluation", "System", "WorstQuery"]
 
 EXACT: Final = "exact full"
 SHORT_ONLY: Final = "short only"
-TWO_STAGE: Final = "two-stage"
+TWO_STAGE: Final = "two stages"
 WORDS: Final = "words"
 HYBRID: Final = "hybrid"
 
@@ -29,7 +29,7 @@ class System:
 
     Attributes:
         name: `exact full` (every row ranked by its full vector), `short only` (every row ranked by its short vector),
-            `two-stage` (as `search` does it, through the index), `words` (full-text search alone) or `hybrid` (words
+            `two stages` (as `search` does it, through the index), `words` (full-text search alone) or `hybrid` (words
             and two stages, as `search_hybrid` fuses them).
         means: by measure, with the 95 % interval.
         differences: by measure, from `exact full` on the same queries; empty for that itself.
@@ -64,7 +64,7 @@ class AtDims:
 
 
 @dataclass(frozen=True, slots=True)
-class Loser:
+class WorstQuery:
     """A query that two stages do worse on than exact search, by the first measure.
 
     Attributes:
@@ -98,7 +98,7 @@ class Evaluation:
         ef_search: as given; None for the default.
         systems: the first is `exact full`.
         dims: by rule and dimensions, ascending.
-        losers: worst first, at most ten; empty where no query is worse or there is no two-stage search.
+        worst: the worst queries, at most ten; empty where two stages are worse on none, or there are none to compare.
         warnings: what a reader has to know of the judgements, the queries and the index, in whole sentences.
         seconds: it took.
 
@@ -114,7 +114,7 @@ class Evaluation:
     ef_search: int | None
     systems: Sequence[System]
     dims: Sequence[AtDims]
-    losers: Sequence[Loser]
+    worst: Sequence[WorstQuery]
     warnings: Sequence[str]
     seconds: float
 

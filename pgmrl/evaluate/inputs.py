@@ -10,6 +10,7 @@ import numpy as np
 from pgmrl.columns import attachment_of, base_column
 from pgmrl.embedders import checked
 from pgmrl.errors import MeasureError, VectorError
+from pgmrl.evaluate.judged import some
 from pgmrl.limits import TEXT_LIMIT
 from pgmrl.measure.queries import searchable
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["Inputs"]
 
 EMBED: Final = 256  # texts embedded at a time
-NAMED: Final = 5
 
 
 @dataclass(slots=True)
@@ -114,7 +114,7 @@ class Inputs:
         unknown = [name for name in names if name not in known]
         if 2 * len(unknown) > len(names):
             raise MeasureError(
-                f"of {len(names):,} judged documents the table has {len(known):,}, not {_some(unknown)}: name "
+                f"of {len(names):,} judged documents the table has {len(known):,}, not {some(unknown)}: name "
                 "another column with a unique index (`--document-id`, document_id=), or judge documents that this role "
                 "can see"
             )
@@ -183,8 +183,4 @@ def _vectors(
 
 
 def _counted(names: Sequence[str], one: str, many: str) -> str:
-    return f"{len(names):,} {one if len(names) == 1 else many} ({_some(names)})"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:NAMED])) + (", …" if len(names) > NAMED else "")
+    return f"{len(names):,} {one if len(names) == 1 else many} ({some(names)})"

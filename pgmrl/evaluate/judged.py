@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
 
-__all__ = ["Judged", "Query", "beir_judgements", "file_judgements", "selected_judgements"]
+__all__ = ["Judged", "Query", "beir_judgements", "file_judgements", "selected_judgements", "some"]
 
 COLUMNS: Final = ("query", "document", "relevance")
+NAMED: Final = 5
 
 
 class Query(NamedTuple):
@@ -69,8 +70,8 @@ class Judged:
             known.add(one.id)
         if known.isdisjoint(self.relevance):
             raise MeasureError(
-                f"{self.source}: no query is judged: the queries are {_some(known)}, the judgements are for "
-                f"{_some(self.relevance)}"
+                f"{self.source}: no query is judged: the queries are {some(sorted(known))}, the judgements are for "
+                f"{some(sorted(self.relevance))}"
             )
 
 
@@ -194,6 +195,6 @@ def _with_vectors(queries: list[Query], path: str | Path | None) -> list[Query]:
     return [one._replace(vector=vector) for one, vector in zip(queries, found, strict=True)]
 
 
-def _some(names: Any, count: int = 3) -> str:
-    listed = [repr(name) for name in sorted(names)[:count]]
-    return ", ".join(listed) + (", …" if len(names) > count else "")
+def some(names: Sequence[str]) -> str:
+    """The first few of many names, for a message."""
+    return ", ".join(map(repr, names[:NAMED])) + (", …" if len(names) > NAMED else "")

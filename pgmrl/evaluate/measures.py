@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["DEFAULT", "DEPTH", "Measure", "Scorer", "parsed"]
+__all__ = ["DEFAULT", "DEPTH", "Measure", "Scorer", "library", "parsed"]
 
 DEFAULT: Final = ("nDCG@10", "RR@10", "P@10", "R@100", "AP")
 DEPTH: Final = 100
@@ -73,7 +73,7 @@ class Scorer:
         self._names = {one.parsed: one.name for one in measures}
         self._place = {query: n for n, query in enumerate(relevance)}
         self._evaluators = {
-            depth: _library().evaluator([one.parsed for one in measures if one.depth == depth], relevance)
+            depth: library().evaluator([one.parsed for one in measures if one.depth == depth], relevance)
             for depth in {one.depth for one in measures}
         }
 
@@ -101,16 +101,16 @@ def _scored(documents: Sequence[str]) -> dict[str, float]:
 
 
 def _measure(name: str) -> Measure:
-    library = _library()
+    measures = library()
     try:
-        one = library.parse_measure(name)
+        one = measures.parse_measure(name)
     except (NameError, ValueError, TypeError, SyntaxError) as error:
         raise MeasureError(f"{name!r} is no measure that ir-measures knows ({error}): give nDCG@10, say") from None
     cutoff = one.params.get("cutoff", DEPTH)
     if isinstance(cutoff, bool) or not isinstance(cutoff, int) or cutoff < 1:  # trec_eval would end the process
         raise MeasureError(f"{name!r}: the cutoff is a whole number, at least 1")
     try:
-        values = list(library.evaluator([one], TRIAL).iter_calc({"1": {"a": 2.0, "b": 1.0}}))
+        values = list(measures.evaluator([one], TRIAL).iter_calc({"1": {"a": 2.0, "b": 1.0}}))
     except (ValueError, AssertionError, RuntimeError, OSError) as error:
         raise MeasureError(f"{name!r} cannot be computed here: {' '.join(str(error).split())}") from None
     if {value.query_id for value in values} != set(TRIAL):
@@ -118,7 +118,13 @@ def _measure(name: str) -> Measure:
     return Measure(str(one), cutoff, one)
 
 
-def _library() -> Any:
+def library() -> Any:
+    """The module ir_measures.
+
+    Raises:
+        MeasureError: the extra is not installed.
+
+    """
     try:
         import ir_measures  # noqa: PLC0415 - an extra
     except ImportError:

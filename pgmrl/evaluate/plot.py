@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import html
-import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pgmrl.errors import MeasureError
-from pgmrl.evaluate.evaluation import EXACT
+from pgmrl.evaluate.evaluation import EXACT, SHORT_ONLY, TWO_STAGE
+from pgmrl.measure.drawing import check_path, figure, saved, write
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from pgmrl.evaluate.evaluation import Evaluation
 
-__all__ = ["plot"]
+__all__ = ["SUFFIXES", "plot"]
 
 SUFFIXES: Final = (".png", ".svg", ".pdf", ".html")
 COLOURS: Final = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3")
-DPI: Final = 110
 
 
 def plot(evaluation: Evaluation, path: str | Path, measure: str | None = None) -> None:
@@ -34,50 +35,21 @@ def plot(evaluation: Evaluation, path: str | Path, measure: str | None = None) -
 
     """
     path = Path(path)
-    check_path(path)
+    check_path(path, SUFFIXES)
     name = measure or evaluation.measures[0]
     if name not in evaluation.measures:
         raise MeasureError(f"{name} was not measured: there is {', '.join(evaluation.measures)}")
     if not evaluation.dims:
         raise MeasureError("no dimensions were tried: there is nothing to draw")
-    figure = _figure(evaluation, name)
-    try:
-        if path.suffix == ".html":
-            path.write_text(_page(evaluation, name, _saved(figure, "svg").decode()), encoding="utf-8")
-        else:
-            path.write_bytes(_saved(figure, path.suffix[1:]))
-    except OSError as error:
-        raise MeasureError(f"{path} cannot be written: {error.strerror or error}") from None
+    drawn, form = _drawn(evaluation, name), path.suffix.lower()[1:]
+    write(
+        path, _page(evaluation, name, saved(drawn, "svg").decode()).encode() if form == "html" else saved(drawn, form)
+    )
 
 
-def check_path(path: Path) -> None:
-    """Refuse a file that could not be drawn, before anything is measured.
-
-    Raises:
-        MeasureError: see `plot`.
-
-    """
-    if path.suffix not in SUFFIXES:
-        raise MeasureError(f"{path} ends with none of {', '.join(SUFFIXES)}: rename it")
-    if not path.absolute().parent.is_dir():
-        raise MeasureError(f"{path} cannot be written: there is no folder {path.parent}")
-    _matplotlib()
-
-
-def _matplotlib() -> Any:
-    try:
-        import matplotlib  # noqa: PLC0415, ICN001 - an extra
-    except ImportError:
-        raise MeasureError("drawing needs matplotlib: pip install 'pgmrl[evaluate]'") from None
-    return matplotlib
-
-
-def _figure(evaluation: Evaluation, measure: str) -> Any:
-    _matplotlib()
-    from matplotlib.figure import Figure  # noqa: PLC0415 - as above
-
-    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
-    axes = figure.subplots()
+def _drawn(evaluation: Evaluation, measure: str) -> Figure:
+    drawn = figure(figsize=(7.2, 4.6))
+    axes = drawn.subplots()
     exact = evaluation.systems[0]
     assert exact.name == EXACT  # noqa: S101 - as it is made
     axes.axhline(exact.means[measure].mean, color="black", linewidth=1, label="exact, full vectors")
@@ -88,8 +60,8 @@ def _figure(evaluation: Evaluation, measure: str) -> Any:
         called = "leading dimensions" if rule == "prefix" else "rotation"
         colour = COLOURS[number % len(COLOURS)]
         both, short = [one.two_stage[measure] for one in own], [one.short_only[measure] for one in own]
-        axes.plot(sizes, both, marker="o", color=colour, label=f"two stages, {called}")
-        axes.plot(sizes, short, marker="s", linestyle="--", color=colour, label=f"short only, {called}")
+        axes.plot(sizes, both, marker="o", color=colour, label=f"{TWO_STAGE}, {called}")
+        axes.plot(sizes, short, marker="s", linestyle="--", color=colour, label=f"{SHORT_ONLY}, {called}")
     ticks = sorted({one.dims for one in evaluation.dims})
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [str(size) for size in ticks])
@@ -97,21 +69,12 @@ def _figure(evaluation: Evaluation, measure: str) -> Any:
     axes.set(xlabel="short dimensions", ylabel=measure, title=_title(evaluation))
     axes.grid(visible=True, alpha=0.25)
     axes.legend(fontsize=8)
-    return figure
+    return drawn
 
 
 def _title(evaluation: Evaluation) -> str:
     title = f"{evaluation.column}: {len(evaluation.queries):,} queries, {evaluation.rows:,} documents"
     return title.replace("$", r"\$")  # else the beginning of a formula
-
-
-def _saved(figure: Any, form: str) -> bytes:
-    """The file; the same results give the same bytes."""
-    written = io.BytesIO()
-    dates = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[form]
-    with _matplotlib().rc_context({"svg.hashsalt": "pgmrl"}):
-        figure.savefig(written, format=form, dpi=DPI, metadata=dates)
-    return written.getvalue()
 
 
 def _page(evaluation: Evaluation, measure: str, drawing: str) -> str:
@@ -128,6 +91,6 @@ def _page(evaluation: Evaluation, measure: str, drawing: str) -> str:
         "body{font-family:sans-serif;margin:2em}td,th{padding:.2em .8em;text-align:right}svg{max-width:100%}"
         f"</style></head><body><h1>{title}</h1>\n{drawing[drawing.index('<svg') :]}\n"
         f"<p>Exact search of the full vectors: {exact.mean:.4f} ({exact.low:.4f} to {exact.high:.4f})</p>\n"
-        f"<table><tr><th>shortened by</th><th>dimensions</th><th>short only</th><th>two stages</th></tr>{rows}</table>"
-        "\n</body></html>\n"
+        f"<table><tr><th>shortened by</th><th>dimensions</th><th>{SHORT_ONLY}</th><th>{TWO_STAGE}</th></tr>{rows}"
+        "</table>\n</body></html>\n"
     )

@@ -13,16 +13,26 @@ from sqlalchemy.exc import DBAPIError
 from pgmrl import database
 from pgmrl.asked import positive
 from pgmrl.columns import attachment_of
-from pgmrl.errors import MeasureError
+from pgmrl.errors import MeasureError, SearchError
 from pgmrl.evaluate.compare import difference, mean_of
 from pgmrl.evaluate.documents import documents_of
-from pgmrl.evaluate.evaluation import EXACT, HYBRID, SHORT_ONLY, TWO_STAGE, WORDS, AtDims, Evaluation, Loser, System
+from pgmrl.evaluate.evaluation import (
+    EXACT,
+    HYBRID,
+    SHORT_ONLY,
+    TWO_STAGE,
+    WORDS,
+    AtDims,
+    Evaluation,
+    System,
+    WorstQuery,
+)
 from pgmrl.evaluate.inputs import Inputs
 from pgmrl.evaluate.measures import DEFAULT, Measure, Scorer, parsed
 from pgmrl.evaluate.nearest import nearest
 from pgmrl.evaluate.runs import Ranked, Run, Searches, Wording
 from pgmrl.evaluate.trials import Trial, trials
-from pgmrl.measure.session import CANCELLED, sqlstate
+from pgmrl.measure.session import CANCELLED, CONFLICT, ended_by_standby, measuring, sqlstate
 from pgmrl.names import qualified
 
 if TYPE_CHECKING:
@@ -33,7 +43,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from pgmrl.embedders import Embedder
-    from pgmrl.evaluate.judged import Judged, Query
+    from pgmrl.evaluate.judged import Judged
     from pgmrl.retrievers import Match
     from pgmrl.rotation import Rotation
 
@@ -68,7 +78,7 @@ def evaluate(
     """Judge the ways to search a column: exactly, by short vectors alone, in two stages, by words, by both.
 
     Reads only. One pass over the table gives the exact rankings, by full vectors and by short ones of several sizes
-    (10 million rows of 768 dimensions in half precision are 15 GB to read); two-stage, words and hybrid are the
+    (10 million rows of 768 dimensions in half precision are 15 GB to read); two stages, words and hybrid are the
     statements that an application would send. All in one transaction, by one snapshot of the table, unless the
     connection is in a transaction already.
 
@@ -113,14 +123,17 @@ def evaluate(
     shortlist = None if shortlist is None else positive("shortlist", shortlist)
     tell = progress or _silent
     connection = database.sqlalchemy_connection(connection)
-    with database.snapshot(connection), _limited(connection, seconds):
+    with _understood(seconds), measuring(connection, seconds=seconds, parallel=None):
         documents = documents_of(connection, column, document_id)
         table = documents.column.table
         wording = None if words is None else Wording.of(table, words, match, config)
         searches = Searches(connection, documents, shortlist, ef_search, itself, wording)
+        tried = trials(connection, documents.column, dims, rotation)
+        notes = searches.checked(sorted({one.depth for one in chosen}))
         inputs = Inputs.of(judged, documents.column, embedder, words is not None, limit_queries, seconds, seed, tell)
         inputs.check_documents(documents.known(connection, inputs.judged_documents))
-        run = _Runs.of(searches, inputs, chosen, trials(connection, documents.column, dims, rotation))
+        inputs.notes.extend(notes)
+        run = _Runs(searches, inputs, chosen, tried)
         run.all(begun, seconds, tell)
     return run.evaluation(judged.source, begun)
 
@@ -151,27 +164,9 @@ class _Runs:
     tried: list[tuple[Run, Run]] = field(default_factory=list)
     rows: int = 0
 
-    @classmethod
-    def of(cls, searches: Searches, inputs: Inputs, measures: list[Measure], trials: list[Trial]) -> _Runs:
-        """Refuses numbers that cannot be searched with, before anything takes long."""
-        found = cls(searches, inputs, measures, trials)
-        if found.learned and not searches.uses_index(inputs.vectors[0], found.depths[0]):
-            inputs.notes.append(
-                "The planner does not use an index of the short vectors: `two-stage` has no loss by HNSW here (`pgmrl "
-                "columns` shows whether there is one; a small table is read faster without)."
-            )
-        if not found.learned:
-            inputs.notes.append("The column has no short vectors: there is no two-stage search to compare.")
-        return found
-
     @property
     def depths(self) -> list[int]:
         return sorted({one.depth for one in self.measures})
-
-    @property
-    def learned(self) -> bool:
-        """Whether there are short vectors to search through."""
-        return attachment_of(self.searches.documents.column).definition.learned
 
     def all(self, begun: float, seconds: float | None, tell: Callable[[str, int, int], None]) -> None:
         """Run everything."""
@@ -201,15 +196,11 @@ class _Runs:
             (ranked.short_only(number, self.depths), ranked.two_stage(number, self.depths))
             for number in range(len(self.trials))
         ]
-        if self.learned:
+        if self.searches.learned:
             self.systems[SHORT_ONLY] = self.tried[0][0]
 
     def _search(self, deadline: float | None, tell: Callable[[str, int, int], None]) -> None:
-        ways: dict[str, Callable[[Query, NDArray[np.float32], int], list[str]]] = {}
-        if self.learned:
-            ways[TWO_STAGE] = self.searches.two_stage
-        if self.searches.words is not None:
-            ways |= {WORDS: self.searches.words_alone, HYBRID: self.searches.hybrid}
+        ways = self.searches.ways
         self.systems |= {name: {depth: {} for depth in self.depths} for name in ways}
         count = len(self.inputs.queries) if ways else 0
         for number, (query, vector) in enumerate(zip(self.inputs.queries, self.inputs.vectors, strict=True), 1):
@@ -220,7 +211,7 @@ class _Runs:
                 break
             for name, way in ways.items():
                 for depth in self.depths:
-                    self.systems[name][depth][query.id] = way(query, vector, depth)
+                    self.systems[name][depth][query.id] = self.searches.found(way, query, vector, depth)
             tell("searching", number, count)
 
     def _cut(self, count: int) -> None:
@@ -250,7 +241,7 @@ class _Runs:
             ef_search=searches.ef_search,
             systems=[_system(name, values[name], exact) for name in ORDER if name in values],
             dims=list(self._dims(scorer, {name: float(one.mean()) for name, one in exact.items()})),
-            losers=self._losers(exact, values[TWO_STAGE]) if self.learned else [],
+            worst=self._worst(exact, values[TWO_STAGE]) if self.searches.learned else [],
             warnings=inputs.notes,
             seconds=monotonic() - begun,
         )
@@ -261,7 +252,9 @@ class _Runs:
             kept = {name: both[name] / whole if whole else None for name, whole in exact.items()}
             yield AtDims(trial.by, trial.definition.short.dims, short, both, kept)
 
-    def _losers(self, exact: Mapping[str, NDArray[np.float64]], both: Mapping[str, NDArray[np.float64]]) -> list[Loser]:
+    def _worst(
+        self, exact: Mapping[str, NDArray[np.float64]], both: Mapping[str, NDArray[np.float64]]
+    ) -> list[WorstQuery]:
         first = self.measures[0]
         differences = both[first.name] - exact[first.name]
         found = []
@@ -277,14 +270,15 @@ class _Runs:
                 if grades.get(name, 0) > 0 and name not in there
             ]
             values = float(exact[first.name][place]), float(both[first.name][place])
-            found.append(Loser(query.id, query.text, *values, lost))
+            found.append(WorstQuery(query.id, query.text, *values, lost))
         return found
 
 
 def _system(name: str, values: Mapping[str, NDArray[np.float64]], exact: Mapping[str, NDArray[np.float64]]) -> System:
     means = {measure: mean_of(own) for measure, own in values.items()}
-    differences = {measure: difference(own, exact[measure]) for measure, own in values.items()}
-    return System(name, means, {} if name == EXACT else differences, values)
+    pairs = {} if name == EXACT else values
+    differences = {measure: difference(own, exact[measure]) for measure, own in pairs.items()}
+    return System(name, means, differences, values)
 
 
 # -- small things --------------------------------------------------------------------------------------------------
@@ -292,24 +286,24 @@ def _system(name: str, values: Mapping[str, NDArray[np.float64]], exact: Mapping
 
 def _check_limits(queries: int | None, seconds: float | None) -> None:
     if queries is not None and queries < 1:
-        raise MeasureError(f"{queries} queries: score at least 1")
+        raise SearchError(f"limit_queries={queries}: give at least 1")
     if seconds is not None and not seconds > 0:
-        raise MeasureError(f"{seconds} seconds: give more than 0")
+        raise SearchError(f"seconds={seconds:g}: give more than 0")
 
 
 @contextmanager
-def _limited(connection: Connection, seconds: float | None) -> Iterator[None]:
-    """No statement takes longer than everything may."""
-    if seconds is None:
-        yield
-        return
-    connection.exec_driver_sql(f"SET LOCAL statement_timeout = {max(1, int(1000 * seconds))}")
+def _understood(seconds: float | None) -> Iterator[None]:
+    """What the server ends is an error with its remedy."""
     try:
         yield
     except DBAPIError as error:
-        if sqlstate(error) != CANCELLED:
-            raise
-        raise MeasureError(f"a single statement takes longer than {seconds:g} seconds: give more seconds") from error
+        if sqlstate(error) == CONFLICT:
+            raise ended_by_standby() from error
+        if sqlstate(error) == CANCELLED and seconds is not None:
+            raise MeasureError(
+                f"a single statement takes longer than {seconds:g} seconds: give more seconds"
+            ) from error
+        raise
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:

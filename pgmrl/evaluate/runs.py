@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select
+from sqlalchemy import Select, select
 
 from pgmrl.asked import shortlist_size
 from pgmrl.columns import attachment_of
 from pgmrl.errors import MeasureError
+from pgmrl.evaluate.evaluation import HYBRID, TWO_STAGE, WORDS
+from pgmrl.evaluate.judged import Query
 from pgmrl.fulltext import config_of
 from pgmrl.hybrid import search_hybrid
 from pgmrl.limits import TEXT_LIMIT
-from pgmrl.plans import explained, nodes, subplan
+from pgmrl.plans import explained, index_serving
 from pgmrl.retrievers import Nearest, Words
 from pgmrl.search import search
-from pgmrl.statement import SHORTLIST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from sqlalchemy import Column, Connection, Select
+    from sqlalchemy import Column, Connection
 
     from pgmrl.evaluate.documents import Documents
-    from pgmrl.evaluate.judged import Query
     from pgmrl.evaluate.nearest import Lists, Pass
     from pgmrl.retrievers import Match
 
-__all__ = ["Ranked", "Run", "Searches", "Wording"]
+__all__ = ["Ranked", "Run", "Searches", "Way", "Wording"]
 
 Rows = NDArray[np.int64]
+Vector = NDArray[np.float32]
+Statement = Select[*tuple[Any, ...]]
+Way = Callable[[Query, Vector, int], Statement]
+"""A statement for a query, its vector, and the rows that a measure looks at."""
 
 Run = dict[int, dict[str, list[str]]]
 """By depth, by the query's id: documents, best first."""
@@ -105,34 +110,67 @@ class Searches:
         """Rows of the shortlist."""
         return shortlist_size(self.rows(depth), self.shortlist, None, self.documents.column)
 
-    def two_stage(self, query: Query, vector: NDArray[np.float32], depth: int) -> list[str]:
-        """What `search` finds."""
-        return self._found(self._searched(vector, depth), query, depth)
+    @property
+    def learned(self) -> bool:
+        """Whether there are short vectors to search through."""
+        return attachment_of(self.documents.column).definition.learned
 
-    def words_alone(self, query: Query, _: NDArray[np.float32], depth: int) -> list[str]:
-        """What full-text search finds."""
-        statement = search_hybrid(select(self.documents.name), [self._words(query)], k=self.wanted(depth))
-        return self._found(statement, query, depth)
+    @property
+    def ways(self) -> dict[str, Way]:
+        """What builds the statement of each system that is searched on the server."""
+        found: dict[str, Way] = {TWO_STAGE: self._two_stage} if self.learned else {}
+        return found if self.words is None else found | {WORDS: self._words_alone, HYBRID: self._hybrid}
 
-    def hybrid(self, query: Query, vector: NDArray[np.float32], depth: int) -> list[str]:
-        """What `search_hybrid` finds by both, fused as it does by default."""
-        near = Nearest(self.documents.column, vector, **self._numbers())
-        statement = search_hybrid(select(self.documents.name), [near, self._words(query)], k=self.rows(depth))
-        return self._found(statement, query, depth)
+    def checked(self, depths: Iterable[int]) -> list[str]:
+        """Have the server plan every statement once, so that it refuses what cannot be searched with.
 
-    def uses_index(self, vector: NDArray[np.float32], depth: int) -> bool:
-        """Whether the planner takes the shortlist from an index that orders by distance."""
-        plan = explained(self.connection, self._searched(vector, depth))["Plan"]
-        shortlist = subplan(plan, SHORTLIST)
-        return shortlist is not None and any("Order By" in node for node in nodes(shortlist))
+        Args:
+            depths: rows that measures look at, the fewest first.
 
-    def _searched(self, vector: NDArray[np.float32], depth: int) -> Select[*tuple[Any, ...]]:
+        Returns:
+            Notes for the reader.
+
+        Raises:
+            SearchError: numbers out of range, or words that are matched in an unknown way.
+            DefinitionError: the words' column is none.
+
+        """
+        # neither a vector's nor a text's value changes what can be searched, or by which index
+        query = Query("", "words", np.ones(attachment_of(self.documents.column).definition.dims, np.float32))
+        served: dict[str, list[bool]] = {}
+        for name, way in self.ways.items():
+            plans = [explained(self.connection, way(query, query.vector, depth))["Plan"] for depth in depths]
+            served[name] = [bool(index_serving(plan).indexes) for plan in plans]
+        if TWO_STAGE not in served:
+            return [f"The column has no short vectors: there is no search in {TWO_STAGE} to compare."]
+        if served[TWO_STAGE][0]:
+            return []
+        note = (
+            f"The planner does not use an index of the short vectors: `{TWO_STAGE}` has no loss by HNSW here (`pgmrl "
+            "columns` shows whether there is one; a small table is read faster without)."
+        )
+        return [note]
+
+    def found(self, way: Way, query: Query, vector: Vector, depth: int) -> list[str]:
+        """What one of `ways` finds."""
+        rows = enumerate(self.connection.execute(way(query, vector, depth)))
+        names = [row[0] if row[0] is not None else f"\0{place}" for place, row in rows]
+        return _cut(names, query.id, depth, itself=self.itself)
+
+    def _two_stage(self, _: Query, vector: Vector, depth: int) -> Statement:
         found = select(self.documents.name)
         return search(found, self.documents.column, vector, k=self.rows(depth), **self._numbers())
 
+    def _words_alone(self, query: Query, _: Vector, depth: int) -> Statement:
+        return search_hybrid(select(self.documents.name), [self._words(query)], k=self.wanted(depth))
+
+    def _hybrid(self, query: Query, vector: Vector, depth: int) -> Statement:
+        """By both, fused as it is by default."""
+        near = Nearest(self.documents.column, vector, **self._numbers())
+        return search_hybrid(select(self.documents.name), [near, self._words(query)], k=self.rows(depth))
+
     def _numbers(self) -> dict[str, Any]:
-        learned = attachment_of(self.documents.column).definition.learned
-        return {"shortlist": self.shortlist, "ef_search": self.ef_search, "exact": not learned}
+        return {"shortlist": self.shortlist, "ef_search": self.ef_search, "exact": not self.learned}
 
     def _words(self, query: Query) -> Words:
         assert self.words is not None  # noqa: S101 - who asks has them
@@ -142,11 +180,6 @@ class Searches:
     def wanted(self, depth: int) -> int:
         """Rows to find, so that so many can be judged: one more where the query itself may be among them."""
         return depth if self.itself else depth + 1
-
-    def _found(self, statement: Select[*tuple[Any, ...]], query: Query, depth: int) -> list[str]:
-        rows = enumerate(self.connection.execute(statement))
-        found = [row[0] if row[0] is not None else f"\0{place}" for place, row in rows]
-        return _cut(found, query.id, depth, itself=self.itself)
 
 
 # -- from the pass over the table ----------------------------------------------------------------------------------

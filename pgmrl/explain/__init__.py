@@ -13,12 +13,12 @@ from pgmrl import database
 from pgmrl.errors import SearchError
 from pgmrl.explain.explanation import Explanation, Shortlist
 from pgmrl.explain.reasons import reasons
-from pgmrl.explain.server import Detoasted, Toast, row_counts, settings, untouched
+from pgmrl.explain.server import Detoasted, Toast, block_size, in_force, row_counts, session_settings, untouched
 from pgmrl.explain.stages import Scan, Stage, Usage, stages
 from pgmrl.hybrid import FUSED
 from pgmrl.limits import MAX_SCAN_TUPLES
 from pgmrl.plans import explained, explained_text, index_serving, parts, serving
-from pgmrl.statement import SHORTLIST, WINNERS
+from pgmrl.statement import SHORTLIST, WINNERS, max_scan_tuples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -74,25 +74,26 @@ def explain(
     with untouched(opened):
         planned = explained(opened, statement, "VERBOSE, SETTINGS", parameters)
         plan, detoasted = planned, None
+        session = session_settings(opened)  # planning has loaded pgvector, whose settings they are
         if analyze:
             toast = Toast(opened, planned["Plan"])
             plan = explained(opened, statement, _options(opened), parameters)
             detoasted = toast.read(plan["Plan"])
-        in_force = settings(opened, plan["Plan"]) | plan.get("Settings", {})
-        rows = row_counts(opened, plan["Plan"])
+        rows, block = row_counts(opened, plan["Plan"]), block_size(opened)
         made = stages(plan)
         why = reasons(opened, statement, plan["Plan"], parameters) if parts(plan["Plan"], SHORTLIST) else []
     jit = plan.get("JIT", {}).get("Timing", {}).get("Total")
     return Explanation(
         stages=tuple(made),
-        shortlists=tuple(_shortlists(statement, made, plan["Plan"], in_force, rows)),
+        shortlists=tuple(_shortlists(statement, made, plan["Plan"], session, rows)),
         reasons=tuple(why),
         planning_ms=plan.get("Planning Time"),
         execution_ms=plan.get("Execution Time"),
         jit_ms=jit,
         detoasted=detoasted,
-        settings=in_force,
+        settings=in_force(session, plan["Plan"]) | plan.get("Settings", {}),
         row_counts=rows,
+        block_size=block,
         document=plan,
     )
 
@@ -189,7 +190,7 @@ def _options(connection: Connection) -> str:
 
 
 def _shortlists(
-    statement: SelectBase, made: list[Stage], plan: Node, in_force: Mapping[str, str], rows: Mapping[str, int]
+    statement: SelectBase, made: list[Stage], plan: Node, session: Mapping[str, str], rows: Mapping[str, int]
 ) -> Iterator[Shortlist]:
     own = [stage for stage in made if stage.name == "shortlist"]
     found, sizes = parts(plan, SHORTLIST), _sizes(statement)
@@ -197,11 +198,12 @@ def _shortlists(
     one_each = len(found) == len(sizes) == len(own)
     for number, stage in enumerate(own):
         served = serving([found[number]] if one_each else found)
-        size = sizes[number] if one_each else sum(sizes)
+        asked = sizes[number : number + 1] if one_each else sizes
         scans = [scan for scan in stage.scans if scan.ordered]
         examined = None if served.instead or stage.usage is None else sum((s.rows or 0) + s.filtered for s in scans)
-        ended = None if examined is None else _ended(stage, size, examined, in_force, rows)
-        yield Shortlist(stage.retriever, size, stage.rows, served.indexes, served.instead, examined, ended)
+        limit = _limit(asked, session)
+        ended = None if examined is None else _ended(stage, sum(asked), limit, rows)
+        yield Shortlist(stage.retriever, sum(asked), stage.rows, served.indexes, served.instead, examined, limit, ended)
 
 
 def _sizes(statement: SelectBase) -> list[int]:
@@ -211,18 +213,25 @@ def _sizes(statement: SelectBase) -> list[int]:
     return [int(str(body._limit_clause)) for body in bodies.values()]
 
 
-def _ended(
-    stage: Stage, size: int, examined: float, in_force: Mapping[str, str], rows: Mapping[str, int]
-) -> Ended | None:
+def _limit(sizes: list[int], session: Mapping[str, str]) -> int | None:
+    """What hnsw.max_scan_tuples is for shortlists of these sizes; None where they differ in it."""
+    usual = int(session.get("hnsw.max_scan_tuples", MAX_SCAN_TUPLES))
+    limits = {max_scan_tuples(size) or usual for size in sizes}
+    return limits.pop() if len(limits) == 1 else None
+
+
+def _ended(stage: Stage, size: int, limit: int | None, rows: Mapping[str, int]) -> Ended | None:
     """Why the scan of an index ended; pgvector does not say, but has only these four reasons."""
     scans = [scan for scan in stage.scans if scan.ordered]
     rounds = max(scan.loops for scan in scans)
     if (stage.rows or 0) >= size * rounds:
         return "full"
-    each = examined / max(rounds, 1)
-    if each >= int(in_force.get("hnsw.max_scan_tuples", MAX_SCAN_TUPLES)):
+    if limit is None:
+        return None
+    each = [((scan.rows or 0) + scan.filtered) / max(scan.loops, 1) for scan in scans]
+    if max(each) >= limit:  # of each partition's index for itself
         return "max_scan_tuples"
     held = [rows.get(f"{scan.schema}.{name}", -1) for scan in scans for name in scan.index]
-    if min(held) < 0:
+    if min(held) < 0 or not sum(held):
         return None
-    return "exhausted" if each >= NEARLY_ALL * sum(held) else "scan_mem"
+    return "exhausted" if sum(each) >= NEARLY_ALL * sum(held) else "scan_mem"

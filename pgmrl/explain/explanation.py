@@ -33,8 +33,11 @@ class Shortlist:
         instead: what was done where no index served it, in words; None where one did.
         examined: rows that came from the index, with those that the filter left out; None where it was not executed or
             no index served it.
+        max_scan_tuples: rows after which pgvector gives a scan up; None where several searches that are told together
+            differ in it.
         ended: why the index's scan ended: `full` (it had all rows asked for), `max_scan_tuples` or `scan_mem` (it gave
-            up at pgvector's limit on rows or memory), `exhausted` (there was no more in the index).
+            up at pgvector's limit on rows or memory), `exhausted` (there was no more in the index); None where that
+            cannot be told.
 
     """
 
@@ -44,6 +47,7 @@ class Shortlist:
     indexes: tuple[str, ...]
     instead: str | None
     examined: float | None
+    max_scan_tuples: int | None
     ended: Ended | None
 
 
@@ -61,8 +65,11 @@ class Explanation:
         execution_ms: milliseconds of execution with EXPLAIN's own clock in it, which costs some.
         jit_ms: of that, for compiling; None where nothing was compiled.
         detoasted: what was read out of TOAST; None where the server does not count, or the statement was not executed.
-        settings: in force for the statement, by name, and those that differ from the server's defaults for plans.
-        row_counts: rows of the tables and indexes read, by `schema.name`, as of the last ANALYZE or VACUUM; -1 before.
+        settings: in force for the statement, by name, and those that differ from the server's defaults for plans; of
+            searches that set different ones all values.
+        row_counts: rows of the tables and indexes read, by `schema.name`, by their statistics and their size now, as
+            the planner has it; -1 where there are no statistics.
+        block_size: bytes of a block.
         document: the server's own account, as of EXPLAIN (FORMAT JSON, VERBOSE).
 
     """
@@ -76,6 +83,7 @@ class Explanation:
     detoasted: Detoasted | None
     settings: Mapping[str, str]
     row_counts: Mapping[str, int]
+    block_size: int
     document: Node
 
     @property

@@ -16,6 +16,7 @@ from sqlalchemy import text
 from pgmrl.names import qualified, quoted
 from pgmrl.plans import explained, index_serving, nodes, parts, sources
 from pgmrl.statement import SHORTLIST
+from pgmrl.units import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -187,4 +188,4 @@ def _size(connection: Connection, one: _Sorted) -> str:
     expected = next((n["Plan Rows"] for n in nodes(one.node) if n.get("Relation Name") == one.table), 0)
     if expected < row.row_count / 2:
         return f"it expects {expected:,} of the {row.row_count:,} rows of {one.table} to pass the filter"
-    return f"{one.table} has {row.row_count:,} rows in {row.bytes / 1024:,.0f} kB, which is quickly read"
+    return f"{one.table} has {row.row_count:,} rows in {shown(row.bytes)}, which is quickly read"

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import text
 
-from pgmrl.database import snapshot
+from pgmrl.database import row_estimates, snapshot
 from pgmrl.names import qualified
 from pgmrl.plans import nodes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from sqlalchemy import Connection
 
     from pgmrl.plans import Node
 
-__all__ = ["Detoasted", "Toast", "row_counts", "settings", "untouched"]
+__all__ = ["Detoasted", "Toast", "block_size", "in_force", "row_counts", "session_settings", "untouched"]
 
 _SET: Final = re.compile(r"set_config\('(hnsw\.\w+)'::text, '(\w+)'::text, true\)")
 _SHOWN: Final = (
@@ -146,36 +146,50 @@ class Toast:
     @property
     def _chunk(self) -> int:
         """Bytes of the largest chunk: four rows of the TOAST table fill a block (TOAST_MAX_CHUNK_SIZE)."""
-        block = int(self._connection.execute(text("SELECT current_setting('block_size')")).scalar_one())
-        return (block - 40) // 4 // 8 * 8 - 36
+        return (block_size(self._connection) - 40) // 4 // 8 * 8 - 36
 
 
 # -- settings ------------------------------------------------------------------------------------------------------
 
 
-def settings(connection: Connection, plan: Node) -> dict[str, str]:
-    """The settings in force for a statement: those that its gate sets, the session's for the rest.
+def session_settings(connection: Connection) -> dict[str, str]:
+    """What a search depends on as the session has it, before a gate changes it."""
+    query = text("SELECT name, current_setting(name, true) FROM unnest(CAST(:names AS text[])) AS name")
+    found = connection.execute(query, {"names": list(_SHOWN)})
+    return {name: value for name, value in found if value is not None}
+
+
+def in_force(session: Mapping[str, str], plan: Node) -> dict[str, str]:
+    """The settings in force for a statement: those that its gates set, the session's for the rest.
 
     Args:
-        connection: of the database.
+        session: as `session_settings` returned it before the execution.
         plan: of the statement, of EXPLAIN with VERBOSE; of several gates that differ all values are given.
 
     """
-    query = text("SELECT name, current_setting(name, true) FROM unnest(CAST(:names AS text[])) AS name")
-    found = {name: value for name, value in connection.execute(query, {"names": list(_SHOWN)}) if value is not None}
-    gates: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {}
     for node in nodes(plan):
-        for name, value in _SET.findall(" ".join(node.get("Output", ()))):
-            gates.setdefault(name, []).append(value)
-    return found | {name: ", ".join(dict.fromkeys(values)) for name, values in gates.items()}
+        gate = dict(_SET.findall(" ".join(node.get("Output", ()))))
+        if gate:
+            for name, value in {**session, **gate}.items():
+                found.setdefault(name, []).append(value)
+    return dict(session) | {name: ", ".join(dict.fromkeys(values)) for name, values in found.items()}
+
+
+def block_size(connection: Connection) -> int:
+    """Bytes of a block."""
+    return int(connection.execute(text("SELECT current_setting('block_size')")).scalar_one())
 
 
 def row_counts(connection: Connection, plan: Node) -> dict[str, int]:
-    """Rows of the tables and indexes that a plan reads, by `schema.name`, as of the last ANALYZE or VACUUM.
+    """Rows of the tables and indexes that a plan reads, by `schema.name`, by their statistics and their size now.
 
     Args:
         connection: of the database.
-        plan: of the statement, of EXPLAIN with VERBOSE; -1 where there was none.
+        plan: of the statement, of EXPLAIN with VERBOSE.
+
+    Returns:
+        -1 for one without statistics.
 
     """
     read = {
@@ -187,8 +201,5 @@ def row_counts(connection: Connection, plan: Node) -> dict[str, int]:
         if key in one
     }
     names = {qualified(schema, name): f"{schema}.{name}" for schema, name in read}
-    query = text(
-        "SELECT name, reltuples::bigint FROM unnest(CAST(:names AS text[])) AS name "
-        "JOIN pg_class ON pg_class.oid = to_regclass(name)"
-    )
-    return {names[name]: count for name, count in connection.execute(query, {"names": list(names)})}
+    found = row_estimates(connection, list(names))
+    return {names[name]: -1 if count is None or count < 0 else round(count) for name, count in found.items()}

@@ -213,10 +213,6 @@ def _named(node: Node, part: _Part) -> tuple[str | None, bool]:
     return None, False
 
 
-def _reads(node: Node, name: str) -> bool:
-    return any(one.get("CTE Name") == name for one in nodes(node))
-
-
 def _sets(node: Node) -> bool:
     """Whether it is the gate, or what has the server plan anew, and not the query's vector."""
     output = " ".join(node.get("Output", ()))

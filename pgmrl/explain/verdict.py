@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from pgmrl.units import shown
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -12,7 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["sentences"]
 
-BLOCK: Final = 8192
 MISTAKEN: Final = 10  # times more or fewer rows than expected: plans go wrong from about there
 NOTABLE: Final = 0.1  # share of the whole that is worth a sentence
 
@@ -85,8 +86,7 @@ def _ended(found: Explanation, one: Shortlist) -> Iterator[str]:
     settings = found.settings
     had = f"with {one.rows or 0:,.0f} of {one.size:,} rows" if one.size is not None else ""
     if one.ended == "max_scan_tuples":
-        limit = int(settings["hnsw.max_scan_tuples"])
-        yield f"The scan gave up at hnsw.max_scan_tuples ({limit:,}) {had}."
+        yield f"The scan gave up at hnsw.max_scan_tuples ({one.max_scan_tuples:,}) {had}."
     elif one.ended == "scan_mem":
         memory = f"work_mem ({settings['work_mem']}) times hnsw.scan_mem_multiplier"
         yield f"The scan gave up at its memory, {memory} ({settings['hnsw.scan_mem_multiplier']}), {had}."
@@ -132,7 +132,7 @@ def _ranked(found: Explanation) -> Iterator[str]:
         more = ", and parallel workers read more, which is not counted" if read.partial else ""
         blocks = f"{_count(read.hit + read.read, 'block')}, {_from_outside(read.read)}"
         yield (
-            f"{_count(read.values, 'value')} were read out of TOAST: {about}{_size(read.bytes)} in "
+            f"{_count(read.values, 'value')} were read out of TOAST: {about}{shown(read.bytes)} in "
             f"{_count(read.chunks, 'chunk')}, {blocks}{more}."
         )
 
@@ -159,7 +159,10 @@ def _expected(found: Explanation, scan: Scan) -> str | None:
         examined = (scan.rows + scan.filtered) / scan.loops
         if examined < 100:
             return None
-        came = came / examined * found.row_counts.get(f"{scan.schema}.{scan.table}", 0)
+        rows = found.row_counts.get(f"{scan.schema}.{scan.table}", -1)
+        if rows <= 0:  # no statistics
+            return None
+        came = came / examined * rows
     few, many = sorted((max(came, 1), max(scan.estimated_rows, 1)))
     if many < 1000 or many < MISTAKEN * few:
         return None
@@ -181,7 +184,8 @@ def _overheads(found: Explanation, execution: float) -> Iterator[str]:
         yield f"Planning took {_ms(found.planning_ms)}, longer than the execution."
     temp = sum(stage.usage.temp for stage in found.stages if stage.usage is not None)
     if temp:
-        yield f"{_size(temp * BLOCK)} of temporary files were written: raise work_mem ({found.settings['work_mem']})."
+        size, memory = shown(temp * found.block_size), found.settings["work_mem"]
+        yield f"{size} of temporary files were written: raise work_mem ({memory})."
 
 
 # -- numbers -------------------------------------------------------------------------------------------------------
@@ -197,10 +201,6 @@ def _count(number: float, what: str) -> str:
 
 def _ms(ms: float) -> str:
     return f"{ms:.2f} ms" if ms < 1 else f"{ms:,.1f} ms"
-
-
-def _size(size: int) -> str:
-    return f"{size / 2**20:,.1f} MB" if size >= 2**20 else f"{size / 1024:,.0f} kB"
 
 
 def _read(usage: Usage) -> str:

@@ -36,7 +36,7 @@ def ended_by_standby() -> MeasureError:
 
 
 @contextmanager
-def measuring(connection: Connection, *, seconds: float, parallel: int = 0) -> Iterator[None]:
+def measuring(connection: Connection, *, seconds: float | None, parallel: int | None = 0) -> Iterator[None]:
     """Read in one snapshot and within so many seconds, and leave no setting behind.
 
     A transaction of its own is REPEATABLE READ and READ ONLY, which a hot standby allows too. Within a transaction of
@@ -45,13 +45,15 @@ def measuring(connection: Connection, *, seconds: float, parallel: int = 0) -> I
     Args:
         connection: of the database.
         seconds: after which the server cancels the first statement; those that follow get as much again, unless
-            `until` is called before them.
-        parallel: processes that help with a scan of the table.
+            `until` is called before them. None for the session's own limit.
+        parallel: processes that help with a scan of the table; None for as many as the session allows.
 
     """
     with database.snapshot(connection):
-        until(connection, time.monotonic() + seconds)
-        connection.exec_driver_sql(f"SET LOCAL max_parallel_workers_per_gather = {int(parallel)}")
+        if seconds is not None:
+            until(connection, time.monotonic() + seconds)
+        if parallel is not None:
+            connection.exec_driver_sql(f"SET LOCAL max_parallel_workers_per_gather = {int(parallel)}")
         yield
 
 

@@ -15,6 +15,7 @@ from pgmrl import database
 from pgmrl.errors import MigrationError, PgmrlError, PgvectorMissing
 from pgmrl.online import backfill, plan, steps
 from pgmrl.online.state import table_state
+from pgmrl.units import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pgmrl.online.plan import PlannedStep, Size
     from pgmrl.online.target import Target
 
-__all__ = ["Finding", "check", "parse_size", "shown"]
+__all__ = ["Finding", "check", "parse_size"]
 
 LONG: Final = 30  # seconds after which a transaction is in the way
 UNITS: Final = {"": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3, "tb": 1024**4}
@@ -294,8 +295,3 @@ def _full_index(connection: Connection, target: Target, size: Size) -> Iterator[
             "CONCURRENTLY those that stay; or keep the short vectors in a side table, which leaves this one alone"
         )
         yield Finding("warning", "vector indexes", message)
-
-
-def shown(size: float) -> str:
-    """A number of bytes for people."""
-    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"

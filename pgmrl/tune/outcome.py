@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pgmrl.columns import base_column
-from pgmrl.online.preflight import shown as shown_bytes
 from pgmrl.tune.choice import cheapest, chosen, pareto, sizes_for, why_not
 from pgmrl.tune.models import build_growth
 from pgmrl.tune.result import Kept, Model, Tuning
+from pgmrl.units import shown as shown_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any, Final
 
-from pgmrl.errors import MeasureError
-from pgmrl.online.preflight import shown as size
+from pgmrl.measure import drawing
+from pgmrl.units import shown as size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from pgmrl.tune.result import Tuning
     from pgmrl.tune.trial import Option
 
-__all__ = ["about", "check_path", "figure", "front_rows", "today", "write_html", "write_png"]
+__all__ = ["about", "figure", "front_rows", "today", "write_html", "write_png"]
 
 TICKS: Final = (0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.002, 0.001)
 CAPTION: Final = (
@@ -37,8 +36,8 @@ def write_png(tuning: Tuning, path: str | Path) -> None:
         MeasureError: matplotlib is not installed, or the file cannot be written.
 
     """
-    check_path(path)
-    _save(path, _drawn(tuning, "png"))
+    drawing.check_path(path)
+    drawing.write(path, drawing.saved(figure(tuning), "png"))
 
 
 def write_html(tuning: Tuning, path: str | Path) -> None:
@@ -48,31 +47,14 @@ def write_html(tuning: Tuning, path: str | Path) -> None:
         MeasureError: as `write_png`.
 
     """
-    check_path(path)
-    image = base64.b64encode(_drawn(tuning, "svg")).decode()
-    _save(path, page(tuning, f"data:image/svg+xml;base64,{image}").encode())
-
-
-def check_path(path: str | Path) -> None:
-    """Check that a picture can be drawn and written there, before hours are spent on what it shows.
-
-    Raises:
-        MeasureError: matplotlib is not installed, or there is no such folder.
-
-    """
-    if not Path(path).absolute().parent.is_dir():
-        raise MeasureError(f"{path} cannot be written: there is no folder {Path(path).parent}")
-    try:
-        import matplotlib  # noqa: F401, ICN001, PLC0415 - an extra
-    except ImportError:
-        raise MeasureError("pictures need matplotlib: pip install 'pgmrl[plot]'") from None
+    drawing.check_path(path)
+    image = base64.b64encode(drawing.saved(figure(tuning), "svg")).decode()
+    drawing.write(path, page(tuning, f"data:image/svg+xml;base64,{image}").encode())
 
 
 def figure(tuning: Tuning) -> Figure:
     """Recall against latency of what was tried, and what exact shortlists keep."""
-    from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
-
-    drawn = Figure(figsize=(14, 5.4), layout="constrained")
+    drawn = drawing.figure(figsize=(14, 5.4))
     left, right = drawn.subplots(1, 2)
     _draw_tried(left, tuning)
     _draw_kept(right, tuning)
@@ -183,23 +165,6 @@ def _as_recall(axes: Any) -> None:
     axes.set_xticks([], minor=True)
     axes.invert_xaxis()
     axes.grid(visible=True, which="both", alpha=0.25)
-
-
-def _drawn(tuning: Tuning, form: str) -> bytes:
-    drawn = figure(tuning)
-    import matplotlib as mpl  # noqa: PLC0415 - an extra
-
-    written = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "pgmrl"}):  # the same result gives the same file
-        drawn.savefig(written, format=form, dpi=110, metadata={"Date": None} if form == "svg" else None)
-    return written.getvalue()
-
-
-def _save(path: str | Path, data: bytes) -> None:
-    try:
-        Path(path).write_bytes(data)
-    except OSError as error:
-        raise MeasureError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 # -- the page ------------------------------------------------------------------------------------------------------

@@ -144,6 +144,9 @@ def test_the_module_runs() -> None:
         ["load", "a.jsonl", "--text", "x", "--by", "magic"],
         ["fit"],
         ["demo", "--no-such-option"],
+        ["search", "a.b", "x", "--metric", "manhattan"],
+        ["load", "a.jsonl", "--text", "x", "--metric", "manhattan"],
+        ["doctor", "--plot", "history.jpg"],
     ],
 )
 def test_wrong_usage(arguments: list[str]) -> None:
@@ -206,9 +209,6 @@ def test_errors_within_tests_are_pgmrls_own() -> None:
         (["--where", "nonsense = 1"], "nonsense"),
         (["--where", "(("], "syntax error"),
         (["--show", "nonsense"], "the table has id"),
-        (["-k", "0"], "k"),
-        (["--shortlist", "0"], "shortlist"),
-        (["--metric", "manhattan"], "manhattan"),
     ],
 )
 def test_errors_of_a_search(
@@ -218,8 +218,38 @@ def test_errors_of_a_search(
     arguments: list[str],
     message: str,
 ) -> None:
-    """What the user wrote, in the words of whoever refused it."""
-    assert message in failed(capsys, monkeypatch, "search", loaded, QUESTION, *arguments)
+    """What the user wrote, in the words of whoever refused it, and nothing of the statement it becomes a part of."""
+    said = failed(capsys, monkeypatch, "search", loaded, QUESTION, *arguments)
+    assert message in said
+    assert "pgmrl_" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-k", "0"], "k=0: give at least 1"),
+        (["--shortlist", "5"], "shortlist=5 is smaller than k=10"),
+        (["-k", "200000"], "k=200,000 is more than 100,000, the longest shortlist: use exact=True (`--exact`)"),
+        (["--ef-search", "5000"], "ef_search=5000"),
+    ],
+)
+def test_numbers_that_make_no_search(
+    loaded: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    """Are a wrong use of the options: exit code 2."""
+    for command in ("search", "explain"):
+        assert message in failed(capsys, monkeypatch, command, loaded, QUESTION, *arguments, code=2)
+
+
+def test_more_rows_than_the_table_has(loaded: str) -> None:
+    """All of them come, by a shortlist as by an exact search."""
+    rows = len(ok_json("search", loaded, QUESTION, "-k", 20_000)["hits"])
+    assert 0 < rows < 20_000
+    assert len(ok_json("search", loaded, QUESTION, "-k", 20_000, "--exact")["hits"]) == rows
 
 
 def test_a_vector_of_other_dimensions(

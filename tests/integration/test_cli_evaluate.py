@@ -9,20 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, Text
-from typer.testing import CliRunner
 
-from pgmrl import FullText, Matryoshka, Rotation, Short, cli, database
-from pgmrl.errors import MeasureError, PgmrlError, RotationError
+from pgmrl import FullText, Matryoshka, Rotation, Short, database
+from pgmrl.errors import DefinitionError, MeasureError, PgmrlError, RotationError
+from tests.cli import failure, ok, ok_json, run
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from typer.testing import Result
-
-    class Vectors:
-        """The fixture `debian` of tests/conftest.py."""
-
-        documents: NDArray[np.float32]
-        packages: list[dict[str, Any]]
+    from tests.integration.conftest import Vectors
+else:
+    Vectors = Any
 
 
 ROWS = 400
@@ -66,27 +61,8 @@ def files(engine: Engine, database_url: str, debian: Vectors, monkeypatch: pytes
     )
 
 
-GIVEN = ("packages.embedding", "--queries", "queries.tsv", "--qrels", "qrels.txt", "--document-id", "name")
+GIVEN = ("evaluate", "packages.embedding", "--queries", "queries.tsv", "--qrels", "qrels.txt", "--document-id", "name")
 VECTORS = ("--vectors", "vectors.npy")
-
-
-def run(*arguments: object) -> Result:
-    """Run the command within this process."""
-    return CliRunner().invoke(cli.app, ["evaluate", *map(str, arguments)])
-
-
-def ok(*arguments: object) -> str:
-    """What it writes to standard output where it succeeds."""
-    result = run(*arguments)
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result.stdout
-
-
-def failure(*arguments: object) -> PgmrlError:
-    """Its error where it fails."""
-    result = run(*arguments)
-    assert isinstance(result.exception, PgmrlError), (result.output, result.exception)
-    return result.exception
 
 
 def test_tables_for_people(engine: Engine) -> None:
@@ -95,24 +71,22 @@ def test_tables_for_people(engine: Engine) -> None:
         rotation = Rotation.of(np.linalg.qr(np.random.default_rng(0).normal(size=(64, 64)))[0][:32])
         database.install_rotation(connection, rotation)
     shown = ok(*GIVEN, *VECTORS, "--words", "words", "--match", "any", "--rotation", rotation.id, "--plot", "q.png")
-    for part in ("exact full", "two-stage", "short only", "words", "hybrid", "nDCG@10", "drawn: q.png"):
+    for part in ("exact full", "two stages", "short only", "words", "hybrid", "nDCG@10", "drawn: q.png"):
         assert part in shown
     assert "20 queries" in shown
     assert "note: 20 queries say little" in shown
-    assert "±" not in shown
     assert "400 documents" in shown
-    assert "two-stage against exact full, nDCG@10:" in shown
+    assert "two stages against exact full, nDCG@10:" in shown
     assert shown.count(str(rotation.id)) == 2  # at 16 and 32 dimensions
     assert Path("q.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_one_document_for_machines() -> None:
     """With the values of each query."""
-    found = json.loads(
-        ok(*GIVEN, *VECTORS, "--measure", "P@3", "--measure", "MRR@10", "--dims", "8,32", "--without-itself", "--json")
-    )
+    named = ("--measure", "P@3", "--measure", "MRR@10", "--dims", "8,32", "--without-itself")
+    found = ok_json(*GIVEN, *VECTORS, *named)
     assert found["measures"] == ["P@3", "RR@10"]
-    assert [one["name"] for one in found["systems"]] == ["exact full", "two-stage", "short only"]
+    assert [one["name"] for one in found["systems"]] == ["exact full", "two stages", "short only"]
     exact, two_stage, _ = found["systems"]
     assert len(exact["values"]["P@3"]) == found["queries"] == 20
     assert exact["means"]["P@3"]["mean"] == pytest.approx(np.mean(list(exact["values"]["P@3"].values())))
@@ -125,7 +99,7 @@ def test_one_document_for_machines() -> None:
 
 def test_where_judgements_come_from(tmp_path: Path) -> None:
     """A folder as BEIR has it, and a statement, give what the files give."""
-    plain = json.loads(ok(*GIVEN, *VECTORS, "--json", "--dims", "32"))["systems"]
+    plain = ok_json(*GIVEN, *VECTORS, "--dims", "32")["systems"]
     folder = tmp_path / "beir"
     (folder / "qrels").mkdir(parents=True)
     vectors = np.load("vectors.npy")
@@ -140,21 +114,21 @@ def test_where_judgements_come_from(tmp_path: Path) -> None:
     (folder / "qrels" / "test.tsv").write_text(
         "query-id\tcorpus-id\tscore\n" + "".join(f"{query}\t{name}\t{grade}\n" for query, _, name, grade in judged)
     )
-    named = ("--document-id", "name", "--json", "--dims", "32")
-    assert json.loads(ok("packages.embedding", "--beir", folder, *named))["systems"] == plain
+    named = ("--document-id", "name", "--dims", "32")
+    assert ok_json("evaluate", "packages.embedding", "--beir", folder, *named)["systems"] == plain
     statement = "SELECT q.name, p.name, 1 FROM packages AS q JOIN packages AS p USING (section) WHERE q.id % 20 = 0"
     given = ("--judgements", statement, "--queries", "queries.tsv", *VECTORS)
-    assert json.loads(ok("packages.embedding", *given, *named))["systems"] == plain
+    assert ok_json("evaluate", "packages.embedding", *given, *named)["systems"] == plain
 
 
 def test_a_rotation_is_learned_or_read_from_a_file() -> None:
     """For the comparison alone: nothing is installed."""
     axes = Rotation.of(np.eye(64)[:16]).save("axes")
-    found = json.loads(ok(*GIVEN, *VECTORS, "--dims", "16", "--rotation", axes, "--json"))
+    found = ok_json(*GIVEN, *VECTORS, "--dims", "16", "--rotation", axes)
     by_prefix, by_file = found["dims"]
     assert by_file["by"] == axes.stem
     assert by_file["two_stage"] == by_prefix["two_stage"]  # the leading dimensions are the leading axes
-    learned = json.loads(ok(*GIVEN, *VECTORS, "--dims", "16", "--rotation", "fit", "--json"))["dims"][1]
+    learned = ok_json(*GIVEN, *VECTORS, "--dims", "16", "--rotation", "fit")["dims"][1]
     assert learned["by"] not in {"prefix", axes.stem}
     assert "is not installed here" in str(failure(*GIVEN, *VECTORS, "--rotation", learned["by"]))
 
@@ -163,11 +137,9 @@ def test_a_rotation_is_learned_or_read_from_a_file() -> None:
     ("arguments", "error", "message"),
     [
         (("--dims", "8,100"), MeasureError, "100 dimensions to try: the column has 64"),
-        (("--plot", "quality.jpg"), MeasureError, "quality.jpg ends with none of .png"),
         (("--plot", "no/where.png"), MeasureError, "there is no folder no"),
-        (("--measure", "best"), MeasureError, "'best' is no measure"),
         (("--rotation", "r0"), RotationError, "rotation r0 is not installed here"),
-        (("--words", "section"), PgmrlError, "not tsvector"),
+        (("--words", "section"), DefinitionError, "not tsvector"),
     ],
 )
 def test_errors(arguments: tuple[str, ...], error: type[PgmrlError], message: str) -> None:
@@ -193,16 +165,19 @@ def test_the_primary_key_names_documents_unless_said_otherwise() -> None:
         ("--qrels", "qrels.txt", "--queries", "queries.tsv", "--beir", "x"),
         ("--beir", "x", "--queries", "queries.tsv"),
         ("--queries", "queries.tsv", "--qrels", "qrels.txt", "--dims", "a"),
+        ("--queries", "queries.tsv", "--qrels", "qrels.txt", "--plot", "quality.jpg"),
+        ("--queries", "queries.tsv", "--qrels", "qrels.txt", "--measure", "best"),
+        ("--queries", "queries.tsv", "--qrels", "qrels.txt", "--metric", "best"),
     ],
 )
 def test_options_that_do_not_go_together(arguments: tuple[str, ...]) -> None:
     """Are a wrong use, not a failure."""
-    result = run("packages.embedding", *arguments)
+    result = run("evaluate", "packages.embedding", *arguments)
     assert result.exit_code == 2
     assert "--" in result.output
 
 
 def test_a_statement_cannot_write() -> None:
     """The whole command runs in a read-only transaction."""
-    result = run("packages.embedding", "--judgements", "DELETE FROM packages RETURNING name, name, 1")
-    assert "read-only transaction" in str(result.exception)
+    with pytest.raises(MeasureError, match="read-only transaction"):
+        run("evaluate", "packages.embedding", "--judgements", "DELETE FROM packages RETURNING name, name, 1")

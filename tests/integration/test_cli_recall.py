@@ -14,7 +14,7 @@ from sqlalchemy import Column, Engine, Integer, MetaData, Table, Text
 from pgmrl import database
 from pgmrl.cli.recall import print_recall
 from pgmrl.columns import Matryoshka
-from pgmrl.errors import DefinitionError, MeasureError, NotMigrated, VectorError
+from pgmrl.errors import DatabaseError, DefinitionError, MeasureError, NotMigrated, VectorError
 from pgmrl.measure import measure_recall
 from pgmrl.settings import Setting, store_setting
 from pgmrl.shortening import Short
@@ -118,7 +118,7 @@ def test_what_is_tuned_is_measured(engine: Engine, packages: Table) -> None:
         (["packages.embedding", "--queries", "none.npy"], MeasureError, "cannot be read"),
         (["packages.embedding", "--query-sql", "SELECT section FROM packages"], VectorError, "no array of numbers"),
         (["packages.embedding", "--query-sql", "nonsense"], MeasureError, "syntax error"),
-        (["packages.embedding", "--metric", "hamming"], DefinitionError, "unknown metric"),
+        (["packages.embedding", "--where", "nix = 1"], DatabaseError, "nix = 1.: column .nix. does not exist$"),
         (["packages.embedding", "--seconds", 0.001], MeasureError, "not one query"),
         (["packages.embedding", "--sample", 0], MeasureError, "at least 1"),
     ],

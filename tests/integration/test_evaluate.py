@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, Text, select
+from sqlalchemy.dialects.postgresql import TSVECTOR
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from pgmrl import FullText, Matryoshka, Rotation, Short, add_side_table, evaluate, reflect, search
 from pgmrl.errors import DefinitionError, MeasureError, RotationError, SearchError, VectorError
-from pgmrl.evaluate import EXACT, HYBRID, SHORT_ONLY, TWO_STAGE, WORDS, Judged, Query, plot, selected_judgements
+from pgmrl.evaluate import (
+    EXACT,
+    HYBRID,
+    SHORT_ONLY,
+    TWO_STAGE,
+    WORDS,
+    Judged,
+    Query,
+    plot,
+    running,
+    selected_judgements,
+)
 from pgmrl.types import NumpyVector
 
 if TYPE_CHECKING:
@@ -22,9 +36,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from pgmrl.evaluate import Evaluation
-    from tests.integration.conftest import Shop, Vectors
+    from tests.integration.conftest import Principal, Shop, Vectors
 else:
-    Shop = Vectors = Any
+    Principal = Shop = Vectors = Any
 
 NAMES = ["alpha", "beta", "gamma", "delta", "epsilon"]
 
@@ -111,11 +125,11 @@ def test_systems_by_hand(connection: Connection, table: Table) -> None:
 
 
 def test_a_shortlist_that_is_too_short_shows(connection: Connection, table: Table) -> None:
-    """Two rows of the shortlist: alpha and delta; gamma is lost, and the loser says so."""
+    """Two rows of the shortlist: alpha and delta; gamma is lost, and the worst query says so."""
     judged = one_query({"3": 1, "1": 1})
     found = evaluate(connection, table.c.embedding, judged, measures=["R@3"], shortlist=2, dims=[])
     assert means(found, TWO_STAGE) == {"R@3": 0.5}
-    assert [(one.query, one.exact, one.two_stage, one.lost) for one in found.losers] == [("q", 1.0, 0.5, ["3"])]
+    assert [(one.query, one.exact, one.two_stage, one.lost) for one in found.worst] == [("q", 1.0, 0.5, ["3"])]
     assert [one.two_stage["R@3"] for one in found.dims] == [0.5]
     two_stage = found.system(TWO_STAGE)
     assert two_stage is not None
@@ -215,19 +229,13 @@ def by_tags(packages: list[dict[str, Any]], count: int, queries: int) -> dict[st
 
 
 @pytest.fixture(scope="module")
-def real(shop: Shop, debian: Vectors) -> Evaluation:
+def real(shop: Shop, debian: Vectors, principal: Principal) -> Evaluation:
     """200 of the 20,000 packages as queries, relevant by tags, searched through a prefix of 128 under HNSW."""
     relevance = by_tags(debian.packages, 20_000, 200)
     queries = [Query(one, debian.packages[int(one)]["synopsis"], shop.documents[int(one)]) for one in relevance]
     with Session(shop.engine) as session:
-        rotation = Rotation.of(_axes(shop.documents[::4], 128))
+        rotation = principal(shop.documents[::4], 128)
         return evaluate(session, shop.package.embedding, Judged(queries, relevance), rotation=rotation, itself=False)
-
-
-def _axes(vectors: NDArray[np.float32], count: int) -> NDArray[np.float64]:
-    wide = vectors.astype(np.float64)
-    axes: NDArray[np.float64] = np.linalg.eigh(wide.T @ wide)[1][:, ::-1][:, :count].T
-    return axes
 
 
 def test_two_stages_keep_the_quality_of_exact_search(real: Evaluation) -> None:
@@ -348,7 +356,7 @@ def test_what_does_not_match_is_counted_and_named(connection: Connection, table:
 
 
 def test_an_index_that_is_not_used_is_said(connection: Connection, table: Table) -> None:
-    """Else `two-stage` would be taken for what an application gets."""
+    """Else `two stages` would be taken for what an application gets."""
     judged = one_query({"1": 1})
     connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
     assert evaluate(connection, table.c.embedding, judged).warnings == []
@@ -377,10 +385,12 @@ def test_unknown_documents_are_most_likely_a_mistake(connection: Connection, tab
         ({"words": "words", "match": "some"}, SearchError, "match='some'"),
         ({"dims": [0]}, MeasureError, "0 dimensions to try: the column has 4"),
         ({"dims": [8]}, MeasureError, "8 dimensions to try"),
+        ({"words": "plain", "config": "klingon"}, DBAPIError, "configuration .klingon. does not exist"),
         ({"shortlist": 0}, SearchError, "shortlist=0"),
+        ({"measures": ["P@200000"]}, SearchError, "k=200,000 is more than 100,000"),
         ({"ef_search": 5_000}, SearchError, "ef_search=5000"),
-        ({"limit_queries": 0}, MeasureError, "0 queries: score at least 1"),
-        ({"seconds": 0}, MeasureError, "0 seconds"),
+        ({"limit_queries": 0}, SearchError, "limit_queries=0: give at least 1"),
+        ({"seconds": 0}, SearchError, "seconds=0: give more than 0"),
         ({"rotation": Rotation.of(np.eye(8)[:2])}, RotationError, "is for 8 dimensions, the column has 4"),
         ({"rotation": Rotation.of(np.eye(4)[:1]), "dims": [2, 4]}, MeasureError, "has 1 axes"),
         ({"document_id": "id; DROP TABLE little"}, MeasureError, "has no column 'id; DROP TABLE little'"),
@@ -389,9 +399,21 @@ def test_unknown_documents_are_most_likely_a_mistake(connection: Connection, tab
 def test_arguments_that_cannot_be(
     connection: Connection, table: Table, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    """One clear error each."""
+    """One clear error each, before anything is embedded or read."""
+    connection.exec_driver_sql("ALTER TABLE little ADD plain tsvector")
+    table.append_column(Column("plain", TSVECTOR))
+    judged = one_query({"1": 1}, text="alpha", vector=None)
+    told: list[str] = []
     with pytest.raises(error, match=message):
-        evaluate(connection, table.c.embedding, one_query({"1": 1}, text="alpha"), **options)
+        evaluate(
+            connection,
+            table.c.embedding,
+            judged,
+            embedder=Model(4),
+            progress=lambda what, *_: told.append(what),
+            **options,
+        )
+    assert told == []
 
 
 def test_queries_that_cannot_be_searched_with(connection: Connection, table: Table) -> None:
@@ -500,7 +522,7 @@ def test_before_a_rotation_is_learned_there_is_no_two_stage(engine: Engine, debi
         (True, 16), (True, 32), (False, 16), (False, 32),
     ]  # fmt: skip
     assert any("no short vectors" in note for note in found.warnings)
-    assert found.losers == []
+    assert found.worst == []
     assert [one.dims for one in bare.dims] == [16, 32]
 
 
@@ -544,7 +566,7 @@ def test_nothing_is_written_or_left_behind(engine: Engine) -> None:
         assert connection.execute(select(table.c.id)).scalars().all() == [1, 2]
 
 
-def test_a_part_of_the_queries(connection: Connection, table: Table) -> None:
+def test_a_part_of_the_queries(connection: Connection, table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chosen at random, the same for the same seed; with little time the queries that there was time for."""
     queries = [Query(str(n), vector=unit(n)[0]) for n in range(40)]
     judged = Judged(queries, {str(n): {"1": 1} for n in range(40)})
@@ -555,10 +577,17 @@ def test_a_part_of_the_queries(connection: Connection, table: Table) -> None:
     assert first == again
     assert len(set(first)) == 5
     assert first != other
-    found = evaluate(connection, table.c.embedding, judged, seconds=1e-3, measures=["P@1"], dims=[])
-    assert 1 <= len(found.queries) < 40
-    assert f"enough for {len(found.queries)} of 40 queries" in " ".join(found.warnings)
-    assert all(len(one.values["P@1"]) == len(found.queries) for one in found.systems)
+    late = 0.0
+    monkeypatch.setattr(running, "monotonic", lambda: time.monotonic() + late)
+
+    def told(what: str, done: int, _: int) -> None:
+        nonlocal late
+        late = 60.0 if (what, done) == ("searching", 3) else late
+
+    found = evaluate(connection, table.c.embedding, judged, seconds=60, measures=["P@1"], dims=[], progress=told)
+    assert len(found.queries) == 3
+    assert "enough for 3 of 40 queries" in " ".join(found.warnings)
+    assert all(len(one.values["P@1"]) == 3 for one in found.systems)
 
 
 # -- judgements of the database ------------------------------------------------------------------------------------
@@ -610,7 +639,7 @@ def test_statements_that_select_no_judgements(connection: Connection, statement:
         selected_judgements(connection, statement)
 
 
-# -- the command line ----------------------------------------------------------------------------------------------
+# -- rights, and what the server ends -------------------------------------------------------------------------------
 
 
 def test_rights_and_row_level_security(engine: Engine) -> None:
@@ -638,6 +667,16 @@ def test_rights_and_row_level_security(engine: Engine) -> None:
             connection.exec_driver_sql("SET ROLE evaluate_reader")
             with pytest.raises(MeasureError, match=r"a single statement takes longer than 0\.3 seconds"):
                 evaluate(connection, table.c.embedding, one_query({"2": 1}), seconds=0.3)
+            connection.rollback()
+            connection.exec_driver_sql("RESET ROLE")
+            connection.exec_driver_sql(
+                "CREATE FUNCTION conflict() RETURNS boolean LANGUAGE plpgsql COST 1000 AS $$ BEGIN RAISE EXCEPTION "
+                "'canceling statement due to conflict with recovery' USING ERRCODE = '40001'; END $$"
+            )
+            connection.exec_driver_sql("ALTER POLICY p ON little USING (conflict())")
+            connection.exec_driver_sql("SET ROLE evaluate_reader")
+            with pytest.raises(MeasureError, match=r"the standby ended the snapshot.*hot_standby_feedback"):
+                evaluate(connection, table.c.embedding, one_query({"2": 1}))
             connection.rollback()
     finally:
         with engine.begin() as connection:

@@ -251,7 +251,6 @@ def test_a_search_through_the_index(opened: Connection, items: Items) -> None:
     assert found.reasons == ()
     assert found.settings["hnsw.ef_search"] == "150"
     assert found.settings["hnsw.iterative_scan"] == "relaxed_order"
-    assert said(found).startswith(found.verdict[0])
     assert f"The short index {INDEX} served the shortlist: 120 rows in " in said(found)
     assert found.row_counts["public.items"] == ROWS
     assert stage(found, "shortlist").scans[0].ordered
@@ -426,6 +425,45 @@ def test_a_scan_that_comes_to_the_end(opened: Connection, items: Items) -> None:
     assert f"Of {ROWS:,} rows from the index the filter left out {ROWS - 60:,}." in found.verdict
 
 
+def test_scans_with_limits_of_their_own(opened: Connection, items: Items) -> None:
+    """Of a hybrid search: each list is told by its own, whatever the other's gate has set."""
+    through_the_index(opened)
+    few = items.all.where(items.table.c.lot == 3)
+
+    def lists(*sizes: int) -> list[Nearest]:
+        return [Nearest(items.column, items.queries[0], shortlist=size) for size in sizes]
+
+    found = explain(opened, search_hybrid(items.all.where(items.table.c.half == 0), lists(2000, 6000)))
+    assert [(one.ended, one.max_scan_tuples) for one in found.shortlists] == [("full", 20_000), ("exhausted", 24_000)]
+    assert found.settings["hnsw.max_scan_tuples"] == "20000, 24000"
+    assert f"{found}".endswith(said(found))
+    opened.exec_driver_sql("SET hnsw.max_scan_tuples = 500")
+    found = explain(opened, search_hybrid(few, lists(100, 6000)))
+    assert [one.ended for one in found.shortlists] == ["max_scan_tuples", "exhausted"]
+    assert "The scan gave up at hnsw.max_scan_tuples (500) with" in said(found)
+    assert found.settings["hnsw.max_scan_tuples"] == "500, 24000"
+
+
+def test_a_limit_holds_for_each_partition(opened: Connection, items: Items) -> None:
+    """Each index is scanned for itself: two that end before their limit do not reach it together."""
+    through_the_index(opened)
+    opened.exec_driver_sql(
+        "CREATE TABLE halves (LIKE items INCLUDING GENERATED, PRIMARY KEY (id, half)) PARTITION BY LIST (half)"
+    )
+    for half in (0, 1):
+        opened.exec_driver_sql(f"CREATE TABLE halves_{half} PARTITION OF halves FOR VALUES IN ({half})")
+    opened.exec_driver_sql(
+        "INSERT INTO halves (id, lot, half, embedding) SELECT id, lot, half, embedding FROM items WHERE id < 2000"
+    )
+    opened.exec_driver_sql("CREATE INDEX ON halves USING hnsw (embedding_short_64 halfvec_cosine_ops)")
+    opened.exec_driver_sql("ANALYZE halves")
+    opened.exec_driver_sql("SET hnsw.max_scan_tuples = 1500")
+    halves = items.table.to_metadata(MetaData(), name="halves")
+    statement = search(select(halves.c.id).where(halves.c.lot < 2), halves.c.embedding, items.queries[0])
+    (shortlist,) = explain(opened, statement).shortlists
+    assert (shortlist.rows, shortlist.examined, shortlist.ended) == (40, 2000, "exhausted")
+
+
 # -- reasons -------------------------------------------------------------------------------------------------------
 
 
@@ -525,7 +563,7 @@ def test_a_small_table(opened: Connection, items: Items) -> None:
     small = items.table.to_metadata(MetaData(), name="small")
     statement = search(select(small.c.id), small.c.embedding, items.queries[0])
     opened.exec_driver_sql("ANALYZE small")
-    assert re.search(r"small has 50 rows in \d+ kB, which is quickly read", reason(opened, statement))
+    assert re.search(r"small has 50 rows in [\d.]+ kB, which is quickly read", reason(opened, statement))
     assert_index_used(opened, statement, ignore_cost=True)
 
 
@@ -536,6 +574,24 @@ def test_a_table_that_was_never_analyzed(opened: Connection, items: Items) -> No
     fresh = items.table.to_metadata(MetaData(), name="fresh")
     statement = search(select(fresh.c.id).where(fresh.c.lot == 1), fresh.c.embedding, items.queries[0])
     assert "fresh has never been analyzed, so the planner guesses: run ANALYZE fresh" in reason(opened, statement)
+
+
+def test_no_number_of_rows_is_made_up(opened: Connection, items: Items) -> None:
+    """Without statistics nothing is said of an estimate; with old ones the rows are those of the table as it is."""
+    opened.exec_driver_sql("CREATE TABLE fresh (LIKE items INCLUDING ALL)")
+    opened.exec_driver_sql("INSERT INTO fresh (id, embedding) SELECT id, embedding FROM items WHERE id < 3000")
+    fresh = items.table.to_metadata(MetaData(), name="fresh")
+    statement = search(select(fresh.c.id), fresh.c.embedding, items.queries[0], shortlist=200)
+    through_the_index(opened)
+    found = explain(opened, statement)
+    assert found.index_used
+    assert found.row_counts["public.fresh"] == -1
+    assert "rows of fresh to pass" not in said(found)
+    opened.exec_driver_sql("ANALYZE fresh")
+    opened.exec_driver_sql("INSERT INTO fresh (id, embedding) SELECT id, embedding FROM items WHERE id >= 3000")
+    found = explain(opened, statement)
+    assert found.row_counts["public.fresh"] == pytest.approx(ROWS, rel=0.05)
+    assert "rows of fresh to pass" not in said(found)
 
 
 def test_an_index_that_this_transaction_may_not_use_yet(opened: Connection, items: Items) -> None:

@@ -76,7 +76,7 @@ def test_nothing_in_the_way(auto: Connection) -> None:
         ("table", "disk", "maintenance_work_mem"), "note"
     )
     assert re.match(
-        rf"documents has about {ROWS:,} rows, .* MB, .* MB with its indexes; nothing is rewritten",
+        rf"documents has about {ROWS:,} rows, .* [kM]B, .* [kM]B with its indexes; nothing is rewritten",
         listed["table"].message,
     )
 

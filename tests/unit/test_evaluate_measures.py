@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -131,6 +131,30 @@ def test_copies_of_a_row_are_at_the_same_distance(metric: MetricName) -> None:
     found = nearest(lambda _: given, definition, queries, [], depth=100, shortlist=100, estimate=1)
     for own, steps, _ in found.full.each():
         assert len(np.unique(steps)) == len(np.unique(own // 5)) == 40
+
+
+@pytest.mark.parametrize(("deadline", "kept"), [(1_000, 100), (60, 50), (11, None)])
+def test_queries_are_given_up_where_there_is_no_time_for_all(
+    deadline: float, kept: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the time that the first rows took, ten seconds, of all that will come; the last queries first."""
+    clock = iter([0.0, *range(10, 20)])
+    monkeypatch.setattr(sys.modules["pgmrl.evaluate.nearest"], "monotonic", lambda: next(clock))
+    random = np.random.default_rng(2)
+    rows, queries = (random.normal(size=(100, 8)).astype(np.float32) for _ in range(2))
+    given = [(list(map(str, range(n, n + 10))), rows[n : n + 10]) for n in range(0, 100, 10)]
+    definition = Definition.of(8, Short(4), "l2", "vector")
+    options: dict[str, Any] = {"depth": 5, "shortlist": 5, "estimate": 100.0, "deadline": deadline}
+    if kept is None:
+        with pytest.raises(MeasureError, match="reading the table for 100 queries takes about 100 s"):
+            nearest(lambda _: given, definition, queries, [], **options)
+        return
+    found = nearest(lambda _: given, definition, queries, [], **options)
+    assert (found.queries, found.count) == (kept, 100)
+    truth = distances(definition.metric, rows, queries)
+    assert len(list(found.full.each())) == kept
+    for query, (own, _, _) in enumerate(found.full.each()):
+        assert set(np.argsort(truth[query])[:5].tolist()) <= set(own.tolist())
 
 
 def test_differences_are_paired() -> None:
