@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from sqlalchemy import Column, Integer, MetaData, Table, create_engine, select
 
-from benchmarks.data import Truth, debian, shared, spread
+from benchmarks.data import Truth, debian, packages, spread
 from benchmarks.server import Server, environment
 from pgmrl import Matryoshka, Rotation, Short, database, ingest, reflect, search, sql
 from pgmrl.embedders import DEFAULT, embedder
@@ -123,10 +123,7 @@ def load(name: str, rows: int | None, many: int) -> Data:
 
 def wordllama() -> NDArray[np.float32]:
     """The texts by the bundled static model, 256 dimensions, trained with a Matryoshka loss."""
-    import lzma  # noqa: PLC0415 - only here
-
-    with lzma.open(shared() / "data" / "debian" / "packages.jsonl.xz", "rt", encoding="utf-8") as lines:
-        texts = [f"{one['name']}: {one['synopsis']}" for one in map(json.loads, lines)]
+    texts = [f"{one['name']}: {one['synopsis']}" for one in packages()]
     found = np.asarray(embedder(DEFAULT).embed_documents(texts), np.float32)
     return found[found.any(axis=1)]
 
