@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import MetaData, text
 
 from pgmrl import database
-from pgmrl.columns import INFO_KEY, attachment_of, base_column
+from pgmrl.columns import INFO_KEY, attachment_of, base_column, vectors_table
 from pgmrl.errors import DefinitionError, NotMigrated
 from pgmrl.limits import EF_SEARCH_LIMIT, SHORTLIST_LIMIT
 from pgmrl.names import qualified
@@ -187,6 +187,6 @@ def _each(columns: tuple[Any, ...]) -> Iterator[Column[Any]]:
 
 
 def _key(column: Any) -> dict[str, str | None]:
-    base, attachment = base_column(column), attachment_of(column)
-    relation = qualified(base.table.schema, base.table.name)
-    return {"relation": relation, "full": attachment.full, "short": attachment.short}
+    # of the table that holds the short vectors: a side table's column by its own name is the same one
+    table, attachment = vectors_table(column), attachment_of(column)
+    return {"relation": qualified(table.schema, table.name), "full": attachment.full, "short": attachment.short}

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pgmrl import database
+from pgmrl.columns import attachment_of
+from pgmrl.doctor.recall import numbers_of
 from pgmrl.errors import MeasureError
 from pgmrl.measure.drawing import check_path, figure, saved, write
 from pgmrl.measure.history import recall_history
@@ -34,7 +36,7 @@ class Series:
         name: the column's.
         numbers: k, shortlist and ef_search.
         filter: the conditions of the searches; None for none.
-        target: the recall that the column's setting was chosen for; None where there is none.
+        target: the recall that the column's setting was chosen for, where the numbers are the setting's; else None.
         measured: the oldest first.
 
     """
@@ -53,14 +55,13 @@ class Series:
         return said if self.filter is None else f"{said}, where {self.filter}"
 
 
-def series(connection: Connection | Session, column: Any, name: str, *, limit: int = 100) -> list[Series]:
-    """A column's recorded measurements, by what can be compared.
+def series(connection: Connection | Session, column: Any, name: str) -> list[Series]:
+    """A column's recorded measurements of its short column, by what can be compared: the latest hundred of all.
 
     Args:
         connection: of the database.
         column: the Matryoshka attribute or column.
         name: what to call it.
-        limit: measurements at most.
 
     Raises:
         NotMigrated: pgmrl's schema is missing or too old.
@@ -69,10 +70,15 @@ def series(connection: Connection | Session, column: Any, name: str, *, limit: i
     connection = database.sqlalchemy_connection(connection)
     setting = stored_setting(connection, column)
     found: dict[tuple[tuple[int, int, int], str | None], list[Measured]] = {}
-    for one in recall_history(connection, column, limit=limit):
-        found.setdefault(((one.k, one.shortlist, one.ef_search), one.filter), []).append(one)
-    target = None if setting is None else setting.target
-    return [Series(name, numbers, where, target, tuple(measured)) for (numbers, where), measured in found.items()]
+    short = attachment_of(column).short
+    for one in recall_history(connection, column):
+        if one.short_column == short:
+            found.setdefault((numbers_of(one), one.filter), []).append(one)
+    every = []
+    for (numbers, where), measured in found.items():
+        aimed = setting is not None and where is None and numbers == numbers_of(setting)
+        every.append(Series(name, numbers, where, setting.target if setting and aimed else None, tuple(measured)))
+    return every
 
 
 def sparkline(values: Sequence[float]) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-from pgmrl.doctor.exam import Check, Skipped
+from pgmrl import database
+from pgmrl.doctor.exam import Check
 from pgmrl.doctor.finding import Finding
+from pgmrl.measure.history import Measured
 from pgmrl.names import literal
 from pgmrl.settings import NEEDED, stored_setting
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from pgmrl.measure import Recall
     from pgmrl.settings import Setting
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "numbers_of"]
 
 SURE: Final = 1.5
 """Half-widths of 95 % intervals that two means must be apart to count as different: about three standard errors, so
@@ -27,65 +29,60 @@ that a monitor which measures every hour raises a false alarm once in a month.""
 
 def history_sql(subject: Subject) -> str:
     """The statement that reads the measurements of a column without a filter, oldest first."""
-    owners = [subject.owner, *([subject.side.owner] if subject.side else [])]
-    places = ", ".join(f"{literal(owner)}::regclass" for owner in owners)
+    names = list(Measured.__dataclass_fields__)
     return (
-        "SELECT measured_at, k, shortlist, ef_search, queries, recall, recall_low, recall_high, truncation_loss,\n"
-        "    ann_loss, shortfall, row_count, extract(epoch FROM now() - measured_at)::float8 AS seconds\n"
-        f"FROM pgmrl.recall_history WHERE relation IN ({places}) AND full_column = {literal(subject.target.full)}\n"
+        f"SELECT {', '.join(names[:8])},\n    {', '.join(names[8:])}\nFROM pgmrl.recall_history\n"
+        f"WHERE relation = {literal(subject.owner)}::regclass AND full_column = {literal(subject.target.full)}\n"
         f"  AND short_column = {literal(subject.short)} AND filter IS NULL ORDER BY measured_at, id"
     )
 
 
-class Point(NamedTuple):
-    """One measurement, as the checks look at it; named as in pgmrl.recall_history."""
-
-    measured_at: datetime
-    k: int
-    shortlist: int
-    ef_search: int
-    queries: int
-    recall: float
-    recall_low: float
-    recall_high: float
-    truncation_loss: float
-    ann_loss: float
-    shortfall: float
-    row_count: int | None
-    seconds: float
-
-    @property
-    def numbers(self) -> tuple[int, int, int]:
-        """What recall depends on, besides the rows."""
-        return self.k, self.shortlist, self.ef_search
-
-
-def history(exam: Exam, subject: Subject) -> list[Point]:
+def history(exam: Exam, subject: Subject) -> list[Measured]:
     """The measurements of a column, oldest first, with the one that was made just now.
 
     Raises:
-        Skipped: pgmrl's schema cannot hold any.
+        NotMigrated: pgmrl's schema cannot hold any.
 
     """
-    there = exam.server.schema
-    if there is None or there < NEEDED:
-        raise Skipped(f"pgmrl's schema must be at {NEEDED} to keep recall (it is at {there}): `pgmrl upgrade`")
-    points = [Point._make(row) for row in exam.ask(history_sql(subject))]
+    database.require_schema(exam.connection, NEEDED, "keeping recall")
+    points = [Measured(*tuple(row)) for row in exam.ask(history_sql(subject))]
     fresh = exam.recalls.get(subject.name)
-    return points if fresh is None else [*points, _point(fresh)]
+    return points if fresh is None else [*points, _measured(fresh, exam.server.role)]
 
 
-def judged(rows: list[Point], setting: Setting | None) -> list[Point]:
+def numbers_of(one: Measured | Setting) -> tuple[int, int, int]:
+    """What recall depends on, besides the rows: k, shortlist and ef_search."""
+    return one.k, one.shortlist, one.ef_search
+
+
+def judged(rows: list[Measured], setting: Setting | None) -> list[Measured]:
     """Those made with the numbers that searches take now: another shortlist says nothing of them."""
-    if setting is None:
-        return rows
-    return [row for row in rows if row.numbers == (setting.k, setting.shortlist, setting.ef_search)]
+    return rows if setting is None else [row for row in rows if numbers_of(row) == numbers_of(setting)]
 
 
-def _point(fresh: Recall) -> Point:
-    numbers = (fresh.k, fresh.shortlist, fresh.ef_search, fresh.queries)
-    losses = (fresh.truncation, fresh.ann, fresh.shortfall)
-    return Point(datetime.now(UTC), *numbers, *fresh.recall, *losses, fresh.row_count, 0.0)
+def _measured(fresh: Recall, role: str) -> Measured:
+    """As it would have been recorded."""
+    return Measured(
+        measured_at=datetime.now(UTC),
+        short_column=fresh.short_column,
+        index_name=fresh.index,
+        k=fresh.k,
+        shortlist=fresh.shortlist,
+        ef_search=fresh.ef_search,
+        filter=fresh.filter,
+        queries=fresh.queries,
+        source=fresh.source,
+        recall=fresh.recall.mean,
+        recall_low=fresh.recall.low,
+        recall_high=fresh.recall.high,
+        truncation_loss=fresh.truncation,
+        ann_loss=fresh.ann,
+        shortfall=fresh.shortfall,
+        completed=fresh.completed,
+        p50_ms=fresh.p50_ms,
+        row_count=fresh.row_count,
+        measured_by=role,
+    )
 
 
 def target(exam: Exam, subject: Subject) -> Iterator[Finding]:
@@ -128,7 +125,7 @@ def drift(exam: Exam, subject: Subject) -> Iterator[Finding]:
     if not rows:
         return
     last = rows[-1]
-    before = [row for row in rows[:-1] if row.numbers == last.numbers]
+    before = [row for row in rows[:-1] if numbers_of(row) == numbers_of(last)]
     if not before:
         return
     asked = sum(row.queries for row in before)
@@ -172,7 +169,7 @@ def measured(exam: Exam, subject: Subject) -> Iterator[Finding]:
         yield Finding("recall-measured", "info", subject.name, message, remedy, history_sql(subject))
         return
     last = rows[-1]
-    days = last.seconds / 86_400
+    days = (datetime.now(UTC) - last.measured_at).total_seconds() / 86_400
     values = {"days": days, "row_count": last.row_count, "rows": subject.size.rows}
     if days > exam.thresholds.recall_days:
         message = f"its recall was last recorded {days:,.0f} days ago"

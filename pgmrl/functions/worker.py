@@ -72,7 +72,7 @@ def usual(place: Place, shortlist: str, rows: str, *, tuned: bool = True) -> str
         "usual",
         shortlist=shortlist,
         rows=rows,
-        table=literal(qualified(place.schema, place.table)),
+        table=literal(qualified(place.schema, place.owner_of_vectors)),
         full=literal(place.column),
         short=literal(place.short_column),
         most=SHORTLIST_LIMIT,

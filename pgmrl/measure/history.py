@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from pgmrl import database
-from pgmrl.columns import attachment_of, base_column
+from pgmrl.columns import attachment_of, vectors_table
 from pgmrl.measure.recall import Recall
 from pgmrl.names import qualified
 from pgmrl.settings import NEEDED
@@ -148,5 +148,5 @@ def recall_history(connection: Connection | Session, column: Any, *, limit: int 
 
 
 def _key(column: Any) -> dict[str, str]:
-    table = base_column(column).table
+    table = vectors_table(column)  # as settings are kept
     return {"relation": qualified(table.schema, table.name), "full_column": attachment_of(column).full}

@@ -3,9 +3,11 @@
 CREATE VIEW pgmrl.health WITH (security_invoker = true) AS
 WITH short_columns AS (
     -- of several indexes the one that serves
-    SELECT DISTINCT ON (c.table_schema, c.table_name, c.short_column) c.*,
-        to_regclass(format('%I.%I', c.table_schema, c.table_name)) AS relation
+    SELECT DISTINCT ON (c.table_schema, c.table_name, c.short_column) c.*, r.oid AS relation
     FROM pgmrl.columns AS c
+    -- not to_regclass, which fails for whoever may not use one of the schemas
+    JOIN pg_namespace AS n ON n.nspname = c.table_schema
+    JOIN pg_class AS r ON r.relnamespace = n.oid AND r.relname = c.table_name
     ORDER BY c.table_schema, c.table_name, c.short_column, c.index_valid DESC NULLS LAST, c.index_bytes DESC NULLS LAST
 )
 SELECT
@@ -32,15 +34,6 @@ SELECT
     CASE WHEN (h.k, h.shortlist, h.ef_search) = (s.k, s.shortlist, s.ef_search) THEN h.recall_high < s.target END
         AS below_target
 FROM short_columns AS c
--- the application's table, where this one is its side table: settings and measurements are kept for what is searched
-LEFT JOIN LATERAL (
-    SELECT g.tgrelid AS relation
-    FROM pg_trigger AS g JOIN pg_proc AS p ON p.oid = g.tgfoid
-    WHERE g.tgnargs = 1 AND g.tgparentid = 0 AND NOT g.tgisinternal AND p.proname LIKE 'zz\_pgmrl\_%'
-      AND CASE WHEN p.proname LIKE 'zz\_pgmrl\_%'
-          THEN to_regclass(convert_from(rtrim(g.tgargs, '\x00'::bytea), 'UTF8')) END = c.relation
-    LIMIT 1
-) AS o ON true
 CROSS JOIN LATERAL (
     SELECT greatest(coalesce(sum(r.reltuples) FILTER (WHERE r.relkind <> 'p' AND r.reltuples >= 0), 0), 0)::bigint
             AS estimated_rows,
@@ -58,12 +51,12 @@ CROSS JOIN LATERAL (
     FROM (SELECT c.index_name AS relid UNION SELECT p.relid FROM pg_partition_tree(c.index_name) AS p) AS x
     WHERE x.relid IS NOT NULL
 ) AS i
-LEFT JOIN pgmrl.settings AS s ON s.relation IN (c.relation, o.relation)
+LEFT JOIN pgmrl.settings AS s ON s.relation = c.relation
     AND s.full_column = c.full_column AND s.short_column = c.short_column
 LEFT JOIN LATERAL (
     SELECT r.*
     FROM pgmrl.recall_history AS r
-    WHERE r.relation IN (c.relation, o.relation) AND r.full_column = c.full_column AND r.short_column = c.short_column
+    WHERE r.relation = c.relation AND r.full_column = c.full_column AND r.short_column = c.short_column
       AND r.filter IS NULL
     ORDER BY r.measured_at DESC, r.id DESC
     LIMIT 1
