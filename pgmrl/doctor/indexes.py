@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from pgmrl.ddl import Hnsw
+from pgmrl.columns import attachment_of
 from pgmrl.doctor.exam import Check
 from pgmrl.doctor.finding import Finding
 from pgmrl.doctor.subject import parts
-from pgmrl.names import literal, qualified
-from pgmrl.online.indexes import create_statement, drop_statement
+from pgmrl.names import literal, qualified, quoted
+from pgmrl.online.indexes import beside, create_statement, drop_statement
 from pgmrl.units import shown
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pgmrl.doctor.subject import Subject
     from pgmrl.online.index_states import IndexState
 
-__all__ = ["CHECKS", "indexes_sql"]
+__all__ = ["CHECKS"]
 
 
 def indexes_sql(subject: Subject) -> str:
@@ -35,10 +35,25 @@ def indexes_sql(subject: Subject) -> str:
     )
 
 
-def create_sql(subject: Subject) -> str:
-    """What builds the index that searches need."""
+def usual_name(subject: Subject) -> str:
+    """What models and migrations call the index."""
+    return attachment_of(subject.column).index.index_name(subject.target.table, subject.short)
+
+
+def create_sql(exam: Exam, subject: Subject) -> tuple[str, str]:
+    """What builds the index that searches need, and its name: another one where something else has the usual name."""
+    name = usual_name(subject)
+    place = literal(qualified(subject.target.schema, name))
+    if exam.one(f"SELECT to_regclass({place}) IS NOT NULL AS taken").taken:
+        name, _ = beside(name)
     # on a partitioned table the server refuses CONCURRENTLY; op.create_short_index goes by partition
-    return create_statement(subject.target, Hnsw(), concurrently=not subject.partitioned)
+    index, online = attachment_of(subject.column).index, not subject.partitioned
+    return create_statement(subject.target, index, concurrently=online, name=name), name
+
+
+def drop_sql(subject: Subject, index: IndexState) -> str:
+    """What drops an index; that of a partitioned table not concurrently, which the server refuses."""
+    return drop_statement(subject.target.schema, index.name, concurrently=not subject.partitioned)
 
 
 def missing(exam: Exam, subject: Subject) -> Iterator[Finding]:
@@ -53,7 +68,7 @@ def missing(exam: Exam, subject: Subject) -> Iterator[Finding]:
         "info" if idle else "warning",
         subject.name,
         f"{subject.short} has no HNSW index: each search reads all {rows:,} rows",
-        f"{create_sql(subject)};  or op.create_short_index in a migration",
+        f"{create_sql(exam, subject)[0]};  or op.create_short_index in a migration",
         sql,
         {"rows": rows},
     )
@@ -61,7 +76,6 @@ def missing(exam: Exam, subject: Subject) -> Iterator[Finding]:
 
 def invalid(exam: Exam, subject: Subject) -> Iterator[Finding]:
     """An index that every write keeps and no search uses."""
-    others = any(index.valid for index in subject.indexes)
     for index in subject.indexes:
         if index.valid:
             continue
@@ -74,8 +88,10 @@ def invalid(exam: Exam, subject: Subject) -> Iterator[Finding]:
         message = f"index {index.name} is INVALID, as an interrupted CREATE INDEX CONCURRENTLY leaves it: every write "
         message += "keeps it and no search uses it"
         again, sql = _again(exam, subject, name)
-        if others:
-            remedy = f"{drop_statement(subject.target.schema, index.name)};  another index serves"
+        if subject.indexed:
+            remedy = f"{drop_sql(subject, index)};  another index serves"
+        elif index.operator_class != subject.operator_class:
+            remedy = f"{drop_sql(subject, index)};  it is for another metric than the searches'"
         else:
             message += f", so each search reads all {subject.size.rows:,} rows"
             remedy = again
@@ -96,26 +112,34 @@ def _again(exam: Exam, subject: Subject, name: str) -> tuple[str, str]:
     return f"Run op.create_short_index again: it builds what is missing on {without or 'its partitions'}.", sql
 
 
-def operator_class(_exam: Exam, subject: Subject) -> Iterator[Finding]:
-    """Indexes for another metric."""
+def operator_class(exam: Exam, subject: Subject) -> Iterator[Finding]:
+    """An index for another metric, and none for the searches'."""
     wanted = subject.operator_class
-    if not subject.indexes or any(index.operator_class == wanted for index in subject.indexes):
+    index = next((one for one in subject.indexes if one.valid and one.operator_class != wanted), None)
+    if index is None or subject.indexed:
         return
-    index = subject.indexes[0]
+    if any(one.operator_class == wanted for one in subject.indexes):
+        remedy = f"First what `index-invalid` says of the other one;  then {drop_sql(subject, index)};"
+    else:
+        create, name = create_sql(exam, subject)
+        remedy = f"{create};  then {drop_sql(subject, index)};"
+        if index.name == usual_name(subject):
+            new = qualified(subject.target.schema, name)
+            remedy += f"  then ALTER INDEX {new} RENAME TO {quoted(index.name)};"
     yield Finding(
         "index-operator-class",
         "warning",
         subject.name,
         f"index {index.name} is for {index.operator_class}; searches by {subject.definition.metric.name} need {wanted} "
         f"and do not use it: each reads all {subject.size.rows:,} rows",
-        f"{create_sql(subject)};  then {drop_statement(subject.target.schema, index.name)};",
+        remedy,
         indexes_sql(subject),
         {"index": index.name, "operator_class": index.operator_class, "wanted": wanted},
     )
 
 
 def duplicate(_exam: Exam, subject: Subject) -> Iterator[Finding]:
-    """Two indexes for the same searches."""
+    """Two indexes for the same searches; the one that migrations know by its name stays, else the best one."""
     alike: dict[str, list[IndexState]] = defaultdict(list)
     for index in subject.indexes:
         if index.valid:
@@ -124,13 +148,15 @@ def duplicate(_exam: Exam, subject: Subject) -> Iterator[Finding]:
         if len(same) < 2:
             continue
         names = ", ".join(f"{one.name} (m={one.index.m}, {shown(one.bytes)})" for one in same)
-        drops = "; ".join(drop_statement(subject.target.schema, one.name) for one in same)
+        known = usual_name(subject)
+        keep = max(same, key=lambda one: (one.name == known, one.index.m, one.index.ef_construction, one.name))
+        drops = "; ".join(drop_sql(subject, one) for one in same if one is not keep)
         yield Finding(
             "index-duplicate",
             "warning",
             subject.name,
             f"{len(same)} indexes serve the same searches: {names}. Each write enters all of them, and all take memory",
-            f"Drop all but one: {drops};",
+            f"Drop all but {keep.name}: {drops};",
             indexes_sql(subject),
             {"indexes": [one.name for one in same], "bytes": sum(one.bytes for one in same)},
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pgmrl import database
 from pgmrl.doctor.exam import Check, Skipped
 from pgmrl.doctor.finding import Finding
-from pgmrl.errors import MeasureError, RotationError
+from pgmrl.errors import RotationError
 from pgmrl.fit import HELD_OUT, SHORTLIST, K, compare
 from pgmrl.measure import sampled_queries
 from pgmrl.names import literal
@@ -57,12 +57,29 @@ def axes(exam: Exam, subject: Subject) -> Iterator[Finding]:
             "critical",
             subject.name,
             f"rotation {by.id} {wrong}",
-            f"Restore them from its file: DELETE FROM pgmrl.axes WHERE rotation_id = {literal(by.id)} as a superuser "
-            "with session_replication_role = replica, then `op.install_rotation`, or database.install_rotation(c, "
-            f'Rotation.load("…/{by.id}.npy")).',
+            f"As the owner of pgmrl's schema: {removal(by.id)};  then restore it from its file: op.install_rotation("
+            f'"…/{by.id}.npy"), or database.install_rotation(connection, Rotation.load("…/{by.id}.npy")). Then look at '
+            "`short-differs`.",
             sql,
             {"rotation": by.id, "axes": row.there, "computed": row.computed},
         )
+
+
+def removal(rotation: str) -> str:
+    """The statements that take out what is left of a rotation, past the guards that keep one in use.
+
+    A table's owner may disable its triggers; session_replication_role would take a superuser.
+    """
+    switches = ["ALTER TABLE pgmrl.rotations {} TRIGGER guard", "ALTER TABLE pgmrl.axes {} TRIGGER guard"]
+    statements = [
+        "BEGIN",
+        *(one.format("DISABLE") for one in switches),
+        f"DELETE FROM pgmrl.rotations WHERE id = {literal(rotation)}",
+        f"DELETE FROM pgmrl.axes WHERE rotation_id = {literal(rotation)}",
+        *(one.format("ENABLE") for one in switches),
+        "COMMIT",
+    ]
+    return "; ".join(statements)
 
 
 def stale(exam: Exam, subject: Subject) -> Iterator[Finding]:
@@ -77,10 +94,7 @@ def stale(exam: Exam, subject: Subject) -> Iterator[Finding]:
         installed = database.installed_rotation(exam.connection, by.id)
     except RotationError as error:
         raise Skipped(f"see rotation-axes: {error}") from None
-    try:
-        vectors = sampled_queries(exam.connection, subject.column, wanted, seed=exam.seed).vectors
-    except MeasureError as error:
-        raise Skipped(str(error)) from None
+    vectors = sampled_queries(exam.connection, subject.column, wanted, seed=exam.seed).vectors
     if len(vectors) < 2 * (SHORTLIST + HELD_OUT):
         raise Skipped(f"only {len(vectors):,} usable rows in the sample: too few to compare rotations on")
     found = compare(subject.definition, vectors, installed)

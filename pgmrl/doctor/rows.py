@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pgmrl.doctor.exam import Check
+from pgmrl.doctor.exam import Check, Skipped
 from pgmrl.doctor.finding import Finding
 from pgmrl.doctor.subject import parts
 from pgmrl.names import literal, quoted
-from pgmrl.online.steps import sample_statement
+from pgmrl.online.plan import size_of
+from pgmrl.online.steps import differs, sample_statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from pgmrl.doctor.finding import Severity
     from pgmrl.doctor.subject import Subject
 
-__all__ = ["CHECKS", "Counted", "counted"]
+__all__ = ["CHECKS"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,8 @@ def _count(exam: Exam, subject: Subject) -> Counted:
     if definition.metric.normalise:  # else a zero vector has a distance, and its place in the index
         one, kind = (full, definition.full) if definition.short.type == "bit" else (short, definition.short.type)
         zero = f"{definition.norm(kind)}({one}) = 0"
-    most, rows = exam.thresholds.exact_rows, subject.size.rows
-    share = "" if rows <= most else f" TABLESAMPLE SYSTEM ({100 * most / rows:.6g}) REPEATABLE ({int(exam.seed)})"
+    rows = subject.size.rows
+    share = sampled(exam, rows)
     sql = (
         "SELECT count(*) AS looked_at,\n"
         f"    count(*) FILTER (WHERE {full} IS NULL) AS absent,\n"
@@ -84,6 +85,12 @@ def _count(exam: Exam, subject: Subject) -> Counted:
     row = exam.one(sql)
     whole = row.looked_at if not share else rows
     return Counted(sql, row.looked_at, whole, not share, row.absent, row.zero, row.short)
+
+
+def sampled(exam: Exam, rows: int) -> str:
+    """What follows a table's name, so that of many rows only some are read; empty for a table of few."""
+    most = exam.thresholds.exact_rows
+    return "" if rows <= most else f" TABLESAMPLE SYSTEM ({100 * most / rows:.6g}) REPEATABLE ({int(exam.seed)})"
 
 
 def unfindable(exam: Exam, subject: Subject) -> Iterator[Finding]:
@@ -147,15 +154,16 @@ def short_differs(exam: Exam, subject: Subject) -> Iterator[Finding]:
     compared, differ = tuple[int, ...](exam.one(sql))
     if not differ:
         return
-    short = quoted(subject.short)
+    target = subject.target
     yield Finding(
         "short-differs",
         _while_reshaping(subject),
         subject.name,
         f"{differ:,} of {compared:,} rows looked at have a {subject.short} that is not computed from their "
         f"{subject.target.full}: searches look for them in the wrong place. They were written past the trigger",
-        f"UPDATE {subject.owner} SET {short} = {subject.target.value} WHERE {short} IS DISTINCT FROM "
-        f"{subject.target.value};  in batches on a large table",
+        # not IS DISTINCT FROM, which looks for `=` on the search_path
+        f"UPDATE {target.owner} SET {quoted(target.short)} = {target.value} WHERE {differs(target)};  in batches on a "
+        "large table",
         sql,
         {"differ": differ, "compared": compared},
     )
@@ -222,17 +230,19 @@ def side_table(exam: Exam, subject: Subject) -> Iterator[Finding]:
         "SELECT a.attname FROM pg_index AS x JOIN pg_attribute AS a ON a.attrelid = x.indrelid "
         f"AND a.attnum = ANY (x.indkey) WHERE x.indisprimary AND x.indrelid = {literal(subject.owner)}::regclass"
     )
+    if not keys:
+        raise Skipped(f"{subject.owner} has no primary key, by which its rows are compared with those of {side.owner}")
     same = " AND ".join(f"s.{quoted(key[0])} = t.{quoted(key[0])}" for key in keys)
     full, definition = quoted(side.full), subject.definition
     named = ", ".join(quoted(key[0]) for key in keys)
     listed = f"{named}, {full}"
     copied = f"t.{full}::{definition.full_type}"
-    rows, most = subject.size.rows, exam.thresholds.exact_rows
-    share = "" if rows <= most else f" TABLESAMPLE SYSTEM ({100 * most / rows:.6g}) REPEATABLE ({int(exam.seed)})"
+    share = sampled(exam, size_of(exam.connection, side.owner).rows)
+    not_equal = definition.operator("<>")
     sql = (
         "SELECT count(*) AS looked_at,\n"
         f"    count(*) FILTER (WHERE s.{quoted(keys[0][0])} IS NULL) AS missing,\n"
-        f"    count(*) FILTER (WHERE s.{full} {definition.operator('<>')} {copied}\n"
+        f"    count(*) FILTER (WHERE s.{full} {not_equal} {copied}\n"
         f"        OR (s.{full} IS NULL) <> (t.{full} IS NULL) AND s.{quoted(keys[0][0])} IS NOT NULL) AS other\n"
         f"FROM {side.owner} AS t{share} LEFT JOIN {subject.owner} AS s ON {same}"
     )
@@ -244,8 +254,10 @@ def side_table(exam: Exam, subject: Subject) -> Iterator[Finding]:
             subject.name,
             f"of {row.looked_at:,} rows of {side.owner} looked at, {row.missing:,} are not in its side table and "
             f"{row.other:,} have another vector there: searches do not find them, or in the wrong place",
-            f"INSERT INTO {subject.owner} ({listed}) SELECT {listed} FROM {side.owner} "
-            f"ON CONFLICT ({named}) DO UPDATE SET {full} = EXCLUDED.{full};",
+            # without its WHERE it would write every row anew
+            f"INSERT INTO {subject.owner} AS s ({listed}) SELECT {listed} FROM {side.owner} "
+            f"ON CONFLICT ({named}) DO UPDATE SET {full} = EXCLUDED.{full} "
+            f"WHERE s.{full} {not_equal} EXCLUDED.{full} OR (s.{full} IS NULL) <> (EXCLUDED.{full} IS NULL);",
             sql,
             {"missing": row.missing, "other": row.other, "looked_at": row.looked_at},
         )

@@ -42,6 +42,7 @@ __all__ = [
     "check_drop",
     "check_owner",
     "check_there",
+    "differs",
     "drop_short",
     "has_index",
     "index_script",
@@ -272,22 +273,25 @@ def validate(connection: Connection, target: Target) -> None:
     log.info("%s: every row has its short vector; %s of them compared", target.title, compared)
 
 
-def sample_statement(target: Target) -> str:
-    """Compare short vectors of a sample with what the definition computes: how many were looked at, how many differ."""
+def differs(target: Target) -> str:
+    """The rows whose short vector is not what the definition computes, as SQL text."""
     definition, short = target.definition, quoted(target.short)
     if definition.short.type == "bit":
-        differs = f"{short} <> {target.value}"
-    else:
-        l2 = definition.operator("<->")
-        norm = definition.norm(definition.short.type)
-        differs = f"({short} {l2} {target.value}) > {TOLERANCE} * (1 + {norm}({short}))"
+        return f"{short} <> {target.value}"
+    l2, norm = definition.operator("<->"), definition.norm(definition.short.type)
+    return f"({short} {l2} {target.value}) > {TOLERANCE} * (1 + {norm}({short}))"
+
+
+def sample_statement(target: Target) -> str:
+    """Compare short vectors of a sample with what the definition computes: how many were looked at, how many differ."""
+    short = quoted(target.short)
     owner = f"{literal(target.owner)}::regclass"
     share = (
         f"(SELECT least(100, 100.0 * {2 * SAMPLE} / greatest(1, sum(c.reltuples))) FROM pg_class AS c "
         f"WHERE c.relkind = 'r' AND (c.oid = {owner} OR c.oid IN (SELECT relid FROM pg_partition_tree({owner}))))"
     )
     return (
-        f"SELECT count(*), count(*) FILTER (WHERE {differs}) FROM "
+        f"SELECT count(*), count(*) FILTER (WHERE {differs(target)}) FROM "
         f"(SELECT * FROM {target.owner} TABLESAMPLE SYSTEM ({share}) WHERE {short} IS NOT NULL "
         # the first ones would never be those at the table's end, which were written last
         f"ORDER BY random() LIMIT {SAMPLE}) AS s"
