@@ -13,13 +13,15 @@ from pgmrl.names import qualified
 from pgmrl.shortening import Rotation
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import Connection, Table
     from sqlalchemy.orm import Session
 
     from pgmrl.columns import Attachment
     from pgmrl.database import ColumnInfo
 
-__all__ = ["check", "check_types"]
+__all__ = ["check", "check_types", "rows_of"]
 
 
 def check(connection: Connection | Session, column: Any) -> ColumnInfo | None:
@@ -65,14 +67,8 @@ def check_types(connection: Connection, table: Table, attachment: Attachment) ->
 
 
 def _kept(connection: Connection, table: Table, attachment: Attachment) -> ColumnInfo:
-    schema = table.schema or connection.execute(text("SELECT current_schema()")).scalar()
     name = f"{table.fullname}.{attachment.short}"
-    own = [
-        info
-        for info in database.columns(connection)
-        if (info.table_name, info.short_column) == (table.name, attachment.short)
-        and (info.table_schema == schema or table.schema is None)
-    ]
+    own = rows_of(connection, table, attachment, database.columns(connection))
     if not own:
         raise NotMigrated(f"nothing keeps {name} in step with {attachment.full}: run the migration that adds it")
     info = max(own, key=lambda one: bool(one.index_valid))
@@ -92,6 +88,22 @@ def _kept(connection: Connection, table: Table, attachment: Attachment) -> Colum
             "do not use it: rebuild it with the operator class of the metric"
         )
     return info
+
+
+def rows_of(
+    connection: Connection, table: Table, attachment: Attachment, infos: Iterable[ColumnInfo]
+) -> list[ColumnInfo]:
+    """The catalogue's rows for the short column of a Table: one for each of its indexes.
+
+    Args:
+        connection: of the database.
+        table: that holds the vectors; without a schema the search_path decides.
+        attachment: of the column.
+        infos: of `database.columns`.
+    """
+    schema = table.schema or database.table_schema(connection, table.name)
+    place = (schema, table.name, attachment.full, attachment.short)
+    return [one for one in infos if (one.table_schema, one.table_name, one.full_column, one.short_column) == place]
 
 
 def _types(connection: Connection, table: Table) -> dict[str, str]:

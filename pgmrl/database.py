@@ -53,6 +53,7 @@ __all__ = [
     "sqlalchemy_url",
     "table_schema",
     "upgrade",
+    "version_numbers",
     "with_axes",
 ]
 
@@ -176,12 +177,17 @@ def check_pgvector(connection: Connection) -> str:
     if found is None:
         raise PgvectorMissing("pgvector is not installed in this database: run CREATE EXTENSION vector")
     schema, version = found
-    numbers = tuple(int(part) for part in version.split(".") if part.isdecimal())
+    numbers = version_numbers(version)
     if numbers < PGVECTOR_NEEDED:
         raise PgvectorMissing(f"pgvector {version} is too old, 0.8.0 is needed: run ALTER EXTENSION vector UPDATE")
     if numbers < PGVECTOR_SOUND:
         warnings.warn(f"pgvector {version}: {PgvectorVersionWarning.__doc__}", PgvectorVersionWarning, stacklevel=2)
     return schema
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """The numbers of a version of pgvector's, to compare."""
+    return tuple(int(part) for part in version.split(".") if part.isdecimal())
 
 
 def hidden_schema(connection: Connection) -> str | None:

@@ -19,6 +19,7 @@ from pgmrl.shortening import Definition, Prefix, Rotation, Short
 from pgmrl.types import NumpyVector
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from sqlalchemy import Connection
@@ -58,8 +59,22 @@ def reflect_place(
     column_name: str,
     *,
     metric: MetricName | None = None,
+    infos: Iterable[ColumnInfo] | None = None,
 ) -> Column[Any]:
-    """As `reflect`, with the name in its parts, each of which may have dots of its own."""
+    """As `reflect`, with the name in its parts, each of which may have dots of its own.
+
+    Args:
+        connection: of the database.
+        schema: of the table; None where the search_path decides.
+        table_name: the table.
+        column_name: of the full vectors.
+        metric: as for `reflect`.
+        infos: of `database.columns`, where they have been read already: each reading sizes every table and index.
+
+    Raises:
+        NotMigrated: as `reflect`.
+        DefinitionError: as `reflect`.
+    """
     connection = database.sqlalchemy_connection(connection)
     table = _table(connection, schema, table_name)
     if column_name not in table.c:
@@ -68,7 +83,7 @@ def reflect_place(
     full, dims = _vector_type(connection, table, column)
     vector_schema = database.hidden_schema(connection)
     column.type = NumpyVector(dims, full, vector_schema)
-    info = _best(connection, table, column_name)
+    info = _best(database.columns(connection) if infos is None else infos, table, column_name)
     definition, short = _definition(info, dims, full, metric, vector_schema)
     column.info[INFO_KEY] = Attachment(definition, column_name, short, Hnsw())
     load_settings(connection, column)
@@ -133,11 +148,11 @@ def _vector_type(connection: Connection, table: Table, column: Column[Any]) -> t
     return cast("FullType", kind), int(dims)
 
 
-def _best(connection: Connection, table: Table, column: str) -> ColumnInfo | None:
+def _best(infos: Iterable[ColumnInfo], table: Table, column: str) -> ColumnInfo | None:
     """The short column to search through: one with a valid index, and of a reshape's two the one that stays."""
     own = [
         info
-        for info in database.columns(connection)
+        for info in infos
         if (info.table_schema, info.table_name, info.full_column) == (table.schema, table.name, column)
     ]
     order = ("retired", None, "arriving")

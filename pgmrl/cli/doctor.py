@@ -10,9 +10,11 @@ import typer
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl.cli.common import Json, Url, console, engine, escaped, progress, write_json
-from pgmrl.cli.measuring import check_drawing
-from pgmrl.doctor import CHECKS, Finding, Measurement, Report, health, measure, prometheus
+from pgmrl.cli.measuring import check_drawing, telling
+from pgmrl.doctor import CHECKS, Health, Measurement, Report, health, measure, prometheus
 from pgmrl.doctor import doctor as examined
+from pgmrl.doctor.exam import surveying
+from pgmrl.doctor.finding import SEVERITIES
 from pgmrl.doctor.history import SUFFIXES, Series, plotted, series, sparkline
 from pgmrl.doctor.run import SECONDS, chosen
 from pgmrl.doctor.subject import subjects
@@ -28,7 +30,12 @@ EXIT: Final = {None: 0, "info": 0, "warning": 10, "critical": 20}
 
 NAGIOS: Final = {None: 0, "info": 0, "warning": 1, "critical": 2}
 UNKNOWN: Final = 3
-WORDS: Final = {0: "OK", 1: "WARNING", 2: "CRITICAL", 3: "UNKNOWN"}
+WORDS: Final = {0: "OK", 1: "WARNING", 2: "CRITICAL"}
+TERMS: Final = """
+The short vector is the leading dimensions of the full one (prefix), or its inner products with learned axes
+(rotation); the index is on it, and triggers keep it in step where it is no generated column. The shortlist is what
+the index gives, to be ranked by full vectors. A side table holds both vectors beside the application's table.
+docs/doctor.md says of each check what follows from it, and what to do."""
 COLORS: Final = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
 
 
@@ -72,7 +79,7 @@ def doctor(
         _only_history(**{"--measure": take, "--nagios": nagios, "--prometheus": as_metrics})
         check_drawing("--plot", plot, SUFFIXES)
         with engine(url) as opened, opened.connect() as connection:
-            found = _history(connection, asked)
+            found = _history(connection, asked, seconds)
         _show_history(found, plot, json=json)
         return
     try:
@@ -105,6 +112,7 @@ def _list(*, json: bool) -> None:
     for one in CHECKS:
         severity = f"[{COLORS[one.severity]}]{one.severity:8}[/]"
         console.print(f"[bold]{one.name:20}[/] {severity}  {escaped(one.about)}", soft_wrap=True)
+    console.print(TERMS, style="dim", soft_wrap=True)
 
 
 def _only_history(**others: bool) -> None:
@@ -123,25 +131,17 @@ def _only_history(**others: bool) -> None:
 
 def _measured(connection: Connection, asked: list[str], seconds: float, *, quiet: bool) -> list[Measurement]:
     with progress(quiet=quiet) as bars:
-        task = bars.add_task("measuring recall", total=None)
-        return measure(
-            connection,
-            *asked,
-            seconds=seconds,
-            progress=lambda done, total: bars.update(task, completed=done, total=total),
-        )
+        return measure(connection, *asked, seconds=seconds, progress=telling(bars))
 
 
-def _health(connection: Connection, report: Report) -> list[Any]:
+def _health(connection: Connection, report: Report) -> list[Health]:
     """The columns' numbers, of those that were asked for; none where pgmrl's schema cannot say."""
     try:
         every = health(connection)
     except NotMigrated:
         return []
     named = set(report.columns)
-    return [
-        one for one in every if f"{one.table_schema}.{one.table_name}.{one.full_column} ({one.short_column})" in named
-    ]
+    return [one for one in every if one.name in named]
 
 
 # -- for people ----------------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def _measurement(one: Measurement) -> str:
 
 def _status(report: Report) -> str:
     """The first line of a monitoring plugin, with its performance data."""
-    counts = {severity: report.count(severity) for severity in COLORS}  # type: ignore[arg-type]  # its keys are those
+    counts = {severity: report.count(severity) for severity in SEVERITIES}
     word = WORDS[NAGIOS[report.worst]]
     said = f"{report.findings[0].check}: {_line(report.findings[0].message)}" if report.findings else "nothing found"
     numbers = " ".join(f"{name}={count}" for name, count in counts.items())
@@ -208,7 +208,7 @@ def _line(said: object) -> str:
 def _as_json(report: Report, measured: list[Measurement]) -> dict[str, Any]:
     return {
         "worst": report.worst,
-        "findings": [_finding(one) for one in report],
+        "findings": [asdict(one) for one in report],
         "not_checked": [asdict(one) for one in report.not_checked],
         "columns": report.columns,
         "checks": report.checks,
@@ -225,16 +225,13 @@ def _as_json(report: Report, measured: list[Measurement]) -> dict[str, Any]:
     }
 
 
-def _finding(one: Finding) -> dict[str, Any]:
-    return {name: getattr(one, name) for name in one.__dataclass_fields__} | {"values": dict(one.values)}
-
-
 # -- history -------------------------------------------------------------------------------------------------------
 
 
-def _history(connection: Connection, asked: list[str]) -> list[Series]:
-    found, _ = subjects(connection, asked)
-    return [one for subject in found if subject.serves for one in series(connection, subject.column, subject.name)]
+def _history(connection: Connection, asked: list[str], seconds: float) -> list[Series]:
+    with surveying(connection, seconds):
+        found = [subject for subject in subjects(connection, asked)[0] if subject.serves]
+        return [one for subject in found for one in series(connection, subject.column, subject.name)]
 
 
 def _show_history(found: list[Series], plot: Path | None, *, json: bool) -> None:

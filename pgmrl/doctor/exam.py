@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
 from pgmrl.doctor.finding import Finding, NotChecked
-from pgmrl.errors import PgmrlError
+from pgmrl.errors import DatabaseError, ExactSearchWarning, Locked, PgmrlError, PgvectorVersionWarning
 from pgmrl.measure.session import CANCELLED, sqlstate
 from pgmrl.names import qualified, quoted
 
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
     from pgmrl.doctor.subject import Subject
     from pgmrl.measure import Recall
 
-__all__ = ["Check", "Exam", "Server", "Skipped", "Thresholds"]
+__all__ = ["Check", "Exam", "Server", "Skipped", "Thresholds", "quietly", "reading", "surveying"]
 
+PRIMARY = "a standby does not know: ask the primary"
 LOCK_SECONDS = 2.0
 """How long to wait for a table that somebody holds in ACCESS EXCLUSIVE mode."""
 
@@ -102,7 +104,6 @@ class Server:
         role: the current role.
         monitors: whether the role sees other roles' sessions (pg_monitor, or a superuser).
         schema: pgmrl's revision in this database; None where it is not installed.
-        vector_schema: the schema pgvector lives in.
 
     """
 
@@ -111,7 +112,6 @@ class Server:
     role: str
     monitors: bool
     schema: str | None
-    vector_schema: str
 
     @classmethod
     def of(cls, connection: Connection) -> Server:
@@ -129,7 +129,7 @@ class Server:
             f"'[1]'::{schema}.vector IS NOT NULL"
         )
         row = database.execute_plain(connection, query).one()
-        return cls(row.version, row.standby, row.role, row.monitors, database.current(connection), schema)
+        return cls(row.version, row.standby, row.role, row.monitors, database.current(connection))
 
 
 @dataclass(slots=True)
@@ -206,6 +206,31 @@ class Exam:
 
 
 @contextmanager
+def quietly() -> Iterator[None]:
+    """Without the warnings of what checks find."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PgvectorVersionWarning)
+        warnings.simplefilter("ignore", ExactSearchWarning)
+        yield
+
+
+@contextmanager
+def surveying(connection: Connection, seconds: float) -> Iterator[None]:
+    """As `reading`, for what has to be known before anything can be examined; quietly.
+
+    Raises:
+        Locked: somebody holds a table, so that not even its size can be read.
+        DatabaseError: it took too long, or the role may not look at what was asked for.
+
+    """
+    try:
+        with quietly(), reading(connection, seconds):
+            yield
+    except DBAPIError as error:
+        raise _unread(error, seconds) or error from None
+
+
+@contextmanager
 def reading(connection: Connection, seconds: float) -> Iterator[None]:
     """Read only, within so many seconds, waiting for no lock for long; leaves nothing behind."""
     with database.snapshot(connection):
@@ -213,6 +238,20 @@ def reading(connection: Connection, seconds: float) -> Iterator[None]:
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {max(1, round(1000 * seconds))}")
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(1000 * min(seconds, LOCK_SECONDS)) or 1}")
         yield
+
+
+def _unread(error: DBAPIError, seconds: float) -> DatabaseError | None:
+    """Why there is nothing to examine yet, in words; None for any other error."""
+    state = sqlstate(error)
+    if state == "55P03":
+        return Locked(
+            "another transaction, such as a migration, holds a table whose size is asked: end it, or try later"
+        )
+    if state == CANCELLED:
+        return DatabaseError(f"the catalogue was not read in {seconds:g} s: give it more with --seconds")
+    if state == "42501":
+        return DatabaseError(f"{str(error.orig).strip().splitlines()[0]}: grant it, or run as the table's owner")
+    return None
 
 
 def _reason(error: DBAPIError, role: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Final, Literal
 
 __all__ = ["SEVERITIES", "Finding", "NotChecked", "Report", "Severity"]
@@ -35,7 +34,7 @@ class Finding:
     message: str
     remedy: str
     sql: str = ""
-    values: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class NotChecked:
     """A check that could not be made, in whole or in part.
 
     Attributes:
-        check: its name.
+        check: its name; `all` where nothing could look at the subject.
         subject: the column, or `database`.
         reason: why, and what would let it be made.
 
@@ -61,7 +60,7 @@ class Report:
     Attributes:
         findings: the worst first.
         not_checked: what could not be looked at.
-        columns: what was looked at, one `schema.table.column` a short column.
+        columns: what was looked at, one `schema.table.column (short_column)` a short column.
         checks: the names of the checks that were asked for.
         standby: whether the server is a hot standby, whose statistics are its own.
 
@@ -76,10 +75,6 @@ class Report:
     def __iter__(self) -> Iterator[Finding]:
         """The findings, the worst first."""
         return iter(self.findings)
-
-    def __len__(self) -> int:
-        """How many findings there are."""
-        return len(self.findings)
 
     @property
     def worst(self) -> Severity | None:

@@ -13,6 +13,7 @@ from pgmrl.names import literal, qualified
 from pgmrl.online.jobs import jobs
 from pgmrl.online.state import table_state
 from pgmrl.online.steps import KEEPING
+from pgmrl.units import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +67,7 @@ def retired(_exam: Exam, subject: Subject) -> Iterator[Finding]:
         "retired",
         "info",
         subject.name,
-        f"{subject.short} is retired and still kept by every write, with an index of {size / 1e6:,.1f} MB",
+        f"{subject.short} is retired and still kept by every write, with an index of {shown(size)}",
         "When no application reads it any more: `pgmrl reshape --contract`, or op.drop_short.",
         f"SELECT * FROM pgmrl.columns WHERE short_column = {literal(subject.short)}",
         {"bytes": size},
@@ -111,9 +112,14 @@ def functions(exam: Exam) -> Iterator[Finding]:
     for place, marker in installed_markers(exam.connection):
         if not exam.concerns(marker["schema"], marker["table"]):
             continue
-        owner = qualified(marker["schema"], marker["table"])
+        schema = marker["schema"]
+        owner = qualified(schema, marker["table"])
         name = f"{place}.{marker['name']}_…"
-        column = f"{marker['schema']}.{marker['table']}.{marker['column']}"
+        column = f"{schema}.{marker['table']}.{marker['column']}"
+        usage = f"SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = {literal(schema)}"
+        if any(not row[0] for row in exam.ask(usage)):
+            exam.skip("functions", column, f"no USAGE on schema {schema}: grant it, or run as its owner")
+            continue
         found = _misfit(exam, owner, marker)
         if found is None and marker["version"] != VERSION:
             found = ("info", f"are of version {marker['version']}, this library writes version {VERSION}")

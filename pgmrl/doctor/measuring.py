@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
-from pgmrl.doctor.exam import reading
+from pgmrl.doctor.exam import surveying
 from pgmrl.doctor.searches import numbers
 from pgmrl.doctor.subject import subjects
-from pgmrl.errors import PgmrlError
+from pgmrl.errors import MeasureError, PgmrlError
 from pgmrl.measure import measure_recall, record_recall
-from pgmrl.measure.history import require_recording
 from pgmrl.measure.recall import SAMPLE, SECONDS
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def measure(
     seconds: float = SECONDS,
     sample: int = SAMPLE,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Measurement]:
     """Measure the recall of each column as its searches run, and add a row to its history.
 
@@ -65,24 +65,28 @@ def measure(
         seconds: for all columns together.
         sample: queries of each.
         seed: of the sampling.
-        progress: called after each query with the number tried and the number to try, of the column at hand.
+        progress: called after each query with what is measured, the number tried and the number to try.
 
     Raises:
+        MeasureError: the connection is in a transaction.
         DefinitionError: as `doctor`.
         NotMigrated: as `doctor`.
+        PgvectorMissing: pgvector is not installed or too old.
+        Locked: as `doctor`.
+        DatabaseError: as `doctor`.
 
     """
+    if connection.in_transaction() and not _commits_itself(connection):
+        raise MeasureError("the connection is in a transaction, and each measurement is committed: end it first")
     end = time.monotonic() + seconds
-    with reading(connection, seconds):
-        found, _ = subjects(connection, columns)
+    with surveying(connection, seconds):
+        found, _, closed = subjects(connection, columns)
         serving = [(subject, numbers(connection, subject.column)) for subject in found if subject.serves]
-    connection.rollback()
-    measured = []
+    measured = [Measurement(one.subject, None, False, one.reason) for one in closed]
     for left, (subject, (k, shortlist, ef_search)) in zip(range(len(serving), 0, -1), serving, strict=True):
         share = max(1.0, (end - time.monotonic()) / left)
         options = {"k": k, "shortlist": shortlist, "ef_search": ef_search, "seconds": share}
         measured.append(_measured(connection, subject, options, sample, seed, progress))
-        connection.rollback()
     return measured
 
 
@@ -92,25 +96,29 @@ def _measured(
     options: dict[str, Any],
     sample: int,
     seed: int,
-    progress: Callable[[int, int], None] | None,
+    progress: Callable[[str, int, int], None] | None,
 ) -> Measurement:
+    def tell(done: int, whole: int) -> None:
+        if progress is not None:
+            progress(f"recall of {subject.name}", done, whole)
+
+    options |= {"queries": sample, "seed": seed, "worst": 0, "progress": tell}
     try:
-        recall = measure_recall(
-            connection, subject.column, queries=sample, seed=seed, worst=0, progress=progress, **options
-        )
+        recall = measure_recall(connection, subject.column, **options)
     except (PgmrlError, DBAPIError) as error:
         return Measurement(subject.name, None, False, _said(error))
-    connection.rollback()
     try:
-        if database.execute_plain(connection, "SELECT pg_is_in_recovery()").scalar():
-            return Measurement(subject.name, recall, False, "a standby keeps no history: measure on its primary")
-        require_recording(connection)
-        record_recall(connection, subject.column, recall)
-        connection.commit()
+        with nullcontext() if _commits_itself(connection) else connection.begin():
+            if database.execute_plain(connection, "SELECT pg_is_in_recovery()").scalar():
+                return Measurement(subject.name, recall, False, "a standby keeps no history: measure on its primary")
+            record_recall(connection, subject.column, recall)
     except (PgmrlError, DBAPIError) as error:
-        connection.rollback()
         return Measurement(subject.name, recall, False, _said(error))
     return Measurement(subject.name, recall, True)
+
+
+def _commits_itself(connection: Connection) -> bool:
+    return bool(getattr(connection.connection.dbapi_connection, "autocommit", False))
 
 
 def _said(error: PgmrlError | DBAPIError) -> str:

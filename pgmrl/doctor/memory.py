@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgmrl.doctor.exam import Check
+from pgmrl.doctor.exam import PRIMARY, Check, Skipped
 from pgmrl.doctor.finding import Finding
 from pgmrl.names import literal
 from pgmrl.online.plan import graph_bytes
@@ -63,13 +63,14 @@ def memory(exam: Exam) -> Iterator[Finding]:
 
 def build_memory(exam: Exam, subject: Subject) -> Iterator[Finding]:
     """Whether a REINDEX would keep its graph in memory."""
-    if not subject.indexes or exam.server.standby:
-        return
+    if not subject.indexes or subject.partitioned:
+        return  # partitions are built one at a time: what all of them would take says nothing
+    if exam.server.standby:
+        raise Skipped(PRIMARY)
     sql = "SELECT pg_size_bytes(current_setting('maintenance_work_mem')) AS bytes"
     have = exam.one(sql).bytes
-    # of a partitioned table, the largest partition is built at a time; this is no less than that
     needed = graph_bytes(subject.target, max(subject.indexes, key=lambda one: one.index.m).index, subject.size.rows)
-    if needed <= have or subject.partitioned:
+    if needed <= have:
         return
     yield Finding(
         "build-memory",

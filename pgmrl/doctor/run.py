@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import time
-import warnings
 from typing import TYPE_CHECKING, Any, Final
-
-from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
 from pgmrl.doctor import indexes, leftovers, memory, recall, rotation, rows, searches, vacuum, versions
-from pgmrl.doctor.exam import Check, Exam, Server, Thresholds, reading
+from pgmrl.doctor.exam import Check, Exam, Server, Thresholds, quietly, surveying
 from pgmrl.doctor.finding import SEVERITIES, Finding, NotChecked, Report
 from pgmrl.doctor.subject import subjects
-from pgmrl.errors import (
-    DatabaseError,
-    DefinitionError,
-    ExactSearchWarning,
-    Locked,
-    PgvectorMissing,
-    PgvectorVersionWarning,
-)
-from pgmrl.measure.session import CANCELLED, sqlstate
+from pgmrl.errors import DefinitionError, PgvectorMissing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -31,7 +20,7 @@ if TYPE_CHECKING:
 
     from pgmrl.measure import Recall
 
-__all__ = ["CHECKS", "doctor"]
+__all__ = ["CHECKS", "SECONDS", "chosen", "doctor"]
 
 MODEL: Final = Check("model", "critical", "columns that the database does not have as they are declared")
 
@@ -89,27 +78,22 @@ def doctor(
         DefinitionError: there is no check of a name, or a column is no Matryoshka column.
         NotMigrated: there is no table or column of a name.
         Locked: somebody holds a table, so that not even its size can be read.
-        DatabaseError: the catalogue was not read in time.
+        DatabaseError: the catalogue was not read in time, or a column was named whose schema the role may not use.
 
     """
     connection = database.sqlalchemy_connection(connection)
     checks = chosen(only, skip)
     names = tuple(check.name for check in checks)
     deadline = time.monotonic() + seconds
-    with warnings.catch_warnings():
-        # both are findings here
-        warnings.simplefilter("ignore", PgvectorVersionWarning)
-        warnings.simplefilter("ignore", ExactSearchWarning)
+    with quietly():
         try:
-            with reading(connection, seconds):
+            with surveying(connection, seconds):
                 server = Server.of(connection)
-                found, missing = subjects(connection, columns)
+                found, missing, hidden = subjects(connection, columns)
         except PgvectorMissing as error:
             finding = Finding("pgvector-version", "critical", "database", str(error), "CREATE EXTENSION vector;")
             rest = tuple(NotChecked(name, "database", "pgvector is missing") for name in names if name != finding.check)
             return Report((finding,), rest, (), names)
-        except DBAPIError as error:
-            raise _unread(error, seconds) or error from None
         exam = Exam(
             connection,
             server,
@@ -117,6 +101,7 @@ def doctor(
             thresholds or Thresholds(),
             seed,
             deadline,
+            hidden,
             recalls=recalls or {},
             whole=not columns,
         )
@@ -130,18 +115,6 @@ def doctor(
         names,
         server.standby,
     )
-
-
-def _unread(error: DBAPIError, seconds: float) -> DatabaseError | None:
-    """Why there is nothing to examine yet, in words; None for any other error."""
-    state = sqlstate(error)
-    if state == "55P03":
-        return Locked(
-            "another transaction, such as a migration, holds a table whose size is asked: end it, or try later"
-        )
-    if state == CANCELLED:
-        return DatabaseError(f"the catalogue was not read in {seconds:g} s: give it more with --seconds")
-    return None
 
 
 def chosen(only: Iterable[str], skip: Iterable[str]) -> Sequence[Check]:

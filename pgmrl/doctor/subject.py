@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Table
 
 from pgmrl import database
-from pgmrl.check import check_types
+from pgmrl.check import check_types, rows_of
 from pgmrl.columns import attachment_of, vectors_table
-from pgmrl.doctor.finding import Finding
+from pgmrl.doctor.finding import Finding, NotChecked
 from pgmrl.errors import NotMigrated
-from pgmrl.names import literal, qualified
+from pgmrl.names import qualified
 from pgmrl.online.plan import size_of
 from pgmrl.online.state import table_state
 from pgmrl.online.target import Target
@@ -97,13 +97,18 @@ class Subject:
         """The operator class that searches need, without a schema."""
         return self.definition.metric.operator_class(self.definition.short.type)
 
+    @property
+    def indexed(self) -> bool:
+        """Whether a valid index of this operator class is there."""
+        return any(one.valid and one.operator_class == self.operator_class for one in self.indexes)
+
 
 def parts(relation: str) -> str:
     """A subquery `relid` of a table or index and all its partitions; the argument is SQL text of a regclass."""
     return f"(SELECT {relation} AS relid UNION SELECT p.relid FROM pg_partition_tree({relation}) AS p)"
 
 
-def subjects(connection: Connection, asked: Iterable[Any]) -> tuple[list[Subject], list[Finding]]:
+def subjects(connection: Connection, asked: Iterable[Any]) -> tuple[list[Subject], list[Finding], list[NotChecked]]:
     """The short columns that were asked for, or all of the database.
 
     Args:
@@ -111,7 +116,8 @@ def subjects(connection: Connection, asked: Iterable[Any]) -> tuple[list[Subject
         asked: Matryoshka attributes or columns, or names as `reflect` takes them; empty for all.
 
     Returns:
-        The short columns, and findings for those that the database does not have as they are declared.
+        The short columns, findings for those that the database does not have as they are declared, and those in schemas
+        that the role may not use.
 
     Raises:
         NotMigrated: a name is of no table or column in the database.
@@ -130,12 +136,28 @@ def subjects(connection: Connection, asked: Iterable[Any]) -> tuple[list[Subject
         own, problem = _declared(connection, column, infos) if declared else _named(column, infos, sides)
         chosen += [(info, column if declared else None) for info in own]
         missing += [problem] if problem else []
+    closed, not_checked = _closed(connection), {}
     for info, model in chosen:
         place = (info.table_schema, info.table_name, info.short_column)
-        subject = None if place in found else _subject(connection, info, model, sides)
+        if info.table_schema in closed:
+            reason = f"no USAGE on schema {info.table_schema}: grant it, or run as its owner"
+            not_checked[place] = NotChecked("all", name_of(info), reason)
+            continue
+        subject = None if place in found else _subject(connection, info, model, sides, infos)
         if subject is not None:
             found[place] = subject
-    return list(found.values()), missing
+    return list(found.values()), missing, list(not_checked.values())
+
+
+def name_of(info: ColumnInfo) -> str:
+    """How a column is called in findings."""
+    return f"{info.table_schema}.{info.table_name}.{info.full_column}"
+
+
+def _closed(connection: Connection) -> set[str]:
+    """The schemas that this role may not use: what is in them cannot be looked up by name."""
+    query = "SELECT nspname FROM pg_namespace WHERE NOT has_schema_privilege(oid, 'USAGE')"
+    return set(database.execute_plain(connection, query).scalars())
 
 
 def _declared(connection: Connection, column: Any, infos: list[ColumnInfo]) -> tuple[list[ColumnInfo], Finding | None]:
@@ -152,8 +174,7 @@ def _declared(connection: Connection, column: Any, infos: list[ColumnInfo]) -> t
             "the model's rotation has not been learned: there are no short vectors, and each search reads every row"
         )
         return [], Finding("model", "warning", name, message, f"`pgmrl fit {name}`, then pin the id in the model.")
-    schema = table.schema or database.table_schema(connection, table.name)
-    own = _of(infos, schema, table.name, attachment.short)
+    own = rows_of(connection, table, attachment, infos)
     by = attachment.definition.short.by
     wanted = getattr(by, "id", None)
     if own and own[0].rotation == wanted:
@@ -191,11 +212,9 @@ def _named(
     return [], Finding("model", "warning", name, message, remedy)
 
 
-def _of(infos: list[ColumnInfo], schema: str | None, table: str, short: str) -> list[ColumnInfo]:
-    return [info for info in infos if (info.table_schema, info.table_name, info.short_column) == (schema, table, short)]
-
-
-def _subject(connection: Connection, info: ColumnInfo, model: Any, sides: dict[str, Side]) -> Subject | None:
+def _subject(
+    connection: Connection, info: ColumnInfo, model: Any, sides: dict[str, Side], infos: list[ColumnInfo]
+) -> Subject | None:
     state = table_state(connection, info.table_schema, info.table_name)
     there = None if state is None else state.shorts.get(info.short_column)
     if state is None or there is None:  # dropped a moment ago, or a subvector that is none of pgmrl's
@@ -203,10 +222,10 @@ def _subject(connection: Connection, info: ColumnInfo, model: Any, sides: dict[s
     definition = there.definition if model is None else attachment_of(model).definition
     column = model
     if column is None:  # by the name's parts: each may have dots of its own
-        column = reflect_place(connection, info.table_schema, info.table_name, info.full_column)
+        column = reflect_place(connection, info.table_schema, info.table_name, info.full_column, infos=infos)
     target = Target(info.table_name, info.full_column, definition, info.table_schema)
     return Subject(
-        name=f"{info.table_schema}.{info.table_name}.{info.full_column}",
+        name=name_of(info),
         target=target,
         indexes=there.indexes,
         keeper=state.keepers.get(info.short_column) if there.kept_by == "trigger" else None,
@@ -220,16 +239,18 @@ def _subject(connection: Connection, info: ColumnInfo, model: Any, sides: dict[s
 
 
 _SIDES: Final = """
-SELECT DISTINCT n.nspname, c.relname, s.nspname AS side_schema, v.relname AS side_table
+SELECT DISTINCT n.nspname, c.relname, p.proname, s.nspname AS side_schema, v.relname AS side_table
 FROM pg_trigger AS g
 JOIN pg_proc AS p ON p.oid = g.tgfoid AND p.proname LIKE 'zz\\_pgmrl\\_%'
 JOIN pg_class AS c ON c.oid = g.tgrelid
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
--- CASE: the arguments of somebody else's triggers are not looked at
-JOIN pg_class AS v ON v.oid = CASE WHEN p.proname LIKE 'zz\\_pgmrl\\_%'
-    THEN to_regclass(convert_from(rtrim(g.tgargs, '\\x00'::bytea), 'UTF8')) END
-JOIN pg_namespace AS s ON s.oid = v.relnamespace
-WHERE g.tgnargs = 1 AND NOT g.tgisinternal AND g.tgparentid = 0
+-- CASE: the arguments of somebody else's triggers are not looked at. By names: to_regclass fails without USAGE
+CROSS JOIN LATERAL (SELECT CASE WHEN g.tgnargs = 1 AND p.proname LIKE 'zz\\_pgmrl\\_%'
+    THEN parse_ident(convert_from(rtrim(g.tgargs, '\\x00'::bytea), 'UTF8')) END AS place) AS a
+JOIN pg_namespace AS s ON s.nspname = a.place[1]
+JOIN pg_class AS v ON v.relnamespace = s.oid AND v.relname = a.place[2]
+WHERE NOT g.tgisinternal AND g.tgparentid = 0
+  AND has_schema_privilege(n.oid, 'USAGE') AND has_schema_privilege(s.oid, 'USAGE')
 """
 
 
@@ -238,11 +259,8 @@ def _sides(connection: Connection) -> dict[str, Side]:
     found = {}
     for row in database.execute_plain(connection, _SIDES).all():
         state = table_state(connection, row.nspname, row.relname)
-        name = qualified(row.side_schema, row.side_table)
         for side in state.sides if state else ():
-            place = database.execute_plain(
-                connection, f"SELECT {literal(side.side)}::regclass = {literal(name)}::regclass"
-            )
-            if place.scalar():
+            if side.name == row.proname:
+                name = qualified(row.side_schema, row.side_table)
                 found[name] = Side(qualified(row.nspname, row.relname), side.name, side.full)
     return found

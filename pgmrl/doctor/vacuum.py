@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgmrl.doctor.exam import Check
+from pgmrl.doctor.exam import PRIMARY, Check, Skipped
 from pgmrl.doctor.finding import Finding
 from pgmrl.doctor.subject import parts
 from pgmrl.names import literal
@@ -32,8 +32,7 @@ def dead_sql(subject: Subject) -> str:
 def dead(exam: Exam, subject: Subject) -> Iterator[Finding]:
     """Dead rows: still in the HNSW index, where they take places of a scan's candidates."""
     if exam.server.standby:
-        exam.skip("dead-rows", subject.name, "a standby does not count dead rows: ask the primary")
-        return
+        raise Skipped(PRIMARY)
     sql = dead_sql(subject)
     row = exam.one(sql)
     # statistics begin anew after a crash or a restore: they may know of fewer rows than ANALYZE counted
@@ -71,7 +70,7 @@ def autovacuum(exam: Exam, subject: Subject) -> Iterator[Finding]:
 def autovacuum_anywhere(exam: Exam) -> Iterator[Finding]:
     """The settings that autovacuum needs."""
     if exam.server.standby:
-        return
+        raise Skipped(PRIMARY)
     sql = "SELECT name FROM pg_settings WHERE name IN ('autovacuum', 'track_counts') AND setting = 'off' ORDER BY name"
     for row in exam.ask(sql):
         message = f"{row.name} is off: no table is vacuumed or analyzed by itself"
@@ -92,7 +91,7 @@ SELECT 'prepared transaction ' || quote_literal(p.gid), p.owner, 'prepared',
 FROM pg_prepared_xacts AS p WHERE p.database = current_database()
 UNION ALL
 SELECT 'standby ' || r.application_name, r.usename, 'hot_standby_feedback',
-    extract(epoch FROM now() - coalesce(r.reply_time, now()))::float8, 'End the long query on that standby.'
+    NULL, 'End the long query on that standby.'
 FROM pg_stat_replication AS r WHERE r.backend_xmin IS NOT NULL AND age(r.backend_xmin) > 1000000
 UNION ALL
 SELECT 'replication slot ' || s.slot_name, s.plugin, CASE WHEN s.active THEN 'active' ELSE 'inactive' END,
@@ -103,17 +102,13 @@ FROM pg_replication_slots AS s WHERE s.xmin IS NOT NULL AND (NOT s.active OR age
 def held(exam: Exam) -> Iterator[Finding]:
     """What VACUUM must wait for: it removes no row that an old snapshot could still see."""
     if exam.server.standby:
-        return
+        raise Skipped(PRIMARY)
     if not exam.server.monitors:
         reason = f"transactions of other roles are hidden: GRANT pg_monitor TO {exam.server.role}"
         exam.skip("vacuum-held", "database", reason)
     for row in exam.ask(HOLDERS_SQL):
-        if (
-            row.seconds is not None
-            and row.seconds < exam.thresholds.held_seconds
-            and row.state != "hot_standby_feedback"
-        ):
-            continue
+        if row.seconds is not None and row.seconds < exam.thresholds.held_seconds:
+            continue  # of a standby and of a slot nobody knows the age: those listed hold back a million transactions
         age = "" if row.seconds is None else f" for {row.seconds / 60:,.0f} min"
         yield Finding(
             "vacuum-held",
@@ -130,7 +125,7 @@ def held(exam: Exam) -> Iterator[Finding]:
 def statistics(exam: Exam, subject: Subject) -> Iterator[Finding]:
     """Never analyzed, or not since much has changed."""
     if exam.server.standby:
-        return
+        raise Skipped(PRIMARY)
     sql = (
         "SELECT p.relid::regclass::text AS table, c.reltuples::bigint AS rows, c.relkind = 'p' AS partitioned,\n"
         "    pg_relation_size(p.relid) AS bytes, pg_stat_get_mod_since_analyze(p.relid) AS modified\n"

@@ -14,11 +14,9 @@ if TYPE_CHECKING:
     from pgmrl.doctor.exam import Exam
     from pgmrl.doctor.finding import Severity
 
-__all__ = ["CHECKS", "DEFECTS", "defects"]
+__all__ = ["CHECKS", "defects", "library"]
 
-Version = tuple[int, ...]
-
-DEFECTS: Final[tuple[tuple[Version, Severity, str], ...]] = (
+DEFECTS: Final[tuple[tuple[tuple[int, ...], Severity, str], ...]] = (
     ((0, 8, 2), "warning", "a parallel HNSW build can overflow a buffer (pgvector#959, CVE-2026-3172)"),
     ((0, 8, 3), "critical", "vacuuming can corrupt an HNSW index"),
     ((0, 8, 4), "warning", "vacuuming HNSW can fail with `hnsw graph not repaired`, and inserts beside it"),
@@ -29,14 +27,9 @@ left out."""
 LOADED_FROM: Final = 180_000  # PostgreSQL that says which library a session has loaded
 
 
-def parsed(version: str) -> Version:
-    """The numbers of a version."""
-    return tuple(int(part) for part in version.split(".") if part.isdecimal())
-
-
 def defects(version: str) -> list[tuple[Severity, str]]:
     """The known defects of a version of pgvector's library that matter here, the worst first."""
-    found = [(severity, what) for mended, severity, what in DEFECTS if parsed(version) < mended]
+    found = [(severity, what) for mended, severity, what in DEFECTS if database.version_numbers(version) < mended]
     return sorted(found, key=lambda one: one[0] != "critical")
 
 
@@ -56,7 +49,7 @@ def library(installed: str, available: str | None, loaded: str | None) -> str:
     The code is in the server's library, which a package replaces at once; the extension's version in the database is
     that of its SQL objects alone.
     """
-    return loaded or max(installed, available or installed, key=parsed)
+    return loaded or max(installed, available or installed, key=database.version_numbers)
 
 
 def pgvector(exam: Exam) -> Iterator[Finding]:
@@ -83,15 +76,16 @@ def outdated(exam: Exam) -> Iterator[Finding]:
     """An extension older than the server's package."""
     sql = versions_sql(exam.server.version)
     for row in exam.ask(sql):
-        if row.available is not None and parsed(row.installed) < parsed(row.available):
+        there, newest = row.installed, row.available
+        if newest is not None and database.version_numbers(there) < database.version_numbers(newest):
             yield Finding(
                 "pgvector-outdated",
                 "info",
                 "database",
-                f"the extension is at {row.installed} in this database, the server has {row.available}",
+                f"the extension is at {there} in this database, the server has {newest}",
                 "ALTER EXTENSION vector UPDATE;",
                 sql,
-                {"installed": row.installed, "available": row.available},
+                {"installed": there, "available": newest},
             )
 
 
