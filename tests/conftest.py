@@ -53,7 +53,7 @@ def server() -> Iterator[local.LocalServer]:
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
     data = Path(tempfile.gettempdir()) / f"pgmrl-tests-{run}"
     with local.start(data, database="postgres") as running:
-        with _admin(running) as connection:
+        with admin(running) as connection:
             _make_template(connection, running)
         yield running
     if local.status(data) is None:  # the last worker to leave
@@ -61,7 +61,8 @@ def server() -> Iterator[local.LocalServer]:
 
 
 @contextmanager
-def _admin(server: local.LocalServer) -> Iterator[Connection]:
+def admin(server: local.LocalServer) -> Iterator[Connection]:
+    """A connection that makes and drops databases."""
     with database.connect(server.url("postgres")) as engine, engine.connect() as connection:
         yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -98,10 +99,10 @@ def module_database_url(server: local.LocalServer) -> Iterator[str]:
 
 
 def _clone(server: local.LocalServer, name: str) -> Iterator[str]:
-    with _admin(server) as connection:
+    with admin(server) as connection:
         connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))
     yield database.sqlalchemy_url(server.url(name))
-    with _admin(server) as connection:
+    with admin(server) as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -20,10 +19,12 @@ from pgmrl import (
     database,
     ingest,
 )
+from pgmrl.columns import attachment_of, vectors_table
 from pgmrl.doctor import Report, Thresholds, doctor
 from pgmrl.fit import fit_axes
 from pgmrl.settings import Setting, store_setting
 from pgmrl.types import NumpyVector
+from tests.conftest import admin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,13 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pgmrl.local import LocalServer
-
-    class Vectors:
-        """The fixture `debian` of tests/conftest.py."""
-
-        documents: NDArray[np.float32]
-        queries: NDArray[np.float32]
-        packages: list[dict[str, Any]]
+    from tests.conftest import Debian
 
 
 ROWS = 12_000
@@ -97,15 +92,8 @@ def tables(rotation: Rotation) -> tuple[Table, Table, Table]:
     return packages, notes, papers
 
 
-@contextmanager
-def admin(server: LocalServer) -> Iterator[Connection]:
-    """A connection that makes and drops databases."""
-    with database.connect(server.url("postgres")) as engine, engine.connect() as connection:
-        yield connection.execution_options(isolation_level="AUTOCOMMIT")
-
-
 @pytest.fixture(scope="session")
-def healthy(server: LocalServer, debian: Vectors) -> Iterator[tuple[str, Ward]]:
+def healthy(server: LocalServer, debian: Debian) -> Iterator[tuple[str, Ward]]:
     """The name of a database in which nothing is wrong, and what is in it; nobody is connected to it."""
     name = f"healthy_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
     vectors = debian.documents[:ROWS, :DIMS]
@@ -124,7 +112,7 @@ def healthy(server: LocalServer, debian: Vectors) -> Iterator[tuple[str, Ward]]:
         connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def _fill(connection: Connection, ward: Ward, debian: Vectors) -> None:
+def _fill(connection: Connection, ward: Ward, debian: Debian) -> None:
     database.install_rotation(connection, ward.rotation)
     ward.packages.metadata.create_all(connection)
     sections = [one["section"] for one in debian.packages[:ROWS]]
@@ -139,8 +127,8 @@ def _fill(connection: Connection, ward: Ward, debian: Vectors) -> None:
 
 def recorded(connection: Connection, table: Table, recall: float, *, days: float, rows: int = ROWS) -> None:
     """One row of history, as `pgmrl recall --record` writes it."""
-    short = table.c.embedding.info["pgmrl"].short
-    given = {"days": days, "table": table.name, "full": "embedding", "short": short, "recall": recall, "rows": rows}
+    short, place = attachment_of(table.c.embedding).short, vectors_table(table.c.embedding).name
+    given = {"days": days, "table": place, "full": "embedding", "short": short, "recall": recall, "rows": rows}
     connection.execute(text(RECALL), given)
 
 
@@ -152,10 +140,14 @@ class Patient:
         self.ward = Ward(*tables(ward.rotation), ward.rotation, ward.vectors)
 
     def run(self, *statements: str) -> None:
-        """Statements of which each commits; a new connection, so that settings of database and role hold."""
+        """Statements of which each commits; a new connection, so that settings of database and role hold.
+
+        The statistics of each are there when the next one runs: else they come up to a second later, after a VACUUM.
+        """
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             for one in statements:
                 database.execute_plain(connection, one)
+                connection.exec_driver_sql("SELECT pg_stat_force_next_flush()")
 
     def see(self, *columns: Any, **options: Any) -> Report:
         """The doctor's report, from a new connection."""

@@ -14,7 +14,8 @@ from sqlalchemy import text
 
 from pgmrl import database
 from pgmrl.doctor import CHECKS, Finding, NotChecked, Report, doctor, health, measure, prometheus
-from pgmrl.errors import DefinitionError, MeasureError, NotMigrated
+from pgmrl.doctor.history import series
+from pgmrl.errors import DefinitionError, Locked, MeasureError, NotMigrated
 from tests.cli import run
 from tests.doctor.conftest import ROWS, SHORT, SMALL, recorded
 
@@ -37,7 +38,7 @@ def place(patient: Patient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 
 def looked(*arguments: object) -> Result:
-    """The command on the columns that are large enough for the default thresholds."""
+    """The command, to whatever exit code."""
     return run("doctor", *arguments)
 
 
@@ -101,6 +102,7 @@ def test_the_list_of_checks() -> None:
     result = looked("--list")
     assert result.exit_code == 0
     assert all(check.name in result.stdout and check.about in result.stdout for check in CHECKS)
+    assert "docs/doctor.md" in result.stdout
     listed = json.loads(looked("--list", "--json").stdout)
     assert [one["name"] for one in listed] == [check.name for check in CHECKS]
 
@@ -223,14 +225,13 @@ def test_the_view_for_dashboards(patient: Patient) -> None:
     assert (packages.index_state, packages.estimated_rows, packages.recall_target) == ("valid", ROWS, 0.9)
     assert (packages.recall, packages.below_target, packages.recall_k) == (0.95, False, 10)
     assert rows["notes"].rotation == patient.ward.rotation.id
-    assert rows["papers_embedding"].recall == 0.95, "recorded for the table that is searched"
+    assert rows["papers_embedding"].recall == 0.95, "under the table that holds the short vectors"
     assert rows["papers_embedding"].below_target is None
     patient.run(
         f"CREATE INDEX again ON packages USING hnsw (embedding_short_{SHORT} halfvec_cosine_ops)",
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'again'::regclass",
         "ALTER TABLE notes SET (autovacuum_enabled = off)",
         "DELETE FROM notes WHERE id % 2 = 0",
-        "SELECT pg_stat_force_next_flush()",
         "ANALYZE notes",
     )
     with patient.engine.begin() as connection:
@@ -310,9 +311,54 @@ def test_the_history_in_a_terminal_and_as_a_picture(patient: Patient, tmp_path: 
     assert (tmp_path / "recall.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     (said,) = json.loads(looked("packages.embedding", "--history", "--json").stdout)
     assert [point["recall"] for point in said["measured"]] == [0.95, 0.9, 0.92, 0.94, 0.8]
+    assert said["target"] == 0.9
     with pytest.raises(MeasureError, match="cannot be written"):
         looked("--plot", tmp_path / "nowhere" / "recall.png")
     assert looked("--plot", tmp_path / "recall.xyz").exit_code == 2
+
+
+def test_what_cannot_be_compared_is_not_one_series(patient: Patient) -> None:
+    """Other numbers and filters have no target; what another short column had is left out."""
+    with patient.engine.begin() as connection:
+        for days in (9, 8, 7):
+            recorded(connection, patient.ward.packages, 0.5, days=days)
+    age = "round(extract(epoch FROM now() - measured_at) / 86400)"
+    change = f"UPDATE pgmrl.recall_history SET {{}} WHERE recall = 0.5 AND {age} = {{}}"
+    patient.run(
+        change.format("shortlist = 40", 9),
+        change.format("filter = 'section = 1'", 8),
+        change.format("short_column = 'before'", 7),
+    )
+    with patient.engine.connect() as connection:
+        found = series(connection, patient.ward.packages.c.embedding, "packages")
+    said = {(one.numbers[1], one.filter): (one.target, [point.recall for point in one.measured]) for one in found}
+    assert said == {
+        (100, None): (0.9, [0.95]),
+        (40, None): (None, [0.5]),
+        (100, "section = 1"): (None, [0.5]),
+    }
+
+
+def test_the_history_says_what_holds_it_up(patient: Patient) -> None:
+    """As the checks do: a table that somebody holds is no traceback."""
+    with patient.engine.connect() as holder:
+        holder.exec_driver_sql("LOCK TABLE packages IN ACCESS EXCLUSIVE MODE")
+        for option in ("--history", "--measure"):
+            with pytest.raises(Locked, match="try later"):
+                looked(option)
+
+
+def test_measuring_wants_a_connection_of_its_own(patient: Patient) -> None:
+    """Each row of history is committed, and with it whatever the caller had begun; one that commits itself will do."""
+    with patient.engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+        with pytest.raises(MeasureError, match="in a transaction"):
+            measure(connection, "papers.embedding", sample=5)
+    with patient.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        told: list[str] = []
+        (one,) = measure(connection, "papers.embedding", sample=5, progress=lambda what, *_: told.append(what))
+        assert one.recorded
+    assert set(told) == {"recall of public.papers_embedding.embedding"}
 
 
 @pytest.mark.parametrize("option", ["--prometheus", "--nagios", "--measure"])
