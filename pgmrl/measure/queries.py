@@ -71,9 +71,10 @@ class Queries:
 def sampled_queries(connection: Connection | Session, asked: Any, count: int, *, seed: int = 0) -> Queries:
     """Rows of the table as queries, in random order; the same for the same seed while the table does not change.
 
-    Reads some of the table's pages, chosen at random (TABLESAMPLE SYSTEM), and of their rows chooses again; all of the
-    table where that has few rows, or no statistics. The server chooses: about three times as many vectors come as are
-    wanted, however large the table. Rows that the role may not see under row-level security do not come.
+    Reads some of the table's pages, chosen at random (TABLESAMPLE SYSTEM), and of their rows chooses again; more pages
+    where few rows have a vector; all of the table where that has few rows, or no statistics. The server chooses: about
+    three times as many vectors come as are wanted, however large the table. Rows that the role may not see under
+    row-level security do not come.
 
     Args:
         connection: of the database.
@@ -90,12 +91,11 @@ def sampled_queries(connection: Connection | Session, asked: Any, count: int, *,
     if count < 1:
         raise MeasureError(f"{count} queries: ask for at least 1")
     wanted = MORE * count + 100
-    rows: Sequence[tuple[Any, ...]] = []
     percent = _percent(connection, table, wanted)
-    if percent < 100:
+    rows = _rows(connection, asked, percent, seed, wanted)
+    while len(rows) < wanted and percent < 100:  # of many rows without a vector, say
+        percent = min(100.0, 4 * percent)
         rows = _rows(connection, asked, percent, seed, wanted)
-    if len(rows) < wanted:
-        rows = _rows(connection, asked, 100.0, seed, wanted)
     picked, skipped = _picked(rows, definition, count)
     if len(picked) < count and len(rows) == wanted and definition.metric.normalise:  # zero vectors, if so many
         more, others = _picked(_rows(connection, asked, 100.0, seed, wanted, zero=False), definition, count)
@@ -261,9 +261,9 @@ def _picked(rows: Sequence[tuple[Any, ...]], definition: Definition, count: int)
 
 
 def _percent(connection: Connection, table: Table, wanted: int) -> float:
-    """What share of the pages holds so many rows, by the table's statistics; all where there are none."""
+    """What share of the pages holds twice so many rows, by the table's statistics; all where there are none."""
     rows = database.row_estimate(connection, qualified(table.schema, table.name))
-    return 100.0 if not rows or rows < 10 * wanted else 100.0 * wanted / rows
+    return 100.0 if not rows or rows < 10 * wanted else 200.0 * wanted / rows
 
 
 def _usable(vector: NDArray[np.floating], definition: Definition) -> bool:

@@ -271,6 +271,22 @@ def test_little_comes_to_the_client(asked: Connection, packages: Table, fetched:
     assert max(fetched) == 7
 
 
+def test_a_large_table_is_not_read_whole(engine: Engine, debian: Debian, statements: list[str]) -> None:
+    """Some of its pages, whatever the seed, also where half of the rows have no vector."""
+    table = table_of(index=None)
+    filled(engine, debian, table)
+    with engine.begin() as connection:
+        for share in (1, 2):
+            connection.execute(table.update().where(table.c.id % share != 0).values(embedding=None))
+            connection.exec_driver_sql("ANALYZE packages")
+            del statements[:]
+            for seed in range(5):
+                assert len(sampled_queries(connection, table.c.embedding, 10, seed=seed)) == 10
+            read = [one for one in statements if "hashtextextended" in one]
+            assert len(read) >= 5
+            assert all("TABLESAMPLE" in one for one in read)
+
+
 def test_a_table_that_was_never_analyzed(engine: Engine, debian: Debian) -> None:
     """The server chooses among all rows, and sends few."""
     table = table_of(index=None)
