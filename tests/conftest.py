@@ -73,6 +73,9 @@ def _make_template(connection: Connection, server: local.LocalServer) -> None:
         made = connection.execute(text(f"SELECT 1 FROM pg_database WHERE datname = '{TEMPLATE}'")).first()
         if made is not None:
             return
+        # autovacuum is on, as for users, but does not come meanwhile: it would mend what a test has broken
+        connection.execute(text("ALTER SYSTEM SET autovacuum_naptime = '24d'"))
+        connection.execute(text("SELECT pg_reload_conf()"))
         connection.execute(text(f"CREATE DATABASE {TEMPLATE}_new"))
         with database.connect(server.url(f"{TEMPLATE}_new")) as engine, engine.begin() as inside:
             database.upgrade(inside)
