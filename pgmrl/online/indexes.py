@@ -21,7 +21,7 @@ from pgmrl.ddl import Hnsw, create_index
 from pgmrl.errors import MigrationError
 from pgmrl.names import identifier, qualified, quoted
 from pgmrl.online.index_states import BuildProgress, IndexState, build_progress, index_states
-from pgmrl.online.locks import in_transaction
+from pgmrl.online.locks import Patience, in_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,6 +37,13 @@ __all__ = ["Build", "BuildProgress", "IndexState", "build", "build_progress", "d
 log = logging.getLogger("alembic.pgmrl")
 
 POLL: Final = 1.0
+ENDING: Final = 0.01  # seconds between looks at a commit that is under way
+_ENDING = """
+SELECT EXISTS (SELECT FROM pg_index AS x JOIN pg_locks AS l ON l.transactionid = x.xmax AND l.granted
+    WHERE x.indexrelid = :index)
+"""
+"""Whether a transaction that has not ended yet has changed an index's row."""
+
 TAKEN: Final = "42P07"  # duplicate_table: somebody else built an index of this name meanwhile
 
 
@@ -233,16 +240,38 @@ def _build_one(connection: Connection, target: Target, index: Hnsw, name: str, p
 
 def _cleared(connection: Connection, target: Target, name: str, progress: Progress | None) -> IndexState | None:
     """The index of this name; one being built is waited for, an INVALID one removed unless it lacks partitions."""
+    state, settled = _built(connection, target, name, progress), None
+    while state is not None and not state.valid and not _partitioned(connection, target):
+        if state.oid == settled:
+            log.info("index %s is INVALID: an earlier build was interrupted; removing it", name)
+            drop(connection, target.schema, name)
+            return None
+        _settle(connection, target, state.oid)
+        settled = state.oid
+        state = _built(connection, target, name, progress)
+    return state
+
+
+def _built(connection: Connection, target: Target, name: str, progress: Progress | None) -> IndexState | None:
+    """The index of this name, when the build that the server reports is over."""
     state = _state(connection, target, name)
     while state is not None and state.builder is not None:
         log.info("index %s is being built by process %s: waiting for it", name, state.builder)
         _wait(connection, state.builder, progress)
         state = _state(connection, target, name)
-    if state is None or state.valid or _partitioned(connection, target):
-        return state
-    log.info("index %s is INVALID: an earlier build was interrupted; removing it", name)
-    drop(connection, target.schema, name)
-    return None
+    return state
+
+
+def _settle(connection: Connection, target: Target, oid: int) -> None:
+    """Wait until an index that nobody seems to build is what it looks like.
+
+    The server reports a build only after the index has come into the catalogue, and no longer when it makes it valid.
+    From before to almost after that the build holds a lock on its table, at the very end only the row of pg_index.
+    """
+    lock = f"LOCK TABLE {target.owner} IN SHARE UPDATE EXCLUSIVE MODE"
+    in_transaction(connection, [lock], target.owner, Patience(lock_timeout=0, attempts=1))  # 0 is no limit
+    while connection.execute(text(_ENDING), {"index": oid}).scalar():
+        time.sleep(ENDING)
 
 
 def _drop_leftover(connection: Connection, target: Target, name: str) -> None:

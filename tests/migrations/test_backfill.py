@@ -453,11 +453,11 @@ def test_the_connection_is_ended(auto: Connection, engine: Engine) -> None:
     table(auto)
     running = Running(engine)
     until(seen(auto, 100))
-    run(
-        auto,
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        "WHERE pid <> pg_backend_pid() AND datname = current_database() AND query LIKE '%pgmrl.backfills%'",
+    end = (
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+        "WHERE pid <> pg_backend_pid() AND datname = current_database() AND query LIKE '%pgmrl.backfills%'"
     )
+    until(lambda: run(auto, end).scalar_one())  # between its statements there is none
     with pytest.raises(MigrationError, match=r"connection was lost while public\.documents.*run it again"):
         running.joined()
     job = backfill(engine, short_fill(auto, TARGET), QUICK)

@@ -256,6 +256,36 @@ def test_a_build_whose_client_was_killed(auto: Connection, engine: Engine, datab
     assert (state.oid, state.valid, state.builder) == (oid, True, None)
 
 
+def test_a_build_that_is_about_to_end(auto: Connection, engine: Engine) -> None:
+    """It looks like a leftover: the server reports no build any more, and what makes it valid is not committed."""
+    table(auto)
+    build(auto, TARGET, SMALL)
+    [there] = index_states(auto, "documents", TARGET.short)
+    valid = f"UPDATE pg_index SET indisvalid = %s WHERE indexrelid = {there.oid}"  # as a superuser may
+    run(auto, valid % "false")
+    done: list[Any] = []
+
+    def again() -> None:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as second:
+            build(second, TARGET, SMALL)
+            done.append(True)
+
+    with engine.connect() as holder, engine.connect() as ending:
+        run(holder, "LOCK TABLE documents IN SHARE UPDATE EXCLUSIVE MODE")
+        thread = threading.Thread(target=again)
+        thread.start()
+        until(lambda: waiting(auto))
+        run(ending, valid % "true")
+        holder.rollback()
+        until(lambda: not waiting(auto))
+        assert not done
+        ending.commit()
+        thread.join(60)
+    assert done
+    [state] = index_states(auto, "documents", TARGET.short)
+    assert (state.oid, state.valid) == (there.oid, True)
+
+
 def test_two_at_once(auto: Connection, database_url: str) -> None:
     """The second one waits for the first, or finds it there; neither removes the other's."""
     table(auto, rows=3_000)
