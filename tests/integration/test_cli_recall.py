@@ -131,9 +131,9 @@ def test_what_is_wrong_is_said(options: list[Any], error: type[Exception], messa
 
 def test_time_that_runs_out_is_said() -> None:
     """And what was tried until then is reported."""
-    found = json.loads(ok("recall", "packages.embedding", "--sample", 1_400, "--seconds", 1, "--json"))
+    found = json.loads(ok("recall", "packages.embedding", "--sample", 1_400, "--seconds", 2, "--json"))
     assert 0 < len(found["losses"]) < found["asked"] == 1_400
-    shown = ok("recall", "packages.embedding", "--sample", 1_400, "--shortlist", 12, "--seconds", 1)
+    shown = ok("recall", "packages.embedding", "--sample", 1_400, "--shortlist", 12, "--seconds", 2)
     tried = re.search(r"stopped after ([\d,]+) of 1,400 queries", shown)
     assert tried is not None
     assert f"{tried[1]} of 1,400 rows of public.packages as queries" in shown

@@ -308,7 +308,7 @@ def test_rows_that_others_hold(auto: Connection, engine: Engine) -> None:
         running = Running(engine, throttle=QUICK, workers=2)
         until(lambda: any(job.state == "waiting for rows that others hold" for job in jobs(auto)))
         assert left(auto, short_fill(auto, TARGET)) == 10
-        assert waiting(auto) == 0
+        until(lambda: waiting(auto) == 0)  # of two workers one may wait a moment for the other
         run(holder, "UPDATE documents SET embedding = embedding WHERE id = 1")
         run(holder, "DELETE FROM documents WHERE id = 101")
         holder.commit()
