@@ -51,6 +51,7 @@ __all__ = [
     "script",
     "snapshot",
     "sqlalchemy_url",
+    "sqlstate",
     "table_schema",
     "upgrade",
     "version_numbers",
@@ -465,6 +466,12 @@ class ColumnInfo:
     estimated_rows: int
     kept_by: str
     stage: str | None
+
+
+def sqlstate(error: DBAPIError) -> str | None:
+    """The server's code for an error; None where the server did not raise it."""
+    found: str | None = getattr(error.orig, "sqlstate", None)
+    return found
 
 
 def row_estimate(connection: Connection, name: str) -> float | None:

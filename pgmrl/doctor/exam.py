@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
+from pgmrl.database import sqlstate
 from pgmrl.doctor.finding import Finding, NotChecked
 from pgmrl.errors import DatabaseError, ExactSearchWarning, Locked, PgmrlError, PgvectorVersionWarning
-from pgmrl.measure.session import CANCELLED, sqlstate
+from pgmrl.measure.session import CANCELLED
 from pgmrl.names import qualified, quoted
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from pgmrl import database
 from pgmrl.doctor.exam import Check
 from pgmrl.doctor.finding import Finding
-from pgmrl.measure.history import Measured
+from pgmrl.measure.history import Measured, kept_of
 from pgmrl.names import literal
 from pgmrl.settings import NEEDED, stored_setting
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from pgmrl.doctor.exam import Exam
     from pgmrl.doctor.subject import Subject
-    from pgmrl.measure import Recall
     from pgmrl.settings import Setting
 
 __all__ = ["CHECKS", "numbers_of"]
@@ -47,7 +46,10 @@ def history(exam: Exam, subject: Subject) -> list[Measured]:
     database.require_schema(exam.connection, NEEDED, "keeping recall")
     points = [Measured(*tuple(row)) for row in exam.ask(history_sql(subject))]
     fresh = exam.recalls.get(subject.name)
-    return points if fresh is None else [*points, _measured(fresh, exam.server.role)]
+    if fresh is None:
+        return points
+    # as it would have been recorded
+    return [*points, Measured(measured_at=datetime.now(UTC), measured_by=exam.server.role, **kept_of(fresh))]
 
 
 def numbers_of(one: Measured | Setting) -> tuple[int, int, int]:
@@ -58,31 +60,6 @@ def numbers_of(one: Measured | Setting) -> tuple[int, int, int]:
 def judged(rows: list[Measured], setting: Setting | None) -> list[Measured]:
     """Those made with the numbers that searches take now: another shortlist says nothing of them."""
     return rows if setting is None else [row for row in rows if numbers_of(row) == numbers_of(setting)]
-
-
-def _measured(fresh: Recall, role: str) -> Measured:
-    """As it would have been recorded."""
-    return Measured(
-        measured_at=datetime.now(UTC),
-        short_column=fresh.short_column,
-        index_name=fresh.index,
-        k=fresh.k,
-        shortlist=fresh.shortlist,
-        ef_search=fresh.ef_search,
-        filter=fresh.filter,
-        queries=fresh.queries,
-        source=fresh.source,
-        recall=fresh.recall.mean,
-        recall_low=fresh.recall.low,
-        recall_high=fresh.recall.high,
-        truncation_loss=fresh.truncation,
-        ann_loss=fresh.ann,
-        shortfall=fresh.shortfall,
-        completed=fresh.completed,
-        p50_ms=fresh.p50_ms,
-        row_count=fresh.row_count,
-        measured_by=role,
-    )
 
 
 def target(exam: Exam, subject: Subject) -> Iterator[Finding]:

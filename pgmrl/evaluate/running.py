@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from pgmrl import database
 from pgmrl.asked import positive
 from pgmrl.columns import attachment_of
+from pgmrl.database import sqlstate
 from pgmrl.errors import MeasureError, SearchError
 from pgmrl.evaluate.compare import difference, mean_of
 from pgmrl.evaluate.documents import documents_of
@@ -32,7 +33,7 @@ from pgmrl.evaluate.measures import DEFAULT, Measure, Scorer, parsed
 from pgmrl.evaluate.nearest import nearest
 from pgmrl.evaluate.runs import Ranked, Run, Searches, Wording
 from pgmrl.evaluate.trials import Trial, trials
-from pgmrl.measure.session import CANCELLED, CONFLICT, ended_by_standby, measuring, sqlstate
+from pgmrl.measure.session import CANCELLED, CONFLICT, ended_by_standby, measuring
 from pgmrl.names import qualified
 
 if TYPE_CHECKING:

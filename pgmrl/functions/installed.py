@@ -126,7 +126,7 @@ def _together(connection: Connection) -> Iterator[None]:
 
 def _explained(error: DBAPIError) -> MigrationError | None:
     """The server's words on what is in the way, with its hint; None for any other error, such as missing rights."""
-    state = getattr(error.orig, "sqlstate", None)
+    state = database.sqlstate(error)
     if state not in {"42723", "42710", "2BP01", "3F000", "42P13"}:
         return None
     said = getattr(error.orig, "diag", None)

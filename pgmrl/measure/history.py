@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
 
-__all__ = ["Measured", "recall_history", "record_recall", "require_recording"]
+__all__ = ["Measured", "kept_of", "recall_history", "record_recall", "require_recording"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +80,9 @@ def require_recording(connection: Connection | Session) -> None:
     database.require_schema(database.sqlalchemy_connection(connection), NEEDED, "recording recall")
 
 
-def record_recall(connection: Connection | Session, column: Any, recall: Recall) -> None:
-    """Add a measurement to the history, in the caller's transaction.
-
-    Args:
-        connection: its role needs INSERT on pgmrl.recall_history; not a standby's.
-        column: the Matryoshka attribute or column that was measured.
-        recall: what `measure_recall` returned.
-
-    Raises:
-        NotMigrated: pgmrl's schema is missing or too old.
-
-    """
-    connection = database.sqlalchemy_connection(connection)
-    require_recording(connection)
-    given = {
+def kept_of(recall: Recall) -> dict[str, Any]:
+    """What the history keeps of a measurement, by the names of its columns: all but when it was made, and by whom."""
+    return {
         "short_column": recall.short_column,
         "index_name": recall.index,
         "k": recall.k,
@@ -113,6 +101,23 @@ def record_recall(connection: Connection | Session, column: Any, recall: Recall)
         "p50_ms": recall.p50_ms,
         "row_count": recall.row_count,
     }
+
+
+def record_recall(connection: Connection | Session, column: Any, recall: Recall) -> None:
+    """Add a measurement to the history, in the caller's transaction.
+
+    Args:
+        connection: its role needs INSERT on pgmrl.recall_history; not a standby's.
+        column: the Matryoshka attribute or column that was measured.
+        recall: what `measure_recall` returned.
+
+    Raises:
+        NotMigrated: pgmrl's schema is missing or too old.
+
+    """
+    connection = database.sqlalchemy_connection(connection)
+    require_recording(connection)
+    given = kept_of(recall)
     connection.execute(
         text(
             f"INSERT INTO pgmrl.recall_history (relation, full_column, {', '.join(given)}) "  # noqa: S608

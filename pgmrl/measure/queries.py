@@ -14,8 +14,8 @@ from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
 from pgmrl.columns import attachment_of, base_column, vectors_table
+from pgmrl.database import sqlstate
 from pgmrl.errors import MeasureError, VectorError
-from pgmrl.measure.session import sqlstate
 from pgmrl.names import qualified
 
 if TYPE_CHECKING:

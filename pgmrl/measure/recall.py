@@ -14,12 +14,13 @@ from sqlalchemy.exc import CompileError, DBAPIError
 
 from pgmrl import database
 from pgmrl.columns import attachment_of, base_column, vectors_table
+from pgmrl.database import sqlstate
 from pgmrl.errors import MeasureError, NotMigrated, SearchError
 from pgmrl.limits import EF_SEARCH_LIMIT
 from pgmrl.measure.attribution import NO_ORDER, QUERY, Loss, Trial
 from pgmrl.measure.queries import Queries, sampled_queries
 from pgmrl.measure.score import Interval, mean_interval
-from pgmrl.measure.session import CANCELLED, CONFLICT, ended_by_standby, measuring, sqlstate, until
+from pgmrl.measure.session import CANCELLED, CONFLICT, ended_by_standby, measuring, until
 from pgmrl.names import qualified
 from pgmrl.plans import explained, index_serving
 

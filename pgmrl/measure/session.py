@@ -13,18 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy import Connection
-    from sqlalchemy.exc import DBAPIError
 
-__all__ = ["CANCELLED", "CONFLICT", "ended_by_standby", "measuring", "sqlstate", "until"]
+__all__ = ["CANCELLED", "CONFLICT", "ended_by_standby", "measuring", "until"]
 
 CANCELLED: Final = "57014"  # by statement_timeout
 CONFLICT: Final = "40001"  # on a standby: the primary has vacuumed a row that the snapshot still sees
-
-
-def sqlstate(error: DBAPIError) -> str | None:
-    """The server's code for an error, such as `CANCELLED`; None where the server did not raise it."""
-    found: str | None = getattr(error.orig, "sqlstate", None)
-    return found
 
 
 def ended_by_standby() -> MeasureError:

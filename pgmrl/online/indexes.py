@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from pgmrl.database import execute_plain
+from pgmrl.database import execute_plain, sqlstate
 from pgmrl.ddl import Hnsw, create_index
 from pgmrl.errors import MigrationError
 from pgmrl.names import identifier, qualified, quoted
@@ -225,7 +225,7 @@ def _build_one(connection: Connection, target: Target, index: Hnsw, name: str, p
                 f"the connection was lost while index {name} was built: run this again, it waits where the server is "
                 "still at it and begins anew where it is not"
             ) from error
-        if getattr(error.orig, "sqlstate", None) == TAKEN:  # by another run of this, most likely
+        if sqlstate(error) == TAKEN:  # by another run of this, most likely
             _build(connection, target, index, name, progress)
             return
         if _cleared(connection, target, name, progress) is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from pgmrl.database import execute_plain
+from pgmrl.database import execute_plain, sqlstate
 from pgmrl.errors import MigrationError, NotMigrated
 from pgmrl.names import literal, quoted
 
@@ -258,7 +258,7 @@ def _check_replica(connection: Connection, who: str) -> None:
         with transaction(connection):
             execute_plain(connection, "SET LOCAL session_replication_role = replica")
     except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) != "42501":
+        if sqlstate(error) != "42501":
             raise
         raise MigrationError(
             f"{who} may not switch triggers off: leave out --without-triggers, or as a superuser "
@@ -367,4 +367,4 @@ def _cleared(error: DBAPIError, fill: Fill) -> MigrationError:
 
 def passing(error: Any) -> bool:
     """Whether the same transaction may succeed at another try."""
-    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in PASSING
+    return isinstance(error, DBAPIError) and sqlstate(error) in PASSING

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from pgmrl.database import execute_plain
+from pgmrl.database import execute_plain, sqlstate
 from pgmrl.errors import Locked
 from pgmrl.names import literal
 
@@ -118,7 +118,7 @@ def with_savepoints(
 
 def is_locked(error: BaseException) -> bool:
     """Whether a statement gave up because of somebody else's lock."""
-    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in RETRIED
+    return isinstance(error, DBAPIError) and sqlstate(error) in RETRIED
 
 
 def _tries(connection: Connection, owner: str | None, how: Patience) -> Iterator[int]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from pgmrl.database import execute_plain
+from pgmrl.database import execute_plain, sqlstate
 from pgmrl.errors import MigrationError
 from pgmrl.names import literal, quoted
 from pgmrl.online.jobs import job_of, passing, removed, transaction
@@ -178,7 +178,7 @@ class Worker:
         try:
             return int(self._plain(self.fill.statement(where)).rowcount)
         except DBAPIError as error:
-            if not error.connection_invalidated and str(getattr(error.orig, "sqlstate", "")).startswith("22"):
+            if not error.connection_invalidated and (sqlstate(error) or "").startswith("22"):
                 raise self._explained(error, where) from error
             raise
 

@@ -17,7 +17,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database, ddl
-from pgmrl.measure.session import CANCELLED, sqlstate
+from pgmrl.database import sqlstate
+from pgmrl.measure.session import CANCELLED
 from pgmrl.names import qualified
 from pgmrl.tune.snapshot import driver_of, savepoint
 

@@ -23,7 +23,7 @@ else:
     Plan = Shop = Any
 
 CASES = {
-    "cosine, 128 leading": ("cosine", "prefix", "halfvec", 128, 0.94),
+    "cosine, 128 leading": ("cosine", "prefix", "halfvec", 128, 0.95),
     "cosine, 128 rotated": ("cosine", "rotation", "halfvec", 128, 0.98),
     "cosine, 64 rotated, single precision": ("cosine", "rotation", "vector", 64, 0.95),
     "cosine, 768 bits": ("cosine", "prefix", "bit", 768, 0.95),

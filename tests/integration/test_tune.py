@@ -480,17 +480,22 @@ def test_a_role_that_may_only_read(packages: Engine) -> None:
             connection.exec_driver_sql("DROP ROLE tune_reader")
 
 
+def partitioned(connection: Connection, dims: int, short: int, first: int, end: int) -> None:
+    """Packages in two partitions, with an index on their short vectors."""
+    computed = Definition.of(dims, Short(short)).sql("embedding")
+    connection.exec_driver_sql(
+        f"CREATE TABLE packages (id integer PRIMARY KEY, embedding halfvec({dims}), embedding_short_{short} "
+        f"halfvec({short}) GENERATED ALWAYS AS ({computed}) STORED) PARTITION BY RANGE (id)"
+    )
+    connection.exec_driver_sql(f"CREATE TABLE low PARTITION OF packages FOR VALUES FROM (0) TO ({first})")
+    connection.exec_driver_sql(f"CREATE TABLE high PARTITION OF packages FOR VALUES FROM ({first}) TO ({end})")
+    connection.exec_driver_sql(f"CREATE INDEX ON packages USING hnsw (embedding_short_{short} halfvec_cosine_ops)")
+
+
 def test_partitions(engine: Engine, debian: Vectors) -> None:
     """Each has an index of its own; they are tuned as they are."""
     with engine.begin() as connection:
-        short = Definition.of(768, Short(128)).sql("embedding")
-        connection.exec_driver_sql(
-            "CREATE TABLE packages (id integer PRIMARY KEY, embedding halfvec(768), embedding_short_128 halfvec(128) "
-            f"GENERATED ALWAYS AS ({short}) STORED) PARTITION BY RANGE (id)"
-        )
-        connection.exec_driver_sql("CREATE TABLE low PARTITION OF packages FOR VALUES FROM (0) TO (1000)")
-        connection.exec_driver_sql("CREATE TABLE high PARTITION OF packages FOR VALUES FROM (1000) TO (3000)")
-        connection.exec_driver_sql("CREATE INDEX ON packages USING hnsw (embedding_short_128 halfvec_cosine_ops)")
+        partitioned(connection, 768, 128, 1_000, 3_000)
         fill(connection, "packages", debian.documents[:3_000])
         connection.exec_driver_sql("ANALYZE packages")
     with engine.connect() as connection:
@@ -504,14 +509,7 @@ def test_partitions(engine: Engine, debian: Vectors) -> None:
 def test_partitions_of_which_one_holds_equal_vectors(engine: Engine) -> None:
     """Rows of the other lie at the same places: only those that the scan listed count, once each."""
     with engine.begin() as connection:
-        short = Definition.of(96, Short(32)).sql("embedding")
-        connection.exec_driver_sql(
-            "CREATE TABLE packages (id integer PRIMARY KEY, embedding halfvec(96), embedding_short_32 halfvec(32) "
-            f"GENERATED ALWAYS AS ({short}) STORED) PARTITION BY RANGE (id)"
-        )
-        connection.exec_driver_sql("CREATE TABLE low PARTITION OF packages FOR VALUES FROM (0) TO (300)")
-        connection.exec_driver_sql("CREATE TABLE high PARTITION OF packages FOR VALUES FROM (300) TO (600)")
-        connection.exec_driver_sql("CREATE INDEX ON packages USING hnsw (embedding_short_32 halfvec_cosine_ops)")
+        partitioned(connection, 96, 32, 300, 600)
         same = np.tile(np.linspace(0.1, 1, 96, dtype=np.float32), (300, 1))
         others = np.random.default_rng(0).standard_normal((300, 96)).astype(np.float32)
         fill(connection, "packages", np.concatenate([same, others]))
