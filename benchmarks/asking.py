@@ -36,14 +36,14 @@ from pgmrl import (
     Rotation,
     Short,
     SqlFunctions,
+    compile_sql,
     database,
     ingest,
     install_functions,
     search,
     search_many,
-    sql,
 )
-from pgmrl.types import to_wire
+from pgmrl.model.types import to_wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -195,7 +195,7 @@ def _filtered(bench: Bench, connection: Connection, bound: int) -> dict[str, Cal
     statement = search(
         select(table.c.id).where(table.c.lot < bound), table.c.embedding, bench.queries[0], k=K, shortlist=SHORTLIST
     )
-    text, sent = sql(statement)
+    text, sent = compile_sql(statement)
     vectors = [name for name, value in sent.items() if not isinstance(value, int)]
 
     def library(query: Any) -> list[int]:
@@ -314,7 +314,7 @@ def _walk_table(found: dict[str, Any]) -> Iterable[str]:
 def function(bench: Bench, count: int) -> dict[str, Any]:
     """The statement in the client's text beside the same search as a SQL function; both shorten on the server."""
     statement = search(select(bench.table.c.id), bench.table.c.embedding, bench.queries[0], k=K, shortlist=SHORTLIST)
-    text, sent = sql(statement)
+    text, sent = compile_sql(statement)
     found = {}
     with bench.server.connect() as connection:
         for prepared in (False, True):

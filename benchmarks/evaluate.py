@@ -22,8 +22,8 @@ from benchmarks.relevance import by_tags, tagged
 from benchmarks.server import Server, environment
 from pgmrl import Hnsw, Matryoshka, Rotation, Short, evaluate, ingest
 from pgmrl.embedders import embedder
-from pgmrl.evaluate import EXACT, SHORT_ONLY, TWO_STAGE, file_judgements, plot
-from pgmrl.fit import fit
+from pgmrl.evaluation import EXACT, SHORT_ONLY, TWO_STAGE, file_judgements, plot
+from pgmrl.measure.fit_rotation import fit_rotation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
-    from pgmrl.evaluate import Evaluation
+    from pgmrl.evaluation import Evaluation
 
 HERE = Path(__file__).parent
 GOAL = 0.995
@@ -178,7 +178,7 @@ def main() -> None:
         made = model.embed_documents([f"{one['name']}: {one['synopsis']}" for one in packages])
         with engine.begin() as connection:
             trained = prepare_trained(connection, packages, made)
-            learned = fit(connection, trained.c.embedding).rotation
+            learned = fit_rotation(connection, trained.c.embedding).rotation
         cases = [
             (Case("evaluate-mpnet", "all-mpnet-base-v2, 768 dimensions", table, None, "words"), vectors),
             (Case("evaluate-static", "The static model, 256 dimensions", trained, learned, None), made),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.data import _mpnet
-from pgmrl.fit import fit_axes
+from pgmrl.measure.fit_rotation import fit_axes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

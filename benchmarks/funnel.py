@@ -22,14 +22,14 @@ import numpy as np
 from sqlalchemy import Column, Computed, Connection, Engine, Integer, MetaData, Select, Table, create_engine, select
 
 from benchmarks.data import Dataset, debian
-from pgmrl import Definition, Matryoshka, Short, database, ingest, local, search, search_funnel, sql
+from pgmrl import Definition, Matryoshka, Short, compile_sql, database, ingest, local, search, search_funnel
 from pgmrl.measure import recall_at_k
-from pgmrl.types import NumpyVector
+from pgmrl.model.types import NumpyVector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pgmrl.metrics import FullType
+    from pgmrl.model.metrics import FullType
 
 K: Final = 10
 
@@ -66,14 +66,14 @@ def _measure(engine: Engine, kind: FullType, dataset: Dataset, repeats: int) -> 
         cursor: Any = connection.connection.cursor()
         for query in dataset.warm_up[:50]:
             for way in ways.values():
-                cursor.execute(*sql(way(query)), prepare=True).fetchall()
+                cursor.execute(*compile_sql(way(query)), prepare=True).fetchall()
         truths = [_truth(connection, plain, query) for query in dataset.queries]
         for repeat in range(repeats):
             for number, (query, truth) in enumerate(zip(dataset.queries, truths, strict=True)):
                 order = list(ways)
                 random.Random(f"{repeat} {number}").shuffle(order)  # noqa: S311 - an order to measure in
                 for name in order:
-                    text, params = sql(ways[name](query))
+                    text, params = compile_sql(ways[name](query))
                     started = time.perf_counter()
                     rows = cursor.execute(text, params, prepare=True).fetchall()
                     times[name].append(1000 * (time.perf_counter() - started))

@@ -84,7 +84,7 @@ def commit() -> str:
     """The checkout's commit, with `+` where tracked files of the library differ from it."""
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(  # noqa: S603 - a fixed command
+        done = subprocess.run(  # noqa: S603 - the wheel's programs, no shell
             ["git", *arguments],  # noqa: S607
             cwd=HERE.parent,
             capture_output=True,

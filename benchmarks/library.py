@@ -22,12 +22,13 @@ from benchmarks import tables
 from benchmarks.data import Dataset, Floats, K
 from benchmarks.journal import HERE
 from benchmarks.sides import STATED_INDEX, Effort, Index, PlanRefusedError, Search, Side
-from pgmrl.columns import matryoshka
-from pgmrl.database import install_rotation, upgrade
-from pgmrl.ddl import Hnsw
-from pgmrl.ingest import ingest
-from pgmrl.search import search
-from pgmrl.shortening import Rotation, Short
+from pgmrl.database.rotations import install_rotation
+from pgmrl.database.schema import upgrade
+from pgmrl.ingestion.ingest import ingest
+from pgmrl.model.columns import matryoshka
+from pgmrl.model.ddl import Hnsw
+from pgmrl.model.shortening import Rotation, Short
+from pgmrl.searching.search import search
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -219,7 +220,7 @@ def library_commit() -> str:
     """The last commit that touched the library, with `+` where the checkout differs from it."""
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(  # noqa: S603 - a fixed command
+        done = subprocess.run(  # noqa: S603 - the wheel's programs, no shell
             ["git", *arguments],  # noqa: S607
             cwd=HERE.parent,
             capture_output=True,

@@ -104,9 +104,7 @@ class Load:
         for first in range(0, self.clients, 2):
             numbers = list(range(first, min(first + 2, self.clients)))
             command = [sys.executable, "-m", "benchmarks.load", json.dumps({**self.given, "numbers": numbers})]
-            process = subprocess.Popen(  # noqa: S603
-                command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
+            process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
             self.processes.append(process)
         for process in self.processes:  # each says when it is ready
             assert process.stdout is not None

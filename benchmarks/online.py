@@ -37,7 +37,7 @@ from benchmarks.load import WRITES, Load
 from benchmarks.server import Server, environment, machine
 from pgmrl import Definition, Hnsw, Short, database
 from pgmrl.embedders import embedder
-from pgmrl.online import backfill, indexes, steps
+from pgmrl.online import backfill, index_builds, steps
 from pgmrl.online.target import Target
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def naive(bench: Bench) -> list[Phase]:
     with psycopg.connect(bench.server.conninfo, autocommit=True) as connection:
         for name, statement in (
             ("add the generated column", steps.add_in_place(TARGET)[0]),
-            ("index", indexes.create_statement(TARGET, INDEX, concurrently=False)),
+            ("index", index_builds.create_statement(TARGET, INDEX, concurrently=False)),
         ):
             began = time.time()
             connection.execute(statement.encode())

@@ -17,10 +17,10 @@ from benchmarks.data import Floats
 from benchmarks.library import engine_of, install, model
 from benchmarks.measure import BLOCK, WARM_UPS, timed
 from benchmarks.sides import Effort, Index, gate
-from pgmrl.columns import attachment_of
-from pgmrl.ingest import ingest
-from pgmrl.shortening import Rotation
-from pgmrl.types import to_wire
+from pgmrl.ingestion.ingest import ingest
+from pgmrl.model.columns import attachment_of
+from pgmrl.model.shortening import Rotation
+from pgmrl.model.types import to_wire
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -151,7 +151,7 @@ def ingest_times(bench: Bench, server: Server, axes: NDArray[np.float16], repeat
     loads: dict[str, tuple[Load, int]] = {
         "ORM: Session.add_all": (add_all, few),
         "ORM: bulk insert": (bulk, few),
-        "pgmrl.ingest": (through_library, len(rows)),
+        "pgmrl.ingestion.ingest": (through_library, len(rows)),
         "psycopg: binary COPY from arrays": (copy, len(rows)),
     }
     for repeat in range(1, repeats + 1):

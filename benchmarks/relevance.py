@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, select
 
 from pgmrl import Nearest, Weighted, Words, search_hybrid
 from pgmrl.embedders import embedder
-from pgmrl.evaluate.measures import Scorer, parsed
+from pgmrl.evaluation.measures import Scorer, parsed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -16,9 +16,9 @@ import numpy as np
 
 from benchmarks.data import debian, packages
 from pgmrl.doctor import Thresholds
-from pgmrl.fit import compare, fit_axes
+from pgmrl.measure.fit_rotation import compare, fit_axes
 from pgmrl.measure.score import within
-from pgmrl.shortening import Definition, Rotation, Short
+from pgmrl.model.shortening import Definition, Rotation, Short
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -26,7 +26,7 @@ from sqlalchemy import Column, Integer, MetaData, Table, create_engine, select
 
 from benchmarks.data import Truth, debian, packages, spread
 from benchmarks.server import Server, environment
-from pgmrl import Matryoshka, Rotation, Short, database, ingest, reflect, search, sql
+from pgmrl import Matryoshka, Rotation, Short, compile_sql, database, ingest, reflect, search
 from pgmrl.embedders import DEFAULT, embedder
 from pgmrl.measure import given_queries, mean_interval
 from pgmrl.tune import tune
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from benchmarks.server import Connection
-    from pgmrl.shortening import Definition
+    from pgmrl.model.shortening import Definition
     from pgmrl.tune import Option, Tuning
 
 HERE = Path(__file__).parent
@@ -278,7 +278,7 @@ def statements_for(
 ) -> Iterator[tuple[bytes, dict[str, Any]]]:
     """What an application sends."""
     for query in definition.stored(queries):
-        text, given = sql(
+        text, given = compile_sql(
             search(select(table.c.id), table.c.embedding, query, k=K, shortlist=shortlist, ef_search=ef_search)
         )
         yield text.encode(), given

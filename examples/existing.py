@@ -18,11 +18,11 @@ from sqlalchemy import Engine, Select, create_engine, inspect, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 import pgmrl.alembic  # noqa: F401 - registers the operations
-from pgmrl import Prefix, Rotation, Short, add_short, add_side_table, check, database, fit, search
-from pgmrl.corpus import docstrings
+from pgmrl import Prefix, Rotation, Short, add_short, add_side_table, check_schema, database, fit_rotation, search
+from pgmrl.demo.corpus import docstrings
 from pgmrl.embedders import embed_batches, embedder
 from pgmrl.local import server_url
-from pgmrl.shortening import Definition
+from pgmrl.model.shortening import Definition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,7 +110,7 @@ def _by_prefix(engine: Engine, query: Any) -> None:
 
     # --8<-- [start:check]
     with Session(engine) as session:
-        check(session, Article.embedding)  # raises NotMigrated, with the name of what is missing
+        check_schema(session, Article.embedding)  # raises NotMigrated, with the name of what is missing
     # --8<-- [end:check]
     _search(engine, Article, search(select(Article), Article.embedding, query, k=3))
 
@@ -126,11 +126,11 @@ def _by_rotation(engine: Engine, query: Any) -> None:
         add_short(Note.embedding, Short(64, by=Rotation()), metric="cosine")  # not learned yet
 
         with engine.connect() as connection:
-            learned = fit(connection, Note.embedding, axes=128)
+            learned = fit_rotation(connection, Note.embedding, axes=128)
         path = learned.rotation.save(rotations)  # r<hash>.npy: commit it beside the migrations
         # --8<-- [end:fit]
-        for dims, kept in learned.kept.items():
-            print(f"{dims} dimensions: a rotation keeps {kept:.3f}, a prefix {learned.kept_prefix[dims]:.3f}")
+        for dims, kept in learned.recall_by_dims.items():
+            print(f"{dims} dimensions: a rotation keeps {kept:.3f}, a prefix {learned.recall_by_dims_prefix[dims]:.3f}")
 
         def migration(op: Any) -> None:
             # --8<-- [start:rotation-migration]
@@ -191,7 +191,7 @@ def _finish(engine: Engine, table: str) -> None:
 
 def _search(engine: Engine, model: Any, statement: Select[Any, float]) -> None:
     with Session(engine) as session:
-        check(session, model.embedding)
+        check_schema(session, model.embedding)
         print(f"{model.__tablename__}:")
         for row, distance in session.execute(statement):
             print(f"  {distance:.3f}  {row.title}")

@@ -12,8 +12,8 @@ from __future__ import annotations
 from sqlalchemy import create_engine, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from pgmrl import Short, Vector, database, ingest, matryoshka, search, sql
-from pgmrl.corpus import docstrings
+from pgmrl import Short, VectorArray, compile_sql, database, ingest, matryoshka, search
+from pgmrl.demo.corpus import docstrings
 from pgmrl.embedders import embed_batches, embed_query, embedder
 from pgmrl.local import server_url
 from pgmrl.measure import recall_at_k
@@ -32,7 +32,7 @@ class Docstring(Base):
     name: Mapped[str]
     kind: Mapped[str]
     summary: Mapped[str]
-    embedding: Mapped[Vector] = matryoshka(256, Short(64), metric="cosine")
+    embedding: Mapped[VectorArray] = matryoshka(256, Short(64), metric="cosine")
 
 
 # --8<-- [end:declare]
@@ -74,7 +74,7 @@ def main() -> None:
             # --8<-- [end:search]
 
             # --8<-- [start:plan]
-            sent, parameters = sql(search(select(Docstring.name), Docstring.embedding, query, k=5))
+            sent, parameters = compile_sql(search(select(Docstring.name), Docstring.embedding, query, k=5))
             for (line,) in session.connection().exec_driver_sql(f"EXPLAIN (COSTS OFF) {sent}", parameters):
                 print(line[:110])
             # --8<-- [end:plan]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import create_engine, make_url
 
-from pgmrl.database import sqlalchemy_url
+from pgmrl.database.connection import sqlalchemy_url
 from pgmrl.local import server_url
 
 if TYPE_CHECKING:

@@ -4,31 +4,32 @@ A table keeps each embedding in full and, beside it, a short version under an HN
 shortlist from the short index and ranks it exactly by the full vectors.
 """
 
-from pgmrl.check import check
-from pgmrl.columns import Matryoshka, add_short, add_side_table, matryoshka
-from pgmrl.ddl import Hnsw
-from pgmrl.diverse import search_diverse
+from pgmrl.database.check import check_schema
+from pgmrl.database.reflection import reflect
+from pgmrl.database.settings import load_settings
 from pgmrl.errors import PgmrlError
-from pgmrl.evaluate import evaluate
-from pgmrl.explain import Explanation, assert_index_used, explain
-from pgmrl.fit import fit
-from pgmrl.fulltext import FullText, full_text, trigram_index
+from pgmrl.evaluation import evaluate
+from pgmrl.explanation import Explanation, assert_index_used, explain
 from pgmrl.functions import SqlFunctions
-from pgmrl.funnel import search_funnel
-from pgmrl.groups import search_groups
-from pgmrl.hybrid import Rrf, Weighted, search_hybrid
-from pgmrl.ingest import ingest
-from pgmrl.like import combine, like
-from pgmrl.plain import sql
-from pgmrl.reflect import reflect
-from pgmrl.rerank import rerank
-from pgmrl.retrievers import Nearest, Trigrams, Words
-from pgmrl.rotation import Rotation
-from pgmrl.search import search, search_many
-from pgmrl.settings import load_settings
-from pgmrl.shortening import Definition, Prefix, Short
-from pgmrl.sql_functions import add_functions, install_functions
-from pgmrl.vectors import Vector
+from pgmrl.functions.install import add_functions, install_functions
+from pgmrl.ingestion.ingest import ingest
+from pgmrl.measure.fit_rotation import fit_rotation
+from pgmrl.model.columns import Matryoshka, add_short, add_side_table, matryoshka
+from pgmrl.model.ddl import Hnsw
+from pgmrl.model.fulltext import FullText, full_text, trigram_index
+from pgmrl.model.rotation import Rotation
+from pgmrl.model.shortening import Definition, Prefix, Short
+from pgmrl.model.vectors import VectorArray
+from pgmrl.searching.compile import compile_sql
+from pgmrl.searching.diverse import search_diverse
+from pgmrl.searching.funnel import search_funnel
+from pgmrl.searching.groups import search_groups
+from pgmrl.searching.hybrid import Rrf, Weighted, search_hybrid
+from pgmrl.searching.more_like_this import average_vectors, more_like_this
+from pgmrl.searching.rerank import rerank
+from pgmrl.searching.retrievers import Nearest, Trigrams, Words
+from pgmrl.searching.search import search
+from pgmrl.searching.search_many import search_many
 
 __all__ = [
     "Definition",
@@ -44,24 +45,25 @@ __all__ = [
     "Short",
     "SqlFunctions",
     "Trigrams",
-    "Vector",
+    "VectorArray",
     "Weighted",
     "Words",
     "add_functions",
     "add_short",
     "add_side_table",
     "assert_index_used",
-    "check",
-    "combine",
+    "average_vectors",
+    "check_schema",
+    "compile_sql",
     "evaluate",
     "explain",
-    "fit",
+    "fit_rotation",
     "full_text",
     "ingest",
     "install_functions",
-    "like",
     "load_settings",
     "matryoshka",
+    "more_like_this",
     "reflect",
     "rerank",
     "search",
@@ -70,6 +72,5 @@ __all__ = [
     "search_groups",
     "search_hybrid",
     "search_many",
-    "sql",
     "trigram_index",
 ]

@@ -6,13 +6,13 @@ from models import Note
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
-from pgmrl import check, search
+from pgmrl import check_schema, search
 from pgmrl.embedders import embedder
 
 questions = ["remove a directory", "parse a date", "send an e-mail", "compress a file", "a lock between threads"]
 vectors = embedder("static").embed_queries(questions)
 with Session(create_engine(os.environ["DATABASE_URL"])) as session:
-    check(session, Note.embedding)
+    check_schema(session, Note.embedding)
     kept = 0
     for question, vector in zip(questions, vectors, strict=True):
         found = session.execute(search(select(Note.title), Note.embedding, vector, k=10)).all()

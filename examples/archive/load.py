@@ -5,7 +5,7 @@ import os
 from models import Note
 from sqlalchemy import create_engine, insert
 
-from pgmrl.corpus import docstrings
+from pgmrl.demo.corpus import docstrings
 from pgmrl.embedders import embedder
 
 NOTES = 4_000

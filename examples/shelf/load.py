@@ -5,7 +5,7 @@ import os
 from models import Base, Entry, Module
 from sqlalchemy import create_engine, insert
 
-from pgmrl.corpus import docstrings
+from pgmrl.demo.corpus import docstrings
 
 ENTRIES = 2_000
 

@@ -3,7 +3,7 @@
 from sqlalchemy import ForeignKey
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from pgmrl import Short, Vector, matryoshka
+from pgmrl import Short, VectorArray, matryoshka
 
 
 class Base(DeclarativeBase):
@@ -31,5 +31,5 @@ class Entry(Base):
     text: Mapped[str]
     kind: Mapped[str] = mapped_column(server_default="function")
     # --8<-- [start:attribute]
-    embedding: Mapped[Vector | None] = matryoshka(256, Short(32))
+    embedding: Mapped[VectorArray | None] = matryoshka(256, Short(32))
     # --8<-- [end:attribute]

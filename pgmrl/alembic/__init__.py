@@ -10,7 +10,7 @@
 A second Alembic head would break `alembic upgrade head`; these operations keep one linear history.
 """
 
-from pgmrl.alembic import running  # noqa: F401 - registers how the operations are done
+from pgmrl.alembic import implementations  # noqa: F401 - registers how the operations are done
 from pgmrl.alembic.function_operations import DropFunctions, InstallFunctions
 from pgmrl.alembic.operations import (
     AddShort,

@@ -22,19 +22,19 @@ from pgmrl.alembic.operations import (
     SetStorage,
     ValidateShort,
 )
-from pgmrl.ddl import Hnsw, rule_of
-from pgmrl.metrics import METRICS
-from pgmrl.online.indexes import Build
+from pgmrl.model.ddl import Hnsw, rule_of
+from pgmrl.model.metrics import METRICS
+from pgmrl.online.index_builds import Build
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from alembic.operations import MigrateOperation
 
-    from pgmrl.ddl import Storage
-    from pgmrl.online.indexes import IndexState
-    from pgmrl.online.state import ColumnState, ShortState, TableState
-    from pgmrl.shortening import Definition
+    from pgmrl.database.state import ColumnState, ShortState, TableState
+    from pgmrl.model.ddl import Storage
+    from pgmrl.model.shortening import Definition
+    from pgmrl.online.index_builds import IndexState
 
 __all__ = [
     "Changes",

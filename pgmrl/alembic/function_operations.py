@@ -9,13 +9,13 @@ from alembic.operations import MigrateOperation, Operations
 
 from pgmrl.alembic.operations import OnShort, PgmrlOperation
 from pgmrl.errors import DefinitionError
-from pgmrl.functions.declared import SqlFunctions
 from pgmrl.functions.place import Place
+from pgmrl.model.sql_functions import SqlFunctions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pgmrl.shortening import Definition
+    from pgmrl.model.shortening import Definition
 
 __all__ = ["DropFunctions", "InstallFunctions"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from pgmrl.alembic.function_operations import DropFunctions, InstallFunctions
-from pgmrl.columns import INFO_KEY, Attachment
-from pgmrl.functions.declared import SqlFunctions
 from pgmrl.functions.place import place_of
-from pgmrl.shortening import Definition, Prefix, Rotation, Short
+from pgmrl.model.columns import INFO_KEY, Attachment
+from pgmrl.model.shortening import Definition, Prefix, Rotation, Short
+from pgmrl.model.sql_functions import SqlFunctions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Table
 
     from pgmrl.alembic.modify import Seen
-    from pgmrl.metrics import FullType, MetricName, ShortType
+    from pgmrl.model.metrics import FullType, MetricName, ShortType
 
 __all__ = ["function_changes"]
 

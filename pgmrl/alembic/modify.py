@@ -10,10 +10,10 @@ from sqlalchemy import CheckConstraint, Column, Table
 from sqlalchemy.types import NullType
 
 from pgmrl.alembic.operations import OneWay
-from pgmrl.columns import INFO_KEY, Attachment, Matryoshka
-from pgmrl.ddl import Hnsw
+from pgmrl.model.columns import INFO_KEY, Attachment, Matryoshka
+from pgmrl.model.ddl import Hnsw
+from pgmrl.model.types import NumpyVector
 from pgmrl.names import identifier
-from pgmrl.types import NumpyVector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from alembic.operations import MigrateOperation
 
     from pgmrl.alembic.diff import Changes
-    from pgmrl.online.state import TableState
+    from pgmrl.database.state import TableState
 
 __all__ = ["Seen", "attachments", "column_named", "repair_types", "with_own", "without_shorts"]
 

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from alembic.operations import MigrateOperation, Operations
 
-from pgmrl.ddl import Hnsw, rule_of
 from pgmrl.errors import DefinitionError
-from pgmrl.online.indexes import Build
+from pgmrl.model.ddl import Hnsw, rule_of
+from pgmrl.online.index_builds import Build
 from pgmrl.online.target import Target
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pgmrl.ddl import Storage
-    from pgmrl.shortening import Definition
+    from pgmrl.model.ddl import Storage
+    from pgmrl.model.shortening import Definition
 
 __all__ = [
     "AddShort",

@@ -10,14 +10,14 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.util import CommandError
 
+from pgmrl.alembic.implementations import collected
 from pgmrl.alembic.operations import AddShort, CreateShortIndex, DropShort, OnShort, RebuildShortIndex
 from pgmrl.alembic.planning import planned
-from pgmrl.alembic.running import collected
+from pgmrl.database.state import table_state
 from pgmrl.errors import MigrationError
 from pgmrl.names import qualified
 from pgmrl.online import plan, preflight
 from pgmrl.online.preflight import Finding
-from pgmrl.online.state import table_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -29,11 +29,10 @@ from sqlalchemy.types import NullType
 
 import pgmrl_alembic
 from pgmrl import database
-from pgmrl.alembic import running  # noqa: F401 - registers how the operations are done
+from pgmrl.alembic import implementations  # noqa: F401 - registers how the operations are done
 from pgmrl.alembic.diff import WantedFull, WantedShort, WantedTable, diff
 from pgmrl.alembic.functions import function_changes
 from pgmrl.alembic.modify import Seen, attachments, column_named, repair_types, with_own, without_shorts
-from pgmrl.alembic.needs import WantedSide, commits, revision_needed, rotations_used, side_changes, side_repairs
 from pgmrl.alembic.operations import (
     BackfillShort,
     DropSide,
@@ -44,10 +43,11 @@ from pgmrl.alembic.operations import (
     UpgradePgmrl,
 )
 from pgmrl.alembic.render import NewRotation, with_types
-from pgmrl.columns import INFO_KEY, Attachment, Matryoshka
+from pgmrl.alembic.requirements import WantedSide, commits, revision_needed, rotations_used, side_changes, side_repairs
+from pgmrl.database.state import TableState, table_state
 from pgmrl.errors import MigrationError, RotationError
 from pgmrl.functions.installed import installed_markers
-from pgmrl.online.state import TableState, table_state
+from pgmrl.model.columns import INFO_KEY, Attachment, Matryoshka
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from alembic.runtime.plugins import Plugin
     from alembic.util import PriorityDispatchResult
 
-    from pgmrl.rotation import Rotation
+    from pgmrl.model.rotation import Rotation
 
 __all__ = ["compare", "leave_short", "see_table", "setup"]
 

@@ -32,8 +32,8 @@ from pgmrl.alembic.operations import (
     UpgradePgmrl,
     ValidateShort,
 )
-from pgmrl.rotation import Rotation
-from pgmrl.types import NumpyVector
+from pgmrl.model.rotation import Rotation
+from pgmrl.model.types import NumpyVector
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from alembic.autogenerate.api import AutogenContext
 
     from pgmrl.alembic.operations import OnIndex, OnShort
-    from pgmrl.ddl import Hnsw
-    from pgmrl.functions.declared import SqlFunctions
-    from pgmrl.shortening import Definition
+    from pgmrl.model.ddl import Hnsw
+    from pgmrl.model.shortening import Definition
+    from pgmrl.model.sql_functions import SqlFunctions
 
     RenderItem = Callable[[str, Any, AutogenContext], str | Literal[False]]
 
@@ -67,7 +67,7 @@ def render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[
         return False
     if isinstance(item, NumpyVector):
         if item.vector_schema:  # pgvector's own types cannot say a schema
-            context.imports.add("from pgmrl.types import NumpyVector")
+            context.imports.add("from pgmrl.model.types import NumpyVector")
             return NumpyVector.__repr__(item)
         return _plain(item.kind.upper(), item.dims, context)
     if isinstance(item, VECTOR | HALFVEC):

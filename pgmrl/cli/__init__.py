@@ -16,13 +16,13 @@ from pgmrl.cli import (
     fit,
     functions,
     load,
+    local,
     online,
     plans,
-    queries,
+    query,
     recall,
     schema,
     search,
-    server,
     tune,
 )
 from pgmrl.errors import PgmrlError, SearchError
@@ -53,8 +53,8 @@ app.command("backfill")(online.backfill)
 app.command("progress")(online.running)
 app.command("reshape")(plans.reshape)
 app.add_typer(functions.app, name="functions")
-app.add_typer(queries.app, name="query")
-app.add_typer(server.app, name="local")
+app.add_typer(query.app, name="query")
+app.add_typer(local.app, name="local")
 
 
 def main() -> None:

@@ -13,9 +13,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pgmrl import database, local
-from pgmrl.ddl import Hnsw
 from pgmrl.errors import DefinitionError, MigrationError
-from pgmrl.metrics import metric_named
+from pgmrl.model.ddl import Hnsw
+from pgmrl.model.metrics import metric_named
 from pgmrl.online.reshape import current_index
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-    from pgmrl.metrics import MetricName
+    from pgmrl.model.metrics import MetricName
 
 __all__ = [
     "Json",

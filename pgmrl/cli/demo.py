@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from sqlalchemy import Column, Integer, MetaData, Table, Text, func, inspect, select, text
 
-from pgmrl import corpus, database
+from pgmrl import database
 from pgmrl.cli.common import Json, Url, console, engine, errors, progress, write_json
 from pgmrl.cli.load import analyze
 from pgmrl.cli.runs import Run, run
 from pgmrl.cli.search import as_json, print_run
-from pgmrl.columns import Matryoshka
+from pgmrl.demo import corpus
 from pgmrl.embedders import DEFAULT, embed_batches, embed_query, embedder
 from pgmrl.errors import EmbedderError
 from pgmrl.functions import SqlFunctions
-from pgmrl.ingest import ingest
-from pgmrl.queries import add_query
-from pgmrl.shortening import Short
-from pgmrl.sql_functions import drop_functions, install_functions
+from pgmrl.functions.install import drop_functions, install_functions
+from pgmrl.functions.named_queries import add_query
+from pgmrl.ingestion.ingest import ingest
+from pgmrl.model.columns import Matryoshka
+from pgmrl.model.shortening import Short
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

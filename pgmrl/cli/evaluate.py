@@ -11,7 +11,7 @@ from rich.table import Table
 
 from pgmrl import database
 from pgmrl import evaluate as judge
-from pgmrl import fit as learn
+from pgmrl import fit_rotation as learn
 from pgmrl.cli.common import (
     Json,
     Metric,
@@ -26,21 +26,21 @@ from pgmrl.cli.common import (
 )
 from pgmrl.cli.measuring import check_drawing, sizes, telling
 from pgmrl.cli.search import EfSearch, ShortlistSize
+from pgmrl.database.reflection import reflect
 from pgmrl.embedders import DEFAULT, embedder
 from pgmrl.errors import MeasureError
-from pgmrl.evaluate import EXACT, SHORT_ONLY, TWO_STAGE, beir_judgements, file_judgements, plot, selected_judgements
-from pgmrl.evaluate.measures import DEFAULT as MEASURES
-from pgmrl.evaluate.measures import library, parsed
-from pgmrl.evaluate.plot import SUFFIXES
-from pgmrl.reflect import reflect
-from pgmrl.rotation import Rotation
+from pgmrl.evaluation import EXACT, SHORT_ONLY, TWO_STAGE, beir_judgements, file_judgements, plot, selected_judgements
+from pgmrl.evaluation.measures import DEFAULT as MEASURES
+from pgmrl.evaluation.measures import library, parsed
+from pgmrl.evaluation.plot import SUFFIXES
+from pgmrl.model.rotation import Rotation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sqlalchemy import Column, Connection
 
-    from pgmrl.evaluate import Evaluation, Judged
+    from pgmrl.evaluation import Evaluation, Judged
 
 __all__ = ["evaluate", "print_evaluation"]
 

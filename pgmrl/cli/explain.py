@@ -21,14 +21,14 @@ from pgmrl.cli.search import (
     filtered,
     query_vector,
 )
+from pgmrl.database.reflection import reflect
 from pgmrl.embedders import DEFAULT
-from pgmrl.explain import explain as explain_search
-from pgmrl.explain import plan_text
-from pgmrl.reflect import reflect
-from pgmrl.search import search
+from pgmrl.explanation import explain as explain_search
+from pgmrl.explanation import plan_text
+from pgmrl.searching.search import search
 
 if TYPE_CHECKING:
-    from pgmrl.explain import Explanation
+    from pgmrl.explanation import Explanation
 
 __all__ = ["explain"]
 

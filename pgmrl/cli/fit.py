@@ -10,14 +10,14 @@ from rich.table import Table
 
 from pgmrl import database
 from pgmrl.cli.common import Json, Metric, Searched, Url, console, engine, metric_name, progress, write_json
-from pgmrl.columns import attachment_of
-from pgmrl.ddl import Hnsw, create_index
-from pgmrl.fit import Fit
-from pgmrl.fit import fit as learn
+from pgmrl.database.reflection import reflect
+from pgmrl.measure.fit_rotation import Fit
+from pgmrl.measure.fit_rotation import fit_rotation as learn
+from pgmrl.model.columns import attachment_of
+from pgmrl.model.ddl import Hnsw, create_index
+from pgmrl.model.shortening import Definition, Short
 from pgmrl.online import steps
 from pgmrl.online.target import Target
-from pgmrl.reflect import reflect
-from pgmrl.shortening import Definition, Short
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -89,8 +89,8 @@ def fit_and_add(opened: Engine, column: str, dims: int, directory: Path, *, quie
 
 def _table(found: Fit) -> Table:
     table = Table("short dimensions", "rotation keeps", "prefix keeps", title="recall@10 of an exact shortlist of 100")
-    for dims, kept in found.kept.items():
-        table.add_row(str(dims), f"{kept:.3f}", f"{found.kept_prefix[dims]:.3f}")
+    for dims, kept in found.recall_by_dims.items():
+        table.add_row(str(dims), f"{kept:.3f}", f"{found.recall_by_dims_prefix[dims]:.3f}")
     return table
 
 
@@ -100,6 +100,6 @@ def _as_json(found: Fit, path: Path) -> dict[str, Any]:
         "path": path,
         "rows": found.rows,
         "skipped": found.skipped,
-        "kept": found.kept,
-        "kept_prefix": found.kept_prefix,
+        "recall_by_dims": found.recall_by_dims,
+        "recall_by_dims_prefix": found.recall_by_dims_prefix,
     }

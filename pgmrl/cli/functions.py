@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from pgmrl.cli.common import Json, Searched, Url, console, engine, escaped, write_json
-from pgmrl.columns import attachment_of
+from pgmrl.database.reflection import reflect
 from pgmrl.functions import SqlFunctions, installed
+from pgmrl.functions.install import drop_functions, install_functions, place_in
 from pgmrl.functions.text import install_statements
+from pgmrl.model.columns import attachment_of
 from pgmrl.names import qualified
-from pgmrl.reflect import reflect
-from pgmrl.sql_functions import drop_functions, install_functions, place_in
 
 __all__ = ["app"]
 

@@ -15,14 +15,14 @@ from pgmrl import database
 from pgmrl.cli.common import Json, Url, console, engine, known_metric, progress, write_json
 from pgmrl.cli.fit import fit_and_add
 from pgmrl.cli.sources import column_types, file_rows, peeked, query_rows
-from pgmrl.columns import Matryoshka
+from pgmrl.database.reflection import reflect
 from pgmrl.embedders import DEFAULT, embed_batches, embedder
 from pgmrl.errors import DefinitionError, IngestError
-from pgmrl.ingest import ingest
-from pgmrl.metrics import metric_named
+from pgmrl.ingestion.ingest import ingest
+from pgmrl.model.columns import Matryoshka
+from pgmrl.model.metrics import metric_named
+from pgmrl.model.shortening import Prefix, Rotation, Short
 from pgmrl.names import qualified
-from pgmrl.reflect import reflect
-from pgmrl.shortening import Prefix, Rotation, Short
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

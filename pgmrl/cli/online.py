@@ -13,14 +13,14 @@ import typer
 from rich.progress import Progress
 
 from pgmrl.cli.common import Json, Searched, Url, console, engine, errors, escaped, progress, write_json
+from pgmrl.database.state import TableState, table_state
 from pgmrl.errors import MigrationError, NotMigrated
 from pgmrl.names import column_parts, qualified
 from pgmrl.online import backfill as jobs
-from pgmrl.online import indexes
+from pgmrl.online import index_builds
 from pgmrl.online.backfill import Fill, Job, Throttle
-from pgmrl.online.indexes import BuildProgress
+from pgmrl.online.index_builds import BuildProgress
 from pgmrl.online.preflight import parse_size
-from pgmrl.online.state import TableState, table_state
 from pgmrl.online.target import Target
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ def _jobs(connection: Connection) -> list[Job]:
 
 def _running(connection: Connection) -> tuple[list[Job], list[BuildProgress]]:
     there = connection.exec_driver_sql("SELECT to_regclass('pgmrl.backfills')").scalar() is not None
-    return (jobs.jobs(connection) if there else []), indexes.build_progress(connection)
+    return (jobs.jobs(connection) if there else []), index_builds.build_progress(connection)
 
 
 def _watch(connection: Connection) -> None:

@@ -35,15 +35,15 @@ from pgmrl.cli.online import (
     interrupted,
     throttle,
 )
-from pgmrl.columns import attachment_of
-from pgmrl.ddl import Hnsw
+from pgmrl.database.reflection import reflect
+from pgmrl.model.columns import attachment_of
+from pgmrl.model.ddl import Hnsw
+from pgmrl.model.shortening import Definition, Prefix, Rotation, Short
 from pgmrl.names import column_parts
 from pgmrl.online import plan, preflight
 from pgmrl.online import reshape as reshaping
-from pgmrl.online.indexes import Build
+from pgmrl.online.index_builds import Build
 from pgmrl.online.target import Target
-from pgmrl.reflect import reflect
-from pgmrl.shortening import Definition, Prefix, Rotation, Short
 from pgmrl.units import shown
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-    from pgmrl.metrics import FullType, MetricName, ShortType
+    from pgmrl.model.metrics import FullType, MetricName, ShortType
     from pgmrl.online.plan import PlannedStep
     from pgmrl.online.preflight import Finding
 

@@ -12,9 +12,9 @@ from sqlalchemy import select
 from pgmrl.cli.common import Json, Metric, Searched, Url, console, engine, escaped, metric_name, progress, write_json
 from pgmrl.cli.measuring import QueryFile, QuerySelect, given_queries, telling
 from pgmrl.cli.search import EfSearch, ShortlistSize, Where, check_condition, conditioned
+from pgmrl.database.reflection import reflect
 from pgmrl.measure.history import record_recall, require_recording
 from pgmrl.measure.recall import SAMPLE, SECONDS, WORST, Recall, measure_recall
-from pgmrl.reflect import reflect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,14 +6,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pgmrl.explain import explain
+from pgmrl.explanation import explain
 from pgmrl.measure.score import recall_at_k
-from pgmrl.search import search
+from pgmrl.searching.search import search
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row, Select
 
-    from pgmrl.vectors import Vector
+    from pgmrl.model.vectors import VectorArray
 
 __all__ = ["Run", "run"]
 
@@ -54,7 +54,7 @@ def run(
     connection: Connection,
     statement: Select[*tuple[Any, ...]],
     column: Any,
-    query: Vector,
+    query: VectorArray,
     *,
     compare: bool,
     **options: Any,

@@ -14,16 +14,16 @@ from sqlalchemy.exc import DBAPIError
 
 from pgmrl.cli.common import Json, Metric, Searched, Url, console, engine, escaped, metric_name, write_json
 from pgmrl.cli.runs import Run, run
+from pgmrl.database.reflection import reflect
 from pgmrl.embedders import DEFAULT, embed_query, embedder
 from pgmrl.errors import DatabaseError, DefinitionError, VectorError
-from pgmrl.plans import explained
-from pgmrl.reflect import reflect
-from pgmrl.types import NumpyVector
+from pgmrl.model.types import NumpyVector
+from pgmrl.searching.plans import explained
 
 if TYPE_CHECKING:
     from sqlalchemy import Column, Connection, Select
 
-    from pgmrl.vectors import Vector
+    from pgmrl.model.vectors import VectorArray
 
 __all__ = [
     "EfSearch",
@@ -173,7 +173,7 @@ def cost(found: Run) -> str:
     return "; ".join(parts)
 
 
-def query_vector(question: str | None, vector: str | None, model: str) -> Vector:
+def query_vector(question: str | None, vector: str | None, model: str) -> VectorArray:
     """The vector of a question in words, or of `--vector`.
 
     Raises:
@@ -186,7 +186,7 @@ def query_vector(question: str | None, vector: str | None, model: str) -> Vector
     return _vector(vector or "")
 
 
-def _vector(given: str) -> Vector:
+def _vector(given: str) -> VectorArray:
     try:
         if given.endswith(".npy"):
             return np.asarray(np.load(given, allow_pickle=False), np.float32)

@@ -26,10 +26,10 @@ from pgmrl.cli.common import (
     write_json,
 )
 from pgmrl.cli.measuring import QueryFile, QuerySelect, check_drawing, given_queries, sizes, telling
-from pgmrl.columns import INFO_KEY, attachment_of
-from pgmrl.reflect import reflect
-from pgmrl.rotation import Rotation
-from pgmrl.settings import NEEDED
+from pgmrl.database.reflection import reflect
+from pgmrl.database.settings import NEEDED
+from pgmrl.model.columns import INFO_KEY, attachment_of
+from pgmrl.model.rotation import Rotation
 from pgmrl.tune import Tuning
 from pgmrl.tune import tune as tuned
 from pgmrl.tune.applying import apply_tuning, migration, model, reshape_commands

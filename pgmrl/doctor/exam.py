@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
-from pgmrl.database import sqlstate
+from pgmrl.database.connection import sqlstate
 from pgmrl.doctor.finding import Finding, NotChecked
 from pgmrl.errors import DatabaseError, ExactSearchWarning, Locked, PgmrlError, PgvectorVersionWarning
 from pgmrl.measure.session import CANCELLED

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from pgmrl import database
-from pgmrl.settings import NEEDED
+from pgmrl.database.settings import NEEDED
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pgmrl import database
-from pgmrl.columns import attachment_of
+from pgmrl.database.settings import stored_setting
 from pgmrl.doctor.recall import numbers_of
 from pgmrl.errors import MeasureError
 from pgmrl.measure.drawing import check_path, figure, saved, write
 from pgmrl.measure.history import recall_history
-from pgmrl.settings import stored_setting
+from pgmrl.model.columns import attachment_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from pgmrl.columns import attachment_of
 from pgmrl.doctor.exam import Check
 from pgmrl.doctor.finding import Finding
 from pgmrl.doctor.subject import parts
+from pgmrl.model.columns import attachment_of
 from pgmrl.names import literal, qualified, quoted
-from pgmrl.online.indexes import beside, create_statement, drop_statement
+from pgmrl.online.index_builds import beside, create_statement, drop_statement
 from pgmrl.units import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pgmrl.database.index_states import IndexState
     from pgmrl.doctor.exam import Exam
     from pgmrl.doctor.subject import Subject
-    from pgmrl.online.index_states import IndexState
 
 __all__ = ["CHECKS"]
 

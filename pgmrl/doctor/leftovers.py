@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from pgmrl import ddl
+from pgmrl.database.state import table_state
 from pgmrl.doctor.exam import Check
 from pgmrl.doctor.finding import Finding
 from pgmrl.functions.installed import installed_markers
 from pgmrl.functions.place import VERSION
+from pgmrl.model import ddl
 from pgmrl.names import literal, qualified
 from pgmrl.online.jobs import jobs
-from pgmrl.online.state import table_state
 from pgmrl.online.steps import KEEPING
 from pgmrl.units import shown
 

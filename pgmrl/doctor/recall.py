@@ -6,18 +6,18 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from pgmrl import database
+from pgmrl.database.settings import NEEDED, stored_setting
 from pgmrl.doctor.exam import Check
 from pgmrl.doctor.finding import Finding
 from pgmrl.measure.history import Measured, kept_of
 from pgmrl.names import literal
-from pgmrl.settings import NEEDED, stored_setting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pgmrl.database.settings import Setting
     from pgmrl.doctor.exam import Exam
     from pgmrl.doctor.subject import Subject
-    from pgmrl.settings import Setting
 
 __all__ = ["CHECKS", "numbers_of"]
 

@@ -8,10 +8,10 @@ from pgmrl import database
 from pgmrl.doctor.exam import Check, Skipped
 from pgmrl.doctor.finding import Finding
 from pgmrl.errors import RotationError
-from pgmrl.fit import HELD_OUT, SHORTLIST, K, compare
 from pgmrl.measure import sampled_queries
+from pgmrl.measure.fit_rotation import HELD_OUT, SHORTLIST, K, compare
+from pgmrl.model.shortening import Rotation
 from pgmrl.names import literal
-from pgmrl.shortening import Rotation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

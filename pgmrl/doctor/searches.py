@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import select
 
-from pgmrl.asked import shortlist_size
-from pgmrl.columns import base_column
+from pgmrl.database.settings import NEEDED, stored_setting
 from pgmrl.doctor.exam import Check
 from pgmrl.doctor.finding import Finding
-from pgmrl.explain.reasons import reasons
+from pgmrl.explanation.reasons import reasons
 from pgmrl.limits import EF_SEARCH_LIMIT, MAX_SCAN_TUPLES
 from pgmrl.measure import sampled_queries
+from pgmrl.model.columns import base_column
 from pgmrl.names import literal, quoted
-from pgmrl.plans import explained, index_serving
-from pgmrl.search import search
-from pgmrl.settings import NEEDED, stored_setting
+from pgmrl.searching.options import shortlist_size
+from pgmrl.searching.plans import explained, index_serving
+from pgmrl.searching.search import search
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pgmrl.doctor.exam import Exam
     from pgmrl.doctor.subject import Subject
-    from pgmrl.plans import Node
+    from pgmrl.searching.plans import Node
 
 __all__ = ["CHECKS", "numbers"]
 

@@ -8,26 +8,26 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Table
 
 from pgmrl import database
-from pgmrl.check import check_types, rows_of
-from pgmrl.columns import attachment_of, vectors_table
+from pgmrl.database.check import check_types, rows_of
+from pgmrl.database.reflection import reflect, reflect_place
+from pgmrl.database.state import table_state
 from pgmrl.doctor.finding import Finding, NotChecked
 from pgmrl.errors import NotMigrated
+from pgmrl.model.columns import attachment_of, vectors_table
 from pgmrl.names import qualified
 from pgmrl.online.plan import size_of
-from pgmrl.online.state import table_state
 from pgmrl.online.target import Target
-from pgmrl.reflect import reflect, reflect_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sqlalchemy import Column, Connection
 
-    from pgmrl.database import ColumnInfo
-    from pgmrl.online.index_states import IndexState
+    from pgmrl.database.catalogue import ColumnInfo
+    from pgmrl.database.index_states import IndexState
+    from pgmrl.database.state import SyncTrigger
+    from pgmrl.model.shortening import Definition
     from pgmrl.online.plan import Size
-    from pgmrl.online.state import Keeper
-    from pgmrl.shortening import Definition
 
 __all__ = ["Side", "Subject", "parts", "subjects"]
 
@@ -69,7 +69,7 @@ class Subject:
     name: str
     target: Target
     indexes: tuple[IndexState, ...]
-    keeper: Keeper | None
+    keeper: SyncTrigger | None
     size: Size
     stage: str | None
     partitioned: bool

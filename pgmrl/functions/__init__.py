@@ -4,6 +4,6 @@
 `calls` their parts), `installed` talks to a database. They lie below `columns`, whose attachments carry them.
 """
 
-from pgmrl.functions.declared import Filter, SqlFunctions
+from pgmrl.model.sql_functions import Filter, SqlFunctions
 
 __all__ = ["Filter", "SqlFunctions"]

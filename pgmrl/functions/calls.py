@@ -11,8 +11,8 @@ from pgmrl.names import literal, qualified, quoted
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pgmrl.functions.declared import Filter
     from pgmrl.functions.place import Place
+    from pgmrl.model.sql_functions import Filter
 
 __all__ = ["told", "views", "wrappers"]
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
 
-    from pgmrl.ddl import Hnsw
     from pgmrl.functions.place import Place
+    from pgmrl.model.ddl import Hnsw
 
 __all__ = ["NEEDED", "FunctionInfo", "drop", "functions", "install", "installed_markers"]
 

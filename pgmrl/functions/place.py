@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.dialects import postgresql
 
 from pgmrl.errors import DefinitionError
-from pgmrl.fulltext import config_of
-from pgmrl.functions.declared import SqlFunctions
+from pgmrl.model.fulltext import config_of
+from pgmrl.model.shortening import Rotation
+from pgmrl.model.sql_functions import SqlFunctions
 from pgmrl.names import identifier, qualified, quoted
-from pgmrl.shortening import Rotation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from sqlalchemy import Column
 
-    from pgmrl.columns import Attachment
-    from pgmrl.functions.declared import Filter
-    from pgmrl.shortening import Definition
+    from pgmrl.model.columns import Attachment
+    from pgmrl.model.shortening import Definition
+    from pgmrl.model.sql_functions import Filter
 
 __all__ = ["VERSION", "Place", "place_of", "spelled"]
 

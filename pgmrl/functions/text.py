@@ -20,8 +20,8 @@ from pgmrl.names import literal, qualified, quoted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgmrl.ddl import Hnsw
     from pgmrl.functions.place import Place
+    from pgmrl.model.ddl import Hnsw
 
 __all__ = ["drop_statement", "install_statements"]
 

@@ -13,10 +13,10 @@ from pgmrl.names import literal, qualified, quoted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgmrl.ddl import Hnsw
-    from pgmrl.functions.declared import Filter
     from pgmrl.functions.place import Place
     from pgmrl.functions.shapes import Shape
+    from pgmrl.model.ddl import Hnsw
+    from pgmrl.model.sql_functions import Filter
 
 __all__ = ["COST", "conditions", "dollar", "filled", "filter_arguments", "sizes", "usual", "vector", "worker"]
 
@@ -34,7 +34,7 @@ def dollar(body: str) -> str:
 
 @cache
 def _template(name: str) -> str:
-    return resources.files("pgmrl.sql").joinpath("functions", f"{name}.sql").read_text(encoding="utf-8")
+    return resources.files("pgmrl.database.sql").joinpath("functions", f"{name}.sql").read_text(encoding="utf-8")
 
 
 def filled(template: str, **values: object) -> str:

@@ -17,21 +17,22 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import bindparam, func, tuple_
 
-from pgmrl import statement as parts
-from pgmrl.asked import Asked
-from pgmrl.columns import attachment_of
 from pgmrl.limits import EF_SEARCH_LIMIT
 from pgmrl.measure.score import recall_at_k
 from pgmrl.measure.session import until
-from pgmrl.search import search
+from pgmrl.model.columns import attachment_of
+from pgmrl.searching import statement as parts
+from pgmrl.searching.options import SearchOptions
+from pgmrl.searching.query import bind_query
+from pgmrl.searching.search import search
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import BindParameter, Connection, Row
 
-    from pgmrl.statement import AnySelect
-    from pgmrl.vectors import Vector
+    from pgmrl.model.vectors import VectorArray
+    from pgmrl.searching.subject import AnySelect
 
 __all__ = ["Loss", "Trial"]
 
@@ -139,7 +140,7 @@ class Trial:
             DefinitionError: as `search`.
 
         """
-        asked = Asked.of(statement, column, k, shortlist, oversample, ef_search, exact=False)
+        asked = SearchOptions.of(statement, column, k, shortlist, oversample, ef_search, exact=False)
         rows = parts.candidates(statement, column, attachment_of(column))
         # what is joined hangs on the columns that are there
         keys = statement.with_only_columns(*rows.keys) if rows.direct else statement.add_columns(*rows.keys)
@@ -158,7 +159,9 @@ class Trial:
         reach = _reach(rows, asked, query, own=own)
         return cls(k, *asked.scan, len(rows.keys), own, searched, scanned, listed, exact, reach)
 
-    def run(self, connection: Connection, number: int, vector: Vector, key: tuple[Any, ...] | None, end: float) -> Loss:
+    def run(
+        self, connection: Connection, number: int, vector: VectorArray, key: tuple[Any, ...] | None, end: float
+    ) -> Loss:
         """Try one query, in a transaction or savepoint of its own, which is rolled back.
 
         Args:
@@ -189,7 +192,7 @@ class Trial:
         lost = (recall, 1 - of_short, ann, missing, recall - of_scan)
         return Loss(number, key, *lost, len(found.distances), len(truth), elapsed)
 
-    def needed(self, connection: Connection, vector: Vector, key: tuple[Any, ...] | None, end: float) -> int:
+    def needed(self, connection: Connection, vector: VectorArray, key: tuple[Any, ...] | None, end: float) -> int:
         """How long an exact shortlist has to be to hold every true neighbour of a query; as `run`."""
         given: dict[str, Any] = {QUERY: vector}
         truth = self._apart(connection.execute(self.exact, given).all(), key).keys
@@ -203,9 +206,9 @@ class Trial:
         return _Found([distance for distance, _ in others], [own for _, own in others])
 
 
-def _reach(rows: parts.Candidates, asked: Asked, query: Any, *, own: bool) -> AnySelect:
+def _reach(rows: parts.Candidates, asked: SearchOptions, query: Any, *, own: bool) -> AnySelect:
     """Only a number comes to the client, and nothing is sorted: the table may have any number of rows."""
-    sent = parts.sent_query(asked.definition, query, f"the query for {asked.name}", exact=False)
+    sent = bind_query(asked.definition, query, f"the query for {asked.name}", exact=False)
     distance, key = rows.short_distance(asked.definition, sent.short), tuple_(*rows.inner_keys)
     among = rows.rows.with_only_columns(func.max(distance), maintain_column_froms=True)
     farthest = among.where(key.in_(bindparam(AMONG, expanding=True))).correlate(None).scalar_subquery()

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from pgmrl.metrics import metric_named
+from pgmrl.model.metrics import metric_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from pgmrl.metrics import Metric
-    from pgmrl.shortening import Definition
+    from pgmrl.model.metrics import Metric
+    from pgmrl.model.shortening import Definition
 
 __all__ = ["distances", "short_space"]
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from pgmrl import database
-from pgmrl.columns import attachment_of, vectors_table
+from pgmrl.database.settings import NEEDED
 from pgmrl.measure.recall import Recall
+from pgmrl.model.columns import attachment_of, vectors_table
 from pgmrl.names import qualified
-from pgmrl.settings import NEEDED
 
 if TYPE_CHECKING:
     from datetime import datetime

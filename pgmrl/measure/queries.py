@@ -13,9 +13,9 @@ from sqlalchemy import BigInteger, Text, cast, func, literal_column, select, tex
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
-from pgmrl.columns import attachment_of, base_column, vectors_table
-from pgmrl.database import sqlstate
+from pgmrl.database.connection import sqlstate
 from pgmrl.errors import MeasureError, VectorError
+from pgmrl.model.columns import attachment_of, base_column, vectors_table
 from pgmrl.names import qualified
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Table
     from sqlalchemy.orm import Session
 
-    from pgmrl.shortening import Definition
-    from pgmrl.vectors import Vector
+    from pgmrl.model.shortening import Definition
+    from pgmrl.model.vectors import VectorArray
 
 __all__ = [
     "Queries",
@@ -128,7 +128,7 @@ def given_queries(asked: Any, vectors: Iterable[Any], source: str = "given queri
     return Queries(np.stack(kept), None, skipped, f"{len(kept):,} of {source}")
 
 
-def searchable(asked: Any, vectors: Iterable[Any], source: str) -> Iterator[Vector | None]:
+def searchable(asked: Any, vectors: Iterable[Any], source: str) -> Iterator[VectorArray | None]:
     """Vectors as float32 arrays of shape (dims,); None in place of one that cannot be searched with.
 
     Args:

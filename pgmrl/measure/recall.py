@@ -13,16 +13,16 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import CompileError, DBAPIError
 
 from pgmrl import database
-from pgmrl.columns import attachment_of, base_column, vectors_table
-from pgmrl.database import sqlstate
+from pgmrl.database.connection import sqlstate
 from pgmrl.errors import MeasureError, NotMigrated, SearchError
 from pgmrl.limits import EF_SEARCH_LIMIT
 from pgmrl.measure.attribution import NO_ORDER, QUERY, Loss, Trial
 from pgmrl.measure.queries import Queries, sampled_queries
 from pgmrl.measure.score import Interval, mean_interval
 from pgmrl.measure.session import CANCELLED, CONFLICT, ended_by_standby, measuring, until
+from pgmrl.model.columns import attachment_of, base_column, vectors_table
 from pgmrl.names import qualified
-from pgmrl.plans import explained, index_serving
+from pgmrl.searching.plans import explained, index_serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Select
     from sqlalchemy.orm import Session
 
-    from pgmrl.plans import Serving
-    from pgmrl.statement import AnySelect
+    from pgmrl.searching.plans import Serving
+    from pgmrl.searching.subject import AnySelect
 
 __all__ = ["SAMPLE", "Recall", "Worst", "measure_recall"]
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from pgmrl.ddl import rule_of
 from pgmrl.errors import MigrationError
+from pgmrl.model.ddl import rule_of
 from pgmrl.names import qualified, quoted
 from pgmrl.online.jobs import Fill, Job, Throttle, begin, check, clear_errors, job_of, jobs, stop
 from pgmrl.online.worker import Worker

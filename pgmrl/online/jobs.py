@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from pgmrl.database import execute_plain, sqlstate
+from pgmrl.database.connection import execute_plain, sqlstate
 from pgmrl.errors import MigrationError, NotMigrated
 from pgmrl.names import literal, quoted
 

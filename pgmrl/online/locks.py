@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from pgmrl.database import execute_plain, sqlstate
+from pgmrl.database.connection import execute_plain, sqlstate
 from pgmrl.errors import Locked
 from pgmrl.names import literal
 

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import text
 
-from pgmrl import ddl
-from pgmrl.database import execute_plain
-from pgmrl.online import indexes, locks, steps
+from pgmrl.database.connection import execute_plain
+from pgmrl.model import ddl
+from pgmrl.online import index_builds, locks, steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Connection
 
-    from pgmrl.ddl import Hnsw
-    from pgmrl.online.indexes import Build
+    from pgmrl.model.ddl import Hnsw
+    from pgmrl.online.index_builds import Build
     from pgmrl.online.target import Target
 
 __all__ = ["PlannedStep", "Size", "size_of"]
@@ -167,7 +167,7 @@ def index(target: Target, how: Hnsw, build: Build, size: Size) -> PlannedStep:
         sql = tuple(steps.index_script(target, how, build))
         held = "the whole build; reading and writing go on. It waits for transactions that are older than it"
         return PlannedStep(title, sql, "SHARE UPDATE EXCLUSIVE", held, room=room)
-    sql = (indexes.create_statement(target, how, concurrently=False),)
+    sql = (index_builds.create_statement(target, how, concurrently=False),)
     return PlannedStep(title, sql, "SHARE", "the whole build: reading goes on, writing waits", room=room)
 
 
@@ -187,7 +187,7 @@ def validate(target: Target) -> PlannedStep:
 
 def drop_index(target: Target, name: str) -> PlannedStep:
     """Drop an index."""
-    sql = (indexes.drop_statement(target.schema, name),)
+    sql = (index_builds.drop_statement(target.schema, name),)
     held = "until transactions that may use it are over; reading and writing go on"
     return PlannedStep(f"drop the index {name}", sql, "SHARE UPDATE EXCLUSIVE", held)
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final, Literal
 from sqlalchemy import text
 
 from pgmrl import database
+from pgmrl.database.state import table_state
 from pgmrl.errors import MigrationError, PgmrlError, PgvectorMissing
 from pgmrl.online import backfill, plan, steps
-from pgmrl.online.state import table_state
 from pgmrl.units import shown
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from pgmrl.ddl import Hnsw
-    from pgmrl.online.indexes import Build
+    from pgmrl.model.ddl import Hnsw
+    from pgmrl.online.index_builds import Build
     from pgmrl.online.plan import PlannedStep, Size
     from pgmrl.online.target import Target
 

@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import text
 
-from pgmrl import database, ddl
-from pgmrl.database import execute_plain
-from pgmrl.ddl import Hnsw
+from pgmrl import database
+from pgmrl.database.connection import execute_plain
+from pgmrl.database.state import table_state
 from pgmrl.errors import MigrationError
+from pgmrl.model import ddl
+from pgmrl.model.ddl import Hnsw
+from pgmrl.model.shortening import Prefix, Rotation
 from pgmrl.names import identifier, qualified, quoted
-from pgmrl.online import backfill, indexes, locks, plan, preflight, steps
-from pgmrl.online.indexes import Build
-from pgmrl.online.state import table_state
+from pgmrl.online import backfill, index_builds, locks, plan, preflight, steps
+from pgmrl.online.index_builds import Build
 from pgmrl.online.target import Target
-from pgmrl.shortening import Prefix, Rotation
 
 if TYPE_CHECKING:
     import threading
@@ -31,13 +32,13 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-    from pgmrl.metrics import FullType
+    from pgmrl.database.state import ShortState, TableState
+    from pgmrl.model.metrics import FullType
+    from pgmrl.model.shortening import Definition
     from pgmrl.online.backfill import Job, Throttle
-    from pgmrl.online.indexes import BuildProgress
+    from pgmrl.online.index_builds import BuildProgress
     from pgmrl.online.plan import PlannedStep
     from pgmrl.online.preflight import Finding
-    from pgmrl.online.state import ShortState, TableState
-    from pgmrl.shortening import Definition
 
 __all__ = ["Reshape", "contract", "expand", "plan_contract", "plan_expand", "reshape", "undo"]
 
@@ -277,7 +278,7 @@ def expand(
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         if change.same_columns:
             say(f"rebuilding the index on {change.new.title}")
-            indexes.rebuild(connection, change.new, change.new_index, build, progress=progress)
+            index_builds.rebuild(connection, change.new, change.new_index, build, progress=progress)
             return True
         _install(engine, change)
         say(f"adding {change.new.title}, empty, and its triggers")
@@ -290,7 +291,7 @@ def expand(
             if not backfill.backfill(engine, fill, throttle, workers=workers, progress=progress, over=over).finished:
                 return False
         say(f"building the index on {change.new.title}")
-        indexes.build(connection, change.new, change.new_index, build, progress=progress)
+        index_builds.build(connection, change.new, change.new_index, build, progress=progress)
         say(f"checking {change.new.title}")
         _not_null(connection, change)
         steps.validate(connection, change.new)
@@ -443,7 +444,7 @@ def contract(connection: Connection, what: Contraction, *, watch: float = 60.0, 
         _check_unread(connection, what, watch)
     for short in what.old:
         for index in short.indexes:
-            indexes.drop(connection, what.schema, index.name)
+            index_builds.drop(connection, what.schema, index.name)
     locks.in_transaction(connection, [locks.lock_table(what.owner), *_dropped(what)], what.owner)
 
 
@@ -455,7 +456,7 @@ def undo(connection: Connection, what: Contraction) -> None:
         Locked: others hold the table.
     """
     for index in what.kept.indexes:
-        indexes.drop(connection, what.schema, index.name)
+        index_builds.drop(connection, what.schema, index.name)
     locks.in_transaction(connection, [locks.lock_table(what.owner), *_undone(what)], what.owner)
 
 

@@ -12,25 +12,26 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
-from pgmrl import database, ddl
+from pgmrl import database
+from pgmrl.database.state import table_state
 from pgmrl.errors import MigrationError, NotMigrated, RotationError
+from pgmrl.model import ddl
+from pgmrl.model.shortening import Rotation
 from pgmrl.names import literal, qualified, quoted
-from pgmrl.online import indexes
-from pgmrl.online.indexes import BuildProgress
-from pgmrl.online.state import table_state
-from pgmrl.shortening import Rotation
+from pgmrl.online import index_builds
+from pgmrl.online.index_builds import BuildProgress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Connection
 
-    from pgmrl.ddl import Hnsw
+    from pgmrl.database.state import TableState
+    from pgmrl.model.ddl import Hnsw
+    from pgmrl.model.shortening import Definition
     from pgmrl.online.backfill import Job
-    from pgmrl.online.indexes import Build
-    from pgmrl.online.state import TableState
+    from pgmrl.online.index_builds import Build
     from pgmrl.online.target import Target
-    from pgmrl.shortening import Definition
 
 __all__ = [
     "Told",
@@ -357,7 +358,7 @@ def index_script(target: Target, index: Hnsw, how: Build) -> list[str]:
     return [
         *_set(how),
         _drop_invalid(target, name),
-        indexes.create_statement(target, index, concurrently=True),
+        index_builds.create_statement(target, index, concurrently=True),
         *_reset(how),
     ]
 
@@ -365,16 +366,16 @@ def index_script(target: Target, index: Hnsw, how: Build) -> list[str]:
 def rebuild_script(target: Target, index: Hnsw, how: Build) -> list[str]:
     """Build beside the old one, exchange, drop; outside a transaction."""
     name = index.index_name(target.table, target.short)
-    new, old = indexes.beside(name)
+    new, old = index_builds.beside(name)
     return [
         *_set(how),
         _drop_invalid(target, new),
-        indexes.create_statement(target, index, concurrently=True, name=new),
+        index_builds.create_statement(target, index, concurrently=True, name=new),
         *_reset(how),
         "BEGIN",
-        *indexes.rename_statements(target, name, new, old),
+        *index_builds.rename_statements(target, name, new, old),
         "COMMIT",
-        indexes.drop_statement(target.schema, old),
+        index_builds.drop_statement(target.schema, old),
     ]
 
 
@@ -402,7 +403,7 @@ def has_index(connection: Connection, target: Target, index: Hnsw) -> bool:
     wanted = target.definition.metric.operator_class(target.definition.short.type)
     return any(
         (one.name, one.index, one.operator_class, one.valid) == (name, index, wanted, True)
-        for one in indexes.index_states(connection, target.owner, target.short)
+        for one in index_builds.index_states(connection, target.owner, target.short)
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pgmrl.names import qualified, quoted
 
 if TYPE_CHECKING:
-    from pgmrl.shortening import Definition
+    from pgmrl.model.shortening import Definition
 
 __all__ = ["Target"]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from pgmrl.database import execute_plain, sqlstate
+from pgmrl.database.connection import execute_plain, sqlstate
 from pgmrl.errors import MigrationError
 from pgmrl.names import literal, quoted
 from pgmrl.online.jobs import job_of, passing, removed, transaction

@@ -22,12 +22,12 @@ from pgmrl.alembic.operations import (
     ValidateShort,
 )
 from pgmrl.alembic.render import render_item
-from pgmrl.columns import attachment_of, vectors_table
+from pgmrl.database.settings import Setting, store_setting
 from pgmrl.errors import MeasureError
+from pgmrl.model.columns import attachment_of, vectors_table
+from pgmrl.model.rotation import Rotation
 from pgmrl.online.reshape import Reshape
 from pgmrl.online.target import Target
-from pgmrl.rotation import Rotation
-from pgmrl.settings import Setting, store_setting
 
 if TYPE_CHECKING:
     from alembic.operations.ops import MigrateOperation

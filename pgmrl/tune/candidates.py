@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from pgmrl.errors import DefinitionError
+from pgmrl.model.rotation import Rotation
+from pgmrl.model.shortening import SHORT_LIMITS, Definition, Prefix, Short, Shortening
 from pgmrl.online.plan import graph_bytes, index_bytes
 from pgmrl.online.target import Target
-from pgmrl.rotation import Rotation
-from pgmrl.shortening import SHORT_LIMITS, Definition, Prefix, Short, Shortening
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pgmrl.ddl import Hnsw
-    from pgmrl.metrics import ShortType
+    from pgmrl.model.ddl import Hnsw
+    from pgmrl.model.metrics import ShortType
 
 __all__ = ["AXES", "DIMS", "Candidate", "Rule", "candidates", "rotation_axes"]
 

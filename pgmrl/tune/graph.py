@@ -16,9 +16,10 @@ import numpy as np
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from pgmrl import database, ddl
-from pgmrl.database import sqlstate
+from pgmrl import database
+from pgmrl.database.connection import sqlstate
 from pgmrl.measure.session import CANCELLED
+from pgmrl.model import ddl
 from pgmrl.names import qualified
 from pgmrl.tune.snapshot import driver_of, savepoint
 
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
-    from pgmrl.metrics import ShortType
-    from pgmrl.shortening import Definition
+    from pgmrl.model.metrics import ShortType
+    from pgmrl.model.shortening import Definition
     from pgmrl.tune.candidates import Candidate
     from pgmrl.tune.source import Source
 

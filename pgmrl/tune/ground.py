@@ -10,16 +10,16 @@ import numpy as np
 from sqlalchemy import select, text
 
 from pgmrl import database
-from pgmrl.asked import Asked
-from pgmrl.columns import attachment_of, base_column, vectors_table
-from pgmrl.ddl import Hnsw
 from pgmrl.errors import DefinitionError, MeasureError, MigrationError, SearchError
-from pgmrl.fit import table_rows
 from pgmrl.limits import EF_SEARCH_LIMIT
+from pgmrl.measure.fit_rotation import table_rows
 from pgmrl.measure.queries import Queries, sampled_queries
+from pgmrl.model.columns import attachment_of, base_column, vectors_table
+from pgmrl.model.ddl import Hnsw
+from pgmrl.model.rotation import Rotation
 from pgmrl.names import qualified, quoted
 from pgmrl.online.reshape import current_index
-from pgmrl.rotation import Rotation
+from pgmrl.searching.options import SearchOptions
 from pgmrl.tune.candidates import Candidate
 from pgmrl.tune.source import Levels, Source
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
-    from pgmrl.metrics import ShortType
-    from pgmrl.shortening import Definition
-    from pgmrl.statement import Scan
+    from pgmrl.model.metrics import ShortType
+    from pgmrl.model.shortening import Definition
+    from pgmrl.searching.scan import Scan
     from pgmrl.tune.candidates import Rule
     from pgmrl.tune.choice import Minimise
 
@@ -301,5 +301,5 @@ def _current(connection: Connection, column: Any, k: int) -> Current | None:
     candidate = Candidate(replace(definition, short=replace(definition.short, by=by)), built or attachment.index)
     valid = info.index_name is not None and bool(info.index_valid)
     keys = select(*base_column(column).table.primary_key.columns)
-    scan = Asked.of(keys, column, k, None, None, None, exact=False).scan
+    scan = SearchOptions.of(keys, column, k, None, None, None, exact=False).scan
     return Current(candidate, attachment.short, info.index_bytes if valid else None, scan)

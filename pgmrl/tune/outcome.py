@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pgmrl.columns import base_column
+from pgmrl.model.columns import base_column
 from pgmrl.tune.choice import cheapest, chosen, pareto, sizes_for, why_not
 from pgmrl.tune.models import build_growth
 from pgmrl.tune.result import Kept, Model, Tuning

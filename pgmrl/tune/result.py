@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pgmrl.rotation import Rotation
+from pgmrl.model.rotation import Rotation
 
 if TYPE_CHECKING:
     from pgmrl.measure.score import Interval

@@ -12,19 +12,20 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from pgmrl.measure.score import within
+from pgmrl.model.types import Wire, to_wire
 from pgmrl.names import quoted
-from pgmrl.statement import SHORTLIST, WINNERS, Scan, gate, key_names, ranked_sql
+from pgmrl.searching.scan import Scan, gate
+from pgmrl.searching.statement import SHORTLIST, WINNERS, key_names, ranked_sql
 from pgmrl.tune.graph import short_wire
 from pgmrl.tune.models import Timed
 from pgmrl.tune.snapshot import driver_of
-from pgmrl.types import Wire, to_wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from pgmrl.shortening import Definition
+    from pgmrl.model.shortening import Definition
     from pgmrl.tune.source import Source
     from pgmrl.tune.truth import Truth
 

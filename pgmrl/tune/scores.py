@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pgmrl.shortening import Definition
+    from pgmrl.model.shortening import Definition
 
 __all__ = ["Operand", "Scores"]
 

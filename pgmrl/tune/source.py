@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import ColumnElement, Connection, Table
 
-    from pgmrl.shortening import Definition
+    from pgmrl.model.shortening import Definition
 
 __all__ = ["Batch", "Levels", "Source"]
 

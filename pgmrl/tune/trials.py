@@ -11,10 +11,10 @@ from psycopg import Cursor
 from psycopg.rows import tuple_row
 from sqlalchemy import select
 
-from pgmrl.columns import base_column
 from pgmrl.measure.score import mean_interval, recall_at_k
-from pgmrl.plain import sql
-from pgmrl.search import search
+from pgmrl.model.columns import base_column
+from pgmrl.searching.compile import compile_sql
+from pgmrl.searching.search import search
 from pgmrl.tune.choice import reaches
 from pgmrl.tune.graph import Shorts, stand_in
 from pgmrl.tune.models import Timed
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pgmrl.ddl import Hnsw
+    from pgmrl.model.ddl import Hnsw
     from pgmrl.tune.candidates import Candidate
     from pgmrl.tune.graph import Built, Place
     from pgmrl.tune.ground import Clock, Ground, Wanted
@@ -233,7 +233,7 @@ class Bench:
         column = self.ground.column
         keys = base_column(column).table.primary_key
         statement = search(select(*keys), column, asked.vectors[0], k=k, shortlist=shortlist, ef_search=ef_search)
-        sent = sql(statement)  # of another query only the vectors differ
+        sent = compile_sql(statement)  # of another query only the vectors differ
 
         def one(number: int) -> Search:
             short, full = asked.short[number], asked.full[number]

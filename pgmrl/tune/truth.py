@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pgmrl.metrics import Metric
-    from pgmrl.shortening import Definition
+    from pgmrl.model.metrics import Metric
+    from pgmrl.model.shortening import Definition
     from pgmrl.tune.source import Batch, Levels
 
 __all__ = ["Truth", "find_truth"]

@@ -11,10 +11,10 @@ import numpy as np
 from sqlalchemy import text
 
 from pgmrl import database
-from pgmrl.ddl import Hnsw
 from pgmrl.errors import MeasureError, RotationError
-from pgmrl.fit import SAMPLE, by_direction, fit_axes
-from pgmrl.rotation import Rotation
+from pgmrl.measure.fit_rotation import SAMPLE, by_direction, fit_axes
+from pgmrl.model.ddl import Hnsw
+from pgmrl.model.rotation import Rotation
 from pgmrl.tune.candidates import DIMS, candidates, rotation_axes
 from pgmrl.tune.choice import chosen, promising, sizes_for
 from pgmrl.tune.graph import place_for
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from pgmrl.measure.queries import Queries
-    from pgmrl.metrics import ShortType
+    from pgmrl.model.metrics import ShortType
     from pgmrl.tune.candidates import Candidate, Rule
     from pgmrl.tune.choice import Minimise
     from pgmrl.tune.graph import Shorts

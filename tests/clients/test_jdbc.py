@@ -39,7 +39,7 @@ def test_jdbc(wares: Wares, tcp_port: int, answers: list[Answer]) -> None:
         pytest.skip("Java or its driver is not installed: apt-get install libpostgresql-jdbc-java default-jdk-headless")
     url = f"jdbc:postgresql://127.0.0.1:{tcp_port}/{wares.engine.url.database}"
     calls = [str(one) for answer in answers for one in (answer.statement, *answer.given)]
-    done = subprocess.run(  # noqa: S603 - found above
+    done = subprocess.run(  # noqa: S603 - the wheel's programs, no shell
         [java, "-cp", str(DRIVER), str(PROGRAM), url, wares.literal(0), wares.literal(1), *calls],
         check=False,
         capture_output=True,

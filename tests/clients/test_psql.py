@@ -17,7 +17,7 @@ else:
 
 def run(psql: str, server: LocalServer, wares: Wares, script: str, *options: str) -> list[list[str]]:
     """The rows that a script prints, unaligned."""
-    done = subprocess.run(  # noqa: S603 - the wheel's
+    done = subprocess.run(  # noqa: S603 - the wheel's programs, no shell
         [psql, "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", *options, server.url(wares.engine.url.database)],
         input=script,
         check=False,

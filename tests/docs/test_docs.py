@@ -41,7 +41,7 @@ from pgmrl import (
     search_hybrid,
 )
 from pgmrl.doctor import CHECKS
-from pgmrl.queries import add_query
+from pgmrl.functions.named_queries import add_query
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,11 +19,11 @@ from pgmrl import (
     database,
     ingest,
 )
-from pgmrl.columns import attachment_of, vectors_table
+from pgmrl.database.settings import Setting, store_setting
 from pgmrl.doctor import Report, Thresholds, doctor
-from pgmrl.fit import fit_axes
-from pgmrl.settings import Setting, store_setting
-from pgmrl.types import NumpyVector
+from pgmrl.measure.fit_rotation import fit_axes
+from pgmrl.model.columns import attachment_of, vectors_table
+from pgmrl.model.types import NumpyVector
 from tests.conftest import admin
 
 if TYPE_CHECKING:

@@ -14,16 +14,16 @@ from sqlalchemy import Column, Integer, MetaData, Table, text
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import Hnsw, Matryoshka, Prefix, Short, database, install_functions
+from pgmrl.database.index_states import index_states
+from pgmrl.database.settings import Setting, store_setting
 from pgmrl.doctor import Thresholds
 from pgmrl.doctor.searches import compiles
 from pgmrl.doctor.versions import defects, library
 from pgmrl.functions.place import VERSION
+from pgmrl.model.shortening import Definition
 from pgmrl.online.backfill import short_fill
-from pgmrl.online.index_states import index_states
 from pgmrl.online.jobs import begin
 from pgmrl.online.target import Target
-from pgmrl.settings import Setting, store_setting
-from pgmrl.shortening import Definition
 from tests.doctor.conftest import ROWS, SHORT, recorded
 
 if TYPE_CHECKING:

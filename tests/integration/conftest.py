@@ -28,12 +28,12 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from pgmrl import database, local
-from pgmrl.columns import Matryoshka, matryoshka
-from pgmrl.plain import sql
-from pgmrl.rotation import Rotation
-from pgmrl.shortening import Short
-from pgmrl.types import to_wire
-from pgmrl.vectors import Vector
+from pgmrl.model.columns import Matryoshka, matryoshka
+from pgmrl.model.rotation import Rotation
+from pgmrl.model.shortening import Short
+from pgmrl.model.types import to_wire
+from pgmrl.model.vectors import VectorArray
+from pgmrl.searching.compile import compile_sql
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -146,7 +146,7 @@ class Package(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     maker_id: Mapped[int] = mapped_column(ForeignKey("makers.id"))
     part: Mapped[int]
-    embedding: Mapped[Vector | None] = matryoshka(768, Short(128))
+    embedding: Mapped[VectorArray | None] = matryoshka(768, Short(128))
     maker: Mapped[Maker] = relationship()
     tags: Mapped[list[Tag]] = relationship(order_by="Tag.id")
 
@@ -220,7 +220,7 @@ def plan() -> Plan:
     """The nodes of a Select's plan, outermost first."""
 
     def nodes(connection: Connection, statement: Select[Any]) -> list[dict[str, Any]]:
-        sent, params = sql(statement)
+        sent, params = compile_sql(statement)
         found: Any = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {sent}", params).scalar_one()
         return list(_walk((json.loads(found) if isinstance(found, str) else found)[0]["Plan"]))
 

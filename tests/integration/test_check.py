@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, text
 
 from pgmrl import database
-from pgmrl.check import check
-from pgmrl.columns import Matryoshka
+from pgmrl.database.check import check_schema
 from pgmrl.errors import DefinitionError, NotMigrated, PgvectorMissing, PgvectorVersionWarning
-from pgmrl.rotation import Rotation
-from pgmrl.shortening import Prefix, Short
+from pgmrl.model.columns import Matryoshka
+from pgmrl.model.rotation import Rotation
+from pgmrl.model.shortening import Prefix, Short
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -42,7 +42,7 @@ def test_a_migrated_column_passes(engine: Engine, by: Prefix | Rotation) -> None
         if isinstance(by, Rotation):
             database.install_rotation(connection, by)
         table.create(connection)
-        found = check(connection, table.c.embedding)
+        found = check_schema(connection, table.c.embedding)
     assert found is not None
     assert found.index_valid
     assert found.short_dims == 8
@@ -67,7 +67,7 @@ def test_a_difference_is_named(engine: Engine, change: str, named: str) -> None:
         table.create(connection)
         connection.execute(text(change))
         with pytest.raises(NotMigrated, match=named):
-            check(connection, table.c.embedding)
+            check_schema(connection, table.c.embedding)
 
 
 def test_other_dimensions_and_another_rotation_are_named(engine: Engine) -> None:
@@ -77,10 +77,10 @@ def test_other_dimensions_and_another_rotation_are_named(engine: Engine) -> None
         database.install_rotation(connection, rotation)
         _table(rotation).create(connection)
         with pytest.raises(NotMigrated, match=r"is halfvec\(32\), the model says halfvec\(64\)"):
-            check(connection, _table(dims=64).c.embedding)
+            check_schema(connection, _table(dims=64).c.embedding)
         other = _table(Rotation.of(AXES[:12]))
         with pytest.raises(NotMigrated, match="no column"):
-            check(connection, other.c.embedding)
+            check_schema(connection, other.c.embedding)
 
 
 def test_what_is_not_ours_is_refused(engine: Engine) -> None:
@@ -88,11 +88,11 @@ def test_what_is_not_ours_is_refused(engine: Engine) -> None:
     table = _table()
     with engine.begin() as connection:
         with pytest.raises(DefinitionError, match="no Matryoshka column"):
-            check(connection, table.c.id)
+            check_schema(connection, table.c.id)
         connection.execute(text("DROP SCHEMA pgmrl CASCADE"))
         connection.execute(text("DROP EXTENSION vector"))
         with pytest.raises(PgvectorMissing, match="CREATE EXTENSION vector"):
-            check(connection, table.c.embedding)
+            check_schema(connection, table.c.embedding)
 
 
 @pytest.mark.parametrize("version", ["0.7.4", "0.5.0"])

@@ -71,7 +71,7 @@ def written(place: Path, form: str = "jsonl", rows: list[dict[str, Any]] = ROWS)
         path.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n", encoding="utf-8")
     elif form == "parquet":
         import pyarrow as pa  # noqa: PLC0415 - slow to import
-        from pyarrow import parquet  # noqa: PLC0415
+        from pyarrow import parquet  # noqa: PLC0415 - an extra
 
         parquet.write_table(pa.Table.from_pylist(rows), path)
     else:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, Text, text
 
-from pgmrl.columns import Matryoshka
 from pgmrl.errors import DefinitionError, MigrationError, NotMigrated, PgmrlError, VectorError
-from pgmrl.shortening import Short
+from pgmrl.model.columns import Matryoshka
+from pgmrl.model.shortening import Short
 from tests.cli import failure, ok, ok_json, run
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from sqlalchemy import Column, Engine, Integer, MetaData, Table, Text
 
 from pgmrl import database
 from pgmrl.cli.recall import print_recall
-from pgmrl.columns import Matryoshka
+from pgmrl.database.settings import Setting, store_setting
 from pgmrl.errors import DatabaseError, DefinitionError, MeasureError, NotMigrated, VectorError
 from pgmrl.measure import measure_recall
-from pgmrl.settings import Setting, store_setting
-from pgmrl.shortening import Short
+from pgmrl.model.columns import Matryoshka
+from pgmrl.model.shortening import Short
 from tests.cli import failure, ok, ok_json, run
 
 if TYPE_CHECKING:

@@ -26,12 +26,12 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlmodel import Field, SQLModel
 
 from pgmrl import database
-from pgmrl.columns import Matryoshka, add_short, add_side_table, matryoshka
-from pgmrl.ddl import Hnsw
 from pgmrl.errors import DefinitionError
-from pgmrl.search import search
-from pgmrl.shortening import Rotation, Short
-from pgmrl.vectors import Vector
+from pgmrl.model.columns import Matryoshka, add_short, add_side_table, matryoshka
+from pgmrl.model.ddl import Hnsw
+from pgmrl.model.shortening import Rotation, Short
+from pgmrl.model.vectors import VectorArray
+from pgmrl.searching.search import search
 
 QUERY = np.array([1.0, 2, 3, 4, 5, 6, 7, 8])
 
@@ -68,7 +68,7 @@ def test_an_abstract_base(engine: Engine) -> None:
     class Document(Base):
         __abstract__ = True
         id: Mapped[int] = mapped_column(primary_key=True)
-        embedding: Mapped[Vector] = matryoshka(8, Short(4))
+        embedding: Mapped[VectorArray] = matryoshka(8, Short(4))
 
     class Article(Document):
         __tablename__ = "articles"
@@ -90,7 +90,7 @@ def test_a_mixin_with_uuid_keys(engine: Engine) -> None:
 
     class Embedded:
         id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
-        embedding: Mapped[Vector] = matryoshka(8, Short(4), metric="l2")
+        embedding: Mapped[VectorArray] = matryoshka(8, Short(4), metric="l2")
 
     class Article(Embedded, Base):
         __tablename__ = "articles"
@@ -117,14 +117,14 @@ def test_joined_and_single_table_inheritance(engine: Engine) -> None:
         __tablename__ = "animals"
         id: Mapped[int] = mapped_column(primary_key=True)
         kind: Mapped[str]
-        embedding: Mapped[Vector] = matryoshka(8, Short(4))
+        embedding: Mapped[VectorArray] = matryoshka(8, Short(4))
         __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "animal"}  # noqa: RUF012
 
     class Dog(Animal):
         __tablename__ = "dogs"
         id: Mapped[int] = mapped_column(ForeignKey("animals.id"), primary_key=True)
         trick: Mapped[str | None]
-        scent: Mapped[Vector | None] = matryoshka(8, Short(2))
+        scent: Mapped[VectorArray | None] = matryoshka(8, Short(2))
         __mapper_args__ = {"polymorphic_identity": "dog"}  # noqa: RUF012
 
     class Cat(Animal):

@@ -10,11 +10,12 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session, with_loader_criteria
 
-from pgmrl import Nearest, like, search_hybrid
+from pgmrl import Nearest, more_like_this, search_hybrid
 from pgmrl.errors import SearchError
-from pgmrl.metrics import METRICS
-from pgmrl.plain import sql
-from pgmrl.search import search, search_many
+from pgmrl.model.metrics import METRICS
+from pgmrl.searching.compile import compile_sql
+from pgmrl.searching.search import search
+from pgmrl.searching.search_many import search_many
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +52,7 @@ def truth(shop: Shop, query: Any, k: int, numbers: Any) -> list[int]:
 
 def ran(session: Session, statement: Any) -> list[dict[str, Any]]:
     """The nodes of a plan after it was executed, those of CTEs with their name in `within`."""
-    text, params = sql(statement)
+    text, params = compile_sql(statement)
     found: Any = session.connection().exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {text}", params).scalar_one()
     nodes: list[dict[str, Any]] = []
 
@@ -112,7 +113,7 @@ def test_a_list_of_a_hybrid_search_is_complete_too(misled: Session, shop: Shop) 
 def test_examples_in_a_hybrid_search(session: Session, shop: Shop) -> None:
     """Two lists of examples in one statement; each is what `search` finds, and no example is in its own list."""
     package = shop.package
-    queries = [like(package.embedding, [1, 2]), like(package.embedding, [7], unlike=[3])]
+    queries = [more_like_this(package.embedding, [1, 2]), more_like_this(package.embedding, [7], unlike=[3])]
     both = [Nearest(package.embedding, query, shortlist=80, limit=20) for query in queries]
     rows = session.execute(search_hybrid(select(package.id), both, k=40)).all()
     for number, query in enumerate(queries, 1):

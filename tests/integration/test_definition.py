@@ -18,9 +18,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DataError
 
 from pgmrl import database
-from pgmrl.metrics import METRICS
-from pgmrl.shortening import Definition, Prefix, Rotation, Short
-from pgmrl.types import to_wire
+from pgmrl.model.metrics import METRICS
+from pgmrl.model.shortening import Definition, Prefix, Rotation, Short
+from pgmrl.model.types import to_wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection, Engine
 
-    from pgmrl.metrics import FullType
+    from pgmrl.model.metrics import FullType
 
 ROTATION_ULPS = 8  # float32 ulps of the vector's norm; below 3 on x86-64, more where the sum runs in one chain
 SHORT = 96

@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, select
 from sqlalchemy.orm import Session
 
-from pgmrl.columns import Matryoshka
-from pgmrl.diverse import search_diverse
-from pgmrl.like import like
-from pgmrl.metrics import METRICS, Metric, MetricName
-from pgmrl.search import search
-from pgmrl.shortening import Short
+from pgmrl.model.columns import Matryoshka
+from pgmrl.model.metrics import METRICS, Metric, MetricName
+from pgmrl.model.shortening import Short
+from pgmrl.searching.diverse import search_diverse
+from pgmrl.searching.more_like_this import more_like_this
+from pgmrl.searching.search import search
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +73,9 @@ def test_filters_joins_and_examples(session: Session, shop: Shop, exact: bool) -
     assert [row.id for row in rows] == [pool[one] for one in picked]
     few = joined.where(package.id < 8010)
     assert len(session.execute(search_diverse(few, package.embedding, query, k=20, exact=exact)).all()) == 3
-    by_example = search_diverse(select(package.id), package.embedding, like(package.embedding, [17]), exact=exact)
+    by_example = search_diverse(
+        select(package.id), package.embedding, more_like_this(package.embedding, [17]), exact=exact
+    )
     found = session.scalars(by_example).all()
     assert len(found) == 10
     assert 17 not in found

@@ -15,7 +15,7 @@ from pgmrl.doctor import Check, Report, Thresholds, doctor, health, measure
 from pgmrl.doctor.exam import Exam, Server
 from pgmrl.doctor.subject import subjects
 from pgmrl.errors import DatabaseError, DefinitionError, Locked, NotMigrated
-from pgmrl.types import NumpyVector
+from pgmrl.model.types import NumpyVector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

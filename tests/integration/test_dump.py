@@ -10,18 +10,18 @@ import pytest
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, Text, create_engine, select
 
 from pgmrl import SqlFunctions, database, install_functions
-from pgmrl.columns import Matryoshka, add_side_table
+from pgmrl.functions.install import drop_functions
 from pgmrl.functions.installed import functions
 from pgmrl.local.programs import Programs
-from pgmrl.search import search
-from pgmrl.shortening import Prefix, Short
-from pgmrl.sql_functions import drop_functions
-from pgmrl.types import NumpyVector
+from pgmrl.model.columns import Matryoshka, add_side_table
+from pgmrl.model.shortening import Prefix, Short
+from pgmrl.model.types import NumpyVector
+from pgmrl.searching.search import search
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pgmrl.shortening import Rotation
+    from pgmrl.model.shortening import Rotation
 
 
 @pytest.mark.parametrize("by", ["prefix", "rotation", "side table"])
@@ -63,7 +63,7 @@ def test_dump_and_restore(engine: Engine, server: Any, tmp_path: Path, small_rot
 
 def run(program: str, *arguments: Any) -> None:
     """Run one of the server's own programs."""
-    done = subprocess.run(  # noqa: S603 - the wheel's
+    done = subprocess.run(  # noqa: S603 - the wheel's programs, no shell
         [Programs.installed().folder / program, *arguments],
         check=False,
         capture_output=True,

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from pgmrl import FullText, Matryoshka, Rotation, Short, add_side_table, evaluate, reflect, search
 from pgmrl.errors import DefinitionError, MeasureError, RotationError, SearchError, VectorError
-from pgmrl.evaluate import (
+from pgmrl.evaluation import (
     EXACT,
     HYBRID,
     SHORT_ONLY,
@@ -26,7 +26,7 @@ from pgmrl.evaluate import (
     running,
     selected_judgements,
 )
-from pgmrl.types import NumpyVector
+from pgmrl.model.types import NumpyVector
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection, Engine
 
-    from pgmrl.evaluate import Evaluation
+    from pgmrl.evaluation import Evaluation
     from tests.integration.conftest import Principal, Shop, Vectors
 else:
     Principal = Shop = Vectors = Any

@@ -34,7 +34,7 @@ from pgmrl import (
     assert_index_used,
     database,
     explain,
-    like,
+    more_like_this,
     reflect,
     search,
     search_diverse,
@@ -43,20 +43,20 @@ from pgmrl import (
     search_hybrid,
     search_many,
 )
-from pgmrl.columns import Matryoshka
 from pgmrl.errors import SearchError
-from pgmrl.explain import plan_text
+from pgmrl.explanation import plan_text
+from pgmrl.model.columns import Matryoshka
+from pgmrl.model.shortening import Short
 from pgmrl.names import quoted
-from pgmrl.plans import nodes
-from pgmrl.shortening import Short
+from pgmrl.searching.plans import nodes
 from tests.cli import failed, ok, ok_json, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from pgmrl.explain import Explanation
-    from pgmrl.rotation import Rotation
+    from pgmrl.explanation import Explanation
+    from pgmrl.model.rotation import Rotation
     from tests.conftest import Debian
     from tests.integration.conftest import Shop
 else:
@@ -161,7 +161,7 @@ SHAPES: dict[str, Shape] = {
     ),
     "exact page": (lambda i: i.nearest(exact=True, offset=20, max_distance=0.9), ["exact", "fetch", "send"]),
     "like": (
-        lambda i: search(i.all, i.column, like(i.column, [7, 8], unlike=[9])),
+        lambda i: search(i.all, i.column, more_like_this(i.column, [7, 8], unlike=[9])),
         ["query", "shortlist", "rerank", "fetch", "send"],
     ),
     "many": (

@@ -8,9 +8,9 @@ import psycopg
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, func, select
 
-from pgmrl import search, sql
-from pgmrl.columns import Matryoshka
-from pgmrl.shortening import Short
+from pgmrl import compile_sql, search
+from pgmrl.model.columns import Matryoshka
+from pgmrl.model.shortening import Short
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -53,7 +53,7 @@ def test_a_prepared_search_is_planned_for_its_values(
         filtered = filtered.join(other, other.c.id == rows.c.id)
     with psycopg.connect(module_database_url.replace("+psycopg", ""), autocommit=True) as connection:
         for number in range(20):
-            text, sent = sql(search(filtered, rows.c.embedding, debian.queries[number, :DIMS], k=10))
+            text, sent = compile_sql(search(filtered, rows.c.embedding, debian.queries[number, :DIMS], k=10))
             found = connection.execute(text.encode(), sent, prepare=True).fetchall()
             assert sorted(row[0] for row in found) == [0, 1000, 2000, 3000]
         plans = connection.execute("SELECT generic_plans, custom_plans FROM pg_prepared_statements").fetchall()
@@ -64,7 +64,7 @@ def test_one_without_a_filter_may_keep_its_plan(rows: Table, module_database_url
     """There is nothing in it that a plan could know better."""
     with psycopg.connect(module_database_url.replace("+psycopg", ""), autocommit=True) as connection:
         for number in range(20):
-            text, sent = sql(search(select(rows.c.id), rows.c.embedding, debian.queries[number, :DIMS], k=10))
+            text, sent = compile_sql(search(select(rows.c.id), rows.c.embedding, debian.queries[number, :DIMS], k=10))
             assert "generate_series" not in text
             assert len(connection.execute(text.encode(), sent, prepare=True).fetchall()) == 10
         plans = connection.execute("SELECT generic_plans FROM pg_prepared_statements").fetchall()

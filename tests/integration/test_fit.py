@@ -12,15 +12,15 @@ from sqlalchemy import Column, Engine, Integer, MetaData, Table, func, select, t
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from pgmrl import database
-from pgmrl.columns import Matryoshka, add_short, add_side_table, matryoshka
+from pgmrl.database.reflection import reflect
 from pgmrl.errors import NotMigrated, RotationError
-from pgmrl.fit import Fit, fit
-from pgmrl.ingest import ingest
+from pgmrl.ingestion.ingest import ingest
 from pgmrl.measure import recall_at_k
-from pgmrl.reflect import reflect
-from pgmrl.search import search
-from pgmrl.shortening import Definition, Rotation, Short
-from pgmrl.vectors import Vector
+from pgmrl.measure.fit_rotation import Fit, fit_rotation
+from pgmrl.model.columns import Matryoshka, add_short, add_side_table, matryoshka
+from pgmrl.model.shortening import Definition, Rotation, Short
+from pgmrl.model.vectors import VectorArray
+from pgmrl.searching.search import search
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -78,7 +78,7 @@ def loaded(module_engine: Engine, debian: Vectors) -> Table:
 def learned(module_engine: Engine, loaded: Table) -> Fit:
     """A rotation learned from them."""
     with module_engine.connect() as connection:
-        return fit(connection, loaded.c.embedding)
+        return fit_rotation(connection, loaded.c.embedding)
 
 
 def test_every_usable_row_is_learned_from(learned: Fit) -> None:
@@ -89,23 +89,23 @@ def test_every_usable_row_is_learned_from(learned: Fit) -> None:
 
 def test_more_dimensions_keep_more(learned: Fit) -> None:
     """And principal axes keep more than as many leading dimensions of a model trained without a Matryoshka loss."""
-    sizes = list(learned.kept)
-    kept = list(learned.kept.values())
-    assert sizes == sorted(sizes) == list(learned.kept_prefix)
+    sizes = list(learned.recall_by_dims)
+    kept = list(learned.recall_by_dims.values())
+    assert sizes == sorted(sizes) == list(learned.recall_by_dims_prefix)
     assert {64, 128, 256} < set(sizes)
     assert sizes[-1] == 256
     assert all(larger >= smaller - 0.002 for smaller, larger in pairwise(kept))
     assert kept[0] < 0.99 < kept[-1] <= 1
     for size in sizes:
-        assert learned.kept[size] >= learned.kept_prefix[size] - 0.002
-    assert learned.kept[32] > learned.kept_prefix[32] + 0.05
+        assert learned.recall_by_dims[size] >= learned.recall_by_dims_prefix[size] - 0.002
+    assert learned.recall_by_dims[32] > learned.recall_by_dims_prefix[32] + 0.05
 
 
 def test_the_same_seed_gives_the_same_rotation(module_engine: Engine, loaded: Table) -> None:
     """Of a sample; another seed reads other rows."""
     with module_engine.connect() as connection:
-        one, again = (fit(connection, loaded.c.embedding, sample=2_000, seed=7) for _ in range(2))
-        other = fit(connection, loaded.c.embedding, sample=2_000, seed=8)
+        one, again = (fit_rotation(connection, loaded.c.embedding, sample=2_000, seed=7) for _ in range(2))
+        other = fit_rotation(connection, loaded.c.embedding, sample=2_000, seed=8)
     assert one == again
     assert one.rotation.id != other.rotation.id
     assert one.rows + one.skipped == pytest.approx(2_000, abs=150)
@@ -118,7 +118,7 @@ def test_it_only_reads(module_engine: Engine, loaded: Table) -> None:
         connection.execute(text("GRANT SELECT ON packages TO fit_reader"))
         connection.execute(text("SET LOCAL ROLE fit_reader"))
         connection.execute(text("SET TRANSACTION READ ONLY"))
-        assert fit(connection, loaded.c.embedding, sample=1_000, axes=16).rows > 0
+        assert fit_rotation(connection, loaded.c.embedding, sample=1_000, axes=16).rows > 0
         assert connection.in_transaction()
         connection.rollback()
 
@@ -127,14 +127,14 @@ def test_the_catalogue_is_enough(module_engine: Engine, loaded: Table, learned: 
     """`pgmrl fit packages.embedding` has no models: it learns the same."""
     assert loaded.name == "packages"
     with module_engine.connect() as connection:
-        assert fit(connection, reflect(connection, "packages.embedding")) == learned
+        assert fit_rotation(connection, reflect(connection, "packages.embedding")) == learned
 
 
 def test_through_a_session_with_progress(module_engine: Engine, loaded: Table) -> None:
     """Progress goes up to the number of rows read."""
     read: list[int] = []
     with Session(module_engine) as session:
-        found = fit(session, loaded.c.embedding, sample=3_000, axes=8, progress=read.append)
+        found = fit_rotation(session, loaded.c.embedding, sample=3_000, axes=8, progress=read.append)
     assert read == sorted(read)
     assert len(read) > 1
     assert read[-1] == found.rows + found.skipped
@@ -144,14 +144,14 @@ def test_through_a_session_with_progress(module_engine: Engine, loaded: Table) -
 def test_too_small_a_sample(module_engine: Engine, loaded: Table, sample: int, axes: int | None, message: str) -> None:
     """Fewer rows than axes."""
     with module_engine.connect() as connection, pytest.raises(RotationError, match=message):
-        fit(connection, loaded.c.embedding, sample=sample, axes=axes)
+        fit_rotation(connection, loaded.c.embedding, sample=sample, axes=axes)
 
 
 @pytest.mark.parametrize(("sample", "axes"), [(0, 8), (-1, 8), (1_000, 0), (1_000, -1), (1_000, 769)])
 def test_numbers_that_make_no_sense(module_engine: Engine, loaded: Table, sample: int, axes: int) -> None:
     """Named before the server is asked; axes beyond the dimensions are not silently fewer."""
     with module_engine.connect() as connection, pytest.raises(RotationError, match=r"sample|axes"):
-        fit(connection, loaded.c.embedding, sample=sample, axes=axes)
+        fit_rotation(connection, loaded.c.embedding, sample=sample, axes=axes)
 
 
 def test_an_empty_table(connection: Connection) -> None:
@@ -159,16 +159,16 @@ def test_an_empty_table(connection: Connection) -> None:
     table = packages()
     table.create(connection)
     with pytest.raises(RotationError, match="0 usable rows"):
-        fit(connection, table.c.embedding)
+        fit_rotation(connection, table.c.embedding)
     connection.execute(table.insert().values(id=1))
     with pytest.raises(RotationError, match="0 usable rows"):
-        fit(connection, table.c.embedding)
+        fit_rotation(connection, table.c.embedding)
 
 
 def test_a_table_that_is_not_there(connection: Connection) -> None:
     """One error that says what to run, and the transaction is still good."""
     with pytest.raises(NotMigrated, match=r"no table packages .*run the application's migrations"):
-        fit(connection, packages().c.embedding)
+        fit_rotation(connection, packages().c.embedding)
     assert connection.execute(text("SELECT 1")).scalar_one() == 1
 
 
@@ -176,7 +176,7 @@ def test_a_column_that_is_not_there(connection: Connection) -> None:
     """The table is, from before the migration that adds the vector."""
     connection.execute(text("CREATE TABLE packages (id integer PRIMARY KEY)"))
     with pytest.raises(NotMigrated, match="embedding"):
-        fit(connection, packages().c.embedding)
+        fit_rotation(connection, packages().c.embedding)
 
 
 def test_a_pgvector_column_that_was_there_before(connection: Connection) -> None:
@@ -194,10 +194,10 @@ def test_a_pgvector_column_that_was_there_before(connection: Connection) -> None
     Base.metadata.create_all(connection)
     vectors = spread(800, 96) * 1e5  # beyond half precision
     ingest(connection, Document.embedding, numbered(vectors))
-    found = fit(connection, Document.embedding)
+    found = fit_rotation(connection, Document.embedding)
     assert found.rows == 800
-    assert found.kept[16] > found.kept_prefix[16]
-    assert found.kept[64] > 0.99
+    assert found.recall_by_dims[16] > found.recall_by_dims_prefix[16]
+    assert found.recall_by_dims[64] > 0.99
 
 
 def test_the_original_of_a_side_table(connection: Connection) -> None:
@@ -208,7 +208,7 @@ def test_the_original_of_a_side_table(connection: Connection) -> None:
     add_side_table(documents.c.embedding, Short(8, by=Rotation()))
     documents.metadata.create_all(connection)
     ingest(connection, documents.c.embedding, numbered(spread(800, 96)))
-    found = fit(connection, documents.c.embedding)
+    found = fit_rotation(connection, documents.c.embedding)
     assert found.rows == 800
     assert found.rotation.required_axes().shape == (96, 96)
 
@@ -225,7 +225,7 @@ def test_hostile_names(connection: Connection, hostile: str) -> None:
     connection.exec_driver_sql("CREATE SCHEMA " + '"' + hostile.replace('"', '""').replace("%", "%%") + '"')
     table.create(connection)
     ingest(connection, table.c[hostile], numbered(spread(100, 16), hostile))
-    assert fit(connection, table.c[hostile]).rows == 100
+    assert fit_rotation(connection, table.c[hostile]).rows == 100
 
 
 @pytest.mark.parametrize(("dims", "full"), [(3_072, "halfvec"), (3_072, "vector"), (4_096, "halfvec")])
@@ -240,12 +240,12 @@ def test_many_dimensions(connection: Connection, dims: int, full: Any) -> None:
     table.create(connection)
     vectors = spread(400, dims)
     ingest(connection, table.c.embedding, numbered(vectors))
-    found = fit(connection, table.c.embedding, axes=32)
+    found = fit_rotation(connection, table.c.embedding, axes=32)
     axes = found.rotation.required_axes().astype(np.float32)
     assert axes.shape == (32, dims)
     np.testing.assert_allclose(axes @ axes.T, np.eye(32), atol=5e-3)
     assert ((vectors @ axes.T) ** 2).sum() / (vectors**2).sum() > 0.98
-    assert found.kept[32] > found.kept_prefix[32]
+    assert found.recall_by_dims[32] > found.recall_by_dims_prefix[32]
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2", "inner_product"])
@@ -260,9 +260,9 @@ def test_every_metric(connection: Connection, metric: Any) -> None:
     table.create(connection)
     lengths = np.random.default_rng(1).uniform(0.1, 10, size=(1_500, 1))
     ingest(connection, table.c.embedding, numbered(spread(1_500, 96) * lengths))
-    found = fit(connection, table.c.embedding)
-    assert found.kept[16] > found.kept_prefix[16]
-    assert found.kept[64] > 0.99
+    found = fit_rotation(connection, table.c.embedding)
+    assert found.recall_by_dims[16] > found.recall_by_dims_prefix[16]
+    assert found.recall_by_dims[64] > 0.99
 
 
 def test_a_rotated_column_keeps_its_promise(
@@ -290,12 +290,12 @@ def test_a_rotated_column_keeps_its_promise(
         ]
         assert loaded.name != rotated.name
         connection.rollback()
-    # without an index the shortlist is exact, which is what `kept` says
-    assert np.mean(recalls) == pytest.approx(learned.kept[64], abs=0.02)
+    # without an index the shortlist is exact, which is what `recall_by_dims` says
+    assert np.mean(recalls) == pytest.approx(learned.recall_by_dims[64], abs=0.02)
     assert np.mean(recalls) > 0.97
 
 
-def _distances(connection: Connection, table: Table, query: Vector, *, exact: bool) -> list[float]:
+def _distances(connection: Connection, table: Table, query: VectorArray, *, exact: bool) -> list[float]:
     shortlist = None if exact else 100
     found = search(select(table.c.id), table.c.embedding, query, k=10, shortlist=shortlist, exact=exact)
     return [row[-1] for row in connection.execute(found)]
@@ -310,14 +310,14 @@ def test_life_of_a_rotation(engine: Engine) -> None:
     class Before(Base):
         __tablename__ = "documents"
         id: Mapped[int] = mapped_column(primary_key=True)
-        embedding: Mapped[Vector] = matryoshka(32, Short(8, by=Rotation()))
+        embedding: Mapped[VectorArray] = matryoshka(32, Short(8, by=Rotation()))
 
     vectors = spread(300, 32)
     with Session(engine) as session:
         Base.metadata.create_all(session.connection())
         session.add_all(Before(id=n, embedding=vector) for n, vector in enumerate(vectors))
         session.flush()
-        learned = fit(session, Before.embedding)
+        learned = fit_rotation(session, Before.embedding)
         session.rollback()
 
     class NewBase(DeclarativeBase):
@@ -326,14 +326,14 @@ def test_life_of_a_rotation(engine: Engine) -> None:
     class After(NewBase):
         __tablename__ = "documents"
         id: Mapped[int] = mapped_column(primary_key=True)
-        embedding: Mapped[Vector] = matryoshka(32, Short(8, by=learned.rotation))
+        embedding: Mapped[VectorArray] = matryoshka(32, Short(8, by=learned.rotation))
 
     with Session(engine) as session:
         database.install_rotation(session, learned.rotation)
         NewBase.metadata.create_all(session.connection())
         session.add_all(After(id=n, embedding=vector) for n, vector in enumerate(vectors))
         session.flush()
-        assert fit(session, After.embedding).rotation.id == learned.rotation.id
+        assert fit_rotation(session, After.embedding).rotation.id == learned.rotation.id
         short = text(f"SELECT count(*) FROM documents WHERE embedding_{learned.rotation.id}_8 IS NOT NULL")
         assert session.execute(short).scalar_one() == session.scalar(select(func.count(After.id))) == 300
 
@@ -372,7 +372,7 @@ def test_rows_that_the_statistics_do_not_know_yet(connection: Connection) -> Non
     connection.exec_driver_sql("ANALYZE packages")
     new = ({"id": 2_000 + n, "embedding": vector} for n, vector in enumerate(two_kinds(0, 18_000)))
     ingest(connection, table.c.embedding, new)
-    found = fit(connection, table.c.embedding, sample=1_000, axes=8)
+    found = fit_rotation(connection, table.c.embedding, sample=1_000, axes=8)
     assert found.rows == 1_000
     assert weight(found, 16, 24) > 7.9
 
@@ -381,7 +381,7 @@ def test_the_tables_last_rows_are_as_likely_as_the_first(connection: Connection)
     """New rows are at the end of the table, and are what the next searches are about."""
     table = in_small(connection, two_kinds(19_400, 600))
     connection.exec_driver_sql("ANALYZE packages")
-    found = fit(connection, table.c.embedding, sample=5_000, axes=16)
+    found = fit_rotation(connection, table.c.embedding, sample=5_000, axes=16)
     assert found.rows == 5_000
     assert weight(found, 16, 24) > 7.9
 
@@ -392,11 +392,11 @@ def test_a_column_that_is_mostly_null(connection: Connection) -> None:
     table = in_small(connection, (vector if n % 20 == 0 else None for n, vector in enumerate(vectors)))
     connection.exec_driver_sql("ANALYZE packages")
     read: list[int] = []
-    found = fit(connection, table.c.embedding, sample=600, axes=16, progress=read.append)
+    found = fit_rotation(connection, table.c.embedding, sample=600, axes=16, progress=read.append)
     assert found.rows == 600
     assert read == sorted(read)
     assert read[-1] == 600
-    assert fit(connection, table.c.embedding, axes=16).rows == 1_000
+    assert fit_rotation(connection, table.c.embedding, axes=16).rows == 1_000
 
 
 def test_a_partitioned_table(connection: Connection) -> None:
@@ -406,9 +406,9 @@ def test_a_partitioned_table(connection: Connection) -> None:
         span = f"FROM ({n * 2_000}) TO ({(n + 1) * 2_000})"
         connection.exec_driver_sql(f"CREATE TABLE part_{n} PARTITION OF packages FOR VALUES {span}")
     ingest(connection, table.c.embedding, numbered(spread(6_000, 32)))
-    assert fit(connection, table.c.embedding, sample=1_000, axes=8).rows == 1_000
+    assert fit_rotation(connection, table.c.embedding, sample=1_000, axes=8).rows == 1_000
     connection.exec_driver_sql("ANALYZE packages")
-    assert fit(connection, table.c.embedding, sample=1_000, axes=8).rows == 1_000
+    assert fit_rotation(connection, table.c.embedding, sample=1_000, axes=8).rows == 1_000
 
 
 def test_a_view_is_refused(connection: Connection) -> None:
@@ -417,13 +417,13 @@ def test_a_view_is_refused(connection: Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE packages RENAME TO origin")
     connection.exec_driver_sql("CREATE VIEW packages AS SELECT * FROM origin")
     with pytest.raises(RotationError, match="packages is no table"):
-        fit(connection, table.c.embedding, axes=8)
+        fit_rotation(connection, table.c.embedding, axes=8)
 
 
 def test_copies_of_a_row_are_as_good_as_that_row(connection: Connection) -> None:
     """200 copies of each of 30 rows: which of them come back makes no difference, so all dimensions keep all."""
     table = in_small(connection, np.repeat(spread(30, 32), 200, axis=0))
-    assert fit(connection, table.c.embedding, axes=32).kept[32] == 1
+    assert fit_rotation(connection, table.c.embedding, axes=32).recall_by_dims[32] == 1
 
 
 def test_axes_for_as_many_dimensions_as_are_declared(connection: Connection) -> None:
@@ -437,7 +437,7 @@ def test_axes_for_as_many_dimensions_as_are_declared(connection: Connection) -> 
     )
     table.create(connection)
     ingest(connection, table.c.embedding, numbered(spread(500, 400)))
-    found = fit(connection, table.c.embedding)
+    found = fit_rotation(connection, table.c.embedding)
     assert Definition.of(400, Short(300, by=found.rotation)).learned
 
 
@@ -448,7 +448,7 @@ def test_nothing_is_left_behind(engine: Engine, level: Any) -> None:
     with engine.begin() as connection:
         table = in_small(connection, spread(3_000, 32))
     with engine.connect().execution_options(isolation_level=level) as connection:
-        assert fit(connection, table.c.embedding, sample=500, axes=8).rows == 500
+        assert fit_rotation(connection, table.c.embedding, sample=500, axes=8).rows == 500
         assert tuple(connection.exec_driver_sql(ask).one()) == ("on", 0)
 
 
@@ -457,7 +457,7 @@ def test_bits_keep_what_bits_keep(module_engine: Engine, loaded: Table, learned:
     bits = packages(Short(64, by=Rotation(), type="bit"))
     assert bits.name == loaded.name
     with module_engine.connect() as connection:
-        found = fit(connection, bits.c.embedding)
+        found = fit_rotation(connection, bits.c.embedding)
     assert found.rotation == learned.rotation
-    assert all(found.kept[size] < learned.kept[size] for size in (16, 32, 64))
-    assert 0.5 < found.kept[64] < found.kept[256] < 1
+    assert all(found.recall_by_dims[size] < learned.recall_by_dims[size] for size in (16, 32, 64))
+    assert 0.5 < found.recall_by_dims[64] < found.recall_by_dims[256] < 1

@@ -11,12 +11,12 @@ from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, Tex
 from sqlalchemy.dialects.postgresql import CITEXT
 
 from pgmrl import SqlFunctions, database, install_functions, reflect, search
-from pgmrl.columns import Matryoshka, add_side_table
-from pgmrl.metrics import METRICS
-from pgmrl.shortening import Prefix, Short
+from pgmrl.model.columns import Matryoshka, add_side_table
+from pgmrl.model.metrics import METRICS
+from pgmrl.model.shortening import Prefix, Short
 
 if TYPE_CHECKING:
-    from pgmrl.rotation import Rotation
+    from pgmrl.model.rotation import Rotation
     from tests.conftest import Debian, Wares
     from tests.integration.conftest import Principal
 else:

@@ -10,8 +10,8 @@ from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, selec
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import SqlFunctions, install_functions, search, search_diverse, search_groups
-from pgmrl.columns import Matryoshka
-from pgmrl.shortening import Short
+from pgmrl.model.columns import Matryoshka
+from pgmrl.model.shortening import Short
 from tests.conftest import vector_text
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from pgmrl.metrics import MetricName
+    from pgmrl.model.metrics import MetricName
 else:
     Engine = MetricName = Any
 

@@ -11,17 +11,17 @@ from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import SqlFunctions, database, install_functions
-from pgmrl.columns import Matryoshka
+from pgmrl.functions.install import drop_functions
 from pgmrl.functions.installed import functions
 from pgmrl.functions.place import Place
+from pgmrl.model.columns import Matryoshka
+from pgmrl.model.shortening import Prefix, Short
 from pgmrl.names import quoted
-from pgmrl.shortening import Prefix, Short
-from pgmrl.sql_functions import drop_functions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgmrl.rotation import Rotation
+    from pgmrl.model.rotation import Rotation
 else:
     Rotation = Any
 

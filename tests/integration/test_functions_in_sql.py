@@ -12,8 +12,8 @@ from sqlalchemy import Column, Engine, Integer, MetaData, NullPool, Table, creat
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import install_functions
-from pgmrl.columns import Matryoshka
-from pgmrl.shortening import Short
+from pgmrl.model.columns import Matryoshka
+from pgmrl.model.shortening import Short
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,11 +9,11 @@ from sqlalchemy import Column, Connection, Integer, MetaData, Table, text
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import SqlFunctions, install_functions
-from pgmrl.columns import Matryoshka
-from pgmrl.shortening import Short
+from pgmrl.model.columns import Matryoshka
+from pgmrl.model.shortening import Short
 
 if TYPE_CHECKING:
-    from pgmrl.rotation import Rotation
+    from pgmrl.model.rotation import Rotation
 else:
     Rotation = Any
 

@@ -9,13 +9,13 @@ from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, Tex
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from pgmrl import SqlFunctions, Vector, add_functions, database, install_functions, matryoshka
-from pgmrl.columns import Matryoshka, add_side_table
+from pgmrl import SqlFunctions, VectorArray, add_functions, database, install_functions, matryoshka
 from pgmrl.errors import DefinitionError, MigrationError, NotMigrated
+from pgmrl.functions.install import drop_functions
 from pgmrl.functions.installed import functions
-from pgmrl.shortening import Short
-from pgmrl.sql_functions import drop_functions
-from pgmrl.types import NumpyVector
+from pgmrl.model.columns import Matryoshka, add_side_table
+from pgmrl.model.shortening import Short
+from pgmrl.model.types import NumpyVector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,8 +114,8 @@ def test_create_all_and_drop_all(connection: Connection) -> None:
         __tablename__ = "docs"
         id: Mapped[int] = mapped_column(primary_key=True)
         kind: Mapped[str]
-        embedding: Mapped[Vector] = matryoshka(8, Short(4))
-        other: Mapped[Vector] = mapped_column(NumpyVector(8, "vector"))
+        embedding: Mapped[VectorArray] = matryoshka(8, Short(4))
+        other: Mapped[VectorArray] = mapped_column(NumpyVector(8, "vector"))
 
     add_side_table(Doc.other, Short(4))
     add_functions(Doc.embedding, SqlFunctions(filters=("kind",), related=3, stored=True))

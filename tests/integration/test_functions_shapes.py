@@ -21,10 +21,10 @@ from pgmrl import (
     search_groups,
     search_hybrid,
 )
-from pgmrl.columns import Matryoshka
+from pgmrl.database.settings import Setting, store_setting
 from pgmrl.errors import DefinitionError, MigrationError
-from pgmrl.settings import Setting, store_setting
-from pgmrl.shortening import Short
+from pgmrl.model.columns import Matryoshka
+from pgmrl.model.shortening import Short
 from tests.conftest import WORDS, vector_text
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, Tex
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import SqlFunctions, install_functions, search
-from pgmrl.columns import Matryoshka
-from pgmrl.shortening import Short
+from pgmrl.model.columns import Matryoshka
+from pgmrl.model.shortening import Short
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

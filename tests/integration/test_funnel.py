@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy import Column, Computed, Connection, Integer, MetaData, Table, select
 from sqlalchemy.orm import Session
 
-from pgmrl.columns import Matryoshka
-from pgmrl.funnel import search_funnel
-from pgmrl.metrics import METRICS
-from pgmrl.search import search
-from pgmrl.shortening import Short
-from pgmrl.types import NumpyVector
+from pgmrl.model.columns import Matryoshka
+from pgmrl.model.metrics import METRICS
+from pgmrl.model.shortening import Short
+from pgmrl.model.types import NumpyVector
+from pgmrl.searching.funnel import search_funnel
+from pgmrl.searching.search import search
 from tests.integration.test_complete import branches, ran
 
 if TYPE_CHECKING:

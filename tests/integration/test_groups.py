@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, select
 from sqlalchemy.orm import Session, aliased
 
-from pgmrl.columns import Matryoshka
-from pgmrl.groups import search_groups
-from pgmrl.metrics import METRICS
-from pgmrl.shortening import Short
+from pgmrl.model.columns import Matryoshka
+from pgmrl.model.metrics import METRICS
+from pgmrl.model.shortening import Short
+from pgmrl.searching.groups import search_groups
 from tests.integration.test_complete import branches, ran
 
 if TYPE_CHECKING:

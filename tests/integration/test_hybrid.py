@@ -34,28 +34,28 @@ from pgmrl import (
     Rrf,
     Short,
     Trigrams,
-    Vector,
+    VectorArray,
     Weighted,
     Words,
     add_side_table,
+    compile_sql,
     database,
     full_text,
     ingest,
     matryoshka,
     search,
     search_hybrid,
-    sql,
     trigram_index,
 )
 from pgmrl.errors import NotMigrated
-from pgmrl.metrics import METRICS
+from pgmrl.model.metrics import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sqlalchemy import Select
 
-    from pgmrl.rotation import Rotation
+    from pgmrl.model.rotation import Rotation
     from tests.integration.conftest import Plan, Vectors
 else:
     Plan = Vectors = Any
@@ -78,7 +78,7 @@ class Package(Base):
     synopsis: Mapped[str | None] = mapped_column(Text)
     body: Mapped[str] = mapped_column(Text)
     part: Mapped[int]
-    embedding: Mapped[Vector] = matryoshka(768, Short(128))
+    embedding: Mapped[VectorArray] = matryoshka(768, Short(128))
     words: Mapped[str] = full_text({"name": "A", "synopsis": "B", "body": None}, config="english")
     labels: Mapped[list[Label]] = relationship()
 
@@ -481,7 +481,7 @@ def test_plain_psycopg(session: Session, debian: Vectors) -> None:
     made = search_hybrid(select(Package.id).where(Package.name.like("%g%")), given)
     expected = [tuple(row) for row in session.execute(made)]
     cursor: Any = session.connection().connection.cursor()
-    assert cursor.execute(*sql(made)).fetchall() == expected
+    assert cursor.execute(*compile_sql(made)).fetchall() == expected
     assert len(expected) == 10
 
 
@@ -506,7 +506,7 @@ def test_every_index_is_used_by_a_generic_plan(loaded: Engine) -> None:
         Words(Package.words, "gimp editor"),
         Trigrams(Package.name, "gimp"),
     ]
-    sent, params = sql(search_hybrid(select(Package.id), given))
+    sent, params = compile_sql(search_hybrid(select(Package.id), given))
     with loaded.connect() as connection:
         cursor: Any = connection.connection.cursor()
         cursor.execute("SET plan_cache_mode = force_generic_plan")

@@ -38,12 +38,13 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from pgmrl import database, shortening
-from pgmrl.columns import Matryoshka, add_side_table, matryoshka
+from pgmrl import database
 from pgmrl.errors import IngestError, NotMigrated, PgmrlError
-from pgmrl.ingest import IngestReport, ingest
-from pgmrl.shortening import Rotation, Short
-from pgmrl.vectors import Vector
+from pgmrl.ingestion.ingest import IngestReport, ingest
+from pgmrl.model import shortening
+from pgmrl.model.columns import Matryoshka, add_side_table, matryoshka
+from pgmrl.model.shortening import Rotation, Short
+from pgmrl.model.vectors import VectorArray
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -484,7 +485,7 @@ def test_columns_that_are_left_out_have_their_defaults(connection: Connection) -
         __tablename__ = "docs"
         id: Mapped[int] = mapped_column(primary_key=True)
         name: Mapped[str] = mapped_column(server_default="anonymous")
-        e: Mapped[Vector] = matryoshka(8, Short(4))
+        e: Mapped[VectorArray] = matryoshka(8, Short(4))
 
     Base.metadata.create_all(connection)
     assert ingest(connection, Doc.e, [{"e": VALUES}, {"e": VALUES}]).rows == 2

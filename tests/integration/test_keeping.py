@@ -10,9 +10,9 @@ from sqlalchemy import Column, Computed, Integer, MetaData, Table, Text, create_
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from pgmrl import database
-from pgmrl.columns import Matryoshka
-from pgmrl.search import search
-from pgmrl.shortening import Definition, Rotation, Short
+from pgmrl.model.columns import Matryoshka
+from pgmrl.model.shortening import Definition, Rotation, Short
+from pgmrl.searching.search import search
 
 if TYPE_CHECKING:
     from collections.abc import Callable

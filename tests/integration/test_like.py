@@ -12,12 +12,12 @@ from sqlalchemy.exc import DataError
 from sqlalchemy.orm import Session, aliased
 
 from pgmrl import database
-from pgmrl.columns import Matryoshka, add_side_table
 from pgmrl.errors import ExactSearchWarning
-from pgmrl.like import combine, like
-from pgmrl.metrics import METRICS, MetricName
-from pgmrl.search import search
-from pgmrl.shortening import Prefix, Rotation, Short
+from pgmrl.model.columns import Matryoshka, add_side_table
+from pgmrl.model.metrics import METRICS, MetricName
+from pgmrl.model.shortening import Prefix, Rotation, Short
+from pgmrl.searching.more_like_this import average_vectors, more_like_this
+from pgmrl.searching.search import search
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,9 +41,11 @@ def test_examples_find_what_their_combination_finds(
 ) -> None:
     """With a filter, and without; the examples themselves stay away."""
     package, keys = shop.package, [12, 345, 6789]
-    vector = combine(shop.documents[keys], shop.documents[unlike] if unlike else ())
+    vector = average_vectors(shop.documents[keys], shop.documents[unlike] if unlike else ())
     for statement in (select(package.id), select(package.id).where(package.part < 50)):
-        made = search(statement, package.embedding, like(package.embedding, keys, unlike), shortlist=300, exact=exact)
+        made = search(
+            statement, package.embedding, more_like_this(package.embedding, keys, unlike), shortlist=300, exact=exact
+        )
         rows = session.execute(made).all()
         apart = statement.where(package.id.not_in(keys + unlike))
         expected = session.execute(search(apart, package.embedding, vector, shortlist=300, exact=exact)).all()
@@ -58,7 +60,7 @@ def test_an_example_alone_is_its_own_query(session: Session, shop: Shop) -> None
     expected = session.scalars(
         search(select(package.id).where(package.id != 12), package.embedding, shop.documents[12])
     ).all()
-    query = like(package.embedding, [12])
+    query = more_like_this(package.embedding, [12])
     assert session.scalars(search(select(package.id), package.embedding, query)).all() == expected
     other = aliased(package)
     assert session.scalars(search(select(other.id), other.embedding, query)).all() == expected
@@ -93,7 +95,7 @@ def test_an_example_without_a_vector_is_an_error(
 ) -> None:
     """And not ten arbitrary rows."""
     package = shop.package
-    made = search(select(package.id), package.embedding, like(package.embedding, keys, unlike), exact=exact)
+    made = search(select(package.id), package.embedding, more_like_this(package.embedding, keys, unlike), exact=exact)
     with pytest.raises(DataError, match=message):
         session.execute(made)
 
@@ -152,14 +154,14 @@ def test_every_kind_of_column(connection: Connection, small_rotation: Rotation, 
     """A shortlist of everything: the truth, by NumPy."""
     table = table_of(connection, kind, metric, small_rotation)
     stored = vectors()
-    query = like(table.c.e, [("b", 3), ("a", 4)], unlike=[("b", 5)])
+    query = more_like_this(table.c.e, [("b", 3), ("a", 4)], unlike=[("b", 5)])
     if kind == "unlearned":
         with pytest.warns(ExactSearchWarning):
             made = search(table.select(), table.c.e, query, k=20, shortlist=60)
     else:
         made = search(table.select(), table.c.e, query, k=20, shortlist=60)
     rows = connection.execute(made).all()
-    vector = combine(stored[[3, 4]], stored[[5]], metric=metric)
+    vector = average_vectors(stored[[3, 4]], stored[[5]], metric=metric)
     half = vector if kind == "side" else vector.astype(np.float16).astype(np.float32)
     distances = METRICS[metric].distances(stored, half)
     unfindable = {2} if kind in {"prefix", "side"} and metric == "cosine" else set()
@@ -174,8 +176,8 @@ def test_a_combination_without_a_direction_is_an_error(
     """Under cosine; and a prefix of zeros where the index goes by the prefix."""
     table = table_of(connection, kind, "cosine", small_rotation)
     with pytest.raises(DataError, match="the examples cancel each other"), connection.begin_nested():
-        connection.execute(search(table.select(), table.c.e, like(table.c.e, [("a", 0), ("b", 1)])))
-    by_prefix = search(table.select(), table.c.e, like(table.c.e, [("a", 2)]))
+        connection.execute(search(table.select(), table.c.e, more_like_this(table.c.e, [("a", 0), ("b", 1)])))
+    by_prefix = search(table.select(), table.c.e, more_like_this(table.c.e, [("a", 2)]))
     if kind in {"prefix", "side"}:
         with pytest.raises(DataError, match="zero in its leading 4 dimensions: use exact=True"):
             connection.execute(by_prefix)
@@ -189,5 +191,5 @@ def test_examples_of_another_table(connection: Connection, small_rotation: Rotat
     other = Table("other", MetaData(), Column("id", Integer, primary_key=True), Column("e", Matryoshka(8, Short(4))))
     other.create(connection)
     connection.execute(other.insert(), [{"id": 1, "e": vectors()[7]}])
-    rows = connection.execute(search(table.select(), table.c.e, like(other.c.e, [1]), shortlist=60)).all()
+    rows = connection.execute(search(table.select(), table.c.e, more_like_this(other.c.e, [1]), shortlist=60)).all()
     assert rows[0].number == 7

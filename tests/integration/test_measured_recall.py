@@ -12,6 +12,7 @@ from sqlalchemy import Column, Integer, MetaData, Table, Text, create_engine, ev
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from pgmrl import Hnsw, Matryoshka, Short, add_side_table, database, install_functions, load_settings, reflect, search
+from pgmrl.database.settings import Setting, forget_setting, setting_of, store_setting, stored_setting
 from pgmrl.errors import DefinitionError, MeasureError, NotMigrated, SearchError
 from pgmrl.measure import (
     given_queries,
@@ -22,9 +23,8 @@ from pgmrl.measure import (
     sampled_queries,
     selected_queries,
 )
+from pgmrl.model.types import NumpyVector
 from pgmrl.names import quoted
-from pgmrl.settings import Setting, forget_setting, setting_of, store_setting, stored_setting
-from pgmrl.types import NumpyVector
 from tests.conftest import vector_text
 
 if TYPE_CHECKING:

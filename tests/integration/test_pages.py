@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, Text, select
 from sqlalchemy.orm import Session
 
-from pgmrl.columns import Matryoshka
-from pgmrl.metrics import METRICS
-from pgmrl.search import search
-from pgmrl.shortening import Short
+from pgmrl.model.columns import Matryoshka
+from pgmrl.model.metrics import METRICS
+from pgmrl.model.shortening import Short
+from pgmrl.searching.search import search
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

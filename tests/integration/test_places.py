@@ -9,14 +9,14 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, create_engine, select
 
 from pgmrl import database
-from pgmrl.columns import Matryoshka
-from pgmrl.search import search
-from pgmrl.shortening import Prefix, Short
+from pgmrl.model.columns import Matryoshka
+from pgmrl.model.shortening import Prefix, Short
+from pgmrl.searching.search import search
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from pgmrl.shortening import Rotation
+    from pgmrl.model.shortening import Rotation
 
 QUERY = np.array([1.0, 2, 3, 4, 5, 6, 7, 8])
 

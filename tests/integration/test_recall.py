@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table
 
-from pgmrl.columns import Matryoshka
 from pgmrl.measure import recall_at_k
-from pgmrl.search import search
-from pgmrl.shortening import Prefix, Short
+from pgmrl.model.columns import Matryoshka
+from pgmrl.model.shortening import Prefix, Short
+from pgmrl.searching.search import search
 
 if TYPE_CHECKING:
-    from pgmrl.rotation import Rotation
+    from pgmrl.model.rotation import Rotation
     from tests.integration.conftest import Plan, Shop
 else:
     Plan = Shop = Any

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pgmrl.database.reflection import reflect
 from pgmrl.errors import NotMigrated
-from pgmrl.reflect import reflect
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

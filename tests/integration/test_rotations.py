@@ -11,9 +11,9 @@ from sqlalchemy import Column, Integer, MetaData, Table, text
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
-from pgmrl.columns import Matryoshka
 from pgmrl.errors import NotMigrated, RotationError
-from pgmrl.shortening import Rotation, Short
+from pgmrl.model.columns import Matryoshka
+from pgmrl.model.shortening import Rotation, Short
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine

@@ -11,9 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from pgmrl.measure import recall_at_k
-from pgmrl.metrics import METRICS
-from pgmrl.plain import sql
-from pgmrl.search import search, search_many
+from pgmrl.model.metrics import METRICS
+from pgmrl.searching.compile import compile_sql
+from pgmrl.searching.search import search
+from pgmrl.searching.search_many import search_many
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -61,7 +62,7 @@ def test_the_short_index_is_used_for_many_queries(shop: Shop, plan: Plan) -> Non
 def test_the_short_index_is_used_by_a_generic_plan(shop: Shop) -> None:
     """A driver that prepares statements gets one after a few executions."""
     package = shop.package
-    text, params = sql(search(select(package.id), package.embedding, shop.queries[0]))
+    text, params = compile_sql(search(select(package.id), package.embedding, shop.queries[0]))
     with shop.engine.connect() as connection:
         cursor: Any = connection.connection.cursor()
         cursor.execute("SET plan_cache_mode = force_generic_plan")
@@ -77,7 +78,7 @@ def test_the_short_index_is_used_by_a_generic_plan(shop: Shop) -> None:
 def test_the_generic_plan_of_a_prepared_statement(shop: Shop) -> None:
     """As EXPLAIN (GENERIC_PLAN) shows it, every vector unknown."""
     package = shop.package
-    text, params = sql(search(select(package.id), package.embedding, shop.queries[0]))
+    text, params = compile_sql(search(select(package.id), package.embedding, shop.queries[0]))
     numbered = text % {name: f"${n}" for n, name in enumerate(params, 1)}
     with shop.engine.connect() as connection:
         cursor: Any = connection.connection.cursor()
@@ -251,6 +252,6 @@ def test_plain_psycopg(shop: Shop) -> None:
     with Session(shop.engine) as session:
         expected = [tuple(row) for row in session.execute(statement)]
         cursor: Any = session.connection().connection.cursor()
-        assert cursor.execute(*sql(statement)).fetchall() == expected
+        assert cursor.execute(*compile_sql(statement)).fetchall() == expected
         core = search(select(package.__table__.c.id), package.__table__.c.embedding, shop.queries[4])
         assert [tuple(row) for row in session.execute(core)] == expected

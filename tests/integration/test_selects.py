@@ -9,9 +9,10 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Select, Table, Text, exists, select
 from sqlalchemy.orm import Session, aliased, joinedload, load_only, selectinload, undefer, with_loader_criteria
 
-from pgmrl.columns import Matryoshka
-from pgmrl.search import search, search_many
-from pgmrl.shortening import Short
+from pgmrl.model.columns import Matryoshka
+from pgmrl.model.shortening import Short
+from pgmrl.searching.search import search
+from pgmrl.searching.search_many import search_many
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

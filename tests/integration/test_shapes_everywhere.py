@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import Connection, bindparam, select
 
-from pgmrl.diverse import search_diverse
 from pgmrl.errors import ExactSearchWarning
-from pgmrl.funnel import search_funnel
-from pgmrl.groups import search_groups
-from pgmrl.search import search, search_many
+from pgmrl.searching.diverse import search_diverse
+from pgmrl.searching.funnel import search_funnel
+from pgmrl.searching.groups import search_groups
+from pgmrl.searching.search import search
+from pgmrl.searching.search_many import search_many
 from tests.integration.test_like import table_of, vectors
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Table
 
-    from pgmrl.rotation import Rotation
+    from pgmrl.model.rotation import Rotation
 
 KINDS = ["prefix", "rotation", "pinned", "bit", "side", "unlearned"]
 QUERY = vectors()[10] + vectors()[20]

@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, select, text
 
 from pgmrl import Short, add_functions, add_side_table, load_settings, reflect, search
-from pgmrl.columns import vectors_table
+from pgmrl.database.settings import Setting, forget_setting, setting_of, store_setting, stored_setting
 from pgmrl.doctor import Thresholds, doctor, health
 from pgmrl.measure import measure_recall, record_recall
 from pgmrl.measure.history import recall_history
-from pgmrl.settings import Setting, forget_setting, setting_of, store_setting, stored_setting
-from pgmrl.types import NumpyVector
+from pgmrl.model.columns import vectors_table
+from pgmrl.model.types import NumpyVector
 from tests.conftest import vector_text
 
 VECTORS = np.random.default_rng(0).normal(size=(600, 8))
@@ -68,7 +68,7 @@ def test_a_setting_holds_by_either_name(engine: Engine, papers: Table, stored_by
 
 @pytest.mark.parametrize("stored_by", ["the model", "the command line"])
 def test_the_doctor_sees_what_either_stored(engine: Engine, papers: Table, stored_by: str) -> None:
-    """Asked by either name, and so does the view for dashboards."""
+    """SearchOptions by either name, and so does the view for dashboards."""
     with engine.begin() as connection:
         column: Any = papers.c.e if stored_by == "the model" else reflect(connection, "papers_e.e")
         store_setting(connection, column, CHOSEN)

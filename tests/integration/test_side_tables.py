@@ -10,12 +10,12 @@ from pgvector.sqlalchemy import VECTOR
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, select
 
 from pgmrl import database
-from pgmrl.columns import add_side_table
-from pgmrl.search import search
-from pgmrl.shortening import Prefix, Short
+from pgmrl.model.columns import add_side_table
+from pgmrl.model.shortening import Prefix, Short
+from pgmrl.searching.search import search
 
 if TYPE_CHECKING:
-    from pgmrl.shortening import Rotation
+    from pgmrl.model.shortening import Rotation
 
 QUERY = np.array([1.0, 2, 3, 4, 5, 6, 7, 8])
 UPSERT = """INSERT INTO docs (place, id, e) VALUES ('x', 2, '[1,2,3,4,5,6,7,8]')

@@ -12,12 +12,12 @@ from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, cre
 from sqlalchemy.orm import Session, sessionmaker
 
 from pgmrl import Hnsw, Matryoshka, Rotation, Short, add_side_table, database, ingest, load_settings, reflect, search
+from pgmrl.database.settings import stored_setting
 from pgmrl.errors import DatabaseError, DefinitionError, MeasureError, NotMigrated, RotationError, SearchError
 from pgmrl.measure import given_queries, recall_at_k
-from pgmrl.plans import explained, index_serving, subplan
-from pgmrl.settings import stored_setting
-from pgmrl.shortening import Definition, Prefix
-from pgmrl.statement import SHORTLIST
+from pgmrl.model.shortening import Definition, Prefix
+from pgmrl.searching.plans import explained, index_serving, subplan
+from pgmrl.searching.statement import SHORTLIST
 from pgmrl.tune import Tuning, tune
 from pgmrl.tune.applying import apply_tuning, migration, model
 from pgmrl.tune.candidates import Candidate

@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import select, union_all
 from sqlalchemy.orm import Session, aliased
 
-from pgmrl.search import search, search_many
+from pgmrl.searching.search import search
+from pgmrl.searching.search_many import search_many
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

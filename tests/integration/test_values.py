@@ -12,11 +12,11 @@ from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, cre
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from pgmrl.columns import Matryoshka, matryoshka
 from pgmrl.errors import DefinitionError, VectorError
-from pgmrl.search import search
-from pgmrl.shortening import Short
-from pgmrl.vectors import Vector
+from pgmrl.model.columns import Matryoshka, matryoshka
+from pgmrl.model.shortening import Short
+from pgmrl.model.vectors import VectorArray
+from pgmrl.searching.search import search
 
 VALUES = [1.5, -2, 0.25, 4, 5, 6, 7, 8]
 
@@ -31,7 +31,7 @@ class Item(Base):
     __tablename__ = "items"
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str | None]
-    embedding: Mapped[Vector | None] = matryoshka(8, Short(4))
+    embedding: Mapped[VectorArray | None] = matryoshka(8, Short(4))
 
 
 def table(name: str, dims: int, short: Short, **options: Any) -> Table:

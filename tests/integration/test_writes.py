@@ -11,11 +11,11 @@ import pytest
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, select
 
 from pgmrl import database
-from pgmrl.columns import Matryoshka
-from pgmrl.metrics import METRICS
-from pgmrl.rotation import Rotation
-from pgmrl.search import search
-from pgmrl.shortening import Short
+from pgmrl.model.columns import Matryoshka
+from pgmrl.model.metrics import METRICS
+from pgmrl.model.rotation import Rotation
+from pgmrl.model.shortening import Short
+from pgmrl.searching.search import search
 
 
 @pytest.fixture

@@ -18,12 +18,12 @@ from pgvector.sqlalchemy import HALFVEC, VECTOR
 from sqlalchemy import Engine, MetaData, Table, create_engine, inspect, text
 
 from pgmrl import database
-from pgmrl.columns import INFO_KEY, Attachment
+from pgmrl.database.state import table_state
 from pgmrl.functions import installed
 from pgmrl.functions.installed import installed_markers
+from pgmrl.model.columns import INFO_KEY, Attachment
 from pgmrl.names import qualified
 from pgmrl.online import steps
-from pgmrl.online.state import table_state
 from pgmrl.online.target import Target
 
 if TYPE_CHECKING:

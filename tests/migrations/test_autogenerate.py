@@ -15,10 +15,10 @@ from pgvector.sqlalchemy import HALFVEC, VECTOR
 from sqlalchemy import Column, ForeignKey, Index, Integer, MetaData, Table, Text
 
 from pgmrl import FullText, SqlFunctions, add_functions, database
-from pgmrl.columns import Matryoshka, add_short, add_side_table
-from pgmrl.ddl import Hnsw
-from pgmrl.rotation import Rotation
-from pgmrl.shortening import Short
+from pgmrl.model.columns import Matryoshka, add_short, add_side_table
+from pgmrl.model.ddl import Hnsw
+from pgmrl.model.rotation import Rotation
+from pgmrl.model.shortening import Short
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,18 +19,18 @@ from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
 from pgmrl.alembic.plugin import _require_alembic
-from pgmrl.columns import Matryoshka, add_short, add_side_table
+from pgmrl.database.state import table_state
 from pgmrl.errors import MigrationError, RotationError
-from pgmrl.online.state import table_state
-from pgmrl.rotation import Rotation
-from pgmrl.shortening import Short
+from pgmrl.model.columns import Matryoshka, add_short, add_side_table
+from pgmrl.model.rotation import Rotation
+from pgmrl.model.shortening import Short
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import Engine
 
-    from pgmrl.online.state import TableState
+    from pgmrl.database.state import TableState
     from tests.migrations.conftest import Application
 
     Model = Callable[[MetaData], object]

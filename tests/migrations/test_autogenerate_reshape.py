@@ -9,11 +9,11 @@ from pgvector.sqlalchemy import VECTOR
 from sqlalchemy import Column, Integer, MetaData, Table, Text
 
 from pgmrl import database
-from pgmrl.columns import Matryoshka, add_short
+from pgmrl.database.state import table_state
+from pgmrl.model.columns import Matryoshka, add_short
+from pgmrl.model.shortening import Short
 from pgmrl.online import reshape as reshaping
-from pgmrl.online.indexes import Build
-from pgmrl.online.state import table_state
-from pgmrl.shortening import Short
+from pgmrl.online.index_builds import Build
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,10 +13,10 @@ from sqlalchemy import Column, Integer, MetaData, Table, select
 
 from pgmrl import database
 from pgmrl.alembic import render_item
-from pgmrl.check import check
-from pgmrl.columns import Matryoshka, add_short
-from pgmrl.search import search
-from pgmrl.shortening import Short
+from pgmrl.database.check import check_schema
+from pgmrl.model.columns import Matryoshka, add_short
+from pgmrl.model.shortening import Short
+from pgmrl.searching.search import search
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -57,8 +57,8 @@ def test_a_new_table_is_written_with_plain_types(engine: Engine) -> None:
         assert "HALFVEC(32)" in code
         assert "BIT(32)" in code
         assert "pgmrl" not in code
-        check(connection, table.c.embedding)
-        check(connection, bits.c.embedding)
+        check_schema(connection, table.c.embedding)
+        check_schema(connection, bits.c.embedding)
         connection.execute(table.insert(), [{"id": n, "embedding": np.eye(32)[n]} for n in range(5)])
         nearest = connection.execute(search(select(table.c.id), table.c.embedding, np.eye(32)[3], k=1)).one()
         assert nearest.id == 3
@@ -75,7 +75,7 @@ def test_a_short_column_for_an_existing_vector_column(engine: Engine) -> None:
         code = _migrate(connection, after)
         assert "add_column" in code
         assert "create_table" not in code
-        info = check(connection, after.tables["documents"].c.embedding)
+        info = check_schema(connection, after.tables["documents"].c.embedding)
         assert info is not None
         assert info.operator_class == "halfvec_l2_ops"
         assert database.columns(connection) == [info]

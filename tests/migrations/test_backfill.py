@@ -16,15 +16,15 @@ import pytest
 from sqlalchemy import Connection, Engine, create_engine
 
 from pgmrl import database
-from pgmrl.database import execute_plain as run
+from pgmrl.database.connection import execute_plain as run
 from pgmrl.errors import MigrationError, NotMigrated
+from pgmrl.model.rotation import Rotation
+from pgmrl.model.shortening import Definition, Short
 from pgmrl.names import qualified, quoted
 from pgmrl.online import backfill as backfills
 from pgmrl.online import steps
 from pgmrl.online.backfill import Fill, Throttle, backfill, backfill_on, full_fill, jobs, short_fill, stop
 from pgmrl.online.target import Target
-from pgmrl.rotation import Rotation
-from pgmrl.shortening import Definition, Short
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -386,7 +386,7 @@ import sys
 from sqlalchemy import create_engine
 from pgmrl.online.backfill import Fill, Throttle, backfill, short_fill
 from pgmrl.online.target import Target
-from pgmrl.shortening import Definition, Short
+from pgmrl.model.shortening import Definition, Short
 engine = create_engine(sys.argv[1])
 with engine.connect() as connection:
     fill = short_fill(connection, Target("documents", "embedding", Definition.of(16, Short(4), full="vector")))
@@ -718,7 +718,7 @@ MIRRORED = Target("documents", "half", HALF)
 @pytest.fixture
 def mirrored(auto: Connection) -> Connection:
     """An old full column with a generated short one; a new one in half precision with one kept by a trigger."""
-    from pgmrl import ddl  # noqa: PLC0415  # for this fixture alone
+    from pgmrl.model import ddl  # noqa: PLC0415  # for this fixture alone
 
     run(auto, "CREATE TABLE documents (id int PRIMARY KEY, embedding vector(16))")
     for statement in (

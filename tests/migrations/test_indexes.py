@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from pgmrl.database import execute_plain as run
-from pgmrl.ddl import Hnsw
+from pgmrl.database.connection import execute_plain as run
 from pgmrl.errors import MigrationError
+from pgmrl.model.ddl import Hnsw
+from pgmrl.model.shortening import Definition, Short
 from pgmrl.names import literal, qualified, quoted
-from pgmrl.online import indexes, steps
-from pgmrl.online.indexes import Build, build, build_progress, drop, index_states, rebuild
+from pgmrl.online import index_builds, steps
+from pgmrl.online.index_builds import Build, build, build_progress, drop, index_states, rebuild
 from pgmrl.online.target import Target
-from pgmrl.shortening import Definition, Short
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ def auto(engine: Engine) -> Iterator[Connection]:
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at builds more often than for people."""
-    monkeypatch.setattr(indexes, "POLL", 0.02)
+    monkeypatch.setattr(index_builds, "POLL", 0.02)
 
 
 def table(connection: Connection, target: Target = TARGET, rows: int = 500, parts: int = 0, levels: int = 1) -> None:
@@ -85,7 +85,7 @@ def invalid(connection: Connection, name: str = NAME, index: Hnsw = SMALL, targe
         run(holder, f"SELECT FROM {target.owner}")
         run(holder, "CREATE TEMPORARY TABLE held (id int)")  # a transaction that has written is waited for
         run(holder, f"LOCK TABLE {target.owner} IN ROW EXCLUSIVE MODE")
-        statement = indexes.create_statement(target, index, concurrently=True, name=name)
+        statement = index_builds.create_statement(target, index, concurrently=True, name=name)
         with connection.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as doomed:
             run(doomed, "SET statement_timeout = '300ms'")
             with pytest.raises(Exception, match="statement timeout"):
@@ -216,10 +216,10 @@ def test_the_connection_is_ended(auto: Connection, engine: Engine) -> None:
 SCRIPT = """
 import sys
 from sqlalchemy import create_engine
-from pgmrl.ddl import Hnsw
-from pgmrl.online.indexes import build, rebuild
+from pgmrl.model.ddl import Hnsw
+from pgmrl.online.index_builds import build, rebuild
 from pgmrl.online.target import Target
-from pgmrl.shortening import Definition, Short
+from pgmrl.model.shortening import Definition, Short
 engine = create_engine(sys.argv[1])
 target = Target("documents", "embedding", Definition.of(16, Short(8), full="vector"))
 with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -245,7 +245,7 @@ def test_a_build_whose_client_was_killed(auto: Connection, engine: Engine, datab
         oid = index_states(auto, "documents", TARGET.short)[0].oid
         phases = []
 
-        def progress(now: indexes.BuildProgress) -> None:
+        def progress(now: index_builds.BuildProgress) -> None:
             phases.append(now)
             if len(phases) == 2:
                 holder.rollback()
@@ -312,7 +312,7 @@ def test_the_name_appears_while_the_statement_waits(auto: Connection, engine: En
         thread = threading.Thread(target=other)
         thread.start()
         until(lambda: waiting(auto))
-        run(holder, indexes.create_statement(TARGET, SMALL, concurrently=False))
+        run(holder, index_builds.create_statement(TARGET, SMALL, concurrently=False))
         oid = run(holder, f"SELECT {literal(NAME)}::regclass::oid").scalar_one()
         holder.commit()
         thread.join(60)
@@ -359,14 +359,14 @@ def test_settings_of_the_build(auto: Connection, engine: Engine) -> None:
     inside = {}
     run(auto, "CREATE TABLE seen (name text, value text)")
     run(auto, "CREATE FUNCTION note(e halfvec) RETURNS halfvec IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN e; END $$")
-    original = indexes._build_one
+    original = index_builds._build_one
 
     def spy(connection: Connection, *rest: Any) -> None:
         inside.update({name: run(connection, f"SHOW {name}").scalar_one() for name in names})
         original(connection, *rest)
 
     with pytest.MonkeyPatch.context() as patch, engine.connect() as holder:
-        patch.setattr(indexes, "_build_one", spy)
+        patch.setattr(index_builds, "_build_one", spy)
         run(holder, "LOCK TABLE documents IN ROW EXCLUSIVE MODE")
         threading.Timer(1.0, holder.rollback).start()  # longer than both limits
         build(auto, TARGET, SMALL, Build(maintenance_work_mem="77MB", parallel_workers=1))
@@ -381,11 +381,11 @@ def test_settings_of_the_build(auto: Connection, engine: Engine) -> None:
 def test_progress_is_seen_from_a_second_connection(auto: Connection, engine: Engine) -> None:
     """While the build waits for a writer it says so; what is told cannot end it."""
     table(auto)
-    phases: list[indexes.BuildProgress] = []
+    phases: list[index_builds.BuildProgress] = []
     with engine.connect() as holder:
         run(holder, "LOCK TABLE documents IN ROW EXCLUSIVE MODE")
 
-        def progress(now: indexes.BuildProgress) -> None:
+        def progress(now: index_builds.BuildProgress) -> None:
             phases.append(now)
             if len(phases) == 2:
                 holder.rollback()
@@ -480,7 +480,7 @@ def test_killed_between_any_two_statements(
             return original(connection, statement)
 
         with monkeypatch.context() as patch:
-            patch.setattr(indexes, "execute_plain", counted)
+            patch.setattr(index_builds, "execute_plain", counted)
             patch.setattr("pgmrl.online.locks.execute_plain", counted)
             try:
                 rebuild(auto, TARGET, LARGE)
@@ -540,7 +540,7 @@ def test_partitions_that_come_later(auto: Connection, monkeypatch: pytest.Monkey
         run(auto, f"CREATE TABLE p{n} PARTITION OF documents FOR VALUES FROM ({100 * n}) TO ({100 * n + 100})")
     for statement in steps.add_online(TARGET):
         run(auto, statement)
-    original = indexes._build_one
+    original = index_builds._build_one
 
     def one_only(connection: Connection, target: Target, *rest: Any) -> None:
         if target.table == "p1":
@@ -548,7 +548,7 @@ def test_partitions_that_come_later(auto: Connection, monkeypatch: pytest.Monkey
         original(connection, target, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(indexes, "_build_one", one_only)
+        patch.setattr(index_builds, "_build_one", one_only)
         with pytest.raises(Killed):
             build(auto, TARGET, SMALL)
     assert not index_states(auto, "documents", TARGET.short)[0].valid

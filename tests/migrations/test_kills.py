@@ -10,12 +10,12 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from pgmrl.database import execute_plain as run
-from pgmrl.ddl import Hnsw
+from pgmrl.database.connection import execute_plain as run
+from pgmrl.model.ddl import Hnsw
+from pgmrl.model.shortening import Definition, Short
 from pgmrl.online import steps
 from pgmrl.online.backfill import jobs
 from pgmrl.online.target import Target
-from pgmrl.shortening import Definition, Short
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -26,11 +26,11 @@ INDEX = Hnsw(6, 24)
 SCRIPT = """
 import sys
 from sqlalchemy import create_engine
-from pgmrl.ddl import Hnsw
+from pgmrl.model.ddl import Hnsw
 from pgmrl.online.backfill import Throttle, backfill, short_fill
-from pgmrl.online.indexes import build
+from pgmrl.online.index_builds import build
 from pgmrl.online.target import Target
-from pgmrl.shortening import Definition, Short
+from pgmrl.model.shortening import Definition, Short
 engine = create_engine(sys.argv[1])
 target = Target("documents", "embedding", Definition.of(64, Short(16), full="vector"))
 with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from pgmrl.database import execute_plain as run
+from pgmrl.database.connection import execute_plain as run
 from pgmrl.errors import Locked
 from pgmrl.online.locks import Patience, in_transaction, lock_table, with_savepoints
 

@@ -15,9 +15,9 @@ from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, cre
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
-from pgmrl.columns import Matryoshka
 from pgmrl.errors import PgvectorMissing
-from pgmrl.shortening import Rotation, Short
+from pgmrl.model.columns import Matryoshka
+from pgmrl.model.shortening import Rotation, Short
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,12 +12,12 @@ from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine
 
 from pgmrl import database
-from pgmrl.database import execute_plain as run
+from pgmrl.database.connection import execute_plain as run
 from pgmrl.errors import DefinitionError, MigrationError, NotMigrated, RotationError
-from pgmrl.online import backfill, indexes, steps
+from pgmrl.model.rotation import Rotation
+from pgmrl.model.shortening import Definition, Short
+from pgmrl.online import backfill, index_builds, steps
 from pgmrl.online.target import Target
-from pgmrl.rotation import Rotation
-from pgmrl.shortening import Definition, Short
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,8 +60,8 @@ def downgrade():
 SECOND = """
 from alembic import op
 from pgmrl import Hnsw
-from pgmrl.rotation import Rotation
-from pgmrl.shortening import Definition, Short
+from pgmrl.model.rotation import Rotation
+from pgmrl.model.shortening import Definition, Short
 revision, down_revision = "a2", "a1"
 SHORT = Definition.of(8, Short({short}), full="vector")
 WHERE = ("{name}", "{full}", SHORT)
@@ -172,7 +172,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(backfill, "backfill_on"), (steps, "validate"), (indexes, "build"), (indexes, "_build_one")],
+    [(backfill, "backfill_on"), (steps, "validate"), (index_builds, "build"), (index_builds, "_build_one")],
     ids=["added", "filled", "validated", "at the build"],
 )
 @pytest.mark.parametrize("after", [False, True])

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine
 
 from pgmrl import database
 from pgmrl.errors import DefinitionError
-from pgmrl.rotation import Rotation
+from pgmrl.model.rotation import Rotation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,8 +46,8 @@ def downgrade():
 """
 SECOND = """
 from alembic import op
-from pgmrl.rotation import Rotation
-from pgmrl.shortening import Definition, Short
+from pgmrl.model.rotation import Rotation
+from pgmrl.model.shortening import Definition, Short
 revision, down_revision = "a2", "a1"
 PREFIX = Definition.of(8, Short(4), full="vector")
 ROTATED = Definition.of(8, Short(4, Rotation("{id}")), full="vector")

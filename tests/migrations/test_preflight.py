@@ -16,10 +16,10 @@ import pytest
 from sqlalchemy import Connection, Engine
 
 from pgmrl import Definition, Hnsw, Short
-from pgmrl.database import execute_plain
-from pgmrl.online import indexes, locks, plan, preflight, steps
+from pgmrl.database.connection import execute_plain
+from pgmrl.online import index_builds, locks, plan, preflight, steps
 from pgmrl.online.backfill import short_fill
-from pgmrl.online.indexes import Build
+from pgmrl.online.index_builds import Build
 from pgmrl.online.target import Target
 from tests.cli import failure, ok, ok_json, run
 
@@ -166,8 +166,8 @@ def test_the_index_is_as_large_as_expected(auto: Connection, short: Short, index
     target = Target("documents", "embedding", Definition.of(64, short, full="vector"))
     add_online(auto, target)
     auto.exec_driver_sql(f"UPDATE documents SET {target.short} = {target.value}")
-    indexes.build(auto, target, index)
-    [state] = indexes.index_states(auto, "documents", target.short)
+    index_builds.build(auto, target, index)
+    [state] = index_builds.index_states(auto, "documents", target.short)
     assert state.bytes == pytest.approx(plan.index_bytes(target, index, ROWS), rel=0.25)
 
 
@@ -344,7 +344,7 @@ def test_progress_of_an_index_from_another_terminal(auto: Connection) -> None:
     add_online(auto)
     more = "SELECT id + 10000 * g, embedding, title FROM documents, generate_series(1, 5) AS g"
     auto.exec_driver_sql(f"INSERT INTO documents {more}")
-    build = threading.Thread(target=indexes.build, args=(auto, TARGET, Hnsw(16, 200)))
+    build = threading.Thread(target=index_builds.build, args=(auto, TARGET, Hnsw(16, 200)))
     build.start()
     shown = []
     while build.is_alive():
@@ -363,7 +363,10 @@ def test_progress_where_nothing_was_ever_done() -> None:
 
 def test_reshape_from_the_command_line(auto: Connection) -> None:
     """Dry run, expand, status, contract; the model to deploy is printed."""
-    for statement in [*steps.add_in_place(TARGET), indexes.create_statement(TARGET, Hnsw(8, 40), concurrently=False)]:
+    for statement in [
+        *steps.add_in_place(TARGET),
+        index_builds.create_statement(TARGET, Hnsw(8, 40), concurrently=False),
+    ]:
         auto.exec_driver_sql(statement)
     dry = ok("reshape", "documents.embedding", "--short-dims", 8, "--dry-run")
     assert "CREATE INDEX CONCURRENTLY documents_embedding_short_8_hnsw" in dry
@@ -378,7 +381,7 @@ def test_reshape_from_the_command_line(auto: Connection) -> None:
     assert "DROP INDEX CONCURRENTLY IF EXISTS documents_embedding_short_16_hnsw" in planned
     assert "dropped embedding_short_16" in ok("reshape", "documents.embedding", "--contract", "--watch", 0.1)
     assert ok_json("reshape", "documents.embedding", "--m", 12)["complete"]
-    [state] = indexes.index_states(auto, "documents", "embedding_short_8")
+    [state] = index_builds.index_states(auto, "documents", "embedding_short_8")
     assert (state.index, state.valid) == (Hnsw(12, 40), True)
     ok("reshape", "documents.embedding", "--full", "halfvec")
     assert "dropped embedding_halfvec_short_8" in ok("reshape", "documents.embedding", "--undo")
@@ -455,7 +458,7 @@ def test_the_lock_of_a_concurrent_build(auto: Connection, engine: Engine) -> Non
     thread = threading.Thread(target=look)
     thread.start()
     try:
-        indexes.build(auto, TARGET, Hnsw(16, 200))
+        index_builds.build(auto, TARGET, Hnsw(16, 200))
     finally:
         over.set()
         thread.join()

@@ -12,11 +12,11 @@ import pytest
 from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, select, text
 
 from pgmrl import Hnsw, Matryoshka, Prefix, Rotation, Short, database, install_functions, reflect, search
+from pgmrl.database.state import table_state
 from pgmrl.errors import MigrationError
 from pgmrl.online import reshape as reshaping
 from pgmrl.online import steps
-from pgmrl.online.indexes import Build, index_states
-from pgmrl.online.state import table_state
+from pgmrl.online.index_builds import Build, index_states
 from pgmrl.online.target import Target
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from collections import Counter
 
 import pytest
 
-from pgmrl.corpus import Docstring, docstrings
+from pgmrl.demo.corpus import Docstring, docstrings
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_order_is_the_same_every_time(corpus: list[Docstring]) -> None:
     """By name, and the same in another process with another hash seed."""
     assert [one.name for one in corpus] == sorted(one.name for one in corpus)
     code = (
-        "import hashlib; from pgmrl.corpus import docstrings;"
+        "import hashlib; from pgmrl.demo.corpus import docstrings;"
         "print(hashlib.sha256(repr([(d.name, d.text) for d in docstrings()]).encode()).hexdigest())"
     )
     digests = {
@@ -121,11 +121,14 @@ def test_summary_is_one_line(corpus: list[Docstring]) -> None:
 def test_reading_runs_nothing_of_the_library() -> None:
     """Importing `antigravity` opens a browser and `this` prints; reading them does neither."""
     code = (
-        "import sys; from pgmrl.corpus import docstrings; docs = docstrings();"
+        "import sys; from pgmrl.demo.corpus import docstrings; docs = docstrings();"
         "assert 'turtle' in {d.module for d in docs};"
         "assert not {'this', 'antigravity', 'turtle', 'tkinter'} & set(sys.modules)"
     )
-    done = subprocess.run(  # noqa: S603 - our own interpreter and code
-        [sys.executable, "-W", "error", "-c", code], check=False, capture_output=True, text=True
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-W", "error", "-c", code],
+        check=False,
+        capture_output=True,
+        text=True,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pgmrl.errors import EmbedderError
-from pgmrl.rerank import rerank
+from pgmrl.searching.rerank import rerank
 
 library = pytest.importorskip(
     "sentence_transformers", reason="sentence-transformers is not installed: pip install 'pgmrl[sentence-transformers]'"

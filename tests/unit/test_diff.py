@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from pgmrl.alembic.diff import WantedFull, WantedShort, WantedTable, diff
-from pgmrl.alembic.needs import WantedSide, commits, revision_needed, rotations_used, side_changes
 from pgmrl.alembic.operations import (
     AddShort,
     AlterShort,
@@ -24,18 +23,19 @@ from pgmrl.alembic.operations import (
     SetStorage,
     ValidateShort,
 )
-from pgmrl.ddl import Hnsw
-from pgmrl.online.indexes import IndexState
-from pgmrl.online.state import ColumnState, Keeper, ShortState, SideState, TableState
+from pgmrl.alembic.requirements import WantedSide, commits, revision_needed, rotations_used, side_changes
+from pgmrl.database.state import ColumnState, ShortState, SideState, SyncTrigger, TableState
+from pgmrl.model.ddl import Hnsw
+from pgmrl.model.shortening import Definition, Rotation, Short
+from pgmrl.online.index_builds import IndexState
 from pgmrl.online.steps import KEEPING
-from pgmrl.shortening import Definition, Rotation, Short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from alembic.operations import MigrateOperation
 
-    from pgmrl.metrics import MetricName
+    from pgmrl.model.metrics import MetricName
 
 ROTATION = Rotation("r0123456789ab")
 SHORT = "embedding_short_4"
@@ -87,7 +87,7 @@ def table(*shorts: ShortState, full: str = "vector(8)", storage: str = "external
         columns[one.short] = ColumnState(one.short, kind, None, "main", None, False)
         if one.kept_by == "trigger":
             metric = one.definition.metric.name
-            keepers[one.short] = Keeper("zz", "embedding", one.short, "prefix", metric, "", complete)
+            keepers[one.short] = SyncTrigger("zz", "embedding", one.short, "prefix", metric, "", complete)
     return TableState("public", "documents", False, columns, keepers, {one.short: one for one in shorts}, (), ())
 
 

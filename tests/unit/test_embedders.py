@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from pgmrl.corpus import docstrings
+from pgmrl.demo.corpus import docstrings
 from pgmrl.embedders import (
     Embedder,
     checked,
@@ -130,7 +130,7 @@ def test_static_needs_no_network_and_no_torch() -> None:
         assert not {"torch", "wordllama"} & set(sys.modules)
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    done = subprocess.run(  # noqa: S603 - our own interpreter and code
+    done = subprocess.run(  # noqa: S603 - the wheel's programs, no shell
         [sys.executable, "-c", textwrap.dedent(code)], check=False, capture_output=True, text=True, env=environment
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

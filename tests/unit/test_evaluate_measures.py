@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 
 from pgmrl.errors import MeasureError
-from pgmrl.evaluate.compare import difference, mean_of
-from pgmrl.evaluate.measures import Scorer, parsed
-from pgmrl.evaluate.nearest import CELLS, nearest
+from pgmrl.evaluation.compare import difference, mean_of
+from pgmrl.evaluation.measures import Scorer, parsed
+from pgmrl.evaluation.nearest import CELLS, nearest
 from pgmrl.measure.distances import distances, short_space
-from pgmrl.shortening import Definition, Prefix, Short
+from pgmrl.model.shortening import Definition, Prefix, Short
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from pgmrl.metrics import MetricName, ShortType
+    from pgmrl.model.metrics import MetricName, ShortType
 
 RELEVANCE = {"q": {"a": 2, "b": 1, "c": 0, "gone": 1}, "empty": {"a": 1}}
 RUN = {"q": ["c", "b", "unjudged", "a"]}
@@ -96,7 +96,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("kind", ["halfvec", "bit"])
 def test_lists_are_those_of_a_full_sort(metric: MetricName, kind: ShortType, monkeypatch: pytest.MonkeyPatch) -> None:
     """In many small batches, so that lists fill up and let go, and with rows that cannot be found."""
-    monkeypatch.setattr(sys.modules["pgmrl.evaluate.nearest"], "SLACK", 0)
+    monkeypatch.setattr(sys.modules["pgmrl.evaluation.nearest"], "SLACK", 0)
     random = np.random.default_rng(4)
     rows = random.normal(size=(3_000, 12)).astype(np.float32)
     rows[::100] = 0
@@ -139,7 +139,7 @@ def test_queries_are_given_up_where_there_is_no_time_for_all(
 ) -> None:
     """By the time that the first rows took, ten seconds, of all that will come; the last queries first."""
     clock = iter([0.0, *range(10, 20)])
-    monkeypatch.setattr(sys.modules["pgmrl.evaluate.nearest"], "monotonic", lambda: next(clock))
+    monkeypatch.setattr(sys.modules["pgmrl.evaluation.nearest"], "monotonic", lambda: next(clock))
     random = np.random.default_rng(2)
     rows, queries = (random.normal(size=(100, 8)).astype(np.float32) for _ in range(2))
     given = [(list(map(str, range(n, n + 10))), rows[n : n + 10]) for n in range(0, 100, 10)]

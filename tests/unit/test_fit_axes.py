@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from pgmrl.errors import RotationError
-from pgmrl.fit import fit_axes
+from pgmrl.measure import fit_rotation
 from pgmrl.measure.distances import distances
-from pgmrl.metrics import METRICS
-from pgmrl.rotation import rotation_id
+from pgmrl.measure.fit_rotation import fit_axes
+from pgmrl.model.metrics import METRICS
+from pgmrl.model.rotation import rotation_id
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pgmrl.rotation import Rotation
+    from pgmrl.model.rotation import Rotation
 
-fit_module: Any = importlib.import_module("pgmrl.fit")  # `pgmrl.fit` itself is the function
 HALF = 2e-3  # axes are kept in half precision
 
 
@@ -62,7 +61,7 @@ def test_the_same_input_is_the_same_id() -> None:
 
 def test_the_same_input_is_the_same_id_by_subspace_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its random start is always the same one."""
-    monkeypatch.setattr(fit_module, "FULL_DECOMPOSITION", 32)
+    monkeypatch.setattr(fit_rotation, "FULL_DECOMPOSITION", 32)
     vectors = spread(500, 200)
     assert fit_axes(vectors, 12, normalise=True).id == fit_axes(vectors, 12, normalise=True).id
 
@@ -109,7 +108,7 @@ def test_axes_pass_through_the_origin() -> None:
 @pytest.mark.parametrize(("dims", "count"), [(1_600, 32), (2_048, 256)])
 def test_many_dimensions_keep_as_much_as_all_eigenvectors(dims: int, count: int) -> None:
     """Subspace iteration instead of a decomposition that would take a minute."""
-    assert dims > fit_module.FULL_DECOMPOSITION
+    assert dims > fit_rotation.FULL_DECOMPOSITION
     rng = np.random.default_rng(0)
     scales = 1 / (1 + np.arange(dims)) ** 0.5  # as slow to fall as real embeddings'
     vectors = (rng.normal(size=(600, dims)) * scales).astype(np.float32)
@@ -123,7 +122,7 @@ def test_both_ways_find_the_same_subspace(monkeypatch: pytest.MonkeyPatch) -> No
     """Where the spectrum falls fast there is one answer."""
     vectors = spread(400, 200)
     whole = fit_axes(vectors, 10, normalise=True).required_axes().astype(np.float64)
-    monkeypatch.setattr(fit_module, "FULL_DECOMPOSITION", 100)
+    monkeypatch.setattr(fit_rotation, "FULL_DECOMPOSITION", 100)
     iterated = fit_axes(vectors, 10, normalise=True).required_axes().astype(np.float64)
     assert np.linalg.svd(whole @ iterated.T, compute_uv=False).min() > 1 - HALF
 
@@ -216,7 +215,7 @@ def test_normalising_lets_every_row_count_alike() -> None:
 
 def test_more_rows_than_a_batch() -> None:
     """The batches together are all rows, the last and shorter one too."""
-    rows = 2 * fit_module.FETCH + 1
+    rows = 2 * fit_rotation.FETCH + 1
     vectors = np.zeros((rows, 4), np.float32)
     vectors[:, 0] = 1
     vectors[-1] = [0, 0, 0, 1000]
@@ -250,7 +249,7 @@ def test_every_row_is_as_likely_to_stay(batch: int) -> None:
     """However the rows come, and however many more than there is place for."""
     kept = np.zeros(1_000)
     for seed in range(200):
-        reservoir = fit_module._Reservoir.of(100, 1, np.dtype(">f4"), seed)
+        reservoir = fit_rotation._Reservoir.of(100, 1, np.dtype(">f4"), seed)
         rows = np.arange(1_000, dtype=np.float32)[:, None]
         for start in range(0, 1_000, batch):
             reservoir.add(rows[start : start + batch])
@@ -263,7 +262,7 @@ def test_every_row_is_as_likely_to_stay(batch: int) -> None:
 
 def test_a_reservoir_that_is_not_filled() -> None:
     """Fewer rows than there is place for: all of them, in their order."""
-    reservoir = fit_module._Reservoir.of(100, 1, np.dtype(">f2"), 0)
+    reservoir = fit_rotation._Reservoir.of(100, 1, np.dtype(">f2"), 0)
     for start in (0, 20, 40):
         reservoir.add(np.arange(start, start + 20, dtype=np.float16)[:, None])
     assert reservoir.held == 60

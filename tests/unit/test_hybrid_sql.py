@@ -21,7 +21,7 @@ from pgmrl import (
     Rrf,
     Short,
     Trigrams,
-    Vector,
+    VectorArray,
     Weighted,
     Words,
     full_text,
@@ -50,9 +50,9 @@ class Item(Base):
     body: Mapped[str] = mapped_column(Text)
     words: Mapped[str] = full_text({"name": "A", "body": None}, config="english")
     other_words: Mapped[str] = mapped_column(TSVECTOR, deferred=True)
-    embedding: Mapped[Vector] = matryoshka(8, Short(4))
-    second: Mapped[Vector] = matryoshka(8, Short(4), metric="l2")
-    early: Mapped[Vector] = matryoshka(8, Short(4, Rotation()))
+    embedding: Mapped[VectorArray] = matryoshka(8, Short(4))
+    second: Mapped[VectorArray] = matryoshka(8, Short(4), metric="l2")
+    early: Mapped[VectorArray] = matryoshka(8, Short(4, Rotation()))
     tags: Mapped[list[Tag]] = relationship()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pgmrl.errors import MeasureError, VectorError
-from pgmrl.evaluate import Judged, Query, beir_judgements, file_judgements
+from pgmrl.evaluation import Judged, Query, beir_judgements, file_judgements
 
 QUERIES = "1\ttrains\n2\tdatabase server\n"
 QRELS = "1 0 simutrans 2\n1 0 nginx 0\n2 0 postgresql 1\n"

@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, Text, func, select
 from sqlalchemy.dialects import postgresql
 
-from pgmrl.columns import Matryoshka
 from pgmrl.errors import DefinitionError, SearchError, VectorError
-from pgmrl.like import combine, like
-from pgmrl.search import search
-from pgmrl.shortening import Short
+from pgmrl.model.columns import Matryoshka
+from pgmrl.model.shortening import Short
+from pgmrl.searching.more_like_this import average_vectors, more_like_this
+from pgmrl.searching.search import search
 
 DOCS = Table(
     "docs",
@@ -39,23 +39,23 @@ def compiled(statement: Any) -> str:
 
 def test_one_vector_is_itself() -> None:
     """Scaled under cosine, as it is otherwise; float32."""
-    assert combine([[3.0, 4.0]]) == pytest.approx([0.6, 0.8])
-    assert combine([[3.0, 4.0]], metric="l2") == pytest.approx([3.0, 4.0])
-    assert combine([[3.0, 4.0]]).dtype == np.float32
+    assert average_vectors([[3.0, 4.0]]) == pytest.approx([0.6, 0.8])
+    assert average_vectors([[3.0, 4.0]], metric="l2") == pytest.approx([3.0, 4.0])
+    assert average_vectors([[3.0, 4.0]]).dtype == np.float32
 
 
 def test_the_average_and_away_from_the_others() -> None:
     """That is p + (p - n), each vector of unit length under cosine."""
-    assert combine([[2, 0], [0, 3]]) == pytest.approx([0.5, 0.5])
-    assert combine([[2, 0], [0, 3]], metric="inner_product") == pytest.approx([1, 1.5])
-    assert combine([[2, 0]], [[0, 5]]) == pytest.approx([2, -1])
-    assert combine([[2, 0]], [[0, 5], [0, 1]], metric="l2") == pytest.approx([4, -3])
+    assert average_vectors([[2, 0], [0, 3]]) == pytest.approx([0.5, 0.5])
+    assert average_vectors([[2, 0], [0, 3]], metric="inner_product") == pytest.approx([1, 1.5])
+    assert average_vectors([[2, 0]], [[0, 5]]) == pytest.approx([2, -1])
+    assert average_vectors([[2, 0]], [[0, 5], [0, 1]], metric="l2") == pytest.approx([4, -3])
 
 
 def test_weights_are_of_the_positive_vectors() -> None:
     """Only their ratios matter."""
-    assert combine([[2, 0], [0, 3]], weights=[3, 1]) == pytest.approx([0.75, 0.25])
-    assert combine([[2, 0], [0, 3]], weights=[30, 10]) == pytest.approx([0.75, 0.25])
+    assert average_vectors([[2, 0], [0, 3]], weights=[3, 1]) == pytest.approx([0.75, 0.25])
+    assert average_vectors([[2, 0], [0, 3]], weights=[30, 10]) == pytest.approx([0.75, 0.25])
 
 
 @pytest.mark.parametrize(
@@ -79,12 +79,12 @@ def test_weights_are_of_the_positive_vectors() -> None:
 def test_vectors_that_cannot_be_combined(arguments: tuple[Any, ...], message: str) -> None:
     """Each named."""
     with pytest.raises(VectorError, match=message):
-        combine(*arguments)
+        average_vectors(*arguments)
 
 
 def test_a_zero_combination_is_a_point_under_l2() -> None:
     """Only a direction is undefined."""
-    assert not combine([[1, 2], [-1, -2]], metric="l2").any()
+    assert not average_vectors([[1, 2], [-1, -2]], metric="l2").any()
 
 
 # -- in the statement ----------------------------------------------------------------------------------------------
@@ -92,7 +92,9 @@ def test_a_zero_combination_is_a_point_under_l2() -> None:
 
 def test_the_query_comes_first_and_once() -> None:
     """Both stages take it from there; the examples are left out of the candidates."""
-    text = compiled(search(select(DOCS.c.title), DOCS.c.e, like(DOCS.c.e, [("a", 1)], unlike=[("b", 2), ("b", 3)])))
+    text = compiled(
+        search(select(DOCS.c.title), DOCS.c.e, more_like_this(DOCS.c.e, [("a", 1)], unlike=[("b", 2), ("b", 3)]))
+    )
     assert text.startswith(
         "WITH pgmrl_query AS MATERIALIZED (SELECT full_vector, l2_normalize(subvector(full_vector, 1, 4))"
     )
@@ -103,13 +105,13 @@ def test_the_query_comes_first_and_once() -> None:
     assert shortlist is not None
     assert shortlist[1].count("NOT (docs.place = ") == 3
     assert "short_vector" not in compiled(
-        search(select(DOCS.c.title), DOCS.c.e, like(DOCS.c.e, [("a", 1)]), exact=True)
+        search(select(DOCS.c.title), DOCS.c.e, more_like_this(DOCS.c.e, [("a", 1)]), exact=True)
     )
 
 
 def test_statements_of_as_many_examples_are_alike() -> None:
     """SQLAlchemy compiles one for all keys."""
-    first, second = (search(select(ITEMS), ITEMS.c.e, like(ITEMS.c.e, [n, n + 1])) for n in (1, 5))
+    first, second = (search(select(ITEMS), ITEMS.c.e, more_like_this(ITEMS.c.e, [n, n + 1])) for n in (1, 5))
     assert first._generate_cache_key() == second._generate_cache_key() is not None
 
 
@@ -124,16 +126,19 @@ def test_an_expression_of_ones_own() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: like(ITEMS.c.e, []), "no keys"),
-        (lambda: like(ITEMS.c.e, 3), "keys=3: give a list"),  # type: ignore[arg-type]
-        (lambda: like(ITEMS.c.e, "abc"), "give a list"),
-        (lambda: like(ITEMS.c.e, [None]), r"\(None,\) in keys is no primary key: give \(id\)"),
-        (lambda: like(ITEMS.c.e, [(1, 2)]), r"\(1, 2\) in keys is no primary key"),
-        (lambda: like(ITEMS.c.e, [[1]]), "is a tuple"),
-        (lambda: like(DOCS.c.e, ["a"]), r"\('a',\) in keys is no primary key: give \(place, number\)"),
-        (lambda: like(DOCS.c.e, [("a", 1)], unlike=[("a", None)]), "in unlike is no primary key"),
-        (lambda: like(ITEMS.c.e, [1], unlike=[1]), r"\(1,\) is in keys and in unlike"),
-        (lambda: search(select(ITEMS), ITEMS.c.e, like(WIDE.c.e, [1])), "have 16 dimensions, what is searched has 8"),
+        (lambda: more_like_this(ITEMS.c.e, []), "no keys"),
+        (lambda: more_like_this(ITEMS.c.e, 3), "keys=3: give a list"),  # type: ignore[arg-type]
+        (lambda: more_like_this(ITEMS.c.e, "abc"), "give a list"),
+        (lambda: more_like_this(ITEMS.c.e, [None]), r"\(None,\) in keys is no primary key: give \(id\)"),
+        (lambda: more_like_this(ITEMS.c.e, [(1, 2)]), r"\(1, 2\) in keys is no primary key"),
+        (lambda: more_like_this(ITEMS.c.e, [[1]]), "is a tuple"),
+        (lambda: more_like_this(DOCS.c.e, ["a"]), r"\('a',\) in keys is no primary key: give \(place, number\)"),
+        (lambda: more_like_this(DOCS.c.e, [("a", 1)], unlike=[("a", None)]), "in unlike is no primary key"),
+        (lambda: more_like_this(ITEMS.c.e, [1], unlike=[1]), r"\(1,\) is in keys and in unlike"),
+        (
+            lambda: search(select(ITEMS), ITEMS.c.e, more_like_this(WIDE.c.e, [1])),
+            "have 16 dimensions, what is searched has 8",
+        ),
     ],
 )
 def test_examples_that_make_no_sense(make: Any, message: str) -> None:
@@ -145,4 +150,4 @@ def test_examples_that_make_no_sense(make: Any, message: str) -> None:
 def test_examples_of_what_is_no_vector() -> None:
     """A column that was not declared."""
     with pytest.raises(DefinitionError, match="is no Matryoshka column"):
-        like(DOCS.c.title, [("a", 1)])
+        more_like_this(DOCS.c.title, [("a", 1)])

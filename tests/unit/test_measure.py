@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table
 
-from pgmrl.columns import Matryoshka
+from pgmrl.database.settings import Setting
 from pgmrl.errors import DefinitionError, MeasureError, VectorError
 from pgmrl.measure import file_queries, given_queries, mean_interval
-from pgmrl.settings import Setting
-from pgmrl.shortening import Short
+from pgmrl.model.columns import Matryoshka
+from pgmrl.model.shortening import Short
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pgmrl.errors import DefinitionError
-from pgmrl.metrics import METRICS, metric_named
+from pgmrl.model.metrics import METRICS, metric_named
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pgmrl.ddl import Hnsw, keeper_name
+from pgmrl.model.ddl import Hnsw, keeper_name
 from pgmrl.names import identifier, literal, qualified, quoted
 
 

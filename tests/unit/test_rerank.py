@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pgmrl.errors import EmbedderError, SearchError
-from pgmrl.rerank import rerank
+from pgmrl.searching.rerank import rerank
 
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:

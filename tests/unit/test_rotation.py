@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pgmrl.errors import RotationError
-from pgmrl.rotation import Rotation
+from pgmrl.model.rotation import Rotation
 
 
 @pytest.fixture

@@ -11,11 +11,12 @@ from sqlalchemy import ForeignKey, bindparam, select, text, union_all
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, with_loader_criteria
 
-from pgmrl.columns import matryoshka
 from pgmrl.errors import SearchError
-from pgmrl.search import search, search_many
-from pgmrl.shortening import Short
-from pgmrl.vectors import Vector
+from pgmrl.model.columns import matryoshka
+from pgmrl.model.shortening import Short
+from pgmrl.model.vectors import VectorArray
+from pgmrl.searching.search import search
+from pgmrl.searching.search_many import search_many
 
 QUERY = np.arange(1.0, 9.0)
 
@@ -30,8 +31,8 @@ class Item(Base):
     __tablename__ = "items"
     id: Mapped[int] = mapped_column(primary_key=True)
     section: Mapped[str]
-    embedding: Mapped[Vector] = matryoshka(8, Short(4))
-    flat: Mapped[Vector] = matryoshka(8, Short(4), metric="l2")
+    embedding: Mapped[VectorArray] = matryoshka(8, Short(4))
+    flat: Mapped[VectorArray] = matryoshka(8, Short(4), metric="l2")
 
 
 class Tag(Base):
@@ -40,7 +41,7 @@ class Tag(Base):
     __tablename__ = "tags"
     item_id: Mapped[int] = mapped_column(ForeignKey("items.id"), primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
-    embedding: Mapped[Vector] = matryoshka(8, Short(4))
+    embedding: Mapped[VectorArray] = matryoshka(8, Short(4))
 
 
 def compiled(statement: Any) -> str:

@@ -12,11 +12,13 @@ from sqlalchemy import Column, ForeignKey, Integer, MetaData, Table, bindparam, 
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column, relationship
 
-from pgmrl.columns import Matryoshka, matryoshka
 from pgmrl.errors import DefinitionError, ExactSearchWarning, PgmrlError, SearchError, VectorError
-from pgmrl.search import search, search_many, shortlist_size
-from pgmrl.shortening import Rotation, Short
-from pgmrl.vectors import Vector
+from pgmrl.model.columns import Matryoshka, matryoshka
+from pgmrl.model.shortening import Rotation, Short
+from pgmrl.model.vectors import VectorArray
+from pgmrl.searching.options import shortlist_size
+from pgmrl.searching.search import search
+from pgmrl.searching.search_many import search_many
 
 QUERY = np.arange(1.0, 9.0)
 
@@ -31,11 +33,11 @@ class Item(Base):
     __tablename__ = "items"
     id: Mapped[int] = mapped_column(primary_key=True)
     section: Mapped[str]
-    embedding: Mapped[Vector] = matryoshka(8, Short(4))
-    early: Mapped[Vector] = matryoshka(8, Short(4, Rotation()))
-    flat: Mapped[Vector] = matryoshka(8, Short(4), metric="l2")
-    pinned: Mapped[Vector] = matryoshka(8, Short(4, Rotation("r0123456789ab")))
-    held: Mapped[Vector] = matryoshka(8, Short(4, Rotation.of(np.eye(4, 8))))
+    embedding: Mapped[VectorArray] = matryoshka(8, Short(4))
+    early: Mapped[VectorArray] = matryoshka(8, Short(4, Rotation()))
+    flat: Mapped[VectorArray] = matryoshka(8, Short(4), metric="l2")
+    pinned: Mapped[VectorArray] = matryoshka(8, Short(4, Rotation("r0123456789ab")))
+    held: Mapped[VectorArray] = matryoshka(8, Short(4, Rotation.of(np.eye(4, 8))))
     tags: Mapped[list[Tag]] = relationship()
 
 

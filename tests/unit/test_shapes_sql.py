@@ -11,14 +11,14 @@ from sqlalchemy import ForeignKey, Text, select, union_all
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column, relationship
 
-from pgmrl.columns import matryoshka
-from pgmrl.diverse import search_diverse
 from pgmrl.errors import ExactSearchWarning, SearchError, VectorError
-from pgmrl.funnel import search_funnel
-from pgmrl.groups import search_groups
-from pgmrl.shortening import Rotation, Short
-from pgmrl.types import NumpyVector
-from pgmrl.vectors import Vector
+from pgmrl.model.columns import matryoshka
+from pgmrl.model.shortening import Rotation, Short
+from pgmrl.model.types import NumpyVector
+from pgmrl.model.vectors import VectorArray
+from pgmrl.searching.diverse import search_diverse
+from pgmrl.searching.funnel import search_funnel
+from pgmrl.searching.groups import search_groups
 
 QUERY = np.arange(1.0, 9.0)
 
@@ -41,11 +41,11 @@ class Passage(Base):
     __tablename__ = "passages"
     id: Mapped[int] = mapped_column(primary_key=True)
     book_id: Mapped[int] = mapped_column(ForeignKey("books.id"))
-    embedding: Mapped[Vector] = matryoshka(8, Short(3))
-    pinned: Mapped[Vector] = matryoshka(8, Short(3, Rotation("r0123456789ab")))
-    early: Mapped[Vector] = matryoshka(8, Short(3, Rotation()))
-    signs: Mapped[Vector] = matryoshka(8, Short(8, type="bit"))
-    middle: Mapped[Vector] = mapped_column(NumpyVector(5, "vector"))
+    embedding: Mapped[VectorArray] = matryoshka(8, Short(3))
+    pinned: Mapped[VectorArray] = matryoshka(8, Short(3, Rotation("r0123456789ab")))
+    early: Mapped[VectorArray] = matryoshka(8, Short(3, Rotation()))
+    signs: Mapped[VectorArray] = matryoshka(8, Short(8, type="bit"))
+    middle: Mapped[VectorArray] = mapped_column(NumpyVector(5, "vector"))
     words: Mapped[str] = mapped_column(Text)
     book: Mapped[Book] = relationship()
 

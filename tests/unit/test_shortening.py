@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pgmrl.ddl import Hnsw, default_storage
 from pgmrl.errors import DefinitionError, PgmrlError, RotationError
-from pgmrl.metrics import METRICS
-from pgmrl.shortening import Definition, Prefix, Rotation, Short
+from pgmrl.model.ddl import Hnsw, default_storage
+from pgmrl.model.metrics import METRICS
+from pgmrl.model.shortening import Definition, Prefix, Rotation, Short
 
 PINNED = Rotation("r0123456789ab")
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from pgmrl.ddl import Hnsw
 from pgmrl.errors import DefinitionError
 from pgmrl.measure.score import Interval
-from pgmrl.rotation import Rotation
-from pgmrl.shortening import Definition, Short
+from pgmrl.model.ddl import Hnsw
+from pgmrl.model.rotation import Rotation
+from pgmrl.model.shortening import Definition, Short
 from pgmrl.tune.candidates import Candidate, candidates, rotation_axes
 from pgmrl.tune.choice import cheapest, pareto, reaches, sizes_for, why_not
 from pgmrl.tune.models import Timed, build_growth, fit_growth, fit_latency

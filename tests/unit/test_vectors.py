@@ -10,8 +10,8 @@ from pgvector import HalfVector
 from pgvector import Vector as PgVector
 
 from pgmrl.errors import PgmrlError, VectorError
-from pgmrl.metrics import FullType
-from pgmrl.vectors import as_query, as_vector, as_vectors
+from pgmrl.model.metrics import FullType
+from pgmrl.model.vectors import as_query, as_vector, as_vectors
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,115 @@
+"""What the server's catalogue says of Matryoshka columns and of tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, text
+from sqlalchemy.orm import Session
+
+from pgmrl.database.connection import sqlalchemy_connection
+from pgmrl.database.sql import load as load_sql
+from pgmrl.names import qualified
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+__all__ = ["ColumnInfo", "columns", "row_estimate", "row_estimates", "table_schema"]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnInfo:
+    """One Matryoshka column, as the catalogue has it; the view pgmrl.columns has the same.
+
+    Attributes:
+        table_schema: schema of the table.
+        table_name: the table.
+        full_column: the full vector's column.
+        full_type: `vector` or `halfvec`.
+        full_dims: its dimensions.
+        short_column: the short vector's column.
+        short_type: `halfvec`, `vector` or `bit`.
+        short_dims: its dimensions.
+        metric: from the operator class or the trigger; None for bits of a prefix, whose catalogue does not say.
+        shortening: `prefix` or `rotation`.
+        rotation: its id.
+        index_name: the HNSW index on the short column; None where there is none.
+        operator_class: of that index.
+        index_valid: False after an interrupted concurrent build.
+        index_bytes: its size.
+        table_bytes: the table's size with TOAST, without indexes.
+        estimated_rows: as of the last ANALYZE; -1 before the first.
+        kept_by: `generated` (a generated column) or `trigger`.
+        stage: `arriving` or `retired` while a reshape has two short columns side by side; else None.
+
+    """
+
+    table_schema: str
+    table_name: str
+    full_column: str
+    full_type: str
+    full_dims: int | None
+    short_column: str
+    short_type: str
+    short_dims: int | None
+    metric: str | None
+    shortening: str
+    rotation: str | None
+    index_name: str | None
+    operator_class: str | None
+    index_valid: bool | None
+    index_bytes: int | None
+    table_bytes: int
+    estimated_rows: int
+    kept_by: str
+    stage: str | None
+
+
+def row_estimate(connection: Connection, name: str) -> float | None:
+    """A table's rows by its statistics and its size now, as the planner does, with its partitions.
+
+    Args:
+        connection: of the database.
+        name: of the table, quoted.
+
+    Returns:
+        None where the table has pages and no statistics yet; 0 where there is no such table.
+
+    """
+    return row_estimates(connection, [name])[name]
+
+
+def row_estimates(connection: Connection, names: Sequence[str]) -> dict[str, float | None]:
+    """As `row_estimate`, of several tables or indexes by one statement."""
+    query = text(
+        "SELECT given.name, coalesce(found.rows, 0)::float8, found.unknown FROM unnest(CAST(:names AS text[])) "
+        "AS given(name) CROSS JOIN LATERAL (SELECT "
+        "sum(p.reltuples / p.relpages * (pg_relation_size(p.oid) / current_setting('block_size')::integer)) "
+        "FILTER (WHERE p.relpages > 0) AS rows, "
+        "coalesce(bool_or(p.relpages = 0 AND pg_relation_size(p.oid) > 0), false) AS unknown "
+        "FROM (SELECT to_regclass(given.name)::oid AS oid UNION "
+        "SELECT t.relid::oid FROM pg_partition_tree(to_regclass(given.name)) AS t WHERE t.isleaf) AS leaf "
+        "JOIN pg_class AS p ON p.oid = leaf.oid AND p.relkind NOT IN ('p', 'I')) AS found"
+    )
+    found = connection.execute(query, {"names": list(names)})
+    return {name: None if unknown else rows for name, rows, unknown in found}
+
+
+def table_schema(connection: Connection, table: str) -> str | None:
+    """The schema in which a table of this name is found by the search_path; None where there is none."""
+    query = text(
+        "SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+        "WHERE c.oid = to_regclass(:name)"
+    )
+    found: str | None = connection.execute(query, {"name": qualified(None, table)}).scalar()
+    return found
+
+
+def columns(connection: Connection | Session) -> list[ColumnInfo]:
+    """All Matryoshka columns of the database; needs nothing of pgmrl's in it."""
+    names = ", ".join(field.name + ("::text" if field.name == "index_name" else "") for field in fields(ColumnInfo))
+    query = f"SELECT {names} FROM ({load_sql('columns')}) AS c ORDER BY 1, 2, 3, 6"  # noqa: S608
+    rows = sqlalchemy_connection(connection).execute(text(query))
+    return [ColumnInfo(*row) for row in rows]

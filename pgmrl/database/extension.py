@@ -1,0 +1,96 @@
+"""The extension pgvector: where it lives, whether its version will do, and how it is installed."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from pgmrl.errors import (
+    PgvectorMissing,
+    PgvectorVersionWarning,
+)
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["PGVECTOR_NEEDED", "PGVECTOR_SOUND", "check_pgvector", "create_pgvector", "hidden_schema", "version_numbers"]
+
+PGVECTOR_NEEDED: Final = (0, 8, 0)  # iterative index scans
+PGVECTOR_SOUND: Final = (0, 8, 4)  # vacuuming HNSW
+
+
+def create_pgvector(connection: Connection) -> None:
+    """Install the extension where it is not; needs no rights where somebody else has.
+
+    Raises:
+        PgvectorMissing: the server does not have it, or this role may not install it.
+
+    """
+    if _extension(connection) is not None:
+        return
+    try:
+        with connection.begin_nested():
+            connection.execute(text("CREATE EXTENSION IF NOT EXISTS vector"))
+    except DBAPIError as error:
+        raise PgvectorMissing(
+            f"pgvector cannot be installed: {error.orig}\n"
+            "Ask for `CREATE EXTENSION vector` in this database; where the server lacks it, install its package first."
+        ) from error
+
+
+def check_pgvector(connection: Connection) -> str:
+    """The schema pgvector lives in, after a look at its version.
+
+    Raises:
+        PgvectorMissing: it is not installed, or is older than 0.8.0.
+
+    Warns:
+        PgvectorVersionWarning: it is older than 0.8.4.
+
+    """
+    found = _extension(connection)
+    if found is None:
+        raise PgvectorMissing("pgvector is not installed in this database: run CREATE EXTENSION vector")
+    schema, version = found
+    numbers = version_numbers(version)
+    if numbers < PGVECTOR_NEEDED:
+        raise PgvectorMissing(f"pgvector {version} is too old, 0.8.0 is needed: run ALTER EXTENSION vector UPDATE")
+    if numbers < PGVECTOR_SOUND:
+        warnings.warn(f"pgvector {version}: {PgvectorVersionWarning.__doc__}", PgvectorVersionWarning, stacklevel=2)
+    return schema
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """The numbers of a version of pgvector's, to compare."""
+    return tuple(int(part) for part in version.split(".") if part.isdecimal())
+
+
+def hidden_schema(connection: Connection) -> str | None:
+    """Pgvector's schema where the search_path does not reach it; None where it does.
+
+    Raises:
+        PgvectorMissing: see `check_pgvector`.
+
+    """
+    schema = check_pgvector(connection)
+    visible = connection.execute(
+        text(
+            "SELECT bool_or(pg_type_is_visible(t.oid)) FROM pg_type AS t "
+            "JOIN pg_namespace AS n ON n.oid = t.typnamespace WHERE t.typname = 'vector' AND n.nspname = :schema"
+        ),
+        {"schema": schema},
+    ).scalar()
+    return None if visible else schema
+
+
+def _extension(connection: Connection) -> tuple[str, str] | None:
+    row = connection.execute(
+        text(
+            "SELECT n.nspname, e.extversion FROM pg_extension AS e "
+            "JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.extname = 'vector'"
+        )
+    ).first()
+    return None if row is None else (row[0], row[1])

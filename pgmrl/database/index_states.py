@@ -1,0 +1,111 @@
+"""HNSW indexes as the catalogue has them, and the builds that run now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+from pgmrl.model.ddl import Hnsw
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+__all__ = ["BuildProgress", "IndexState", "build_progress", "index_states"]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexState:
+    """An HNSW index on a short column, as the catalogue has it.
+
+    Attributes:
+        oid: of the index.
+        name: its name.
+        operator_class: of its column.
+        index: build parameters.
+        valid: False after an interrupted build, and while one runs.
+        bytes: its size.
+        builder: the process that is building it, or None.
+    """
+
+    oid: int
+    name: str
+    operator_class: str
+    index: Hnsw
+    valid: bool
+    bytes: int
+    builder: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class BuildProgress:
+    """What the server says of an index build.
+
+    Attributes:
+        table: being indexed.
+        index: being built.
+        pid: the server process.
+        phase: in the server's words.
+        done: blocks (or tuples) done in this phase.
+        total: of how many; 0 where the server does not say.
+        waiting_for: processes it waits for.
+    """
+
+    table: str
+    index: str
+    pid: int
+    phase: str
+    done: int
+    total: int
+    waiting_for: int
+
+
+_STATES = """
+SELECT i.oid, i.relname, o.opcname, i.reloptions, x.indisvalid AND x.indisready AS valid,
+    CASE WHEN i.relkind = 'I' THEN (SELECT sum(pg_relation_size(r.relid)) FROM pg_partition_tree(i.oid) AS r)::bigint
+        ELSE pg_relation_size(i.oid) END AS bytes,
+    (SELECT p.pid FROM pg_stat_progress_create_index AS p WHERE p.index_relid = i.oid LIMIT 1) AS builder
+FROM pg_index AS x
+JOIN pg_class AS i ON i.oid = x.indexrelid
+JOIN pg_am AS am ON am.oid = i.relam AND am.amname = 'hnsw'
+JOIN pg_opclass AS o ON o.oid = x.indclass[0]
+JOIN pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = x.indkey[0]
+WHERE x.indrelid = to_regclass(:owner) AND a.attname = :short AND x.indnatts = 1 AND x.indpred IS NULL
+ORDER BY i.relname
+"""
+
+_PROGRESS = """
+SELECT p.relid::regclass::text AS table, p.index_relid::regclass::text AS index, p.pid, p.phase,
+    CASE WHEN p.blocks_total > 0 THEN p.blocks_done ELSE p.tuples_done END AS done,
+    CASE WHEN p.blocks_total > 0 THEN p.blocks_total ELSE p.tuples_total END AS total,
+    p.lockers_total - p.lockers_done AS waiting_for
+FROM pg_stat_progress_create_index AS p JOIN pg_database AS d ON d.oid = p.datid AND d.datname = current_database()
+ORDER BY 1, 2
+"""
+
+
+def index_states(connection: Connection, owner: str, short: str) -> list[IndexState]:
+    """The HNSW indexes on a short column, partial ones left out.
+
+    Args:
+        connection: of the database.
+        owner: the table as SQL text.
+        short: the short column's name.
+    """
+    rows = connection.execute(text(_STATES), {"owner": owner, "short": short})
+    return [
+        IndexState(row.oid, row.relname, row.opcname, _hnsw(row.reloptions), row.valid, row.bytes or 0, row.builder)
+        for row in rows
+    ]
+
+
+def build_progress(connection: Connection) -> list[BuildProgress]:
+    """The index builds that run in this database now."""
+    return [BuildProgress(*row) for row in connection.execute(text(_PROGRESS))]
+
+
+def _hnsw(options: list[str] | None) -> Hnsw:
+    given = dict(option.split("=", 1) for option in options or ())
+    # pgvector's own defaults, not ours
+    return Hnsw(int(given.get("m", 16)), int(given.get("ef_construction", 64)))

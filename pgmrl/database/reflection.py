@@ -1,0 +1,176 @@
+"""Matryoshka columns of a database whose models are not at hand: for the command line, and for those without models."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from typing import TYPE_CHECKING, cast
+
+from sqlalchemy import Column, MetaData, Table, text
+from sqlalchemy.exc import NoSuchTableError, SAWarning
+
+from pgmrl import database
+from pgmrl.database.settings import load_settings
+from pgmrl.errors import DefinitionError, NotMigrated
+from pgmrl.model.columns import INFO_KEY, Attachment
+from pgmrl.model.ddl import Hnsw
+from pgmrl.model.shortening import Definition, Prefix, Rotation, Short
+from pgmrl.model.types import NumpyVector
+from pgmrl.names import column_parts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import Session
+
+    from pgmrl.database.catalogue import ColumnInfo
+    from pgmrl.model.metrics import FullType, MetricName, ShortType
+
+__all__ = ["reflect", "reflect_place"]
+
+
+def reflect(connection: Connection | Session, name: str, *, metric: MetricName | None = None) -> Column[Any]:
+    """The column of this name, ready to be given to `search`, `fit` and `ingest`.
+
+        packages = reflect(connection, "packages.embedding").table
+        search(select(packages.c.name), packages.c.embedding, query)
+
+    Args:
+        connection: of the database; only its catalogue is read.
+        name: `table.column` or `schema.table.column`; without a schema the search_path decides.
+        metric: for columns whose catalogue does not say it (bits, or no index yet); default cosine.
+
+    Returns:
+        A column of a Table with all columns of the table. A vector column without a short one is searched exactly.
+
+    Raises:
+        NotMigrated: there is no such table or column.
+        DefinitionError: the name has another form, or the column is no vector of known dimensions.
+    """
+    return reflect_place(connection, *column_parts(name), metric=metric)
+
+
+def reflect_place(
+    connection: Connection | Session,
+    schema: str | None,
+    table_name: str,
+    column_name: str,
+    *,
+    metric: MetricName | None = None,
+    infos: Iterable[ColumnInfo] | None = None,
+) -> Column[Any]:
+    """As `reflect`, with the name in its parts, each of which may have dots of its own.
+
+    Args:
+        connection: of the database.
+        schema: of the table; None where the search_path decides.
+        table_name: the table.
+        column_name: of the full vectors.
+        metric: as for `reflect`.
+        infos: of `database.columns`, where they have been read already: each reading sizes every table and index.
+
+    Raises:
+        NotMigrated: as `reflect`.
+        DefinitionError: as `reflect`.
+    """
+    connection = database.sqlalchemy_connection(connection)
+    table = _table(connection, schema, table_name)
+    if column_name not in table.c:
+        raise NotMigrated(_no_column(table, column_name))
+    column = table.c[column_name]
+    full, dims = _vector_type(connection, table, column)
+    vector_schema = database.hidden_schema(connection)
+    column.type = NumpyVector(dims, full, vector_schema)
+    info = _best(database.columns(connection) if infos is None else infos, table, column_name)
+    definition, short = _definition(info, dims, full, metric, vector_schema)
+    column.info[INFO_KEY] = Attachment(definition, column_name, short, Hnsw())
+    load_settings(connection, column)
+    return column
+
+
+def _table(connection: Connection, schema: str | None, name: str) -> Table:
+    if schema is None:
+        found = connection.execute(
+            text(
+                "SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+                "WHERE c.relname = :name AND pg_table_is_visible(c.oid)"
+            ),
+            {"name": name},
+        ).scalar()
+        schema = found or "public"
+    try:
+        with warnings.catch_warnings():
+            # pgvector's types in a schema that is not on the search_path: `reflect` says what the searched one is
+            warnings.filterwarnings("ignore", "Did not recognize type", SAWarning)
+            return Table(name, MetaData(), schema=schema, autoload_with=connection, resolve_fks=False)
+    except NoSuchTableError:
+        raise NotMigrated(_no_table(connection, schema, name)) from None
+
+
+def _no_column(table: Table, name: str) -> str:
+    close = difflib.get_close_matches(name, table.c.keys(), n=1)
+    meant = f"did you mean {close[0]!r}? Else " if close else ""
+    there = ", ".join(table.c.keys())
+    return f"table {table.name} has no column {name!r} (it has {there}): {meant}run its migrations"
+
+
+def _no_table(connection: Connection, schema: str, name: str) -> str:
+    others = connection.execute(
+        text(
+            "SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+            "WHERE c.relname = :name AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname !~ '^pg_temp_' ORDER BY 1"
+        ),
+        {"name": name},
+    ).scalars()
+    places = ", ".join(f"{other}.{name}" for other in others)
+    meant = f"there is {places}: write the schema. Else " if places else ""
+    return f"there is no table {schema}.{name} in this database: {meant}run its migrations"
+
+
+def _vector_type(connection: Connection, table: Table, column: Column[Any]) -> tuple[FullType, int]:
+    row = connection.execute(
+        text(
+            "SELECT t.typname, a.atttypmod FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid "
+            "JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+            "WHERE n.nspname = :schema AND c.relname = :table AND a.attname = :column"
+        ),
+        {"schema": table.schema, "table": table.name, "column": column.name},
+    ).one()
+    kind, dims = row
+    if kind not in {"vector", "halfvec"}:
+        raise DefinitionError(f"{table.name}.{column.name} is of type {kind}: only vector and halfvec can be searched")
+    if dims < 1:
+        raise DefinitionError(
+            f"{table.name}.{column.name} has no dimensions: ALTER TABLE … ALTER COLUMN … TYPE {kind}(768), say"
+        )
+    return cast("FullType", kind), int(dims)
+
+
+def _best(infos: Iterable[ColumnInfo], table: Table, column: str) -> ColumnInfo | None:
+    """The short column to search through: one with a valid index, and of a reshape's two the one that stays."""
+    own = [
+        info
+        for info in infos
+        if (info.table_schema, info.table_name, info.full_column) == (table.schema, table.name, column)
+    ]
+    order = ("retired", None, "arriving")
+    return max(own, key=lambda info: (bool(info.index_valid), order.index(info.stage), info.short_column), default=None)
+
+
+def _definition(
+    info: ColumnInfo | None, dims: int, full: FullType, metric: MetricName | None, vector_schema: str | None
+) -> tuple[Definition, str | None]:
+    if info is None:
+        # a rotation that has not been learned is how a column without short vectors is described
+        short = Short(1, by=Rotation())
+        return Definition.of(dims, short, metric or "cosine", full, vector_schema), None
+    short = Short(
+        info.short_dims or dims,
+        by=Rotation(info.rotation) if info.rotation else Prefix(),
+        type=cast("ShortType", info.short_type.rsplit(".", 1)[-1]),
+        name=info.short_column,
+    )
+    chosen = metric or cast("MetricName | None", info.metric) or "cosine"
+    return Definition.of(dims, short, chosen, full, vector_schema), info.short_column

@@ -1,0 +1,192 @@
+"""What tuning chose for a short column, as the default of its searches: kept in the database, taken by the models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import MetaData, text
+
+from pgmrl import database
+from pgmrl.errors import DefinitionError, NotMigrated
+from pgmrl.limits import EF_SEARCH_LIMIT, SHORTLIST_LIMIT
+from pgmrl.model.columns import INFO_KEY, attachment_of, base_column, vectors_table
+from pgmrl.names import qualified
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Column, Connection
+    from sqlalchemy.orm import Session
+
+__all__ = ["NEEDED", "Setting", "forget_setting", "load_settings", "setting_of", "store_setting", "stored_setting"]
+
+NEEDED: Final = "0004"
+"""The revision of pgmrl's schema that holds them."""
+
+SETTING_KEY: Final = "pgmrl_setting"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """The numbers of a search that bring the recall which was asked for.
+
+    Attributes:
+        k: the results they are for.
+        shortlist: rows that are ranked exactly.
+        ef_search: candidates HNSW keeps, 1 to 1,000.
+        target: the recall@k that was asked for.
+        recall: the recall@k that was predicted.
+        latency_ms: the time of a search that was predicted, in milliseconds.
+        row_count: rows of the table at that time.
+
+    Raises:
+        DefinitionError: numbers that cannot be.
+
+    """
+
+    k: int
+    shortlist: int
+    ef_search: int
+    target: float | None = None
+    recall: float | None = None
+    latency_ms: float | None = None
+    row_count: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.k <= self.shortlist <= SHORTLIST_LIMIT:
+            raise DefinitionError(
+                f"k={self.k} and shortlist={self.shortlist}: a shortlist holds the k results, and {SHORTLIST_LIMIT:,} "
+                "rows at most"
+            )
+        if not 1 <= self.ef_search <= EF_SEARCH_LIMIT:
+            raise DefinitionError(f"ef_search={self.ef_search}: pgvector takes 1 to {EF_SEARCH_LIMIT:,}")
+        if self.target is not None and not 0 < self.target <= 1:
+            raise DefinitionError(f"target={self.target}: recall is above 0 and at most 1")
+
+    def numbers(self, k: int) -> tuple[int, int]:
+        """Shortlist and ef_search for so many results: in proportion for more than it is for, as it is for fewer."""
+        most = max(k, self.k)  # in whole numbers, rounded up, as the SQL functions do
+        shortlist = -(-self.shortlist * most // self.k)
+        return min(SHORTLIST_LIMIT, shortlist), min(EF_SEARCH_LIMIT, -(-self.ef_search * most // self.k))
+
+
+def setting_of(column: Any) -> Setting | None:
+    """The setting that searches through a column take now; None where pgmrl's own defaults hold."""
+    found = base_column(column).info.get(SETTING_KEY)
+    return found if isinstance(found, Setting) else None
+
+
+def load_settings(connection: Connection | Session, *columns: Any) -> dict[str, Setting]:
+    """Have searches take what `pgmrl tune --apply` stored; call it once, when the application starts.
+
+    A column without a stored setting takes pgmrl's own defaults (again). Does nothing where pgmrl's schema is missing
+    or cannot hold settings yet.
+
+    Args:
+        connection: of the database; its role needs no rights of its own.
+        *columns: Matryoshka attributes or columns, or a MetaData for all columns in it.
+
+    Returns:
+        The settings that were found, by the column's name.
+
+    Raises:
+        DefinitionError: a column is no Matryoshka column.
+
+    """
+    connection = database.sqlalchemy_connection(connection)
+    found = {}
+    for column in _each(columns):
+        setting = stored_setting(connection, column)
+        base = base_column(column)
+        if setting is None:
+            base.info.pop(SETTING_KEY, None)
+        else:
+            base.info[SETTING_KEY] = setting
+            found[str(base)] = setting
+    return found
+
+
+def stored_setting(connection: Connection | Session, column: Any) -> Setting | None:
+    """What is stored for a column's short vectors; None for nothing, or where pgmrl's schema cannot hold it."""
+    connection = database.sqlalchemy_connection(connection)
+    current = database.current(connection)
+    if current is None or current < NEEDED:
+        return None
+    row = connection.execute(
+        text(
+            "SELECT k, shortlist, ef_search, target, recall, latency_ms, row_count FROM pgmrl.settings "
+            "WHERE relation = to_regclass(:relation) AND full_column = :full AND short_column = :short"
+        ),
+        _key(column),
+    ).first()
+    return None if row is None else Setting(*row)
+
+
+def store_setting(connection: Connection | Session, column: Any, setting: Setting, *, short: str | None = None) -> None:
+    """Keep a setting for a column's short vectors, in the caller's transaction, in place of an older one.
+
+    SQL functions take it from their next call on, models with `load_settings`.
+
+    Args:
+        connection: its role needs INSERT and UPDATE on pgmrl.settings.
+        column: the Matryoshka attribute or column.
+        setting: what to keep.
+        short: the short column's name, where it is not the model's: of one that is to come.
+
+    Raises:
+        NotMigrated: pgmrl's schema is missing or too old, or the table is not there.
+        DefinitionError: the column has no short vectors.
+
+    """
+    connection = database.sqlalchemy_connection(connection)
+    database.require_schema(connection, NEEDED, "keeping settings")
+    key = _key(column)
+    key["short"] = short or key["short"]
+    if key["short"] is None:
+        raise DefinitionError(f"{base_column(column)} has no short vectors: there is nothing to set")
+    if connection.execute(text("SELECT to_regclass(:relation)"), key).scalar() is None:
+        raise NotMigrated(f"there is no table {key['relation']} in this database: run its migrations")
+    names = list(Setting.__dataclass_fields__)
+    given = {name: getattr(setting, name) for name in names}
+    connection.execute(
+        text(
+            f"INSERT INTO pgmrl.settings (relation, full_column, short_column, {', '.join(names)}) "  # noqa: S608
+            f"VALUES (CAST(:relation AS regclass), :full, :short, {', '.join(f':{name}' for name in names)}) "
+            "ON CONFLICT (relation, full_column, short_column) DO UPDATE SET "
+            f"{', '.join(f'{name} = EXCLUDED.{name}' for name in names)}, set_at = now(), set_by = current_user"
+        ),
+        {**key, **given},
+    )
+
+
+def forget_setting(connection: Connection | Session, column: Any) -> bool:
+    """Go back to pgmrl's own defaults, in the caller's transaction; False where nothing was stored.
+
+    Raises:
+        NotMigrated: pgmrl's schema is missing or too old.
+
+    """
+    connection = database.sqlalchemy_connection(connection)
+    database.require_schema(connection, NEEDED, "keeping settings")
+    statement = text(
+        "DELETE FROM pgmrl.settings "
+        "WHERE relation = to_regclass(:relation) AND full_column = :full AND short_column = :short"
+    )
+    return connection.execute(statement, _key(column)).rowcount > 0
+
+
+def _each(columns: tuple[Any, ...]) -> Iterator[Column[Any]]:
+    for one in columns:
+        if not isinstance(one, MetaData):
+            attachment_of(one)
+            yield base_column(one)
+            continue
+        for table in one.tables.values():
+            yield from (c for c in table.columns if INFO_KEY in c.info and c.info[INFO_KEY].full == c.name)
+
+
+def _key(column: Any) -> dict[str, str | None]:
+    # of the table that holds the short vectors: a side table's column by its own name is the same one
+    table, attachment = vectors_table(column), attachment_of(column)
+    return {"relation": qualified(table.schema, table.name), "full": attachment.full, "short": attachment.short}

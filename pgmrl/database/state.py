@@ -1,0 +1,278 @@
+"""What a table has: its vector columns, the short ones and what keeps each in step, their indexes.
+
+The catalogue is the truth. A short column is known by what computes it (a generated column's expression or a trigger's
+function), never by its name, so that two roads to the same state are the same state.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Literal, cast
+
+from sqlalchemy import text
+
+from pgmrl.database.extension import hidden_schema
+from pgmrl.model.metrics import METRICS
+from pgmrl.model.shortening import Definition, Prefix, Rotation, Short
+from pgmrl.names import qualified
+from pgmrl.online.index_builds import IndexState, index_states
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from pgmrl.model.metrics import FullType, MetricName, ShortType
+
+__all__ = ["ColumnState", "ShortState", "SideState", "SyncTrigger", "TableState", "table_state"]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnState:
+    """A column as the catalogue has it.
+
+    Attributes:
+        name: its name.
+        type: its type without a schema, such as `halfvec(768)`.
+        generated: the expression of a generated column, as the server writes it.
+        storage: `main`, `external`, `extended` or `plain`.
+        comment: its comment.
+        not_null: whether NULL is refused.
+    """
+
+    name: str
+    type: str
+    generated: str | None
+    storage: str
+    comment: str | None
+    not_null: bool
+
+    @property
+    def kind(self) -> str:
+        """The type without its dimensions."""
+        return self.type.partition("(")[0]
+
+    @property
+    def dims(self) -> int | None:
+        """The type's dimensions, where it has some."""
+        found = re.search(r"\((\d+)\)$", self.type)
+        return int(found.group(1)) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class SyncTrigger:
+    """The trigger that keeps a plain short column in step.
+
+    Attributes:
+        name: of its function, and of its first trigger.
+        full: the column it reads.
+        short: the column it writes.
+        rule: `prefix` or a rotation's id.
+        metric: as it was installed for.
+        source: its function's text.
+        complete: whether both triggers are there and enabled.
+    """
+
+    name: str
+    full: str
+    short: str
+    rule: str
+    metric: MetricName
+    source: str
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ShortState:
+    """A short column that something keeps in step.
+
+    Attributes:
+        full: the column it is computed from.
+        short: its name.
+        definition: what it is, with its name; the metric is the trigger's or the index's where they say it.
+        kept_by: `generated` or `trigger`.
+        indexes: HNSW indexes on it.
+        stage: `arriving` or `retired` while a reshape has two side by side; else None.
+    """
+
+    full: str
+    short: str
+    definition: Definition
+    kept_by: Literal["generated", "trigger"]
+    indexes: tuple[IndexState, ...]
+    stage: str | None
+
+    def is_for(self, full: str, definition: Definition) -> bool:
+        """Whether it holds what this definition says, whichever way it is kept."""
+        mine, theirs = self.definition, definition
+        rules = [str(one.short.by.id) if isinstance(one.short.by, Rotation) else "prefix" for one in (mine, theirs)]
+        scaled = [one.metric.normalise or one.short.type == "bit" for one in (mine, theirs)]
+        return (
+            self.full == full
+            and rules[0] == rules[1]
+            and scaled[0] == scaled[1]
+            and (mine.short.dims, mine.short.type, mine.dims, mine.full)
+            == (theirs.short.dims, theirs.short.type, theirs.dims, theirs.full)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SideState:
+    """The triggers that copy a column into a side table.
+
+    Attributes:
+        name: of the function.
+        side: the side table as SQL text.
+        full: the column's name.
+        complete: whether both triggers are there and enabled.
+    """
+
+    name: str
+    side: str
+    full: str
+    complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TableState:
+    """What pgmrl looks at in one table.
+
+    Attributes:
+        schema: of the table.
+        table: its name.
+        partitioned: whether it is a partitioned parent.
+        columns: all columns by name.
+        keepers: triggers by the short column's name.
+        shorts: short columns by name.
+        sides: triggers that copy a column into a side table.
+        mirrors: full columns that are kept the same, old and new.
+    """
+
+    schema: str
+    table: str
+    partitioned: bool
+    columns: dict[str, ColumnState]
+    keepers: dict[str, SyncTrigger]
+    shorts: dict[str, ShortState]
+    sides: tuple[SideState, ...]
+    mirrors: tuple[tuple[str, str], ...]
+
+    @property
+    def mirrored(self) -> set[str]:
+        """Full columns that stand beside another one while an application moves between them."""
+        return {name for pair in self.mirrors for name in pair}
+
+
+_TABLE: Final = """
+SELECT n.nspname, c.relname, c.relkind = 'p' AS partitioned
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.oid = to_regclass(:owner) AND c.relkind IN ('r', 'p')
+"""
+
+_COLUMNS: Final = """
+SELECT a.attname, t.typname || CASE WHEN a.atttypmod > 0 AND t.typname IN ('vector', 'halfvec', 'sparsevec', 'bit')
+        THEN '(' || a.atttypmod || ')' ELSE '' END AS type,
+    CASE WHEN a.attgenerated = 's' THEN pg_get_expr(d.adbin, d.adrelid) END AS generated,
+    CASE a.attstorage WHEN 'm' THEN 'main' WHEN 'e' THEN 'external' WHEN 'x' THEN 'extended' ELSE 'plain' END
+        AS storage,
+    col_description(a.attrelid, a.attnum) AS comment, a.attnotnull
+FROM pg_attribute AS a
+JOIN pg_type AS t ON t.oid = a.atttypid
+LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+WHERE a.attrelid = to_regclass(:owner) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum
+"""
+
+_KEEPERS: Final = """
+SELECT p.proname, p.prosrc, count(*) FILTER (WHERE g.tgenabled IN ('O', 'A')) AS enabled,
+    (array_agg(g.tgargs ORDER BY g.tgname))[1] AS arguments
+FROM pg_trigger AS g JOIN pg_proc AS p ON p.oid = g.tgfoid
+WHERE g.tgrelid = to_regclass(:owner) AND NOT g.tgisinternal AND p.proname LIKE 'z_\\_pgmrl\\_%'
+GROUP BY p.oid ORDER BY p.proname
+"""
+
+_PREFIX: Final = re.compile(r"subvector\((.+?), 1, (\d+)\)")
+_ROTATED: Final = re.compile(r"rotate_v\d+\((.+?), '(r[0-9a-f]{12})'(?:::text)?, (\d+)\)")
+
+
+def table_state(connection: Connection, schema: str | None, table: str) -> TableState | None:
+    """Everything pgmrl looks at in a table; None where there is none of this name."""
+    owner = {"owner": qualified(schema, table)}
+    place = connection.execute(text(_TABLE), owner).first()
+    if place is None:
+        return None
+    columns = {row[0]: ColumnState(*row) for row in connection.execute(text(_COLUMNS), owner)}
+    keepers, sides, mirrors = _triggers(connection, owner["owner"])
+    shorts = {}
+    hidden = hidden_schema(connection)
+    for column in columns.values():
+        state = _short_state(columns, column, keepers.get(column.name), hidden)
+        if state is not None:
+            found = tuple(index_states(connection, owner["owner"], column.name))
+            shorts[column.name] = replace(_with_metric(state, found), indexes=found)
+    return TableState(place[0], place[1], place[2], columns, keepers, shorts, tuple(sides), tuple(mirrors))
+
+
+def _triggers(
+    connection: Connection, owner: str
+) -> tuple[dict[str, SyncTrigger], list[SideState], list[tuple[str, str]]]:
+    keepers: dict[str, SyncTrigger] = {}
+    sides: list[SideState] = []
+    mirrors: list[tuple[str, str]] = []
+    for name, source, enabled, arguments in connection.execute(text(_KEEPERS), {"owner": owner}):
+        given = [part.decode() for part in bytes(arguments).split(b"\0")[:-1]]
+        if name.startswith("zy_") and len(given) == 2:
+            mirrors.append((given[0], given[1]))
+        elif len(given) == 4:
+            full, short, rule, metric = given
+            keepers[short] = SyncTrigger(name, full, short, rule, cast("MetricName", metric), source, enabled == 2)
+        elif len(given) == 1:
+            full = name.rpartition("_")[2]
+            copied = re.search(r"DO UPDATE SET (?P<name>\"(?:[^\"]|\"\")+\"|\w+) = EXCLUDED", source)
+            column = _unquoted(copied.group("name")) if copied else full
+            sides.append(SideState(name, given[0], column, enabled == 2))
+    return keepers, sides, mirrors
+
+
+def _short_state(
+    columns: dict[str, ColumnState], column: ColumnState, keeper: SyncTrigger | None, vector_schema: str | None
+) -> ShortState | None:
+    if column.kind not in {"halfvec", "vector", "bit"} or column.dims is None:
+        return None
+    expression = column.generated or (keeper.source if keeper else None)
+    if expression is None:
+        return None
+    rotated, prefix = _ROTATED.search(expression), _PREFIX.search(expression)
+    if rotated:
+        name, by, dims = rotated.group(1), Rotation(rotated.group(2)), int(rotated.group(3))
+    elif prefix:
+        name, by, dims = prefix.group(1), Prefix(), int(prefix.group(2))  # type: ignore[assignment]
+    else:
+        return None
+    full = columns.get(keeper.full if keeper and not column.generated else _unquoted(name.removeprefix("NEW.")))
+    if full is None or full.kind not in {"halfvec", "vector"} or full.dims is None or dims != column.dims:
+        return None
+    normalised = "l2_normalize(" in expression or column.kind == "bit"
+    metric: MetricName = "cosine" if normalised else "l2"
+    if keeper and not column.generated:
+        metric = keeper.metric
+    short = Short(dims, by, cast("ShortType", column.kind), column.name)
+    definition = Definition(full.dims, short, METRICS[metric], cast("FullType", full.kind), vector_schema)
+    stage = re.match(r"pgmrl: (arriving|retired)", column.comment or "")
+    kept_by: Literal["generated", "trigger"] = "generated" if column.generated else "trigger"
+    return ShortState(full.name, column.name, definition, kept_by, (), stage.group(1) if stage else None)
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name
+
+
+def _with_metric(state: ShortState, indexes: tuple[IndexState, ...]) -> ShortState:
+    """The index says which of l2 and inner product it is, where the expression is the same for both."""
+    definition = state.definition
+    if state.kept_by == "trigger" or definition.short.type == "bit" or definition.metric.normalise:
+        return state
+    for index in indexes:
+        for metric in METRICS.values():
+            if metric.operator_class(definition.short.type) == index.operator_class and not metric.normalise:
+                return replace(state, definition=replace(definition, metric=metric))
+    return state

@@ -1,0 +1,1 @@
+"""The demo and its text: the docstrings of Python's standard library."""

@@ -1,0 +1,161 @@
+"""The documents of a table: by what they are named, which of them there are, and their vectors."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Enum,
+    Integer,
+    String,
+    Text,
+    Uuid,
+    and_,
+    any_,
+    bindparam,
+    cast,
+    func,
+    select,
+    text,
+    type_coerce,
+)
+
+from pgmrl.errors import MeasureError
+from pgmrl.model.columns import attachment_of, base_column, vectors_table
+from pgmrl.model.types import NumpyVector
+from pgmrl.names import qualified
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from sqlalchemy import Column, ColumnElement, Connection, Select
+
+    from pgmrl.evaluation.nearest import Batch
+
+__all__ = ["Documents", "documents_of"]
+
+LARGEST: Final = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """A table's rows as documents.
+
+    Attributes:
+        column: the full vectors', of a Table.
+        id: the column that names a document; unique.
+
+    """
+
+    column: Column[Any]
+    id: Column[Any]
+
+    @property
+    def name(self) -> ColumnElement[str]:
+        """The document's name as text, as judgements have it."""
+        return cast(self.id, Text)
+
+    def known(self, connection: Connection, names: Iterable[str]) -> dict[str, bool]:
+        """Those of the names that the table has, each with whether there is a vector, in the order of the key."""
+        attachment, vectors = attachment_of(self.column), vectors_table(self.column)
+        table = self.column.table
+        there = (vectors.c[attachment.full].is_not(None)).label("there")
+        statement = select(self.name, func.coalesce(there, False)).select_from(
+            table if vectors is table else table.outerjoin(vectors, _same_key(table, vectors))
+        )
+        kind, compared, values = self._comparable([name for name in names if "\0" not in name])
+        given = bindparam("names", values, ARRAY(kind))
+        some = statement.where(compared == any_(given)).order_by(*table.primary_key)
+        return {row[0]: bool(row[1]) for row in connection.execute(some)}
+
+    def batches(self, connection: Connection, size: int) -> Iterator[Batch]:
+        """All documents with a vector, so many at a time: names, and vectors of shape (n, dims)."""
+        attachment, vectors = attachment_of(self.column), vectors_table(self.column)
+        definition, table = attachment.definition, self.column.table
+        full = vectors.c[attachment.full]
+        binary = type_coerce(full, NumpyVector(definition.dims, definition.full, definition.vector_schema))
+        statement: Select[*tuple[Any, ...]] = select(self.name, binary).where(full.is_not(None))
+        if vectors is not table:
+            statement = statement.select_from(table.join(vectors, _same_key(table, vectors)))
+        found = connection.execute(statement, execution_options={"yield_per": size})
+        for number, part in enumerate(found.partitions(size)):
+            # a document without a name is found like others, and nobody can have judged it
+            names = [row[0] if row[0] is not None else f"\0{number} {n}" for n, row in enumerate(part)]
+            yield names, np.stack([row[1] for row in part])
+
+    def _comparable(self, names: Iterable[str]) -> tuple[Any, ColumnElement[Any], list[Any]]:
+        """A type, what to compare in it, and the names in it; by the column itself where its index can be used."""
+        kind = self.id.type
+        if isinstance(kind, Integer):
+            return BigInteger(), self.id, [int(name) for name in names if _is_integer(name)]
+        if isinstance(kind, Uuid):
+            return Uuid(), self.id, [uuid.UUID(name) for name in names if _is_uuid(name)]
+        if isinstance(kind, String) and not isinstance(kind, Enum):
+            return Text(), self.id, list(names)
+        return Text(), self.name, list(names)
+
+
+def documents_of(connection: Connection, asked: Any, name: str | None) -> Documents:
+    """The documents of a column's table.
+
+    Args:
+        connection: of the database.
+        asked: the Matryoshka attribute or column.
+        name: the column that names them; default the primary key.
+
+    Raises:
+        MeasureError: there is no such column, two rows may share a name, or the key has several columns.
+
+    """
+    column = base_column(asked)
+    table = column.table
+    keys = [key.name for key in table.primary_key]
+    if not keys:
+        raise MeasureError(f"{table.fullname} has no primary key: a search returns rows by their key")
+    if name is None:
+        if len(keys) > 1:
+            raise MeasureError(
+                f"the key of {table.fullname} has {len(keys)} columns ({', '.join(keys)}): say by "
+                "which column with a unique index the judgements name documents (`--document-id`, document_id=)"
+            )
+        return Documents(column, table.c[keys[0]])
+    if name not in table.c:
+        raise MeasureError(
+            f"{table.fullname} has no column {name!r} to name documents by: it has {', '.join(table.c.keys())}"
+        )
+    if [name] != keys and not _is_unique(connection, table, name):
+        raise MeasureError(
+            f"{table.fullname}.{name} has no unique index, so it does not say which row is meant: name documents by a "
+            "column whose values are unique"
+        )
+    return Documents(column, table.c[name])
+
+
+def _is_unique(connection: Connection, table: Any, name: str) -> bool:
+    found: bool = connection.execute(
+        text(
+            "SELECT EXISTS (SELECT FROM pg_index AS x JOIN pg_attribute AS a ON a.attrelid = x.indrelid "
+            "AND a.attnum = x.indkey[0] WHERE x.indrelid = to_regclass(:table) AND a.attname = :name AND x.indisunique "
+            "AND x.indisvalid AND x.indnkeyatts = 1 AND x.indpred IS NULL AND x.indexprs IS NULL)"
+        ),
+        {"table": qualified(table.schema, table.name), "name": name},
+    ).scalar_one()
+    return found
+
+
+def _same_key(table: Any, vectors: Any) -> ColumnElement[bool]:
+    return and_(*(key == vectors.c[key.name] for key in table.primary_key))
+
+
+def _is_integer(name: str) -> bool:
+    return re.fullmatch(r"0|-?[1-9][0-9]{0,18}", name) is not None and -LARGEST <= int(name) < LARGEST
+
+
+def _is_uuid(name: str) -> bool:
+    return re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", name) is not None  # as the server writes it

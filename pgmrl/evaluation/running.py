@@ -1,0 +1,311 @@
+"""Evaluate the ways to search one column with judged queries."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from sqlalchemy.exc import DBAPIError
+
+from pgmrl import database
+from pgmrl.database.connection import sqlstate
+from pgmrl.errors import MeasureError, SearchError
+from pgmrl.evaluation.compare import difference, mean_of
+from pgmrl.evaluation.documents import documents_of
+from pgmrl.evaluation.evaluation import (
+    EXACT,
+    HYBRID,
+    SHORT_ONLY,
+    TWO_STAGE,
+    WORDS,
+    AtDims,
+    Evaluation,
+    System,
+    WorstQuery,
+)
+from pgmrl.evaluation.inputs import Inputs
+from pgmrl.evaluation.measures import DEFAULT, Measure, Scorer, parsed
+from pgmrl.evaluation.nearest import nearest
+from pgmrl.evaluation.runs import Ranked, Run, Searches, Wording
+from pgmrl.evaluation.trials import Trial, trials
+from pgmrl.measure.session import CANCELLED, CONFLICT, ended_by_standby, measuring
+from pgmrl.model.columns import attachment_of
+from pgmrl.names import qualified
+from pgmrl.searching.options import positive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import Session
+
+    from pgmrl.embedders import Embedder
+    from pgmrl.evaluation.judged import Judged
+    from pgmrl.model.rotation import Rotation
+    from pgmrl.searching.retrievers import Match
+
+__all__ = ["evaluate"]
+
+ORDER: Final = (EXACT, TWO_STAGE, SHORT_ONLY, WORDS, HYBRID)
+READING: Final = 0.7  # of the seconds; the rest is for searches
+WORST: Final = 10
+
+
+def evaluate(
+    connection: Connection | Session,
+    column: Any,
+    judged: Judged,
+    *,
+    measures: Sequence[str] = DEFAULT,
+    embedder: Embedder | None = None,
+    document_id: str | None = None,
+    shortlist: int | None = None,
+    ef_search: int | None = None,
+    dims: Sequence[int] | None = None,
+    rotation: Rotation | None = None,
+    words: str | None = None,
+    match: Match = "all",
+    config: str | None = None,
+    itself: bool = True,
+    limit_queries: int | None = None,
+    seconds: float | None = None,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Evaluation:
+    """Judge the ways to search a column: exactly, by short vectors alone, in two stages, by words, by both.
+
+    Reads only. One pass over the table gives the exact rankings, by full vectors and by short ones of several sizes
+    (10 million rows of 768 dimensions in half precision are 15 GB to read); two stages, words and hybrid are the
+    statements that an application would send. All in one transaction, by one snapshot of the table, unless the
+    connection is in a transaction already.
+
+    A measure with a cutoff, as `nDCG@10`, is taken of a search for so many rows (k=10), one without, as `AP`, of the
+    first 100. Means are over queries, a query that finds nothing counts 0. As in trec_eval, documents that were not
+    judged count as not relevant, and judged ones that the table does not have as not found. Of rows at the same
+    distance the library's order holds, by key.
+
+    Args:
+        connection: of the database.
+        column: the Matryoshka attribute or column.
+        judged: queries and judgements: `file_judgements(...)`, `beir_judgements(...)`, `selected_judgements(...)`.
+        measures: as ir-measures names them; the first one decides on the worst queries.
+        embedder: the model the table was embedded with, for queries without a vector.
+        document_id: the column by which judgements name documents, unique; default the primary key.
+        shortlist: rows that two-stage searches rank exactly; default as `search`, by what a measure looks at.
+        ef_search: as `search`.
+        dims: short dimensions to try without a column; default powers of two from 16, and those of the column. Empty
+            for those of the column alone.
+        rotation: the axes to try beside leading dimensions, with their values; default those of the column, if any.
+        words: a `tsvector` column of the table, to compare with full-text search and hybrid search.
+        match: as `Words`.
+        config: as `Words`; default what the column is made with.
+        itself: False where documents serve as queries: leave out a document with the id of the query.
+        limit_queries: score a random sample of so many queries.
+        seconds: take about so long at most: score fewer queries, in random order, where that is not enough for all.
+        seed: of the random order.
+        progress: called with what is being done, how far it is, and how far it goes.
+
+    Raises:
+        MeasureError: an unknown measure or column, an extra that is not installed, more than half of the judged
+            documents unknown, queries that cannot be searched with, no rows, or too few seconds.
+        VectorError: vectors of other dimensions than the column.
+        SearchError: numbers out of range.
+        DefinitionError: it is no Matryoshka column, or `words` is no `tsvector`.
+        RotationError: the column's rotation is not installed, or `rotation` is of other dimensions.
+
+    """
+    begun = monotonic()
+    chosen = parsed(measures)
+    _check_limits(limit_queries, seconds)
+    shortlist = None if shortlist is None else positive("shortlist", shortlist)
+    tell = progress or _silent
+    connection = database.sqlalchemy_connection(connection)
+    with _understood(seconds), measuring(connection, seconds=seconds, parallel=None):
+        documents = documents_of(connection, column, document_id)
+        table = documents.column.table
+        wording = None if words is None else Wording.of(table, words, match, config)
+        searches = Searches(connection, documents, shortlist, ef_search, itself, wording)
+        tried = trials(connection, documents.column, dims, rotation)
+        notes = searches.checked(sorted({one.depth for one in chosen}))
+        inputs = Inputs.of(judged, documents.column, embedder, words is not None, limit_queries, seconds, seed, tell)
+        inputs.check_documents(documents.known(connection, inputs.judged_documents))
+        inputs.notes.extend(notes)
+        run = _Runs(searches, inputs, chosen, tried)
+        run.all(begun, seconds, tell)
+    return run.evaluation(judged.source, begun)
+
+
+# -- what is compared --------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Runs:
+    """What was found by each system.
+
+    Attributes:
+        searches: on the server.
+        inputs: queries.
+        measures: to compute.
+        trials: short vectors that are computed.
+        systems: runs by the system's name.
+        tried: runs of each trial: by short vectors alone, and in two stages.
+        rows: rows with a vector.
+
+    """
+
+    searches: Searches
+    inputs: Inputs
+    measures: list[Measure]
+    trials: list[Trial]
+    systems: dict[str, Run] = field(default_factory=dict)
+    tried: list[tuple[Run, Run]] = field(default_factory=list)
+    rows: int = 0
+
+    @property
+    def depths(self) -> list[int]:
+        return sorted({one.depth for one in self.measures})
+
+    def all(self, begun: float, seconds: float | None, tell: Callable[[str, int, int], None]) -> None:
+        """Run everything."""
+        self._read(None if seconds is None else begun + READING * seconds, tell)
+        self._search(None if seconds is None else begun + seconds, tell)
+
+    def _read(self, deadline: float | None, tell: Callable[[str, int, int], None]) -> None:
+        searches, connection = self.searches, self.searches.connection
+        table = searches.documents.column.table
+        estimate = database.row_estimate(connection, qualified(table.schema, table.name)) or 0.0
+        found = nearest(
+            lambda size: searches.documents.batches(connection, size),
+            attachment_of(searches.documents.column).definition,
+            self.inputs.vectors,
+            [trial.definition for trial in self.trials],
+            depth=max(map(searches.wanted, self.depths)),
+            shortlist=max(map(searches.size, self.depths)),
+            estimate=estimate,
+            deadline=deadline,
+            progress=lambda done: tell("reading the table", done, max(done, int(estimate))),
+        )
+        self.rows = found.count
+        self._cut(found.queries)
+        ranked = Ranked.of(self.inputs.queries, found, searches)
+        self.systems[EXACT] = ranked.exact(self.depths)
+        self.tried = [
+            (ranked.short_only(number, self.depths), ranked.two_stage(number, self.depths))
+            for number in range(len(self.trials))
+        ]
+        if self.searches.learned:
+            self.systems[SHORT_ONLY] = self.tried[0][0]
+
+    def _search(self, deadline: float | None, tell: Callable[[str, int, int], None]) -> None:
+        ways = self.searches.ways
+        self.systems |= {name: {depth: {} for depth in self.depths} for name in ways}
+        count = len(self.inputs.queries) if ways else 0
+        for number, (query, vector) in enumerate(zip(self.inputs.queries, self.inputs.vectors, strict=True), 1):
+            if number > count:
+                break
+            if deadline is not None and number > 1 and monotonic() > deadline:
+                self._cut(number - 1)
+                break
+            for name, way in ways.items():
+                for depth in self.depths:
+                    self.systems[name][depth][query.id] = self.searches.found(way, query, vector, depth)
+            tell("searching", number, count)
+
+    def _cut(self, count: int) -> None:
+        """Score the first so many queries alone."""
+        inputs, before = self.inputs, len(self.inputs.queries)
+        if count < before:
+            inputs.notes.append(f"The time was enough for {count:,} of {before:,} queries, chosen at random.")
+            inputs.queries, inputs.vectors = inputs.queries[:count], inputs.vectors[:count]
+            inputs.relevance = {query.id: inputs.relevance[query.id] for query in inputs.queries}
+
+    # -- what comes out --------------------------------------------------------------------------------------------
+
+    def evaluation(self, source: str, begun: float) -> Evaluation:
+        """Everything scored."""
+        inputs, searches = self.inputs, self.searches
+        scorer = Scorer(self.measures, inputs.relevance)
+        values = {name: scorer.values(run) for name, run in self.systems.items()}
+        exact = values[EXACT]
+        return Evaluation(
+            column=str(searches.documents.column),
+            source=source,
+            measures=[one.name for one in self.measures],
+            queries=[query.id for query in inputs.queries],
+            rows=self.rows,
+            judged=sum(map(len, inputs.relevance.values())),
+            shortlists={depth: searches.size(depth) for depth in self.depths},
+            ef_search=searches.ef_search,
+            systems=[_system(name, values[name], exact) for name in ORDER if name in values],
+            dims=list(self._dims(scorer, {name: float(one.mean()) for name, one in exact.items()})),
+            worst=self._worst(exact, values[TWO_STAGE]) if self.searches.learned else [],
+            warnings=inputs.notes,
+            seconds=monotonic() - begun,
+        )
+
+    def _dims(self, scorer: Scorer, exact: Mapping[str, float]) -> Iterator[AtDims]:
+        for trial, runs in sorted(zip(self.trials, self.tried, strict=True), key=lambda one: one[0].order):
+            short, both = ({name: float(values.mean()) for name, values in scorer.values(run).items()} for run in runs)
+            kept = {name: both[name] / whole if whole else None for name, whole in exact.items()}
+            yield AtDims(trial.by, trial.definition.short.dims, short, both, kept)
+
+    def _worst(
+        self, exact: Mapping[str, NDArray[np.float64]], both: Mapping[str, NDArray[np.float64]]
+    ) -> list[WorstQuery]:
+        first = self.measures[0]
+        differences = both[first.name] - exact[first.name]
+        found = []
+        for place in np.argsort(differences, kind="stable")[:WORST].tolist():
+            if differences[place] >= 0:
+                break
+            query = self.inputs.queries[place]
+            grades = self.inputs.relevance[query.id]
+            there = set(self.systems[TWO_STAGE][first.depth][query.id])
+            lost = [
+                name
+                for name in self.systems[EXACT][first.depth][query.id]
+                if grades.get(name, 0) > 0 and name not in there
+            ]
+            values = float(exact[first.name][place]), float(both[first.name][place])
+            found.append(WorstQuery(query.id, query.text, *values, lost))
+        return found
+
+
+def _system(name: str, values: Mapping[str, NDArray[np.float64]], exact: Mapping[str, NDArray[np.float64]]) -> System:
+    means = {measure: mean_of(own) for measure, own in values.items()}
+    pairs = {} if name == EXACT else values
+    differences = {measure: difference(own, exact[measure]) for measure, own in pairs.items()}
+    return System(name, means, differences, values)
+
+
+# -- small things --------------------------------------------------------------------------------------------------
+
+
+def _check_limits(queries: int | None, seconds: float | None) -> None:
+    if queries is not None and queries < 1:
+        raise SearchError(f"limit_queries={queries}: give at least 1")
+    if seconds is not None and not seconds > 0:
+        raise SearchError(f"seconds={seconds:g}: give more than 0")
+
+
+@contextmanager
+def _understood(seconds: float | None) -> Iterator[None]:
+    """What the server ends is an error with its remedy."""
+    try:
+        yield
+    except DBAPIError as error:
+        if sqlstate(error) == CONFLICT:
+            raise ended_by_standby() from error
+        if sqlstate(error) == CANCELLED and seconds is not None:
+            raise MeasureError(
+                f"a single statement takes longer than {seconds:g} seconds: give more seconds"
+            ) from error
+        raise
+
+
+def _silent(_what: str, _done: int, _total: int) -> None:
+    pass

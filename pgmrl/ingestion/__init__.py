@@ -1,0 +1,1 @@
+"""Load: rows with vectors by binary COPY."""

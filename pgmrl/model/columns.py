@@ -1,0 +1,410 @@
+"""Matryoshka columns for SQLAlchemy: the full vector, the short one beside it, what keeps it in step, its index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from pgvector.sqlalchemy import BIT
+from sqlalchemy import (
+    DDL,
+    CheckConstraint,
+    Column,
+    Computed,
+    ForeignKeyConstraint,
+    Index,
+    Table,
+    event,
+    literal_column,
+)
+from sqlalchemy.orm import MappedColumn, mapped_column
+from sqlalchemy.sql.base import SchemaEventTarget
+
+from pgmrl.errors import DefinitionError
+from pgmrl.model import ddl
+from pgmrl.model.ddl import Hnsw, Storage
+from pgmrl.model.shortening import Definition, Prefix, Short
+from pgmrl.model.types import NumpyVector
+from pgmrl.names import identifier, qualified, quoted
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import InstrumentedAttribute
+
+    from pgmrl.model.metrics import FullType, Metric, MetricName
+    from pgmrl.model.sql_functions import SqlFunctions
+    from pgmrl.model.vectors import VectorArray
+
+__all__ = ["Attachment", "Matryoshka", "add_short", "add_side_table", "attachment_of", "matryoshka", "vectors_table"]
+
+INFO_KEY: Final = "pgmrl"
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """What pgmrl knows of one column; kept in `Column.info`, so that copies of a table carry it.
+
+    Attributes:
+        definition: full and short vector.
+        full: the full column's name.
+        short: the short column's name; None before a rotation has been learned.
+        index: how the short column's index is built.
+        side: the key of the side table in the MetaData, where the vectors are searched there.
+        functions: the SQL functions that search it; None for none.
+
+    """
+
+    definition: Definition
+    full: str
+    short: str | None
+    index: Hnsw
+    side: str | None = None
+    functions: SqlFunctions | None = None
+
+
+class Matryoshka(NumpyVector, SchemaEventTarget):
+    """The full vector's type; attached to a table it brings the short column, its index and what keeps it in step.
+
+    In a declarative class use `matryoshka(...)`, which also defers loading. For a `Table`:
+
+        Table("packages", metadata, Column("embedding", Matryoshka(768, Short(128))))
+
+    Args:
+        dims: dimensions of the full vector, up to 16,000.
+        short: the short vector.
+        metric: `cosine`, `l2` or `inner_product`.
+        full: the full column's type, `halfvec` or `vector`.
+        index: how the short column's HNSW index is built; None for no index.
+        storage: `main` (inline in the row) or `external` (TOAST); inline by default while a vector fits a page.
+        forbid_zero: add a CHECK against zero vectors, which a cosine index does not contain.
+        vector_schema: the schema pgvector lives in, where that is not on the search_path.
+
+    Raises:
+        DefinitionError: dimensions, types or names that cannot work.
+
+    """
+
+    cache_ok = True
+
+    def __init__(
+        self,
+        dims: int,
+        short: Short,
+        metric: MetricName = "cosine",
+        full: FullType = "halfvec",
+        index: Hnsw | None = Hnsw(),  # noqa: B008 - immutable
+        storage: Storage | None = None,
+        forbid_zero: bool = False,
+        vector_schema: str | None = None,
+    ) -> None:
+        super().__init__(dims, full, vector_schema)
+        self.definition = Definition.of(dims, short, metric, full, vector_schema)
+        self.short = short
+        self.metric: MetricName = metric
+        self.full: FullType = full
+        self.index = index
+        self.storage: Storage = storage or ddl.default_storage(self.definition)
+        self.forbid_zero = forbid_zero
+        self._attached = False
+
+    def __repr__(self) -> str:
+        return f"Matryoshka({self.dims}, {self.short!r}, {self.metric!r}, {self.full!r})"
+
+    def copy(self, **_: Any) -> NumpyVector:  # type: ignore[override]  # a plain type once attached
+        """A copy for another column.
+
+        Once attached, its table already has the short column: the copies that `Table.to_metadata` makes are plain.
+        Copies of a column that is still free, as of a mixin, bring their own.
+        """
+        if self._attached:
+            return NumpyVector(self.dims, self.kind, self.vector_schema)
+        return Matryoshka(
+            self.dims,
+            self.short,
+            self.metric,
+            self.full,
+            self.index,
+            self.storage,
+            self.forbid_zero,
+            self.vector_schema,
+        )
+
+    def _set_parent(self, parent: SchemaEventTarget, **_: Any) -> None:
+        event.listen(parent, "after_parent_attach", self._on_table)
+
+    def _on_table(self, column: Column[Any], table: Table) -> None:
+        if INFO_KEY in column.info:
+            return
+        self._attached = True
+        event.listen(
+            table,
+            "after_create",
+            _statement(lambda t: ddl.set_storage(qualified(t.schema, t.name), column.name, self.storage)),
+            propagate=True,
+        )
+        if self.forbid_zero:
+            norm = self.definition.norm(self.full)
+            name = identifier(f"{table.name}_{column.name}_not_zero")
+            table.append_constraint(CheckConstraint(literal_column(f"{norm}({quoted(column.name)}) > 0"), name=name))
+        _attach(column, table, self.definition, self.index)
+
+
+def matryoshka(
+    dims: int,
+    short: Short,
+    *,
+    metric: MetricName = "cosine",
+    full: FullType = "halfvec",
+    index: Hnsw | None = Hnsw(),  # noqa: B008 - immutable
+    storage: Storage | None = None,
+    forbid_zero: bool = False,
+    vector_schema: str | None = None,
+    deferred: bool = True,
+    **column: Any,
+) -> MappedColumn[VectorArray]:
+    """A Matryoshka attribute of a declarative class.
+
+        embedding: Mapped[Vector] = matryoshka(768, Short(128, by=Prefix()), metric="cosine")
+
+    The short column is not mapped: it is never loaded, and never fetched after an INSERT.
+
+    Args:
+        dims: as the other arguments up to `vector_schema`, see `Matryoshka`.
+        short: see `Matryoshka`.
+        metric: see `Matryoshka`.
+        full: see `Matryoshka`.
+        index: see `Matryoshka`.
+        storage: see `Matryoshka`.
+        forbid_zero: see `Matryoshka`.
+        vector_schema: see `Matryoshka`.
+        deferred: load the vector only when it is asked for.
+        **column: further arguments of `mapped_column`, such as `nullable`.
+
+    """
+    type_ = Matryoshka(dims, short, metric, full, index, storage, forbid_zero, vector_schema)
+    return mapped_column(type_, deferred=deferred, **column)
+
+
+def add_short(
+    column: InstrumentedAttribute[Any] | Column[Any],
+    short: Short,
+    *,
+    metric: MetricName | Metric = "cosine",
+    index: Hnsw | None = Hnsw(),  # noqa: B008 - immutable
+    vector_schema: str | None = None,
+) -> None:
+    """Give a column that already exists (pgvector's `VECTOR` or `HALFVEC`) a short one beside it.
+
+    Call it after the class or Table is defined. The column keeps its type and the code that writes it does not change.
+
+        add_short(Document.embedding, Short(256), metric="cosine")
+
+    Raises:
+        DefinitionError: the column is no vector of known dimensions, or has a short one already.
+
+    """
+    full_column, table = _column_and_table(column)
+    if INFO_KEY in full_column.info:
+        raise DefinitionError(f"{table.name}.{full_column.name} has a short column already")
+    dims, full = _dims_and_kind(full_column)
+    definition = Definition.of(dims, short, metric if isinstance(metric, str) else metric.name, full, vector_schema)
+    _attach(full_column, table, definition, index)
+
+
+def add_side_table(
+    column: InstrumentedAttribute[Any] | Column[Any],
+    short: Short,
+    *,
+    metric: MetricName = "cosine",
+    full: FullType = "halfvec",
+    index: Hnsw | None = Hnsw(),  # noqa: B008 - immutable
+    storage: Storage | None = None,
+    name: str | None = None,
+    vector_schema: str | None = None,
+) -> Table:
+    """Search a column through a side table (one to one, same key); the application's table gains only a trigger.
+
+    The side table holds a copy of the vector, by default in half precision and inline, and its short one. Searches
+    on `column` then run on that copy, and their distances are exact in its precision.
+
+    Call it after the class or Table is defined. pgmrl's schema must be installed (`pgmrl upgrade`).
+
+    Args:
+        column: the vector column, of any pgvector type with known dimensions.
+        short: as the other arguments, see `Matryoshka`.
+        metric: see `Matryoshka`.
+        full: the type of the copy.
+        index: see `Matryoshka`.
+        storage: see `Matryoshka`.
+        name: the side table's name; by default table and column joined.
+        vector_schema: see `Matryoshka`.
+
+    Returns:
+        The side table, in the same MetaData.
+
+    Raises:
+        DefinitionError: as `add_short`, and for a table without a primary key.
+
+    """
+    full_column, table = _column_and_table(column)
+    if INFO_KEY in full_column.info:
+        raise DefinitionError(f"{table.name}.{full_column.name} has a short column already")
+    keys = list(table.primary_key.columns)
+    if not keys:
+        raise DefinitionError(f"table {table.name} has no primary key: a side table needs one to refer to")
+    dims, _ = _dims_and_kind(full_column)
+    side = Table(
+        name or identifier(f"{table.name}_{full_column.name}"),
+        table.metadata,
+        *(Column(key.name, key.type, primary_key=True, autoincrement=False) for key in keys),
+        Column(full_column.name, Matryoshka(dims, short, metric, full, index, storage, False, vector_schema)),
+        ForeignKeyConstraint(
+            [key.name for key in keys],
+            keys,
+            ondelete="CASCADE",
+            onupdate="CASCADE",
+        ),
+        schema=table.schema,
+    )
+    inner: Attachment = side.c[full_column.name].info[INFO_KEY]
+    full_column.info[INFO_KEY] = replace(inner, side=side.key)
+    names, owner, full_name = [key.name for key in keys], table.name, full_column.name
+    event.listen(
+        side,
+        "after_create",
+        _statement(lambda t: ddl.keep_side(t.schema, owner, t.name, names, full_name)),
+        propagate=True,
+    )
+    event.listen(side, "after_drop", _statement(lambda t: ddl.drop_keeper(t.schema, t.name, full_name)), propagate=True)
+    return side
+
+
+def attachment_of(column: Any) -> Attachment:
+    """What pgmrl knows of a mapped attribute or a Table's column.
+
+    Raises:
+        DefinitionError: it is no Matryoshka column.
+
+    """
+    base = _base_column(column)
+    found = base.info.get(INFO_KEY) if base is not None else None
+    if not isinstance(found, Attachment):
+        raise DefinitionError(
+            f"{column} is no Matryoshka column: declare it with matryoshka(...), or call add_short on it"
+        )
+    return found
+
+
+def base_column(column: Any) -> Column[Any]:
+    """The Table's column behind a mapped attribute, an alias's column or a column itself.
+
+    Raises:
+        DefinitionError: there is none.
+
+    """
+    base = _base_column(column)
+    if base is None:
+        raise DefinitionError(f"{column} is no column of a Table: give a mapped attribute or a Table's column")
+    return base
+
+
+def vectors_table(column: Any) -> Table:
+    """The table that holds the vectors of a Matryoshka column: its own, or its side table.
+
+    Raises:
+        DefinitionError: it is no Matryoshka column.
+
+    """
+    attachment, table = attachment_of(column), base_column(column).table
+    found: Table = table if attachment.side is None else table.metadata.tables[attachment.side]
+    return found
+
+
+def _base_column(column: Any) -> Column[Any] | None:
+    prop = getattr(column, "property", None)
+    candidates = getattr(prop, "columns", None) or getattr(column, "base_columns", None) or ()
+    return next((c for c in candidates if isinstance(c, Column)), None)
+
+
+# -- putting it together -------------------------------------------------------------------------------------------
+
+
+def _attach(column: Column[Any], table: Table, definition: Definition, index: Hnsw | None) -> None:
+    how = index or Hnsw()
+    if not definition.learned:
+        column.info[INFO_KEY] = Attachment(definition, column.name, None, how)
+        return
+    name = definition.short_name(column.name)
+    if name in table.c:
+        raise DefinitionError(f"table {table.name} already has a column {name}: give Short(..., name=...) another one")
+    column.info[INFO_KEY] = Attachment(definition, column.name, name, how)
+    short = _short_column(definition, column.name, name)
+    table.append_column(short)
+    if index is not None:
+        _add_index(table, short, definition, index)
+    if definition.short.type != "bit":
+        # of a row over two kilobytes PostgreSQL would move it to TOAST, at the cost of every write
+        event.listen(
+            table,
+            "after_create",
+            _statement(lambda t: ddl.set_storage(qualified(t.schema, t.name), name, "main")),
+            propagate=True,
+        )
+    if not isinstance(definition.short.by, Prefix):
+        full = column.name
+        event.listen(
+            table,
+            "after_create",
+            _statement(lambda t: ddl.keep_short(definition, t.schema, t.name, full)),
+            propagate=True,
+        )
+        event.listen(table, "after_drop", _statement(lambda t: ddl.drop_keeper(t.schema, t.name, name)), propagate=True)
+
+
+def _short_column(definition: Definition, full: str, name: str) -> Column[Any]:
+    short = definition.short
+    type_: Any = (
+        BIT(short.dims) if short.type == "bit" else NumpyVector(short.dims, short.type, definition.vector_schema)
+    )
+    generated = []
+    if isinstance(short.by, Prefix):
+        generated.append(Computed(literal_column(definition.sql(quoted(full))), persisted=True))
+    # Left out of SELECT, INSERT ... RETURNING and of mapping: the database alone writes and reads it.
+    return Column(name, type_, *generated, nullable=True, _omit_from_statements=True)
+
+
+def _add_index(table: Table, short: Column[Any], definition: Definition, index: Hnsw) -> None:
+    Index(
+        index.index_name(table.name, short.name),
+        short,
+        postgresql_using="hnsw",
+        postgresql_with={"m": index.m, "ef_construction": index.ef_construction},
+        postgresql_ops={short.key: definition.operator_class},
+    )
+
+
+def _column_and_table(column: Any) -> tuple[Column[Any], Table]:
+    base = base_column(column)
+    if not isinstance(base.table, Table):
+        raise DefinitionError(f"{column} is no column of a Table: give a mapped attribute or a Table's column")
+    return base, base.table
+
+
+def _dims_and_kind(column: Column[Any]) -> tuple[int, FullType]:
+    kind = "vector" if type(column.type).__name__ == "VECTOR" else "halfvec"
+    if isinstance(column.type, NumpyVector):
+        return column.type.dims, column.type.kind
+    dims = getattr(column.type, "dim", None)
+    if type(column.type).__name__ not in {"VECTOR", "HALFVEC"}:
+        raise DefinitionError(f"{column} is {column.type!r}: only `vector` and `halfvec` columns can be shortened")
+    if dims is None:
+        raise DefinitionError(f"{column} declares no dimensions: write {kind.upper()}(768), with the model's number")
+    return int(dims), kind  # type: ignore[return-value]
+
+
+def _statement(make: Any) -> Any:
+    def run(target: Table, connection: Connection, **_: Any) -> None:
+        statement = make(target).replace("%", "%%")  # DDL formats its text
+        connection.execute(DDL(statement))  # type: ignore[no-untyped-call]
+
+    return run

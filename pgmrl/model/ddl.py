@@ -1,0 +1,192 @@
+"""The statements that make and keep a short column, as SQL text: tables, migrations and checks share them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from pgmrl.errors import DefinitionError
+from pgmrl.model.rotation import Rotation
+from pgmrl.names import identifier, literal, qualified, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pgmrl.model.shortening import Definition
+
+__all__ = [
+    "Hnsw",
+    "Storage",
+    "create_index",
+    "default_storage",
+    "drop_keeper",
+    "keep_short",
+    "keep_side",
+    "set_storage",
+]
+
+Storage = Literal["main", "external"]
+"""Where the full vector lives: `main` inline in the row while it fits, `external` in TOAST."""
+
+INLINE_BYTES: Final = 7_500  # of a page of 8,192, with room for the short vector and a few columns
+
+
+@dataclass(frozen=True, slots=True)
+class Hnsw:
+    """Build parameters of the HNSW index on the short column, as in pgvector.
+
+    Attributes:
+        m: links of each element, 2 to 100.
+        ef_construction: candidates while building, at least 2 * m, at most 1,000.
+
+    Raises:
+        DefinitionError: a value pgvector refuses.
+
+    """
+
+    m: int = 16
+    # above pgvector's 64: more recall at the same size and latency (benchmarks/NOTES.md)
+    ef_construction: int = 100
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.m <= 100:
+            raise DefinitionError(f"m={self.m}: pgvector takes 2 to 100")
+        if not 2 * self.m <= self.ef_construction <= 1000:
+            raise DefinitionError(f"ef_construction={self.ef_construction}: pgvector takes {2 * self.m} to 1000")
+
+    def index_name(self, table: str, short: str) -> str:
+        """The index's name; never longer than PostgreSQL takes."""
+        return identifier(f"{table}_{short}_hnsw")
+
+
+def default_storage(definition: Definition) -> Storage:
+    """Inline while a vector fits a page beside a few columns: reading TOAST doubles the time of the rerank.
+
+    At 3,072 dimensions in half precision a page holds one row either way: the table is no larger.
+    """
+    size = definition.dims * (2 if definition.full == "halfvec" else 4)
+    return "main" if size <= INLINE_BYTES else "external"
+
+
+def set_storage(table: str, column: str, storage: Storage) -> str:
+    """`main` and not `plain`: a vector that does not fit its page then goes to TOAST instead of failing.
+
+    Args:
+        table: SQL text of the table, quoted.
+        column: the column's name.
+        storage: where its values go from now on; stored values stay where they are.
+
+    """
+    return f"ALTER TABLE {table} ALTER COLUMN {quoted(column)} SET STORAGE {storage.upper()}"
+
+
+def create_index(
+    definition: Definition,
+    schema: str | None,
+    table: str,
+    short: str,
+    index: Hnsw,
+    *,
+    name: str | None = None,
+    concurrently: bool = False,
+    only: bool = False,
+) -> str:
+    """The HNSW index on a short column.
+
+    Args:
+        definition: full and short vector.
+        schema: of the table.
+        table: the table.
+        short: the short column.
+        index: build parameters.
+        name: of the index, where it is not the model's.
+        concurrently: while others write.
+        only: of a partitioned table, without its partitions.
+    """
+    name = name or index.index_name(table, short)
+    how, where = "CONCURRENTLY " if concurrently else "", "ONLY " if only else ""
+    return (
+        f"CREATE INDEX {how}{quoted(name)} ON {where}{qualified(schema, table)} USING hnsw "
+        f"({quoted(short)} {definition.operator_class}) WITH (m = {index.m}, ef_construction = {index.ef_construction})"
+    )
+
+
+def fill_short(definition: Definition, schema: str | None, table: str, full: str) -> list[str]:
+    """Compute the short vectors that a plain short column does not have yet; one transaction."""
+    short = quoted(definition.short_name(full))
+    value = definition.sql(quoted(full))
+    missing = f"{short} IS NULL AND {quoted(full)} IS NOT NULL"
+    return [
+        set_computed_by(definition),  # or the trigger would compute each a second time
+        f"UPDATE {qualified(schema, table)} SET {short} = {value} WHERE {missing}",  # noqa: S608
+        "SELECT set_config('pgmrl.computed_by', '', true)",
+    ]
+
+
+def set_computed_by(definition: Definition) -> str:
+    """Tell the trigger that this transaction computes the short vectors itself, by the same rule."""
+    return f"SELECT set_config('pgmrl.computed_by', {literal(rule_of(definition))}, true)"
+
+
+def rule_of(definition: Definition) -> str:
+    """How the trigger's arguments and the backfill name the shortening: `prefix`, or the rotation's id."""
+    return str(definition.short.by.id) if isinstance(definition.short.by, Rotation) else "prefix"
+
+
+def keep_short(definition: Definition, schema: str | None, table: str, full: str) -> str:
+    """Install the trigger that keeps a plain short column in step, whoever writes.
+
+    Raises:
+        RotationError: the rotation has not been learned.
+
+    """
+    short = definition.short_name(full)
+    expression = definition.sql(f"NEW.{quoted(full)}")
+    texts = [keeper_name(table, short), full, short, rule_of(definition), definition.metric.name, expression]
+    return f"SELECT pgmrl.keep_short_v2({_regclass(schema, table)}, {', '.join(map(literal, texts))})"
+
+
+def keep_side(schema: str | None, table: str, side: str, keys: Sequence[str], full: str) -> str:
+    """Install the trigger that copies a table's vector into its side table, and copy what is there.
+
+    Args:
+        schema: of both tables.
+        table: the application's table.
+        side: the side table.
+        keys: the primary key's columns, named alike in both.
+        full: the vector's column, named alike in both.
+
+    """
+    array = f"ARRAY[{', '.join(map(literal, keys))}]"
+    tables = f"{_regclass(schema, table)}, {_regclass(schema, side)}"
+    return f"SELECT pgmrl.keep_side_v1({tables}, {literal(keeper_name(side, full))}, {array}, {literal(full)})"
+
+
+def mirror_full(schema: str | None, table: str, old: str, new: str) -> str:
+    """Install the triggers that keep two full columns the same, while an application moves from one to the other."""
+    texts = ", ".join(map(literal, [mirror_name(table, new), old, new]))
+    return f"SELECT pgmrl.mirror_full_v1({_regclass(schema, table)}, {texts})"
+
+
+def drop_mirror(schema: str | None, table: str, new: str) -> str:
+    """Remove what `mirror_full` installed."""
+    return f"DROP FUNCTION IF EXISTS {qualified(schema, mirror_name(table, new))}() CASCADE"
+
+
+def mirror_name(table: str, new: str) -> str:
+    """Name of a mirroring function and its triggers; they fire before those that keep short columns."""
+    return identifier(f"zy_pgmrl_{table}_{new}", limit=61)
+
+
+def drop_keeper(schema: str | None, table: str, column: str) -> str:
+    """Remove what `keep_short` (of a short column) or `keep_side` (of a side table's full one) installed."""
+    return f"DROP FUNCTION IF EXISTS {qualified(schema, keeper_name(table, column))}() CASCADE"
+
+
+def keeper_name(table: str, column: str) -> str:
+    """Name of a keeping function and its triggers; `zz_` because triggers fire in the order of their names."""
+    return identifier(f"zz_pgmrl_{table}_{column}", limit=61)  # the second trigger adds two bytes
+
+
+def _regclass(schema: str | None, table: str) -> str:
+    return f"{literal(qualified(schema, table))}::regclass"

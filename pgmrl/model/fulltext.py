@@ -1,0 +1,272 @@
+"""Full-text columns beside the vector: a generated `tsvector`, its GIN index, and the configuration queries must share.
+
+    words tsvector GENERATED ALWAYS AS (
+        setweight(to_tsvector('english'::regconfig, COALESCE(name, '')), 'A') || …
+    ) STORED
+
+A query that is parsed with another configuration than the column finds nothing, and nothing fails. So the declaration
+keeps the configuration with the column, and `Words` takes it from there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeGuard
+
+from sqlalchemy import Column, Computed, Enum, Index, String, Table, Text, event, literal_column, text
+from sqlalchemy.dialects.postgresql import TSVECTOR
+from sqlalchemy.orm import mapped_column
+from sqlalchemy.sql.base import SchemaEventTarget
+
+from pgmrl.errors import DefinitionError, NotMigrated
+from pgmrl.model.columns import base_column
+from pgmrl.names import identifier, literal, qualified, quoted
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import InstrumentedAttribute, MappedColumn
+
+__all__ = ["FullText", "TextSource", "Weight", "config_of", "full_text", "text_source", "trigram_index"]
+
+INFO_KEY: Final = "pgmrl_text"
+WEIGHTS: Final = ("A", "B", "C", "D")
+
+Weight = Literal["A", "B", "C", "D"]
+"""How much a word counts by where it stands; PostgreSQL ranks A, B, C, D as 1, 0.4, 0.2, 0.1."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextSource:
+    """What a full-text column is made of; kept in `Column.info`, so that copies of a table carry it.
+
+    Attributes:
+        columns: the text columns by key, each with its weight; None counts as D.
+        config: the text search configuration, of the column and of every query.
+
+    Raises:
+        DefinitionError: no column, a weight that does not exist, or no configuration.
+
+    """
+
+    columns: tuple[tuple[str, Weight | None], ...]
+    config: str
+
+    def __post_init__(self) -> None:
+        _check_source(self)
+
+    @classmethod
+    def of(cls, columns: tuple[str | Mapping[str, Weight | None], ...], config: str) -> TextSource:
+        """From names, or from one mapping of names to weights."""
+        if len(columns) == 1 and isinstance(columns[0], Mapping):
+            return cls(tuple(columns[0].items()), config)
+        mixed = [column for column in columns if not isinstance(column, str)]
+        if mixed:
+            raise DefinitionError(f"{mixed[0]!r}: give names of columns, or one mapping of names to weights")
+        return cls(tuple((str(column), None) for column in columns), config)
+
+
+class FullText(TSVECTOR, SchemaEventTarget):
+    """The type of a generated `tsvector` column; attached to a table it brings the expression and the GIN index.
+
+    In a declarative class use `full_text(...)`, which also defers loading. For a `Table`:
+
+        Table("packages", metadata, Column("name", Text), Column("words", FullText({"name": "A"}, config="english")))
+
+    Once attached, the column is a plain `TSVECTOR` with a `Computed`, as Alembic writes it.
+
+    Args:
+        *columns: keys of text columns of the same table, or one mapping of keys to weights (`A` to `D`).
+        config: the text search configuration, such as `english` or `simple`.
+        index: add a GIN index.
+
+    Raises:
+        DefinitionError: as `TextSource`; when the table is made, a column that it does not have or that is no text.
+
+    """
+
+    cache_ok = True
+
+    def __init__(self, *columns: str | Mapping[str, Weight | None], config: str, index: bool = True) -> None:
+        super().__init__()
+        self.source = TextSource.of(columns, config)
+        self.index = index
+
+    def __repr__(self) -> str:
+        return f"FullText({dict(self.source.columns)!r}, config={self.source.config!r})"
+
+    def copy(self, **_: Any) -> FullText:
+        """A copy for another column, as of a mixin."""
+        return FullText(dict(self.source.columns), config=self.source.config, index=self.index)
+
+    def _set_parent(self, parent: SchemaEventTarget, **_: Any) -> None:
+        event.listen(parent, "after_parent_attach", self._on_table)
+
+    def _on_table(self, column: Column[Any], table: Table) -> None:
+        if INFO_KEY in column.info:
+            return
+        column.info[INFO_KEY] = self.source
+        column.type = TSVECTOR()  # copies of the table are plain
+        # the columns it is made of may come after it: wait until the table has all
+        event.listen(table, "after_parent_attach", lambda made, _: self._generate(column, made))
+
+    def _generate(self, column: Column[Any], table: Table) -> None:
+        if column.computed is None:
+            Computed(_expression(self.source, column, table), persisted=True)._set_parent_with_dispatch(column)
+        if self.index:
+            Index(identifier(f"{table.name}_{column.name}_gin"), column, postgresql_using="gin")
+
+
+def full_text(
+    *columns: str | Mapping[str, Weight | None],
+    config: str,
+    index: bool = True,
+    deferred: bool = True,
+    **column: Any,
+) -> MappedColumn[str]:
+    """A full-text attribute of a declarative class.
+
+        words: Mapped[str] = full_text({"name": "A", "synopsis": "B"}, config="english")
+
+    PostgreSQL writes it. NULLs in the text count as empty. SQLAlchemy fetches what the server generates back after the
+    INSERT of an object; `__mapper_args__ = {"eager_defaults": False}` in the class keeps it from that.
+
+    Args:
+        *columns: as `FullText`.
+        config: as `FullText`.
+        index: as `FullText`.
+        deferred: load the lexemes only when they are asked for.
+        **column: further arguments of `mapped_column`.
+
+    Raises:
+        DefinitionError: as `FullText`.
+
+    """
+    return mapped_column(FullText(*columns, config=config, index=index), deferred=deferred, **column)
+
+
+def text_source(column: Any) -> TextSource | None:
+    """What a column was declared from; None for one that was not declared with pgmrl.
+
+    Raises:
+        DefinitionError: it is no `tsvector` column.
+
+    """
+    base = base_column(column)
+    if not isinstance(base.type, TSVECTOR):
+        raise DefinitionError(
+            f"{column} is {base.type!r}, not tsvector: declare one with full_text(...), or give the column that is"
+        )
+    found = base.info.get(INFO_KEY)
+    return found if isinstance(found, TextSource) else None
+
+
+def config_of(column: Column[Any]) -> str | None:
+    """The configuration that a generated column is made with, as declared or reflected; None where that is not seen.
+
+    Raises:
+        DefinitionError: it is no `tsvector` column.
+
+    """
+    source = text_source(column)
+    if source is not None:
+        return source.config
+    made = "" if column.computed is None else str(column.computed.sqltext)
+    found = re.findall(r"to_tsvector\('((?:[^']|'')+)'::regconfig", made)
+    return found[0].replace("''", "'") if found and len(set(found)) == 1 else None
+
+
+def trigram_index(
+    column: InstrumentedAttribute[Any] | Column[Any], *, name: str | None = None, extension_schema: str | None = None
+) -> Index:
+    """Add a trigram index to a text column, for `Trigrams`. Call it after the class or Table is defined.
+
+        trigram_index(Package.name)
+
+    Args:
+        column: a text column.
+        name: the index's name; by default table and column joined.
+        extension_schema: the schema pg_trgm lives in, where that is not on the search_path.
+
+    Raises:
+        DefinitionError: it is no text column of a table.
+        NotMigrated: when the table is created, and the database does not have pg_trgm.
+
+    """
+    base = base_column(column)
+    if not _is_text(base.type):
+        raise DefinitionError(f"{column} is no text column of a table: trigrams are made of text")
+    index = Index(
+        name or identifier(f"{base.table.name}_{base.name}_trgm"),
+        base,
+        postgresql_using="gin",
+        postgresql_ops={base.key: qualified(extension_schema, "gin_trgm_ops")},
+    )
+    event.listen(base.table, "before_create", _require_pg_trgm, propagate=True)
+    return index
+
+
+def _require_pg_trgm(table: Table, connection: Connection, **_: Any) -> None:
+    found: Any = connection.execute(text("SELECT 1 FROM pg_extension WHERE extname = 'pg_trgm'"))
+    if found is not None and found.first() is None:  # None: SQL is only written
+        raise NotMigrated(
+            f"table {table.name} has a trigram index, and pg_trgm is not installed in this database: "
+            "run CREATE EXTENSION pg_trgm"
+        )
+
+
+# -- the expression ------------------------------------------------------------------------------------------------
+
+
+def _expression(source: TextSource, column: Column[Any], table: Table) -> Any:
+    return literal_column(" || ".join(_part(source, key, weight, column, table) for key, weight in source.columns))
+
+
+def _part(source: TextSource, key: str, weight: Weight | None, column: Column[Any], table: Table) -> str:
+    """One column's lexemes; in PostgreSQL's own spelling, so that Alembic finds what it wrote."""
+    read = table.c.get(key)
+    if read is None or read is column:
+        raise DefinitionError(
+            f"{table.name}.{column.name} is made of {key!r}, which is no other column of {table.name}: it has "
+            f"{', '.join(repr(other.key) for other in table.c if other is not column)}"
+        )
+    if not _is_text(read.type):
+        raise DefinitionError(
+            f"{table.name}.{column.name} is made of {key!r}, which is {read.type!r} and no text: give a String or Text"
+        )
+    if isinstance(read.type, Text):
+        value = f"COALESCE({quoted(read.name)}, ''::text)"
+    else:
+        value = f"COALESCE({quoted(read.name)}, ''::character varying)::text"
+    # with a literal configuration: without one the expression depends on a setting, and cannot be stored
+    words = f"to_tsvector({literal(source.config)}::regconfig, {value})"
+    return words if weight is None else f"setweight({words}, '{weight}'::\"char\")"
+
+
+def _is_text(type_: Any) -> TypeGuard[String]:
+    return isinstance(type_, String) and not isinstance(type_, Enum)
+
+
+def _check_source(source: TextSource) -> None:
+    if not source.columns:
+        raise DefinitionError("a full-text column is made of text columns: name at least one")
+    keys = [key for key, _ in source.columns]
+    if len(set(keys)) < len(keys):
+        raise DefinitionError(f"a full-text column names a column twice: {', '.join(keys)}")
+    for key, weight in source.columns:
+        if weight is not None and weight not in WEIGHTS:
+            raise DefinitionError(f"the weight of {key!r} is {weight!r}: give one of A, B, C, D, or None")
+    check_config(source.config)
+
+
+def check_config(config: Any) -> str:
+    """The name of a text search configuration.
+
+    Raises:
+        DefinitionError: it cannot be one.
+
+    """
+    if not isinstance(config, str) or not config.strip() or "\0" in config:
+        raise DefinitionError(f"config={config!r}: name a text search configuration, such as 'english' or 'simple'")
+    return config

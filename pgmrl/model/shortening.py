@@ -1,0 +1,304 @@
+"""THE definition of the short vector, as SQL and as NumPy.
+
+Columns, queries, installed functions, migrations and checks all take it from here. When two places say it, they drift
+apart, and nothing fails: the index is silently no longer used.
+
+    short = round_to_type( normalise_if_cosine( project(full) ) )
+
+where `project` is the leading dimensions (`Prefix`) or the inner products with learned axes (`Rotation`).
+Truncating trained embeddings: Kusupati et al., "Matryoshka Representation Learning", NeurIPS 2022.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from pgmrl.errors import DefinitionError, RotationError, VectorError
+from pgmrl.model.metrics import FullType, Metric, MetricName, ShortType, metric_named
+from pgmrl.model.rotation import Rotation
+from pgmrl.model.vectors import VectorArray, as_query
+from pgmrl.names import LIMIT, identifier, quoted
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Definition", "Prefix", "Rotation", "Short", "Shortening"]
+
+FULL_LIMIT: Final = 16_000
+"""Dimensions a pgvector column may have; the full one needs no index, so only this limit holds for it."""
+
+SHORT_LIMITS: Final[dict[ShortType, int]] = {"halfvec": 4_000, "vector": 2_000, "bit": 64_000}
+"""Dimensions pgvector's HNSW takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """Shorten to the leading dimensions, for models trained with a Matryoshka loss."""
+
+
+Shortening = Prefix | Rotation
+
+
+@dataclass(frozen=True, slots=True)
+class Short:
+    """What the short vector shall be.
+
+    Attributes:
+        dims: its dimensions, at most those of the full vector.
+        by: `Prefix()` or a `Rotation`.
+        type: `halfvec`, `vector`, or `bit` (signs only, ordered by Hamming distance).
+        name: the column's name; by default made of the full column's name, the rule and the dimensions, so that a
+            changed mind is another column beside it and never the same name with another meaning.
+
+    """
+
+    dims: int
+    by: Shortening = field(default_factory=Prefix)
+    type: ShortType = "halfvec"
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A full vector and its short one: everything that index, query, function and check must agree on.
+
+    Attributes:
+        dims: dimensions of the full vector.
+        short: the short vector.
+        metric: the distance between full vectors.
+        full: the full column's type.
+        vector_schema: the schema pgvector lives in, where that is not on the search_path.
+
+    Raises:
+        DefinitionError: dimensions, type or metric that cannot work together.
+        RotationError: the rotation's axes are of other dimensions.
+
+    """
+
+    dims: int
+    short: Short
+    metric: Metric
+    full: FullType = "halfvec"
+    vector_schema: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_definition(self)
+
+    @classmethod
+    def of(
+        cls,
+        dims: int,
+        short: Short,
+        metric: MetricName | Metric = "cosine",
+        full: FullType = "halfvec",
+        vector_schema: str | None = None,
+    ) -> Definition:
+        """A definition with the metric given by name."""
+        return cls(dims, short, metric_named(metric), full, vector_schema)
+
+    # -- names and types ---------------------------------------------------------------------------------------
+
+    @property
+    def learned(self) -> bool:
+        """Whether a short vector can exist: a rotation that has not been learned has none."""
+        return not (isinstance(self.short.by, Rotation) and self.short.by.id is None)
+
+    @property
+    def full_type(self) -> str:
+        """The full column's type as SQL: `halfvec(768)`."""
+        return f"{self.qualified(self.full)}({self.dims})"
+
+    @property
+    def short_type(self) -> str:
+        """The short column's type as SQL: `halfvec(128)`, `bit(768)`."""
+        name = "bit" if self.short.type == "bit" else self.qualified(self.short.type)
+        return f"{name}({self.short.dims})"
+
+    @property
+    def operator_class(self) -> str:
+        """The HNSW operator class of the index on the short column."""
+        return self.qualified(self.metric.operator_class(self.short.type))
+
+    def short_name(self, full_name: str) -> str:
+        """The short column's name beside a full column of this name."""
+        if self.short.name is not None:
+            return self.short.name
+        rule = self.short.by.id if isinstance(self.short.by, Rotation) else "short"
+        suffix = "" if self.short.type == "halfvec" else f"_{self.short.type}"
+        return identifier(f"{full_name}_{rule}_{self.short.dims}{suffix}")
+
+    @property
+    def may_lose_direction(self) -> bool:
+        """Whether a vector that is not zero can have a short one that is, which a cosine index does not hold."""
+        return self.metric.normalise and isinstance(self.short.by, Prefix) and self.short.type != "bit"
+
+    def norm(self, kind: FullType | ShortType) -> str:
+        """The function for the length of a vector of this type; pgvector has a name for each."""
+        return self.qualified("l2_norm" if kind == "halfvec" else "vector_norm")
+
+    def qualified(self, name: str) -> str:
+        """A name of pgvector's, with its schema where one was given."""
+        return f"{quoted(self.vector_schema)}.{name}" if self.vector_schema else name
+
+    # -- as SQL ------------------------------------------------------------------------------------------------
+
+    def sql(self, vector: str) -> str:
+        """The short vector of a SQL expression of the full type.
+
+        Args:
+            vector: SQL text, already quoted.
+
+        Raises:
+            RotationError: the rotation has not been learned.
+
+        """
+        projected = self._projected_sql(vector)
+        if self.short.type == "bit":
+            projected = f"{self.qualified('binary_quantize')}({projected})"
+        elif self.metric.normalise:  # before the cast: the other way round overflows or turns small values into 0
+            projected = f"{self.qualified('l2_normalize')}({projected})"
+        return f"{projected}::{self.short_type}"
+
+    def operator(self, name: str) -> str:
+        """An operator of pgvector's as SQL text; `OPERATOR(schema.<=>)` where a schema was given."""
+        return f"OPERATOR({quoted(self.vector_schema)}.{name})" if self.vector_schema else name
+
+    @property
+    def full_operator(self) -> str:
+        """The distance operator between full vectors."""
+        return self.operator(self.metric.operator)
+
+    @property
+    def short_operator(self) -> str:
+        """The distance operator between short vectors."""
+        name = self.metric.operator_for(self.short.type)
+        return self.operator(name)
+
+    def _projected_sql(self, vector: str) -> str:
+        rule = self.short.by
+        if isinstance(rule, Prefix):
+            return f"{self.qualified('subvector')}({vector}, 1, {self.short.dims})"
+        if rule.id is None:
+            raise RotationError("this rotation has not been learned: run `pgmrl fit` and pin the id it prints")
+        return f"pgmrl.rotate_v1({vector}, '{rule.id}', {self.short.dims})"  # the id is of a checked form
+
+    # -- as NumPy ----------------------------------------------------------------------------------------------
+
+    def stored(self, vectors: NDArray[np.floating]) -> VectorArray:
+        """Vectors as the full column stores them: float32, rounded to half precision for `halfvec`."""
+        array = np.asarray(vectors, np.float32)
+        return array.astype(np.float16).astype(np.float32) if self.full == "halfvec" else array
+
+    def shorten(self, vectors: NDArray[np.floating]) -> NDArray[Any]:
+        """The short vectors of full ones, as the database computes them.
+
+        Args:
+            vectors: shape (n, dims) or (dims,).
+
+        Returns:
+            Shape (n, short dims) or (short dims,): float16 for `halfvec`, float32 for `vector`, bool for `bit`.
+
+        Raises:
+            RotationError: the rotation does not hold its axes.
+
+        """
+        projected = self._projected(self.stored(vectors))
+        if self.short.type == "bit":
+            return projected > 0
+        if self.metric.normalise:
+            projected = _normalised(projected)
+            if self.full == "halfvec" and isinstance(self.short.by, Prefix):
+                projected = projected.astype(np.float16)  # l2_normalize answers in the type it is given
+        return projected.astype(np.float16 if self.short.type == "halfvec" else np.float32)
+
+    def _projected(self, stored: VectorArray) -> VectorArray:
+        rule = self.short.by
+        if isinstance(rule, Prefix):
+            return stored[..., : self.short.dims]
+        projected: VectorArray = stored @ _projection(rule, self.short.dims)
+        return projected
+
+    def unfindable(self, vectors: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Which vectors the short index does not hold: under cosine those whose short vector has no direction.
+
+        Args:
+            vectors: shape (n, dims).
+
+        Returns:
+            Shape (n,). Of a prefix, vectors whose leading dimensions are all zero; else zero vectors.
+        """
+        if not self.metric.normalise or self.short.type == "bit":
+            return np.zeros(len(vectors), np.bool_)
+        leading = vectors[:, : self.short.dims] if self.may_lose_direction else vectors
+        found: NDArray[np.bool_] = np.logical_not(np.any(leading, axis=1))
+        return found
+
+    def short_query(self, value: Any, what: str = "the query vector") -> VectorArray:
+        """A query vector, checked as by `query`, and that it can be searched with through the short index.
+
+        Raises:
+            VectorError: as `query`, and a query whose short vector is zero, which the index answers with any rows.
+        """
+        vector = self.query(value, what)
+        if self.unfindable(vector[np.newaxis])[0]:
+            raise VectorError(
+                f"{what} is zero in its leading {self.short.dims} dimensions, so the short index cannot be searched "
+                "with it: use exact=True"
+            )
+        return vector
+
+    def query(self, value: Any, what: str = "the query vector") -> VectorArray:
+        """A query vector, checked for this column; shape (dims,), float32.
+
+        Raises:
+            VectorError: NULL, wrong dimensions, not finite, or zero under cosine.
+
+        """
+        return as_query(value, self.dims, self.full, direction=self.metric.normalise, what=what)
+
+
+def _normalised(vectors: VectorArray) -> VectorArray:
+    # pgvector sums squares and divides in double precision; a zero vector stays zero
+    wide = vectors.astype(np.float64)
+    norms = np.linalg.norm(wide, axis=-1, keepdims=True)
+    scaled: VectorArray = np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0).astype(np.float32)
+    return scaled
+
+
+@lru_cache(maxsize=16)
+def _projection(rotation: Rotation, dims: int) -> VectorArray:
+    # in single precision once and for all: a query would spend more on the conversion than on the product
+    return np.ascontiguousarray(rotation.required_axes()[:dims].astype(np.float32).T)
+
+
+def _check_definition(definition: Definition) -> None:
+    dims, short = definition.dims, definition.short
+    if definition.full not in {"halfvec", "vector"}:
+        raise DefinitionError(f"full={definition.full!r}: the full column is `halfvec` or `vector`")
+    if short.type not in SHORT_LIMITS:
+        raise DefinitionError(f"type={short.type!r}: the short column is `halfvec`, `vector` or `bit`")
+    if not 1 <= dims <= FULL_LIMIT:
+        raise DefinitionError(f"{dims} dimensions: pgvector stores 1 to {FULL_LIMIT:,}")
+    if not 1 <= short.dims <= dims:
+        raise DefinitionError(f"short dimensions {short.dims} of {dims}: choose 1 to {dims}")
+    if short.dims > SHORT_LIMITS[short.type]:
+        limit = SHORT_LIMITS[short.type]
+        raise DefinitionError(f"an HNSW index on `{short.type}` takes {limit:,} dimensions, not {short.dims:,}")
+    if short.name is not None and not 1 <= len(short.name.encode()) <= LIMIT:  # the server would cut it silently
+        raise DefinitionError(f"name={short.name!r} has {len(short.name.encode())} bytes: give 1 to {LIMIT}")
+    if isinstance(short.by, Rotation):
+        _check_axes(short.by, dims, short.dims)
+
+
+def _check_axes(rotation: Rotation, dims: int, short_dims: int) -> None:
+    if rotation.axes is None:
+        return
+    count, width = rotation.axes.shape
+    if width != dims:
+        raise RotationError(f"rotation {rotation.id} is for {width} dimensions, the column has {dims}: fit it again")
+    if count < short_dims:
+        raise RotationError(f"rotation {rotation.id} keeps {count} axes, {short_dims} are asked for: fit more axes")

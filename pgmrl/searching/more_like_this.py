@@ -1,0 +1,239 @@
+"""More like these rows, less like those: a query made of examples, in the statement or in NumPy.
+
+The average of the positive examples; with negative ones, as far again from their average: p + (p - n). This is what
+Qdrant calls `average_vector`, and the idea is Rocchio's (1971). Under cosine each example is scaled to unit length
+first, so that each has the same say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from sqlalchemy import ColumnElement, FromClause, and_, func, literal_column, not_, or_, select, true
+from sqlalchemy import cast as sql_cast
+
+from pgmrl.errors import SearchError, VectorError
+from pgmrl.model.columns import attachment_of, base_column, vectors_table
+from pgmrl.model.metrics import Metric, MetricName, metric_named
+from pgmrl.model.types import NumpyVector
+from pgmrl.model.vectors import VectorArray, as_float32, as_vectors
+from pgmrl.searching.query import refused
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import InstrumentedAttribute
+
+    from pgmrl.model.columns import Attachment
+    from pgmrl.model.shortening import Definition
+    from pgmrl.searching.statement import Candidates
+
+__all__ = ["MoreLikeThis", "average_vectors", "more_like_this"]
+
+Key = tuple[Any, ...]
+NO_DIRECTION: Final = 1e-6  # the length of what unit vectors that cancel each other leave: rounding
+
+
+@dataclass(frozen=True, slots=True)
+class MoreLikeThis:
+    """Examples of what to find, as `like` checked them; a query for `search` and its kin.
+
+    Attributes:
+        column: the Matryoshka column whose rows are the examples.
+        keys: of the rows to be like.
+        unlike: of the rows to be unlike.
+
+    """
+
+    column: Any
+    keys: tuple[Key, ...]
+    unlike: tuple[Key, ...] = ()
+
+    def vector(self, definition: Definition) -> ColumnElement[Any]:
+        """The query's vector as a scalar subquery; the server raises an error where an example has no vector.
+
+        Args:
+            definition: of the column that is searched, which may be another one of the same dimensions.
+
+        Raises:
+            SearchError: the examples have other dimensions.
+
+        """
+        attachment = attachment_of(self.column)
+        if attachment.definition.dims != definition.dims:
+            raise SearchError(
+                f"the examples of {base_column(self.column)} have {attachment.definition.dims} dimensions, what is "
+                f"searched has {definition.dims}: take examples that the same model embedded"
+            )
+        liked = _average(self.column, attachment, definition, self.keys, "liked")
+        known = f"liked.given = {len(self.keys)}"
+        if not self.unlike:
+            return _combined(definition, self, known, "liked.mean", "liked.given", liked)
+        unliked = _average(self.column, attachment, definition, self.unlike, "unliked")
+        plus, minus = definition.operator("+"), definition.operator("-")
+        known += f" AND unliked.given = {len(self.unlike)}"
+        mean = f"liked.mean {plus} (liked.mean {minus} unliked.mean)"
+        return _combined(definition, self, known, mean, "liked.given + unliked.given", liked, unliked)
+
+    def apart(self, rows: Candidates, column: Any) -> Candidates:
+        """The rows that are searched, without the examples where those are of the same table."""
+        if base_column(self.column).table is not base_column(column).table:
+            return rows
+        examples = [_same(rows.inner_keys, key) for key in (*self.keys, *self.unlike)]
+        return replace(rows, rows=rows.rows.where(*(not_(one) for one in examples)))
+
+
+def more_like_this(
+    column: InstrumentedAttribute[Any] | ColumnElement[Any],
+    keys: Sequence[Any],
+    unlike: Sequence[Any] = (),
+) -> MoreLikeThis:
+    """A query for `search`: more like these rows, less like those.
+
+        search(select(Package), Package.embedding, more_like_this(Package.embedding, [17, 4], unlike=[23]))
+
+    The vectors are read within the statement, from the whole table: the Select's filters say what is found, not what
+    may be an example. Examples are not among the results when they are of the column that is searched. An example that
+    does not exist, or has no vector or (under cosine) a zero one, makes the server raise an error that says so
+    (`DataError`); so does a combination without a direction. If the search reads nothing, because a filter leaves no
+    rows, it may return none instead.
+
+    Args:
+        column: the Matryoshka column whose rows are the examples.
+        keys: primary keys of at least one row; each a tuple where the key has several columns.
+        unlike: primary keys of rows to be unlike.
+
+    Raises:
+        SearchError: no keys, or keys that are not of the primary key's form.
+        DefinitionError: `column` is no Matryoshka column.
+
+    """
+    attachment_of(column)
+    names = [key.name for key in base_column(column).table.primary_key.columns]
+    positive, negative = _keys("keys", keys, names), _keys("unlike", unlike, names)
+    if not positive:
+        raise SearchError("more_like_this() has no keys: give at least one row to be like")
+    both = set(positive) & set(negative)
+    if both:
+        raise SearchError(f"{next(iter(both))} is in keys and in unlike: give it once")
+    return MoreLikeThis(column, positive, negative)
+
+
+def average_vectors(
+    positive: Any,
+    negative: Any = (),
+    weights: Sequence[float] | None = None,
+    *,
+    metric: MetricName | Metric = "cosine",
+) -> VectorArray:
+    """As `like`, of vectors that the caller holds.
+
+    Args:
+        positive: what to be like, shape (n, dims), n at least 1.
+        negative: what to be unlike, shape (m, dims); m may be 0.
+        weights: of the positive vectors, shape (n,), above 0; equal by default.
+        metric: under `cosine` each vector is scaled to unit length first.
+
+    Returns:
+        Shape (dims,), float32, not scaled.
+
+    Raises:
+        VectorError: no positive vector, other dimensions, not finite, zero under cosine, or a combination that is.
+
+    """
+    cosine = metric_named(metric).normalise
+    first = as_float32(positive, "the positive vectors")
+    if first.ndim != 2 or not first.size:
+        raise VectorError(f"the positive vectors have shape {first.shape}: give (n, dims) with n at least 1")
+    dims = first.shape[1]
+    liked = _mean(
+        as_vectors(first, dims, what="the positive vectors"), _weights(weights, len(first)), cosine, "positive"
+    )
+    if len(negative):
+        others = as_vectors(negative, dims, what="the negative vectors")
+        liked = liked + (liked - _mean(others, np.ones(len(others)), cosine, "negative"))
+    if cosine and np.linalg.norm(liked) <= NO_DIRECTION:
+        raise VectorError("the vectors cancel each other: their combination has no direction; give other examples")
+    return liked.astype(np.float32)
+
+
+# -- in SQL --------------------------------------------------------------------------------------------------------
+
+
+def _average(column: Any, attachment: Attachment, definition: Definition, keys: Sequence[Key], name: str) -> FromClause:
+    """One row: how many of the examples have a vector to search with (`given`), and their average (`mean`)."""
+    base = base_column(column)
+    table = vectors_table(column).alias()
+    wide = NumpyVector(definition.dims, "vector", definition.vector_schema)
+    vector = sql_cast(table.c[attachment.full], wide)
+    functions: Any = getattr(func, definition.vector_schema) if definition.vector_schema else func
+    usable: ColumnElement[bool] = table.c[attachment.full].is_not(None)
+    if definition.metric.normalise:
+        usable = and_(usable, functions.vector_norm(vector) > literal_column("0"))
+        vector = functions.l2_normalize(vector, type_=wide)
+    own = [table.c[key.name] for key in base.table.primary_key.columns]
+    same = [_same(own, key) for key in keys]
+    given = func.count().label("given")
+    mean = functions.avg(vector, type_=wide).label("mean")
+    return select(given, mean).select_from(table).where(or_(*same), usable).subquery(name)
+
+
+def _same(columns: Sequence[ColumnElement[Any]], key: Key) -> ColumnElement[bool]:
+    return and_(*(c == part for c, part in zip(columns, key, strict=True)))
+
+
+def _combined(
+    definition: Definition, asked: MoreLikeThis, known: str, mean: str, given: str, *sources: FromClause
+) -> ColumnElement[Any]:
+    wanted = len(asked.keys) + len(asked.unlike)
+    message = f"of {wanted} examples some do not exist or have no vector to search with; found: "
+    arms = [f"WHEN NOT ({known}) THEN {refused(definition, message, given, shown=True)}"]
+    if definition.metric.normalise:
+        norm = f"{definition.norm('vector')}({mean})"
+        message = "the examples cancel each other, so their combination has no direction: give others"
+        arms.append(f"WHEN {norm} <= {NO_DIRECTION} THEN {refused(definition, message, norm)}")
+    found: ColumnElement[Any] = literal_column(f"CASE {' '.join(arms)} ELSE CAST({mean} AS {definition.full_type}) END")
+    source = sources[0] if len(sources) == 1 else sources[0].join(sources[1], true())
+    return select(found).select_from(source).scalar_subquery()
+
+
+# -- checks and NumPy ----------------------------------------------------------------------------------------------
+
+
+def _keys(name: str, given: Any, names: Sequence[str]) -> tuple[Key, ...]:
+    if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray | set | frozenset):
+        raise SearchError(f"{name}={given!r}: give a list of primary keys")
+    keys = [tuple(key) if isinstance(key, tuple) else (key,) for key in given]
+    for key in keys:
+        if len(key) != len(names) or any(part is None for part in key):
+            raise SearchError(f"{key!r} in {name} is no primary key: give ({', '.join(names)})")
+    plain = [tuple(part.item() if isinstance(part, np.generic) else part for part in key) for key in keys]
+    try:
+        return tuple(dict.fromkeys(plain))
+    except TypeError:
+        raise SearchError(f"{name}={given!r}: a key of several columns is a tuple") from None
+
+
+def _weights(weights: Sequence[float] | None, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    if weights is None:
+        return np.ones(count)
+    try:
+        found = np.asarray(weights, np.float64)
+    except (TypeError, ValueError):
+        raise VectorError(f"weights={weights!r} are no numbers") from None
+    if found.shape != (count,) or not np.isfinite(found).all() or not (found > 0).all():
+        raise VectorError(f"weights={weights!r}: give {count} finite numbers above 0, one for each positive vector")
+    return found
+
+
+def _mean(vectors: VectorArray, weights: Any, cosine: bool, what: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    wide = vectors.astype(np.float64)
+    if cosine:
+        norms = np.linalg.norm(wide, axis=1, keepdims=True)
+        if not norms.all():
+            row = int(np.flatnonzero(norms[:, 0] == 0)[0])
+            raise VectorError(f"row {row} of the {what} vectors is all zeros and has no direction")
+        wide = wide / norms
+    return np.asarray(weights @ wide / math.fsum(weights))

@@ -1,0 +1,179 @@
+"""What the server says of a statement: its plan, and whether the short index serves it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import ClauseElement, Executable
+
+from pgmrl.searching.statement import SHORTLIST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from sqlalchemy import Connection, SelectBase
+    from sqlalchemy.sql.compiler import SQLCompiler
+
+__all__ = [
+    "Serving",
+    "explained",
+    "explained_text",
+    "index_serving",
+    "indexes",
+    "nodes",
+    "parts",
+    "serving",
+    "sources",
+    "subplan",
+    "without_vectors",
+]
+
+Node = dict[str, Any]
+_VECTOR: Final = re.compile(r"\[([-+.\de]+,[-+.\de]+),[-+.\de,]{60,}\]")
+
+
+class Serving(NamedTuple):
+    """What serves the shortlists of a statement.
+
+    Attributes:
+        indexes: the indexes in whose order the rows come: one, one for each partition, or one for each list of a hybrid
+            search; empty where rows are sorted instead.
+        instead: what the plan does instead, in words; None where indexes serve every shortlist.
+
+    """
+
+    indexes: tuple[str, ...]
+    instead: str | None
+
+    @property
+    def used(self) -> bool:
+        """Whether indexes serve every shortlist, and every partition of them."""
+        return self.instead is None
+
+
+class _Explain(Executable, ClauseElement):
+    """EXPLAIN of a statement, with the statement's own parameters."""
+
+    inherit_cache = False
+
+    def __init__(self, statement: SelectBase, options: str) -> None:
+        self.statement = statement
+        self.how = options
+
+
+@compiles(_Explain)
+def _compile(element: _Explain, compiler: SQLCompiler, **options: Any) -> str:
+    return f"EXPLAIN ({element.how}) {compiler.process(element.statement, **options)}"
+
+
+def explained(
+    connection: Connection, statement: SelectBase, options: str = "", parameters: Mapping[str, Any] | None = None
+) -> Node:
+    """The server's account of a statement as EXPLAIN (FORMAT JSON) has it: `Plan`, and times where it was executed.
+
+    Args:
+        connection: of the database, with psycopg 3.
+        statement: as `search` returns it.
+        options: more of EXPLAIN's, such as `ANALYZE, BUFFERS`.
+        parameters: values of the statement's own parameters, by name.
+
+    """
+    more = f", {options}" if options else ""
+    found: Node = connection.execute(_Explain(statement, f"FORMAT JSON{more}"), parameters or {}).scalar_one()[0]
+    return found
+
+
+def explained_text(
+    connection: Connection, statement: SelectBase, options: str = "", parameters: Mapping[str, Any] | None = None
+) -> str:
+    """As `explained`, in the server's own words; a vector is cut to its first numbers."""
+    more = f", {options}" if options else ""
+    lines = connection.execute(_Explain(statement, f"FORMAT TEXT{more}"), parameters or {}).scalars()
+    return without_vectors("\n".join(lines))
+
+
+def without_vectors(shown: str) -> str:
+    """A text of the server's in which vectors are cut to their first numbers."""
+    return _VECTOR.sub(r"[\1,…]", shown)
+
+
+def nodes(plan: Node) -> Iterator[Node]:
+    """A node and all below it."""
+    yield plan
+    for inner in plan.get("Plans", ()):
+        yield from nodes(inner)
+
+
+def subplan(plan: Node, name: str) -> Node | None:
+    """The part of a plan that makes a CTE; None where there is none of this name."""
+    return next((node for node in nodes(plan) if node.get("Subplan Name") == f"CTE {name}"), None)
+
+
+def indexes(plan: Node) -> list[str]:
+    """The indexes that a plan scans, in its order."""
+    return [node["Index Name"] for node in nodes(plan) if "Index Name" in node]
+
+
+def parts(plan: Node, name: str) -> list[Node]:
+    """Every part of a plan that makes the CTE or subquery of this name; a hybrid search has several of one name."""
+    alias = re.compile(rf"{re.escape(name)}(_\d+)?")
+
+    def makes(node: Node) -> bool:
+        if node.get("Subplan Name") == f"CTE {name}":
+            return True
+        return node["Node Type"] == "Subquery Scan" and alias.fullmatch(node["Alias"]) is not None
+
+    return [node for node in nodes(plan) if makes(node)]
+
+
+def index_serving(plan: Node) -> Serving:
+    """Which indexes serve the shortlists of a statement of pgmrl's, from its plan alone.
+
+    An index serves where the rows come in its order of distance. Where the planner reads the rows another way and sorts
+    them, the shortlist is exact.
+
+    Args:
+        plan: the top node, `explained(…)["Plan"]`.
+
+    """
+    shortlists = parts(plan, SHORTLIST)
+    return serving(shortlists) if shortlists else Serving((), "the statement has no shortlist")
+
+
+def serving(shortlists: Sequence[Node]) -> Serving:
+    """As `index_serving`, of these parts of a plan."""
+    found = [source for one in shortlists for source in sources(one)]
+    served = tuple(dict.fromkeys(str(one["Index Name"]) for one in found if "Order By" in one))
+    if all("Order By" in one for one in found):
+        return Serving(served, None)
+    read = [node for one in found if "Order By" not in one for node in _own(one) if "Relation Name" in node]
+    ways = dict.fromkeys(map(_way, read))
+    return Serving(served, f"{' and '.join(ways)}, and the distances are sorted" if ways else "no table is read")
+
+
+def sources(node: Node) -> Iterator[Node]:
+    """Where the order of a plan's rows comes from: scans of an index in its order, sorts, or scans without order."""
+    below = [one for one in node.get("Plans", ()) if one.get("Parent Relationship") in {"Outer", "Member", "Subquery"}]
+    if not below or node["Node Type"] in {"Sort", "Incremental Sort"}:
+        yield node
+    else:
+        for one in below:
+            yield from sources(one)
+
+
+def _own(plan: Node) -> Iterator[Node]:
+    """A node and those below it that its rows come from, without subqueries that only give it values."""
+    yield plan
+    for inner in plan.get("Plans", ()):
+        if inner.get("Parent Relationship") not in {"InitPlan", "SubPlan"}:
+            yield from _own(inner)
+
+
+def _way(node: Node) -> str:
+    table, kind = node["Relation Name"], node["Node Type"]
+    by = [str(one["Index Name"]) for one in nodes(node) if "Index Name" in one]
+    if by:
+        return f"rows of {table} are read through {', '.join(by)}"
+    return f"the whole table {table} is read" if kind == "Seq Scan" else f"{table} is read by a {kind}"

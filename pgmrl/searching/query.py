@@ -1,0 +1,234 @@
+"""The query as a statement sees it: a vector, the caller's own parameter, an expression of SQL, or many vectors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+
+import numpy as np
+from sqlalchemy import BindParameter, ColumnElement, Integer, bindparam, column, literal_column, select, text
+from sqlalchemy import cast as sql_cast
+
+from pgmrl.errors import SearchError
+from pgmrl.model.rotation import Rotation
+from pgmrl.model.shortening import FULL_LIMIT
+from pgmrl.model.types import FloatArray, NumpyVector, require_psycopg, to_wire
+from pgmrl.names import literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import CTE, Dialect, Select, TextClause
+
+    from pgmrl.model.metrics import FullType
+    from pgmrl.model.shortening import Definition
+    from pgmrl.model.types import Wire
+    from pgmrl.model.vectors import VectorArray
+
+__all__ = ["BoundQuery", "QueryVector", "QueryVectors", "bind_query", "query_rows", "refused"]
+
+QUERY: Final = "pgmrl_query"
+QUERIES: Final = "pgmrl_queries"
+
+
+class QueryVector(NumpyVector):
+    """A query's full vector: as `NumpyVector`, and neither NULL nor, under cosine, zero.
+
+    Args:
+        definition: of the column that is searched.
+        exact: whether the short index is left out.
+
+    """
+
+    cache_ok = True
+
+    def __init__(self, definition: Definition, exact: bool = False) -> None:
+        super().__init__(definition.dims, definition.full, definition.vector_schema)
+        self.definition = definition
+        self.exact = exact
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Wire]:
+        """Check the value and put it into binary form."""
+        require_psycopg(dialect)
+        check, kind = self.definition.query if self.exact else self.definition.short_query, self.kind
+        return lambda value: to_wire(check(value), kind)
+
+
+class QueryVectors(NumpyVector):
+    """A query's full vector, sent with its short one behind it: for a parameter whose value comes at execution.
+
+    The client shortens by a rotation ten times faster than the server does, and one parameter has one value.
+
+    Args:
+        definition: of the column that is searched; its rotation holds its axes.
+
+    """
+
+    cache_ok = True
+
+    def __init__(self, definition: Definition) -> None:
+        halves = definition.full == definition.short.type == "halfvec"
+        dims = definition.dims + definition.short.dims
+        super().__init__(dims, "halfvec" if halves else "vector", definition.vector_schema)
+        self.definition = definition
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Wire]:
+        """Check the value, shorten it, and put both into binary form."""
+        require_psycopg(dialect)
+        check, shorten, kind = self.definition.short_query, self.definition.shorten, self.kind
+
+        def process(value: Any) -> Wire:
+            full = check(value)
+            return to_wire(np.concatenate([full, shorten(full).astype(np.float32)]), kind)
+
+        return process
+
+
+class BoundQuery(NamedTuple):
+    """A query as the statement sees it.
+
+    Attributes:
+        parameter: what is sent; None where the vector is an expression, which `ctes` define.
+        full: SQL text of the full vector, with the parameter in it.
+        short: the short vector; None where the search is exact.
+        ctes: what comes first in the statement.
+
+    """
+
+    parameter: BindParameter[Any] | None
+    full: str
+    short: ColumnElement[Any] | TextClause | None
+    ctes: tuple[CTE, ...] = ()
+
+    def text(self, sql: str) -> TextClause:
+        """SQL text that has `full` in it."""
+        return text(sql) if self.parameter is None else text(sql).bindparams(self.parameter)
+
+    @property
+    def vector(self) -> ColumnElement[Any] | TextClause:
+        """The full vector, as something to compare with; the parameter may be more than that."""
+        if self.parameter is not None and self.full == f":{self.parameter._orig_key}":
+            return self.parameter
+        return self.text(self.full)
+
+
+def bind_query(definition: Definition, query: Any, what: str, *, exact: bool) -> BoundQuery:
+    """The query's vectors, from a vector, from the caller's own parameter or from an expression.
+
+    Raises:
+        VectorError: the vector cannot be searched with.
+        SearchError: the parameter's name does not fit into SQL text.
+
+    """
+    if isinstance(query, BindParameter):
+        return _sent_later(definition, query.key, exact=exact)
+    if isinstance(query, ColumnElement):
+        return _sent_expression(definition, query, exact=exact)
+    vector = definition.query(query, what) if exact else definition.short_query(query, what)
+    # checked here, by name: not a second time when it is sent
+    type_ = NumpyVector(definition.dims, definition.full, definition.vector_schema)
+    sent = bindparam("query", vector, type_=type_, unique=True)
+    if exact:
+        return BoundQuery(sent, ":query", None)
+    if not _client_shortens(definition):
+        return BoundQuery(sent, ":query", _shortened_by_server(definition, sent))
+    kind = cast("FullType", definition.short.type)
+    short_type = NumpyVector(definition.short.dims, kind, definition.vector_schema)
+    return BoundQuery(
+        sent, ":query", bindparam("short_query", definition.shorten(vector), type_=short_type, unique=True)
+    )
+
+
+def _sent_later(definition: Definition, name: str, *, exact: bool) -> BoundQuery:
+    if not name.isidentifier():
+        raise SearchError(f"the parameter's name {name!r} is no identifier: use letters, digits and underscores")
+    both = definition.dims + definition.short.dims <= FULL_LIMIT
+    if both and not exact and _client_shortens(definition):
+        return _both_sent(definition, name)
+    sent = bindparam(name, type_=QueryVector(definition, exact))
+    return BoundQuery(sent, f":{name}", None if exact else _shortened_by_server(definition, sent))
+
+
+def _client_shortens(definition: Definition) -> bool:
+    rule = definition.short.by
+    return isinstance(rule, Rotation) and rule.axes is not None and definition.short.type != "bit"
+
+
+def _shortened_by_server(definition: Definition, sent: BindParameter[Any]) -> TextClause:
+    # a scalar subquery is evaluated once, whatever plan the server takes
+    return text(f"(SELECT {definition.sql(f':{sent._orig_key}')})").bindparams(sent)
+
+
+def _both_sent(definition: Definition, name: str) -> BoundQuery:
+    sent = bindparam(name, type_=QueryVectors(definition))
+    part = definition.qualified("subvector")
+    full = f"(SELECT {part}(:{name}, 1, {definition.dims})::{definition.full_type})"
+    short = f"(SELECT {part}(:{name}, {definition.dims + 1}, {definition.short.dims})::{definition.short_type})"
+    return BoundQuery(sent, full, text(short).bindparams(sent))
+
+
+def _sent_expression(definition: Definition, expression: ColumnElement[Any], *, exact: bool) -> BoundQuery:
+    """An expression of one vector; the server refuses it where it is nothing to search with."""
+    type_ = NumpyVector(definition.dims, definition.full, definition.vector_schema)
+    zero: ColumnElement[int] = literal_column("0")
+    asked = select(sql_cast(expression, type_).label("asked")).offset(zero).subquery("pgmrl_asked")
+    # OFFSET 0 keeps the expressions in their place, so that each is computed once
+    checked: Select[Any] = select(literal_column(_checked(definition, exact=exact)).label("full_vector")).select_from(
+        asked
+    )
+    names: list[ColumnElement[Any]] = [literal_column("full_vector")]
+    if not exact:
+        names.append(literal_column(definition.sql("full_vector")).label("short_vector"))
+    body = select(*names).select_from(checked.offset(zero).subquery("pgmrl_checked"))
+    cte = body.cte(QUERY).prefix_with("MATERIALIZED", dialect="postgresql")
+    short: ColumnElement[Any] | None = None if exact else literal_column(f"(SELECT short_vector FROM {QUERY})")  # noqa: S608
+    return BoundQuery(None, f"(SELECT full_vector FROM {QUERY})", short, (cte,))  # noqa: S608
+
+
+def _checked(definition: Definition, *, exact: bool) -> str:
+    null = refused(definition, "the query's expression is NULL: there is nothing to search with", "asked")
+    arms = [f"WHEN asked IS NULL THEN {null}"]
+    if definition.metric.normalise:
+        norm = definition.norm(definition.full)
+        zero = refused(definition, "the query's expression is all zeros and has no direction", "asked")
+        arms.append(f"WHEN {norm}(asked) = 0 THEN {zero}")
+        if not exact and definition.may_lose_direction:
+            leading = f"{definition.qualified('subvector')}(asked, 1, {definition.short.dims})"
+            message = f"the query is zero in its leading {definition.short.dims} dimensions: use exact=True"
+            arms.append(f"WHEN {norm}({leading}) = 0 THEN {refused(definition, message, 'asked')}")
+    return f"CASE {' '.join(arms)} ELSE asked END"
+
+
+def refused(definition: Definition, message: str, row: str, *, shown: bool = False) -> str:
+    """SQL text of the full type that raises an error with this message when it is evaluated.
+
+    SQL has no RAISE. A text that is no vector has the same effect, once it depends on the row: a constant would be
+    evaluated while planning.
+
+    Args:
+        definition: whose full type the expression has.
+        message: what the error says, behind `invalid input syntax for type …`.
+        row: SQL text of something that is only known at run time.
+        shown: whether the message ends with it.
+
+    """
+    value = f"CAST({row} AS text)" if shown else f"left(CAST({row} AS text), 0)"
+    return f"CAST(concat({literal(f'pgmrl: {message}')}, {value}) AS {definition.full_type})"
+
+
+def query_rows(definition: Definition, vectors: VectorArray) -> CTE:
+    """Query vectors of shape (n, dims) as rows: number from 0, full and short vector."""
+    dims = definition.dims
+    items = bindparam("items", vectors, type_=FloatArray(), unique=True)
+    count = bindparam("count", len(vectors), type_=Integer(), unique=True)
+    slice_ = f"(flat.items[number * {dims} + 1 : (number + 1) * {dims}])::{definition.full_type}"
+    short = definition.sql("full_query") if definition.learned else "NULL"
+    # OFFSET 0 keeps the expressions in their place, so that each is computed once a query
+    body = text(  # the texts put in are numbers and types of a checked definition
+        f"SELECT number, full_query, {short} AS short_query FROM ("  # noqa: S608
+        f"SELECT number, {slice_} AS full_query FROM (SELECT :items AS items OFFSET 0) AS flat, "
+        "generate_series(0, :count - 1) AS number OFFSET 0) AS given"
+    ).bindparams(items, count)
+    rows = body.columns(
+        column("number", Integer()), column("full_query", QueryVector(definition)), column("short_query")
+    )
+    return rows.cte(QUERIES).prefix_with("MATERIALIZED", dialect="postgresql")

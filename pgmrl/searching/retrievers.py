@@ -1,0 +1,399 @@
+"""The retrievers of a hybrid search: each turns the caller's Select into a list of rows, best first.
+
+A list is a CTE of the columns `key_1`, …, `value`: the larger the value, the better. Filters and joins of the caller's
+Select hold inside each list, before its limit.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import KW_ONLY, dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
+
+from sqlalchemy import BindParameter, Boolean, Double, Float, String, Text, TypeDecorator, bindparam, func, select, text
+from sqlalchemy import cast as sql_cast
+from sqlalchemy import literal_column as literal_sql
+from sqlalchemy.sql.operators import custom_op
+
+from pgmrl.errors import DefinitionError, SearchError
+from pgmrl.limits import TEXT_LIMIT
+from pgmrl.model.columns import Attachment, attachment_of, base_column
+from pgmrl.model.fulltext import check_config, text_source
+from pgmrl.names import literal, quoted
+from pgmrl.searching import statement as parts
+from pgmrl.searching.fallback import Ranking, prepare_search
+from pgmrl.searching.options import Page, SearchOptions, positive, shortlist_size
+from pgmrl.searching.statement import Candidates
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import ColumnElement, Dialect, TextClause
+
+    from pgmrl.searching.subject import AnySelect
+
+__all__ = ["Found", "Nearest", "Retriever", "Trigrams", "Words"]
+
+Match = Literal["any", "all", "web"]
+Rank = Literal["ts_rank", "ts_rank_cd"]
+
+
+class Found(NamedTuple):
+    """One retriever's list.
+
+    Attributes:
+        keys: the key's columns in the caller's Select.
+        rows: the list; its columns are `key_1`, …, `value`, the larger the better.
+
+    """
+
+    keys: Sequence[ColumnElement[Any]]
+    rows: AnySelect
+
+
+class Retriever(ABC):
+    """One list of a hybrid search: `Nearest`, `Words` or `Trigrams`.
+
+    Attributes:
+        weight: what the list counts in the fusion.
+        label: name of its rank in the result; default `rank_` and its number.
+
+    """
+
+    __slots__ = ()
+    weight: float
+    label: str | None
+
+    @abstractmethod
+    def found(self, statement: AnySelect, k: int, stacklevel: int) -> Found:
+        """Its list of the rows that a Select leaves.
+
+        Args:
+            statement: the caller's.
+            k: rows of the result, by which its limit is chosen where none was given.
+            stacklevel: of the caller's line, for warnings.
+
+        """
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Nearest(Retriever):
+    """The rows nearest to a vector: shortlist by the short index, ranked exactly, as `search` does it.
+
+    Attributes:
+        column: the Matryoshka attribute or column, also of an alias.
+        query: the query's full vector, shape (dims,); or a `bindparam("name")`; or examples: `more_like_this(...)`.
+        weight: what this list counts in the fusion.
+        limit: rows it contributes; default the shortlist.
+        shortlist: as in `search`.
+        oversample: as in `search`.
+        ef_search: as in `search`.
+        exact: as in `search`.
+        complete: as in `search`: where the shortlist holds fewer rows than the list shall have, all rows of the filter
+            are ranked. Default: for a Select with conditions or joins.
+        label: name of its rank in the result; default `rank_` and its number.
+
+    """
+
+    column: Any
+    query: Any
+    _: KW_ONLY
+    weight: float = 1.0
+    limit: int | None = None
+    shortlist: int | None = None
+    oversample: float | None = None
+    ef_search: int | None = None
+    exact: bool = False
+    complete: bool | None = None
+    label: str | None = None
+
+    def found(self, statement: AnySelect, k: int, stacklevel: int) -> Found:
+        """Its list.
+
+        Raises:
+            SearchError: as `search`.
+            VectorError: as `search`.
+            DefinitionError: as `search`.
+
+        Warns:
+            ExactSearchWarning: as `search`.
+
+        """
+        # what is tuned brings the nearest rows; here the shortlist is what there is to fuse
+        size = shortlist_size(k, self.shortlist, self.oversample)
+        asked = SearchOptions.of(statement, self.column, k, size, None, self.ef_search, self.exact, stacklevel + 2)
+        rows, sent = prepare_search(asked, statement, self.query)
+        limit = size if self.limit is None else positive("limit", self.limit)
+        if limit > size:
+            raise SearchError(f"limit={limit} is larger than shortlist={size}: the list comes out of the shortlist")
+        ranking = Ranking(asked.definition, rows, sent, Page(limit))
+        if asked.exact:
+            winners, ctes = ranking.exact()
+        else:
+            complete = rows.filtered if self.complete is None else self.complete
+            shortlist = parts.materialized(rows.nearest(asked.definition, sent.short, asked.scan), parts.SHORTLIST)
+            winners, ctes = ranking.of_shortlist([shortlist], size, complete=complete)
+        *keys, distance = winners.c
+        defined = distance != literal_sql("'NaN'")  # nor NULL: without a vector there is no distance
+        listed = select(*keys, (-distance).label("value")).where(defined)
+        # its parts nest in it, so that there can be several
+        return Found(rows.keys, listed.add_cte(*ctes, nest_here=True))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Words(Retriever):
+    """The rows whose words match a text, by PostgreSQL's full-text search through a GIN index.
+
+    Words that the configuration drops (stop words) do not count; a text of nothing else, or one that only excludes
+    words, finds nothing.
+
+    Attributes:
+        column: a `tsvector` attribute or column: declared with `full_text`, or any other.
+        text: what somebody typed; or a `bindparam("name")`.
+        weight: what this list counts in the fusion.
+        match: `all` of the words, `any` of them, or `web`: all, and as in search engines "quotes", `or` and `-`.
+        rank: `ts_rank` (how often the words stand) or `ts_rank_cd` (cover density: how close they stand, at about twice
+            the time).
+        limit: rows it contributes; default as many as a vector's shortlist, ten times k.
+        config: the text search configuration, where the column was not declared with `full_text`.
+        label: name of its rank in the result; default `rank_` and its number.
+
+    """
+
+    column: Any
+    text: Any
+    _: KW_ONLY
+    weight: float = 1.0
+    match: Match = "all"
+    rank: Rank = "ts_rank"
+    limit: int | None = None
+    config: str | None = None
+    label: str | None = None
+
+    def found(self, statement: AnySelect, k: int, stacklevel: int) -> Found:  # noqa: ARG002
+        """Its list.
+
+        Raises:
+            SearchError: the text is none, or the configuration is not the column's.
+            DefinitionError: the column is no `tsvector`, or says no configuration.
+
+        """
+        _one_of("match", self.match, Match)
+        _one_of("rank", self.rank, Rank)
+        limit = shortlist_size(k) if self.limit is None else positive("limit", self.limit)
+        sent = _sent_text(self.text, f"the text for {base_column(self.column)}")
+        query = _tsquery(self._config(), self.match, sent._orig_key)
+        rows = _candidates(statement, self.column)
+        # evaluated once, whatever plan the server takes; in WHERE as it is, where the planner can count its words
+        once = text(f"(SELECT {query})").bindparams(sent)
+        value: ColumnElement[Any] = sql_cast(getattr(func, self.rank)(rows.full, once), Double())
+        matching = _operator("@@")(rows.full, text(query).bindparams(sent))
+        listed = _listed(rows, value, limit).where(matching)
+        if self.match == "web":  # words that are only excluded are no reason to return a row, and no index finds it
+            listed = listed.where(text(f"querytree({query}) NOT IN ('', 'T')").bindparams(sent))
+        return Found(rows.keys, listed)
+
+    def _config(self) -> str:
+        source = text_source(self.column)
+        if source is None:
+            if self.config is None:
+                raise DefinitionError(
+                    f"{base_column(self.column)} was not declared with full_text(...): say config='english', or "
+                    "whatever its expression says; a query in another configuration finds nothing"
+                )
+            return check_config(self.config)
+        if self.config is not None and self.config != source.config:
+            raise SearchError(
+                f"config={self.config!r}, but {base_column(self.column)} is made with {source.config!r}: leave it out"
+            )
+        return source.config
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trigrams(Retriever):
+    """The rows whose text looks like another, misspelt or not, by pg_trgm through a trigram index.
+
+    In a transaction the threshold lasts until its end, as with the scan's parameters of `search`.
+
+    Attributes:
+        column: a text attribute or column, with `trigram_index`.
+        text: what somebody typed; or a `bindparam("name")`.
+        weight: what this list counts in the fusion.
+        by: `word` finds the text within a longer one (`word_similarity`), `whole` compares all of both (`similarity`).
+        threshold: least similarity, above 0 and at most 1; default as pg_trgm's own, 0.6 by word, 0.3 by the whole.
+        limit: rows it contributes; default as many as a vector's shortlist, ten times k.
+        extension_schema: the schema pg_trgm lives in, where that is not on the search_path.
+        label: name of its rank in the result; default `rank_` and its number.
+
+    """
+
+    column: Any
+    text: Any
+    _: KW_ONLY
+    weight: float = 1.0
+    by: Literal["word", "whole"] = "word"
+    threshold: float | None = None
+    limit: int | None = None
+    extension_schema: str | None = None
+    label: str | None = None
+
+    def found(self, statement: AnySelect, k: int, stacklevel: int) -> Found:  # noqa: ARG002
+        """Its list.
+
+        Raises:
+            SearchError: the text is none, or a number is out of range.
+            DefinitionError: the column is no text.
+
+        """
+        _one_of("by", self.by, Literal["word", "whole"])
+        limit = shortlist_size(k) if self.limit is None else positive("limit", self.limit)
+        base = base_column(self.column)
+        if not isinstance(base.type, String):
+            raise DefinitionError(f"{base} is {base.type!r} and no text: trigrams are made of text")
+        sent = _sent_text(self.text, f"the text for {base}")
+        rows = _candidates(statement, self.column)
+        # by word the text comes first: how much of it is in the column. By operators: SQLAlchemy does not quote the
+        # schema of a function
+        if self.by == "word":
+            like, distance = self._operator("<%")(sent, rows.full), self._operator("<<->")(sent, rows.full)
+        else:
+            like, distance = self._operator("%")(rows.full, sent), self._operator("<->")(rows.full, sent)
+        listed = _listed(rows, -sql_cast(distance, Double()), limit).where(self._gate(), like)
+        return Found(rows.keys, listed)
+
+    def _operator(self, name: str) -> custom_op[Any]:
+        return _operator(f"OPERATOR({quoted(self.extension_schema)}.{name})" if self.extension_schema else name)
+
+    def _gate(self) -> TextClause:
+        name = "word_similarity_threshold" if self.by == "word" else "similarity_threshold"
+        threshold = (0.6 if self.by == "word" else 0.3) if self.threshold is None else self.threshold
+        if not is_number(threshold) or not 0 < threshold <= 1:
+            raise SearchError(f"threshold={threshold!r}: similarities go from 0 to 1, so give more than 0, at most 1")
+        return text(f"(SELECT set_config('pg_trgm.{name}', '{float(threshold)}', true)) IS NOT NULL")
+
+
+def check_parameters(retrievers: Sequence[Retriever]) -> None:
+    """Refuse one parameter of the caller's for what is sent in different forms.
+
+    Raises:
+        SearchError: there is one.
+        DefinitionError: a vector's column is no Matryoshka column.
+
+    """
+    kinds: dict[str, Any] = {}
+    for one in retrievers:
+        given = getattr(one, "query" if isinstance(one, Nearest) else "text", None)
+        if isinstance(given, BindParameter) and kinds.setdefault(given.key, _kind(one)) != _kind(one):
+            raise SearchError(
+                f"the parameter {given.key!r} stands for a text and a vector, or for vectors that are sent in "
+                "different forms: give each retriever a parameter of its own"
+            )
+
+
+def _kind(retriever: Retriever) -> Any:
+    if not isinstance(retriever, Nearest):
+        return "text"
+    definition = attachment_of(retriever.column).definition
+    return definition, retriever.exact or not definition.learned
+
+
+def check_weight(number: int, weight: Any) -> float:
+    """A retriever's weight.
+
+    Raises:
+        SearchError: it is no number above 0.
+
+    """
+    if not is_number(weight) or not 0 < weight < math.inf:
+        raise SearchError(f"weight={weight!r} of retriever {number}: give a number above 0, or leave the retriever out")
+    return float(weight)
+
+
+# -- the rows ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """What `candidates` needs to know of a column without a short one."""
+
+    short: None = None
+    side: None = None
+
+
+def _candidates(statement: AnySelect, column: Any) -> Candidates:
+    return parts.candidates(statement, column, cast("Attachment", _Beside()))
+
+
+def _listed(rows: Candidates, value: ColumnElement[Any], limit: int) -> AnySelect:
+    """The rows of the largest values, ties by key."""
+    keys = [key.label(f"key_{number}") for number, key in enumerate(rows.inner_keys, 1)]
+    found = rows.rows.with_only_columns(*keys, value.label("value"), maintain_column_froms=True)
+    # a bound LIMIT would change the plan once the server plans generically
+    return found.order_by(literal_sql("value").desc(), *rows.inner_keys).limit(literal_sql(str(limit)))
+
+
+@lru_cache(maxsize=64)
+def _operator(name: str) -> custom_op[Any]:
+    """An operator, made once: `column.op(name)` makes it for every search."""
+    compares = not name.rstrip(")").endswith("->")  # others are distances
+    return custom_op(name, is_comparison=compares, return_type=Boolean() if compares else Float())
+
+
+# -- the text ------------------------------------------------------------------------------------------------------
+
+
+class QueryText(TypeDecorator[str]):
+    """A query's text, checked when it is sent."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str:  # noqa: ARG002
+        """Refuse what the server would answer wrongly, or with an error that does not say why."""
+        return _checked(value, "the query's text")
+
+
+def _sent_text(value: Any, what: str) -> BindParameter[str]:
+    if isinstance(value, BindParameter):
+        if not value.key.isidentifier():
+            raise SearchError(
+                f"the parameter's name {value.key!r} is no identifier: use letters, digits and underscores"
+            )
+        return bindparam(value.key, type_=QueryText())
+    return bindparam("words", _checked(value, what), type_=QueryText(), unique=True)
+
+
+def _checked(value: Any, what: str) -> str:
+    if not isinstance(value, str):
+        raise SearchError(f"{what} is {type(value).__name__}, not str")
+    if not value.strip():
+        raise SearchError(f"{what} is empty: leave the retriever out")
+    if "\0" in value:
+        raise SearchError(f"{what} has a NUL character at {value.index(chr(0))}, which PostgreSQL cannot hold")
+    if len(value) > TEXT_LIMIT:
+        raise SearchError(f"{what} has {len(value):,} characters: search with at most {TEXT_LIMIT:,}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise SearchError(f"{what} is no valid Unicode at {error.start}: decode it with the right encoding") from None
+    return value
+
+
+def _tsquery(config: str, match: Match, name: str) -> str:
+    """SQL of the query; the parser makes lexemes of whatever the text holds, so that no text is syntax."""
+    function = "websearch_to_tsquery" if match == "web" else "plainto_tsquery"
+    query = f"{function}({literal(config).replace(':', chr(92) + ':')}::regconfig, :{name})"
+    return query if match != "any" else f"replace({query}::text, ' & ', ' | ')::tsquery"
+
+
+def _one_of(name: str, value: Any, choices: Any) -> None:
+    known = get_args(choices)
+    if value not in known:
+        raise SearchError(f"{name}={value!r}: give one of {', '.join(map(repr, known))}")
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

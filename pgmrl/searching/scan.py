@@ -1,0 +1,63 @@
+"""How the short index is read: `ef_search` and its companions, set by the statement for itself."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy import (
+    Integer,
+    bindparam,
+    text,
+)
+
+from pgmrl.limits import EF_SEARCH_LIMIT, MAX_SCAN_TUPLES
+
+if TYPE_CHECKING:
+    from sqlalchemy import TextClause
+
+
+__all__ = ["Scan", "gate", "max_scan_tuples", "planned_anew"]
+
+
+class Scan(NamedTuple):
+    """How the short index is read.
+
+    Attributes:
+        shortlist: rows to take.
+        ef_search: candidates HNSW keeps at a time.
+
+    """
+
+    shortlist: int
+    ef_search: int
+
+
+@lru_cache(maxsize=1024)
+def gate(scan: Scan) -> TextClause:
+    """Set the scan's parameters for this statement; true for every row."""
+    settings = {"ef_search": str(scan.ef_search), "iterative_scan": "relaxed_order"}
+    limit = max_scan_tuples(scan.shortlist)
+    if limit is not None:
+        settings["max_scan_tuples"] = str(limit)
+        settings["scan_mem_multiplier"] = "8"
+    calls = " || ".join(f"set_config('hnsw.{name}', '{value}', true)" for name, value in settings.items())
+    return text(f"(SELECT {calls}) IS NOT NULL")
+
+
+def max_scan_tuples(shortlist: int) -> int | None:
+    """What the gate of a shortlist of so many rows sets hnsw.max_scan_tuples to; None where it leaves it alone."""
+    return max(MAX_SCAN_TUPLES, 4 * shortlist) if shortlist > EF_SEARCH_LIMIT else None
+
+
+@lru_cache(maxsize=1)
+def planned_anew() -> TextClause:
+    """Have the server plan a filtered search for its values each time, also where the statement is prepared.
+
+    A plan for no values in particular takes a filter for an average one. For a rare value it would walk the graph,
+    and it looks cheaper than the right plan, so the server keeps it. This expression costs nothing with its parameter
+    known to be 1, and looks very dear without.
+    """
+    ones = ", ".join(f"generate_series(1, :pgmrl_one) AS {name}" for name in "abcd")
+    one = bindparam("pgmrl_one", 1, type_=Integer())
+    return text(f"(SELECT count(*) FROM {ones}) = 1").bindparams(one)  # noqa: S608 - constants
