@@ -30,7 +30,7 @@ from pgmrl import Matryoshka, Rotation, Short, compile_sql, database, ingest, re
 from pgmrl.embedders import DEFAULT, embedder
 from pgmrl.measure import given_queries, mean_interval
 from pgmrl.tune import tune
-from pgmrl.tune.trials import TIMING
+from pgmrl.tune.index_trials import TIMING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

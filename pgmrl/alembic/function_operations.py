@@ -9,7 +9,7 @@ from alembic.operations import MigrateOperation, Operations
 
 from pgmrl.alembic.operations import OnShort, PgmrlOperation
 from pgmrl.errors import DefinitionError
-from pgmrl.functions.place import Place
+from pgmrl.functions.searched_column import Place
 from pgmrl.model.sql_functions import SqlFunctions
 
 if TYPE_CHECKING:

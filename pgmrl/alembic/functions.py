@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from pgmrl.alembic.function_operations import DropFunctions, InstallFunctions
-from pgmrl.functions.place import place_of
+from pgmrl.functions.searched_column import place_of
 from pgmrl.model.columns import INFO_KEY, Attachment
 from pgmrl.model.shortening import Definition, Prefix, Rotation, Short
 from pgmrl.model.sql_functions import SqlFunctions

@@ -13,11 +13,11 @@ from pgmrl.cli.common import Json, Url, console, engine, escaped, progress, writ
 from pgmrl.cli.measuring import check_drawing, telling
 from pgmrl.doctor import CHECKS, Health, Measurement, Report, health, measure, prometheus
 from pgmrl.doctor import doctor as examined
-from pgmrl.doctor.exam import surveying
+from pgmrl.doctor.examination import surveying
+from pgmrl.doctor.examined_columns import subjects
 from pgmrl.doctor.finding import SEVERITIES
-from pgmrl.doctor.history import SUFFIXES, Series, plotted, series, sparkline
+from pgmrl.doctor.recall_series import SUFFIXES, Series, plotted, series, sparkline
 from pgmrl.doctor.run import SECONDS, chosen
-from pgmrl.doctor.subject import subjects
 from pgmrl.errors import NotMigrated, PgmrlError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from pgmrl.cli.common import Json, Searched, Url, console, engine, escaped, writ
 from pgmrl.database.reflection import reflect
 from pgmrl.functions import SqlFunctions, installed
 from pgmrl.functions.install import drop_functions, install_functions, place_in
-from pgmrl.functions.text import install_statements
+from pgmrl.functions.statements import install_statements
 from pgmrl.model.columns import attachment_of
 from pgmrl.names import qualified
 

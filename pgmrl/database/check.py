@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
-from pgmrl import database
+from pgmrl.database.catalogue import columns, table_schema
+from pgmrl.database.connection import sqlalchemy_connection
+from pgmrl.database.extension import check_pgvector
 from pgmrl.errors import NotMigrated
 from pgmrl.model.columns import attachment_of, vectors_table
 from pgmrl.model.shortening import Rotation
@@ -39,9 +41,9 @@ def check_schema(connection: Connection | Session, column: Any) -> ColumnInfo | 
         NotMigrated: a table, column, trigger or index is missing or of another type, with its name.
         DefinitionError: it is no Matryoshka column.
     """
-    connection = database.sqlalchemy_connection(connection)
+    connection = sqlalchemy_connection(connection)
     attachment, table = attachment_of(column), vectors_table(column)
-    database.check_pgvector(connection)
+    check_pgvector(connection)
     check_types(connection, table, attachment)
     return None if attachment.short is None else _kept(connection, table, attachment)
 
@@ -68,7 +70,7 @@ def check_types(connection: Connection, table: Table, attachment: Attachment) ->
 
 def _kept(connection: Connection, table: Table, attachment: Attachment) -> ColumnInfo:
     name = f"{table.fullname}.{attachment.short}"
-    own = rows_of(connection, table, attachment, database.columns(connection))
+    own = rows_of(connection, table, attachment, columns(connection))
     if not own:
         raise NotMigrated(f"nothing keeps {name} in step with {attachment.full}: run the migration that adds it")
     info = max(own, key=lambda one: bool(one.index_valid))
@@ -101,7 +103,7 @@ def rows_of(
         attachment: of the column.
         infos: of `database.columns`.
     """
-    schema = table.schema or database.table_schema(connection, table.name)
+    schema = table.schema or table_schema(connection, table.name)
     place = (schema, table.name, attachment.full, attachment.short)
     return [one for one in infos if (one.table_schema, one.table_name, one.full_column, one.short_column) == place]
 

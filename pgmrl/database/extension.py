@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
@@ -12,9 +12,6 @@ from pgmrl.errors import (
     PgvectorMissing,
     PgvectorVersionWarning,
 )
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["PGVECTOR_NEEDED", "PGVECTOR_SOUND", "check_pgvector", "create_pgvector", "hidden_schema", "version_numbers"]
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, cast
 from sqlalchemy import Column, MetaData, Table, text
 from sqlalchemy.exc import NoSuchTableError, SAWarning
 
-from pgmrl import database
+from pgmrl.database.catalogue import columns
+from pgmrl.database.connection import sqlalchemy_connection
+from pgmrl.database.extension import hidden_schema
 from pgmrl.database.settings import load_settings
 from pgmrl.errors import DefinitionError, NotMigrated
 from pgmrl.model.columns import INFO_KEY, Attachment
@@ -75,15 +77,15 @@ def reflect_place(
         NotMigrated: as `reflect`.
         DefinitionError: as `reflect`.
     """
-    connection = database.sqlalchemy_connection(connection)
+    connection = sqlalchemy_connection(connection)
     table = _table(connection, schema, table_name)
     if column_name not in table.c:
         raise NotMigrated(_no_column(table, column_name))
     column = table.c[column_name]
     full, dims = _vector_type(connection, table, column)
-    vector_schema = database.hidden_schema(connection)
+    vector_schema = hidden_schema(connection)
     column.type = NumpyVector(dims, full, vector_schema)
-    info = _best(database.columns(connection) if infos is None else infos, table, column_name)
+    info = _best(columns(connection) if infos is None else infos, table, column_name)
     definition, short = _definition(info, dims, full, metric, vector_schema)
     column.info[INFO_KEY] = Attachment(definition, column_name, short, Hnsw())
     load_settings(connection, column)

@@ -1,13 +1,13 @@
-"""pgmrl's own schema: its migrations, its revision, and the SQL they run."""
+"""pgmrl's own schema: its migrations, its revision, and the SQL they run.
+
+Alembic is imported where a migration runs: an application that searches does not load it.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from pgmrl.database.extension import check_pgvector, create_pgvector
@@ -18,6 +18,7 @@ from pgmrl.errors import (
 )
 
 if TYPE_CHECKING:
+    from alembic.config import Config
     from alembic.migration import MigrationContext
 
 __all__ = [
@@ -61,6 +62,8 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
     create_pgvector(connection)
     check_pgvector(connection)
+    from alembic import command  # noqa: PLC0415 - see the top
+
     if current(connection) != (head() if revision == "head" else revision):
         command.upgrade(_config(connection), revision)
 
@@ -68,6 +71,8 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
 def downgrade(connection: Connection, revision: str = "base") -> None:
     """Remove pgmrl's schema down to a revision; refused by the server while a short column needs it."""
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
+    from alembic import command  # noqa: PLC0415 - see the top
+
     if current(connection) is not None:
         command.downgrade(_config(connection), revision)
 
@@ -84,6 +89,8 @@ def current(connection: Connection) -> str | None:
 
 def head() -> str:
     """The newest revision this version of pgmrl carries."""
+    from alembic.script import ScriptDirectory  # noqa: PLC0415 - see the top
+
     newest = ScriptDirectory(str(migrations_path())).get_current_head()
     if newest is None:
         raise DatabaseError(f"there are no migrations in {migrations_path()}: install pgmrl again")
@@ -149,6 +156,8 @@ def vector_schema_of(context: MigrationContext) -> str:
 
 
 def _config(connection: Connection) -> Config:
+    from alembic.config import Config  # noqa: PLC0415 - see the top
+
     config = Config()
     config.set_main_option("script_location", str(migrations_path()).replace("%", "%%"))
     config.attributes["connection"] = connection

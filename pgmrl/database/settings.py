@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import MetaData, text
 
-from pgmrl import database
+from pgmrl.database.connection import sqlalchemy_connection
+from pgmrl.database.schema import current, require_schema
 from pgmrl.errors import DefinitionError, NotMigrated
 from pgmrl.limits import EF_SEARCH_LIMIT, SHORTLIST_LIMIT
 from pgmrl.model.columns import INFO_KEY, attachment_of, base_column, vectors_table
@@ -94,7 +95,7 @@ def load_settings(connection: Connection | Session, *columns: Any) -> dict[str, 
         DefinitionError: a column is no Matryoshka column.
 
     """
-    connection = database.sqlalchemy_connection(connection)
+    connection = sqlalchemy_connection(connection)
     found = {}
     for column in _each(columns):
         setting = stored_setting(connection, column)
@@ -109,9 +110,9 @@ def load_settings(connection: Connection | Session, *columns: Any) -> dict[str, 
 
 def stored_setting(connection: Connection | Session, column: Any) -> Setting | None:
     """What is stored for a column's short vectors; None for nothing, or where pgmrl's schema cannot hold it."""
-    connection = database.sqlalchemy_connection(connection)
-    current = database.current(connection)
-    if current is None or current < NEEDED:
+    connection = sqlalchemy_connection(connection)
+    revision = current(connection)
+    if revision is None or revision < NEEDED:
         return None
     row = connection.execute(
         text(
@@ -139,8 +140,8 @@ def store_setting(connection: Connection | Session, column: Any, setting: Settin
         DefinitionError: the column has no short vectors.
 
     """
-    connection = database.sqlalchemy_connection(connection)
-    database.require_schema(connection, NEEDED, "keeping settings")
+    connection = sqlalchemy_connection(connection)
+    require_schema(connection, NEEDED, "keeping settings")
     key = _key(column)
     key["short"] = short or key["short"]
     if key["short"] is None:
@@ -167,8 +168,8 @@ def forget_setting(connection: Connection | Session, column: Any) -> bool:
         NotMigrated: pgmrl's schema is missing or too old.
 
     """
-    connection = database.sqlalchemy_connection(connection)
-    database.require_schema(connection, NEEDED, "keeping settings")
+    connection = sqlalchemy_connection(connection)
+    require_schema(connection, NEEDED, "keeping settings")
     statement = text(
         "DELETE FROM pgmrl.settings "
         "WHERE relation = to_regclass(:relation) AND full_column = :full AND short_column = :short"

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 from sqlalchemy import text
 
 from pgmrl.database.extension import hidden_schema
+from pgmrl.database.index_states import IndexState, index_states
 from pgmrl.model.metrics import METRICS
 from pgmrl.model.shortening import Definition, Prefix, Rotation, Short
 from pgmrl.names import qualified
-from pgmrl.online.index_builds import IndexState, index_states
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

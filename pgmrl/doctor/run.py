@@ -6,10 +6,10 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from pgmrl import database
-from pgmrl.doctor import indexes, leftovers, memory, recall, rotation, rows, searches, vacuum, versions
-from pgmrl.doctor.exam import Check, Exam, Server, Thresholds, quietly, surveying
+from pgmrl.doctor.checks import axes, indexes, leftovers, memory, recorded_recall, rows, searches, vacuum, versions
+from pgmrl.doctor.examination import Check, Exam, Server, Thresholds, quietly, surveying
+from pgmrl.doctor.examined_columns import subjects
 from pgmrl.doctor.finding import SEVERITIES, Finding, NotChecked, Report
-from pgmrl.doctor.subject import subjects
 from pgmrl.errors import DefinitionError, PgvectorMissing
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ MODEL: Final = Check("model", "critical", "columns that the database does not ha
 CHECKS: Final[tuple[Check, ...]] = (
     MODEL,
     *rows.CHECKS,
-    *rotation.CHECKS,
+    *axes.CHECKS,
     *indexes.CHECKS,
     *searches.CHECKS,
-    *recall.CHECKS,
+    *recorded_recall.CHECKS,
     *vacuum.CHECKS,
     *memory.CHECKS,
     *leftovers.CHECKS,

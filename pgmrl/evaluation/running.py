@@ -30,7 +30,7 @@ from pgmrl.evaluation.inputs import Inputs
 from pgmrl.evaluation.measures import DEFAULT, Measure, Scorer, parsed
 from pgmrl.evaluation.nearest import nearest
 from pgmrl.evaluation.runs import Ranked, Run, Searches, Wording
-from pgmrl.evaluation.trials import Trial, trials
+from pgmrl.evaluation.short_candidates import Trial, trials
 from pgmrl.measure.session import CANCELLED, CONFLICT, ended_by_standby, measuring
 from pgmrl.model.columns import attachment_of
 from pgmrl.names import qualified

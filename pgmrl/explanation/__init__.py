@@ -13,7 +13,15 @@ from pgmrl import database
 from pgmrl.errors import SearchError
 from pgmrl.explanation.explanation import Explanation, Shortlist
 from pgmrl.explanation.reasons import reasons
-from pgmrl.explanation.server import Detoasted, Toast, block_size, in_force, row_counts, session_settings, untouched
+from pgmrl.explanation.server_counters import (
+    Detoasted,
+    Toast,
+    block_size,
+    in_force,
+    row_counts,
+    session_settings,
+    untouched,
+)
 from pgmrl.explanation.stages import Scan, Stage, Usage, stages
 from pgmrl.limits import MAX_SCAN_TUPLES
 from pgmrl.searching.hybrid import FUSED

@@ -12,7 +12,7 @@ from pgmrl.searching.plans import without_vectors
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pgmrl.explanation.server import Detoasted
+    from pgmrl.explanation.server_counters import Detoasted
     from pgmrl.explanation.stages import Stage
     from pgmrl.searching.plans import Node
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgmrl.functions.hybrid import hybrid_arguments
-from pgmrl.functions.worker import COST, filter_arguments
+from pgmrl.functions.hybrid_worker import hybrid_arguments
+from pgmrl.functions.search_worker import COST, filter_arguments
 from pgmrl.names import literal, qualified, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pgmrl.functions.place import Place
+    from pgmrl.functions.searched_column import Place
     from pgmrl.model.sql_functions import Filter
 
 __all__ = ["told", "views", "wrappers"]

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Table, event
 from pgmrl import database
 from pgmrl.errors import DefinitionError
 from pgmrl.functions import installed
-from pgmrl.functions.place import Place, place_of
+from pgmrl.functions.searched_column import Place, place_of
 from pgmrl.model.columns import INFO_KEY, attachment_of, base_column, vectors_table
 from pgmrl.model.sql_functions import SqlFunctions
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
 from pgmrl.errors import MigrationError
-from pgmrl.functions.text import drop_statement, install_statements
+from pgmrl.functions.statements import drop_statement, install_statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
 
-    from pgmrl.functions.place import Place
+    from pgmrl.functions.searched_column import Place
     from pgmrl.model.ddl import Hnsw
 
 __all__ = ["NEEDED", "FunctionInfo", "drop", "functions", "install", "installed_markers"]

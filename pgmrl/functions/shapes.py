@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pgmrl.names import literal, quoted
 
 if TYPE_CHECKING:
-    from pgmrl.functions.place import Place
+    from pgmrl.functions.searched_column import Place
 
 __all__ = ["Shape", "shapes"]
 

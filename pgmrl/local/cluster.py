@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pgmrl.errors import LocalServerError
-from pgmrl.local import settings
+from pgmrl.local import server_settings
 from pgmrl.local.postmaster import Postmaster
 from pgmrl.local.programs import SYSTEM_DIR, SYSTEM_USER, Programs, exclusive, extra, make_folder, wheel_version
 
@@ -296,7 +296,7 @@ class Cluster:
 
     def _write_settings(self) -> None:
         path = self.root / "pgmrl.conf"
-        path.write_text(settings.render())
+        path.write_text(server_settings.render())
         path.chmod(0o644)  # the server's account reads it; the folder is closed to others
 
     def _log_tail(self) -> str:

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pgmrl.measure.score import Interval
-    from pgmrl.tune.ground import Wanted
     from pgmrl.tune.trial import Option, Sweep, Trial
+    from pgmrl.tune.tuning_inputs import Wanted
 
 __all__ = ["Cause", "Limit", "Minimise", "cheapest", "chosen", "pareto", "promising", "reaches", "sizes_for", "why_not"]
 

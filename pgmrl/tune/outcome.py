@@ -13,10 +13,10 @@ from pgmrl.units import shown as shown_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pgmrl.tune.ground import Ground, Wanted
+    from pgmrl.tune.index_trials import Bench
     from pgmrl.tune.result import Check
     from pgmrl.tune.trial import Option, Sweep, Trial
-    from pgmrl.tune.trials import Bench
+    from pgmrl.tune.tuning_inputs import Ground, Wanted
 
 __all__ = ["outcome"]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pgmrl.tune.candidates import Candidate
     from pgmrl.tune.scores import Operand
-    from pgmrl.tune.source import Batch, Levels, Source
+    from pgmrl.tune.table_reader import Batch, Levels, Source
     from pgmrl.tune.truth import Truth
 
 __all__ = ["Ranks", "count_ranks"]

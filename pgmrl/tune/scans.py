@@ -16,9 +16,9 @@ from pgmrl.model.types import Wire, to_wire
 from pgmrl.names import quoted
 from pgmrl.searching.scan import Scan, gate
 from pgmrl.searching.statement import SHORTLIST, WINNERS, key_names, ranked_sql
-from pgmrl.tune.graph import short_wire
 from pgmrl.tune.models import Timed
-from pgmrl.tune.snapshot import driver_of
+from pgmrl.tune.trial_index import short_wire
+from pgmrl.tune.tuning_transaction import driver_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pgmrl.model.shortening import Definition
-    from pgmrl.tune.source import Source
+    from pgmrl.tune.table_reader import Source
     from pgmrl.tune.truth import Truth
 
 __all__ = ["Asked", "Index", "Scans", "Search", "force_index", "time_searches", "timed_trials", "trial_search"]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pgmrl.model.metrics import Metric
     from pgmrl.model.shortening import Definition
-    from pgmrl.tune.source import Batch, Levels
+    from pgmrl.tune.table_reader import Batch, Levels
 
 __all__ = ["Truth", "find_truth"]
 

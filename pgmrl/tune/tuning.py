@@ -17,16 +17,16 @@ from pgmrl.model.ddl import Hnsw
 from pgmrl.model.rotation import Rotation
 from pgmrl.tune.candidates import DIMS, candidates, rotation_axes
 from pgmrl.tune.choice import chosen, promising, sizes_for
-from pgmrl.tune.graph import place_for
-from pgmrl.tune.ground import SMALLEST, Clock, Wanted, ground_of, levels_for
+from pgmrl.tune.index_trials import Bench
 from pgmrl.tune.outcome import outcome
 from pgmrl.tune.ranks import count_ranks
 from pgmrl.tune.scans import force_index
-from pgmrl.tune.snapshot import snapshot
-from pgmrl.tune.source import Levels
+from pgmrl.tune.table_reader import Levels
 from pgmrl.tune.trial import Sweep
-from pgmrl.tune.trials import Bench
+from pgmrl.tune.trial_index import place_for
 from pgmrl.tune.truth import find_truth
+from pgmrl.tune.tuning_inputs import SMALLEST, Clock, Wanted, ground_of, levels_for
+from pgmrl.tune.tuning_transaction import snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
     from pgmrl.model.metrics import ShortType
     from pgmrl.tune.candidates import Candidate, Rule
     from pgmrl.tune.choice import Minimise
-    from pgmrl.tune.graph import Shorts
-    from pgmrl.tune.ground import Ground
     from pgmrl.tune.result import Tuning
-    from pgmrl.tune.source import Batch
+    from pgmrl.tune.table_reader import Batch
     from pgmrl.tune.trial import Trial
+    from pgmrl.tune.trial_index import Shorts
     from pgmrl.tune.truth import Truth
+    from pgmrl.tune.tuning_inputs import Ground
 
 __all__ = ["QUERIES", "tune"]
 

@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from pgmrl import database
 from pgmrl.doctor import CHECKS, Finding, NotChecked, Report, doctor, health, measure, prometheus
-from pgmrl.doctor.history import series
+from pgmrl.doctor.recall_series import series
 from pgmrl.errors import DefinitionError, Locked, MeasureError, NotMigrated
 from tests.cli import run
 from tests.doctor.conftest import ROWS, SHORT, SMALL, recorded

@@ -17,9 +17,9 @@ from pgmrl import Hnsw, Matryoshka, Prefix, Short, database, install_functions
 from pgmrl.database.index_states import index_states
 from pgmrl.database.settings import Setting, store_setting
 from pgmrl.doctor import Thresholds
-from pgmrl.doctor.searches import compiles
-from pgmrl.doctor.versions import defects, library
-from pgmrl.functions.place import VERSION
+from pgmrl.doctor.checks.searches import compiles
+from pgmrl.doctor.checks.versions import defects, library
+from pgmrl.functions.searched_column import VERSION
 from pgmrl.model.shortening import Definition
 from pgmrl.online.backfill import short_fill
 from pgmrl.online.jobs import begin

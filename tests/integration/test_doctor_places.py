@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 
 from pgmrl import Matryoshka, Prefix, Rotation, Short, add_functions, add_side_table, database
 from pgmrl.doctor import Check, Report, Thresholds, doctor, health, measure
-from pgmrl.doctor.exam import Exam, Server
-from pgmrl.doctor.subject import subjects
+from pgmrl.doctor.examination import Exam, Server
+from pgmrl.doctor.examined_columns import subjects
 from pgmrl.errors import DatabaseError, DefinitionError, Locked, NotMigrated
 from pgmrl.model.types import NumpyVector
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from pgmrl import SqlFunctions, database, install_functions
 from pgmrl.functions.install import drop_functions
 from pgmrl.functions.installed import functions
-from pgmrl.functions.place import Place
+from pgmrl.functions.searched_column import Place
 from pgmrl.model.columns import Matryoshka
 from pgmrl.model.shortening import Prefix, Short
 from pgmrl.names import quoted

@@ -21,12 +21,12 @@ from pgmrl.searching.statement import SHORTLIST
 from pgmrl.tune import Tuning, tune
 from pgmrl.tune.applying import apply_tuning, migration, model
 from pgmrl.tune.candidates import Candidate
-from pgmrl.tune.ground import Clock
 from pgmrl.tune.plots import figure, kept_rows, write_html, write_png
 from pgmrl.tune.ranks import count_ranks
-from pgmrl.tune.snapshot import snapshot
-from pgmrl.tune.source import Levels, Source
+from pgmrl.tune.table_reader import Levels, Source
 from pgmrl.tune.truth import find_truth
+from pgmrl.tune.tuning_inputs import Clock
+from pgmrl.tune.tuning_transaction import snapshot
 
 if TYPE_CHECKING:
     from pathlib import Path

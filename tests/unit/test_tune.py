@@ -17,7 +17,7 @@ from pgmrl.tune.choice import cheapest, pareto, reaches, sizes_for, why_not
 from pgmrl.tune.models import Timed, build_growth, fit_growth, fit_latency
 from pgmrl.tune.ranks import Ranks
 from pgmrl.tune.scores import Scores
-from pgmrl.tune.source import Levels
+from pgmrl.tune.table_reader import Levels
 from pgmrl.tune.trial import Option, Sweep
 from pgmrl.tune.truth import Truth
 

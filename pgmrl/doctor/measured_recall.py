@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
-from pgmrl.doctor.exam import surveying
-from pgmrl.doctor.searches import numbers
-from pgmrl.doctor.subject import subjects
+from pgmrl.doctor.checks.searches import numbers
+from pgmrl.doctor.examination import surveying
+from pgmrl.doctor.examined_columns import subjects
 from pgmrl.errors import MeasureError, PgmrlError
 from pgmrl.measure import measure_recall, record_recall
 from pgmrl.measure.recall import SAMPLE, SECONDS
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from pgmrl.doctor.subject import Subject
+    from pgmrl.doctor.examined_columns import Subject
     from pgmrl.measure import Recall
 
 __all__ = ["Measurement", "measure"]

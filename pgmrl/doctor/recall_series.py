@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pgmrl import database
 from pgmrl.database.settings import stored_setting
-from pgmrl.doctor.recall import numbers_of
+from pgmrl.doctor.checks.recorded_recall import numbers_of
 from pgmrl.errors import MeasureError
 from pgmrl.measure.drawing import check_path, figure, saved, write
 from pgmrl.measure.history import recall_history

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Row
 
+    from pgmrl.doctor.examined_columns import Subject
     from pgmrl.doctor.finding import Severity
-    from pgmrl.doctor.subject import Subject
     from pgmrl.measure import Recall
 
 __all__ = ["Check", "Exam", "Server", "Skipped", "Thresholds", "quietly", "reading", "surveying"]

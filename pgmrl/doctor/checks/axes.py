@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pgmrl import database
-from pgmrl.doctor.exam import Check, Skipped
+from pgmrl.doctor.examination import Check, Skipped
 from pgmrl.doctor.finding import Finding
 from pgmrl.errors import RotationError
 from pgmrl.measure import sampled_queries
@@ -16,8 +16,8 @@ from pgmrl.names import literal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgmrl.doctor.exam import Exam
-    from pgmrl.doctor.subject import Subject
+    from pgmrl.doctor.examination import Exam
+    from pgmrl.doctor.examined_columns import Subject
 
 __all__ = ["CHECKS"]
 

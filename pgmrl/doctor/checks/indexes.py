@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from pgmrl.doctor.exam import Check
+from pgmrl.doctor.examination import Check
+from pgmrl.doctor.examined_columns import parts
 from pgmrl.doctor.finding import Finding
-from pgmrl.doctor.subject import parts
 from pgmrl.model.columns import attachment_of
 from pgmrl.names import literal, qualified, quoted
 from pgmrl.online.index_builds import beside, create_statement, drop_statement
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pgmrl.database.index_states import IndexState
-    from pgmrl.doctor.exam import Exam
-    from pgmrl.doctor.subject import Subject
+    from pgmrl.doctor.examination import Exam
+    from pgmrl.doctor.examined_columns import Subject
 
 __all__ = ["CHECKS"]
 

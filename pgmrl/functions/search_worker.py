@@ -13,7 +13,7 @@ from pgmrl.names import literal, qualified, quoted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgmrl.functions.place import Place
+    from pgmrl.functions.searched_column import Place
     from pgmrl.functions.shapes import Shape
     from pgmrl.model.ddl import Hnsw
     from pgmrl.model.sql_functions import Filter

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pgmrl import database
-from pgmrl.doctor.exam import Check
+from pgmrl.doctor.examination import Check
 from pgmrl.doctor.finding import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgmrl.doctor.exam import Exam
+    from pgmrl.doctor.examination import Exam
     from pgmrl.doctor.finding import Severity
 
 __all__ = ["CHECKS", "defects", "library"]

@@ -16,12 +16,12 @@ from pgmrl.model.columns import base_column
 from pgmrl.searching.compile import compile_sql
 from pgmrl.searching.search import search
 from pgmrl.tune.choice import reaches
-from pgmrl.tune.graph import Shorts, stand_in
 from pgmrl.tune.models import Timed
 from pgmrl.tune.result import Check
 from pgmrl.tune.scans import Asked, Index, Scans, time_searches, timed_trials, trial_search
-from pgmrl.tune.snapshot import driver_of
 from pgmrl.tune.trial import Graph, Option, Trial
+from pgmrl.tune.trial_index import Shorts, stand_in
+from pgmrl.tune.tuning_transaction import driver_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
     from pgmrl.model.ddl import Hnsw
     from pgmrl.tune.candidates import Candidate
-    from pgmrl.tune.graph import Built, Place
-    from pgmrl.tune.ground import Clock, Ground, Wanted
     from pgmrl.tune.scans import Search
-    from pgmrl.tune.source import Levels
+    from pgmrl.tune.table_reader import Levels
     from pgmrl.tune.trial import Sweep
+    from pgmrl.tune.trial_index import Built, Place
     from pgmrl.tune.truth import Truth
+    from pgmrl.tune.tuning_inputs import Clock, Ground, Wanted
 
 __all__ = ["TIMING", "Bench"]
 

@@ -12,15 +12,15 @@ import json
 from typing import TYPE_CHECKING
 
 from pgmrl.functions.calls import told, views, wrappers
-from pgmrl.functions.hybrid import hybrid, make_fused
+from pgmrl.functions.hybrid_worker import hybrid, make_fused
+from pgmrl.functions.search_worker import dollar, vector, worker
 from pgmrl.functions.shapes import shapes
-from pgmrl.functions.worker import dollar, vector, worker
 from pgmrl.names import literal, qualified, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgmrl.functions.place import Place
+    from pgmrl.functions.searched_column import Place
     from pgmrl.model.ddl import Hnsw
 
 __all__ = ["drop_statement", "install_statements"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import select
 
 from pgmrl.database.settings import NEEDED, stored_setting
-from pgmrl.doctor.exam import Check
+from pgmrl.doctor.examination import Check
 from pgmrl.doctor.finding import Finding
 from pgmrl.explanation.reasons import reasons
 from pgmrl.limits import EF_SEARCH_LIMIT, MAX_SCAN_TUPLES
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, SelectBase
 
-    from pgmrl.doctor.exam import Exam
-    from pgmrl.doctor.subject import Subject
+    from pgmrl.doctor.examination import Exam
+    from pgmrl.doctor.examined_columns import Subject
     from pgmrl.searching.plans import Node
 
 __all__ = ["CHECKS", "numbers"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from pgmrl import database
 from pgmrl.database.settings import NEEDED, stored_setting
-from pgmrl.doctor.exam import Check
+from pgmrl.doctor.examination import Check
 from pgmrl.doctor.finding import Finding
 from pgmrl.measure.history import Measured, kept_of
 from pgmrl.names import literal
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pgmrl.database.settings import Setting
-    from pgmrl.doctor.exam import Exam
-    from pgmrl.doctor.subject import Subject
+    from pgmrl.doctor.examination import Exam
+    from pgmrl.doctor.examined_columns import Subject
 
 __all__ = ["CHECKS", "numbers_of"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from pgmrl.database.state import table_state
-from pgmrl.doctor.exam import Check
+from pgmrl.doctor.examination import Check
 from pgmrl.doctor.finding import Finding
 from pgmrl.functions.installed import installed_markers
-from pgmrl.functions.place import VERSION
+from pgmrl.functions.searched_column import VERSION
 from pgmrl.model import ddl
 from pgmrl.names import literal, qualified
 from pgmrl.online.jobs import jobs
@@ -18,9 +18,9 @@ from pgmrl.units import shown
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgmrl.doctor.exam import Exam
+    from pgmrl.doctor.examination import Exam
+    from pgmrl.doctor.examined_columns import Subject
     from pgmrl.doctor.finding import Severity
-    from pgmrl.doctor.subject import Subject
     from pgmrl.online.jobs import Job
 
 __all__ = ["CHECKS"]

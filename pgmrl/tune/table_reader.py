@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, select, tuple_
 from sqlalchemy import literal_column as literal
 
 from pgmrl.names import quoted
-from pgmrl.tune.snapshot import driver_of, savepoint
+from pgmrl.tune.tuning_transaction import driver_of, savepoint
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pgmrl.functions.worker import COST, conditions, dollar, filled, filter_arguments, sizes, usual
+from pgmrl.functions.search_worker import COST, conditions, dollar, filled, filter_arguments, sizes, usual
 from pgmrl.limits import TEXT_LIMIT
 from pgmrl.names import literal, qualified, quoted
 
 if TYPE_CHECKING:
-    from pgmrl.functions.place import Place
+    from pgmrl.functions.searched_column import Place
 
 __all__ = ["hybrid", "hybrid_arguments", "make_fused"]
 

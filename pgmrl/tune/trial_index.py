@@ -21,7 +21,7 @@ from pgmrl.database.connection import sqlstate
 from pgmrl.measure.session import CANCELLED
 from pgmrl.model import ddl
 from pgmrl.names import qualified
-from pgmrl.tune.snapshot import driver_of, savepoint
+from pgmrl.tune.tuning_transaction import driver_of, savepoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pgmrl.model.metrics import ShortType
     from pgmrl.model.shortening import Definition
     from pgmrl.tune.candidates import Candidate
-    from pgmrl.tune.source import Source
+    from pgmrl.tune.table_reader import Source
 
 __all__ = ["Built", "Place", "Shorts", "place_for", "short_wire", "stand_in"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgmrl.doctor.exam import PRIMARY, Check, Skipped
+from pgmrl.doctor.examination import PRIMARY, Check, Skipped
 from pgmrl.doctor.finding import Finding
 from pgmrl.names import literal
 from pgmrl.online.plan import graph_bytes
@@ -13,8 +13,8 @@ from pgmrl.units import shown
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgmrl.doctor.exam import Exam
-    from pgmrl.doctor.subject import Subject
+    from pgmrl.doctor.examination import Exam
+    from pgmrl.doctor.examined_columns import Subject
 
 __all__ = ["CHECKS"]
 

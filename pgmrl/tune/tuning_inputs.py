@@ -21,7 +21,7 @@ from pgmrl.names import qualified, quoted
 from pgmrl.online.reshape import current_index
 from pgmrl.searching.options import SearchOptions
 from pgmrl.tune.candidates import Candidate
-from pgmrl.tune.source import Levels, Source
+from pgmrl.tune.table_reader import Levels, Source
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pgmrl.doctor.exam import Check, Skipped
+from pgmrl.doctor.examination import Check, Skipped
+from pgmrl.doctor.examined_columns import parts
 from pgmrl.doctor.finding import Finding
-from pgmrl.doctor.subject import parts
 from pgmrl.names import literal, quoted
 from pgmrl.online.plan import size_of
 from pgmrl.online.steps import differs, sample_statement
@@ -15,9 +15,9 @@ from pgmrl.online.steps import differs, sample_statement
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgmrl.doctor.exam import Exam
+    from pgmrl.doctor.examination import Exam
+    from pgmrl.doctor.examined_columns import Subject
     from pgmrl.doctor.finding import Severity
-    from pgmrl.doctor.subject import Subject
 
 __all__ = ["CHECKS"]
 
