@@ -15,8 +15,8 @@ from pgmrl.functions.install import add_functions, install_functions
 from pgmrl.ingestion.ingest import ingest
 from pgmrl.measure.fit_rotation import fit_rotation
 from pgmrl.model.columns import Matryoshka, add_short, add_side_table, matryoshka
-from pgmrl.model.ddl import Hnsw
 from pgmrl.model.fulltext import FullText, full_text, trigram_index
+from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.rotation import Rotation
 from pgmrl.model.shortening import Definition, Prefix, Short
 from pgmrl.model.vectors import VectorArray

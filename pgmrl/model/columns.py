@@ -22,7 +22,8 @@ from sqlalchemy.sql.base import SchemaEventTarget
 
 from pgmrl.errors import DefinitionError
 from pgmrl.model import ddl
-from pgmrl.model.ddl import Hnsw, Storage
+from pgmrl.model.ddl import Storage
+from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.shortening import Definition, Prefix, Short
 from pgmrl.model.types import NumpyVector
 from pgmrl.names import identifier, qualified, quoted
@@ -378,7 +379,7 @@ def _add_index(table: Table, short: Column[Any], definition: Definition, index: 
         index.index_name(table.name, short.name),
         short,
         postgresql_using="hnsw",
-        postgresql_with={"m": index.m, "ef_construction": index.ef_construction},
+        postgresql_with=index.storage_parameters,
         postgresql_ops={short.key: definition.operator_class},
     )
 

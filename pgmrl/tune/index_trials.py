@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pgmrl.model.ddl import Hnsw
+    from pgmrl.model.hnsw import Hnsw
     from pgmrl.tune.candidates import Candidate
     from pgmrl.tune.scans import Search
     from pgmrl.tune.table_reader import Levels

@@ -15,7 +15,7 @@ from pgmrl.limits import EF_SEARCH_LIMIT
 from pgmrl.measure.fit_rotation import table_rows
 from pgmrl.measure.queries import Queries, sampled_queries
 from pgmrl.model.columns import attachment_of, base_column, vectors_table
-from pgmrl.model.ddl import Hnsw
+from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.rotation import Rotation
 from pgmrl.names import qualified, quoted
 from pgmrl.online.reshape import current_index
