@@ -25,6 +25,7 @@ from pgmrl.model import ddl
 from pgmrl.model.ddl import Storage
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.shortening import Definition, Prefix, Short
+from pgmrl.model.sqlalchemy_internals import unselected_column
 from pgmrl.model.types import NumpyVector
 from pgmrl.names import identifier, qualified, quoted
 
@@ -371,7 +372,7 @@ def _short_column(definition: Definition, full: str, name: str) -> Column[Any]:
     if isinstance(short.by, Prefix):
         generated.append(Computed(literal_column(definition.sql(quoted(full))), persisted=True))
     # Left out of SELECT, INSERT ... RETURNING and of mapping: the database alone writes and reads it.
-    return Column(name, type_, *generated, nullable=True, _omit_from_statements=True)
+    return unselected_column(name, type_, *generated)
 
 
 def _add_index(table: Table, short: Column[Any], definition: Definition, index: Hnsw) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from pgmrl.measure.score import mean_interval, recall_at_k
 from pgmrl.model.columns import base_column
-from pgmrl.searching.compile import compile_sql
+from pgmrl.searching.compile_sql import compile_sql
 from pgmrl.searching.search import search
 from pgmrl.tune.choice import reaches
 from pgmrl.tune.models import Timed
