@@ -26,7 +26,7 @@ from pgmrl.database.rotations import install_rotation
 from pgmrl.database.schema import upgrade
 from pgmrl.ingestion.ingest import ingest
 from pgmrl.model.columns import matryoshka
-from pgmrl.model.ddl import Hnsw
+from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.shortening import Rotation, Short
 from pgmrl.searching.search import search
 

@@ -15,17 +15,18 @@ from pgmrl.functions.install import add_functions, install_functions
 from pgmrl.ingestion.ingest import ingest
 from pgmrl.measure.fit_rotation import fit_rotation
 from pgmrl.model.columns import Matryoshka, add_short, add_side_table, matryoshka
-from pgmrl.model.ddl import Hnsw
 from pgmrl.model.fulltext import FullText, full_text, trigram_index
+from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.rotation import Rotation
 from pgmrl.model.shortening import Definition, Prefix, Short
 from pgmrl.model.vectors import VectorArray
-from pgmrl.searching.compile import compile_sql
+from pgmrl.searching.compile_sql import compile_sql
 from pgmrl.searching.diverse import search_diverse
 from pgmrl.searching.funnel import search_funnel
 from pgmrl.searching.groups import search_groups
 from pgmrl.searching.hybrid import Rrf, Weighted, search_hybrid
 from pgmrl.searching.more_like_this import average_vectors, more_like_this
+from pgmrl.searching.options import SearchOptions
 from pgmrl.searching.rerank import rerank
 from pgmrl.searching.retrievers import Nearest, Trigrams, Words
 from pgmrl.searching.search import search
@@ -42,6 +43,7 @@ __all__ = [
     "Prefix",
     "Rotation",
     "Rrf",
+    "SearchOptions",
     "Short",
     "SqlFunctions",
     "Trigrams",

@@ -22,7 +22,8 @@ from pgmrl.alembic.operations import (
     SetStorage,
     ValidateShort,
 )
-from pgmrl.model.ddl import Hnsw, rule_of
+from pgmrl.model.ddl import rule_of
+from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.metrics import METRICS
 from pgmrl.online.index_builds import Build
 

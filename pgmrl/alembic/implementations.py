@@ -37,7 +37,7 @@ from pgmrl.errors import DefinitionError, MigrationError, NotMigrated
 from pgmrl.functions import installed
 from pgmrl.functions.statements import drop_statement, install_statements
 from pgmrl.model import ddl
-from pgmrl.model.ddl import Hnsw
+from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.rotation import Rotation
 from pgmrl.names import qualified
 from pgmrl.online import backfill, index_builds, locks, steps

@@ -11,7 +11,7 @@ from sqlalchemy.types import NullType
 
 from pgmrl.alembic.operations import OneWay
 from pgmrl.model.columns import INFO_KEY, Attachment, Matryoshka
-from pgmrl.model.ddl import Hnsw
+from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.types import NumpyVector
 from pgmrl.names import identifier
 

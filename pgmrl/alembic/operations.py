@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from alembic.operations import MigrateOperation, Operations
 
 from pgmrl.errors import DefinitionError
-from pgmrl.model.ddl import Hnsw, rule_of
+from pgmrl.model.ddl import rule_of
+from pgmrl.model.hnsw import Hnsw
 from pgmrl.online.index_builds import Build
 from pgmrl.online.target import Target
 

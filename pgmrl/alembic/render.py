@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from alembic.autogenerate.api import AutogenContext
 
     from pgmrl.alembic.operations import OnIndex, OnShort
-    from pgmrl.model.ddl import Hnsw
+    from pgmrl.model.hnsw import Hnsw
     from pgmrl.model.shortening import Definition
     from pgmrl.model.sql_functions import SqlFunctions
 

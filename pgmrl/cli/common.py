@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pgmrl import database, local
 from pgmrl.errors import DefinitionError, MigrationError
-from pgmrl.model.ddl import Hnsw
+from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.metrics import metric_named
 from pgmrl.online.reshape import current_index
 

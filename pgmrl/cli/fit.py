@@ -14,7 +14,7 @@ from pgmrl.database.reflection import reflect
 from pgmrl.measure.fit_rotation import Fit
 from pgmrl.measure.fit_rotation import fit_rotation as learn
 from pgmrl.model.columns import attachment_of
-from pgmrl.model.ddl import Hnsw, create_index
+from pgmrl.model.hnsw import Hnsw, create_index
 from pgmrl.model.shortening import Definition, Short
 from pgmrl.online import steps
 from pgmrl.online.target import Target

@@ -37,7 +37,7 @@ from pgmrl.cli.online import (
 )
 from pgmrl.database.reflection import reflect
 from pgmrl.model.columns import attachment_of
-from pgmrl.model.ddl import Hnsw
+from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.shortening import Definition, Prefix, Rotation, Short
 from pgmrl.names import column_parts
 from pgmrl.online import plan, preflight

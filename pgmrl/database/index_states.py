@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
-from pgmrl.model.ddl import Hnsw
+from pgmrl.model.hnsw import Hnsw
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -15,7 +15,7 @@ from pgmrl.database.extension import hidden_schema
 from pgmrl.database.settings import load_settings
 from pgmrl.errors import DefinitionError, NotMigrated
 from pgmrl.model.columns import INFO_KEY, Attachment
-from pgmrl.model.ddl import Hnsw
+from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.shortening import Definition, Prefix, Rotation, Short
 from pgmrl.model.types import NumpyVector
 from pgmrl.names import column_parts

@@ -34,7 +34,7 @@ from pgmrl.evaluation.short_candidates import Trial, trials
 from pgmrl.measure.session import CANCELLED, CONFLICT, ended_by_standby, measuring
 from pgmrl.model.columns import attachment_of
 from pgmrl.names import qualified
-from pgmrl.searching.options import positive
+from pgmrl.searching.arguments import positive_integer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -121,7 +121,7 @@ def evaluate(
     begun = monotonic()
     chosen = parsed(measures)
     _check_limits(limit_queries, seconds)
-    shortlist = None if shortlist is None else positive("shortlist", shortlist)
+    shortlist = None if shortlist is None else positive_integer("shortlist", shortlist)
     tell = progress or _silent
     connection = database.sqlalchemy_connection(connection)
     with _understood(seconds), measuring(connection, seconds=seconds, parallel=None):

@@ -24,10 +24,11 @@ from pgmrl.explanation.server_counters import (
 )
 from pgmrl.explanation.stages import Scan, Stage, Usage, stages
 from pgmrl.limits import MAX_SCAN_TUPLES
+from pgmrl.model.sqlalchemy_internals import limit_of
 from pgmrl.searching.hybrid import FUSED
-from pgmrl.searching.plans import explained, explained_text, index_serving, parts, serving
+from pgmrl.searching.plans import explained, explained_text, index_serving, serving, subplans
 from pgmrl.searching.scan import max_scan_tuples
-from pgmrl.searching.statement import SHORTLIST, WINNERS
+from pgmrl.searching.statement import RESULTS, SHORTLIST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -90,7 +91,7 @@ def explain(
             detoasted = toast.read(plan["Plan"])
         rows, block = row_counts(opened, plan["Plan"]), block_size(opened)
         made = stages(plan)
-        why = reasons(opened, statement, plan["Plan"], parameters) if parts(plan["Plan"], SHORTLIST) else []
+        why = reasons(opened, statement, plan["Plan"], parameters) if subplans(plan["Plan"], SHORTLIST) else []
     jit = plan.get("JIT", {}).get("Timing", {}).get("Total")
     return Explanation(
         stages=tuple(made),
@@ -178,7 +179,7 @@ def _checked(connection: Any, statement: Any) -> Connection:
             f"explain takes a Connection or a Session, not {type(connection).__name__}; of an AsyncSession: "
             "await session.run_sync(lambda sync: explain(sync, statement))"
         )
-    if not isinstance(statement, SelectBase) or not _names(statement) & {WINNERS, FUSED}:
+    if not isinstance(statement, SelectBase) or not _names(statement) & {RESULTS, FUSED}:
         raise SearchError(
             "explain takes what search() and its kin return; for another statement ask the server: "
             "EXPLAIN (ANALYZE, BUFFERS)"
@@ -202,7 +203,7 @@ def _shortlists(
     statement: SelectBase, made: list[Stage], plan: Node, session: Mapping[str, str], rows: Mapping[str, int]
 ) -> Iterator[Shortlist]:
     own = [stage for stage in made if stage.name == "shortlist"]
-    found, sizes = parts(plan, SHORTLIST), _sizes(statement)
+    found, sizes = subplans(plan, SHORTLIST), _sizes(statement)
     # a statement may hold several searches: their stages are told together
     one_each = len(found) == len(sizes) == len(own)
     for number, stage in enumerate(own):
@@ -219,7 +220,7 @@ def _sizes(statement: SelectBase) -> list[int]:
     """The limits of the shortlists, in their order."""
     every: Iterator[Any] = (one for one in visitors.iterate(statement) if getattr(one, "name", None) == SHORTLIST)
     bodies = {id(one): one.element for one in every if isinstance(getattr(one, "element", None), Select)}
-    return [int(str(body._limit_clause)) for body in bodies.values()]
+    return [int(str(limit_of(body))) for body in bodies.values()]
 
 
 def _limit(sizes: list[int], session: Mapping[str, str]) -> int | None:

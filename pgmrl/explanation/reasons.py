@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import text
 
 from pgmrl.names import qualified, quoted
-from pgmrl.searching.plans import explained, index_serving, nodes, parts, sources
+from pgmrl.searching.plans import explained, index_serving, nodes, sources, subplans
 from pgmrl.searching.statement import SHORTLIST
 from pgmrl.units import shown
 
@@ -85,7 +85,7 @@ def reasons(
     """
     if index_serving(plan).used:
         return []
-    if not parts(plan, SHORTLIST):
+    if not subplans(plan, SHORTLIST):
         return ["the statement has no shortlist: it ranks every row that the filters leave"]
     found = list(_sorted(connection, plan))
     if not found:
@@ -96,7 +96,7 @@ def reasons(
 
 def _sorted(connection: Connection, plan: Node) -> Iterator[_Sorted]:
     """The tables whose rows are sorted by a short vector."""
-    for part in parts(plan, SHORTLIST):
+    for part in subplans(plan, SHORTLIST):
         for source in sources(part):
             key = _KEY.match(str(source.get("Sort Key", [""])[0]))
             if key is None or "Order By" in source:
@@ -157,7 +157,7 @@ def _of_cost(
     with_index = index_serving(forced)
     if not with_index.used:
         return [_cannot(connection, one) for one in found]
-    chosen, other = (sum(part["Total Cost"] for part in parts(one, SHORTLIST)) for one in (plan, forced))
+    chosen, other = (sum(part["Total Cost"] for part in subplans(one, SHORTLIST)) for one in (plan, forced))
     through = " and ".join(with_index.indexes)
     said = [
         f"the planner found it cheaper than the index: cost {chosen:,.0f} against {other:,.0f} through {through}",

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["Scan", "Stage", "Usage", "stages"]
 
 OUTER: Final = "outer"
-_ALIAS: Final = re.compile(r"pgmrl_(query|queries|shortlist|found|ranked|exact|all|winners|fused)(_\d+)?")
-_LIST: Final = re.compile(r"found_(\d+)")
+_ALIAS: Final = re.compile(r"pgmrl_(query|queries|shortlist|reranked|list|ranked|exact|all|results|fused)(_\d+)?")
+_LIST: Final = re.compile(r"list_(\d+)")
 _RANKED: Final = re.compile(r"ranked(_\d+)?")  # what search_hybrid calls a list with its ranks
 _TOO_FEW: Final = re.compile(r"(\$\d+|\(InitPlan \d+\)\.col1|\(returns \$\d+\)) < \d+")
 _STAGE_OF: Final = {
@@ -34,7 +34,10 @@ _STAGE_OF: Final = {
     "fused": "fuse",
     OUTER: "fetch",
 }
-_ORDER: Final = ("query", "queries", "shortlist", "stage", "found", "ranked", "winners", "all", "exact", "fused", OUTER)
+_ORDER: Final = (
+    *("query", "queries", "shortlist", "stage", "reranked", "list", "ranked", "results", "all", "exact", "fused"),
+    OUTER,
+)
 
 
 class Usage(NamedTuple):
@@ -100,7 +103,7 @@ class Stage:
     Attributes:
         name: `query` (the query's vector is read and shortened), `shortlist`, `cut` (of a funnel), `rerank`, `exact`
             (all rows of the filter), `pick` (of a diverse search), `words`, `trigrams`, `fuse`, `fetch` (the columns of
-            the winners), `send` (the result in the form that is sent; PostgreSQL 17 and later).
+            the results), `send` (the result in the form that is sent; PostgreSQL 17 and later).
         retriever: of a hybrid search, counted from 1; None elsewhere.
         executed: False for a stage that was not needed; None where the statement was not executed.
         usage: what it took; None where the statement was not executed.
@@ -204,7 +207,7 @@ def _named(node: Node, part: _Part) -> tuple[str | None, bool]:
             return own[1], False
         if part.name == OUTER and _RANKED.fullmatch(node["Alias"]):
             number = sum(not inner.cte and _LIST.fullmatch(inner.name) is not None for inner in part.inner) + 1
-            return f"found_{number}", False
+            return f"list_{number}", False
     if subplan.startswith("InitPlan") and part.name == "shortlist" and not _sets(node):
         return "query", False
     too_few = _TOO_FEW.search(node.get("One-Time Filter", ""))
@@ -296,7 +299,7 @@ def _kind(retriever: int | None, parts: list[_Part]) -> str:
     names = {part.name for part in own}
     if "shortlist" in names:
         return "rerank"
-    if retriever is None or names & {"winners", "exact"}:
+    if retriever is None or names & {"results", "exact"}:
         return "exact"
     output = " ".join(str(node.get("Output", "")) for part in own for node in part.own)
     return "words" if "ts_rank" in output else "trigrams"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from pgmrl.functions.searched_column import Place
-    from pgmrl.model.ddl import Hnsw
+    from pgmrl.model.hnsw import Hnsw
 
 __all__ = ["NEEDED", "FunctionInfo", "drop", "functions", "install", "installed_markers"]
 

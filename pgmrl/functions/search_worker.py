@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pgmrl.functions.searched_column import Place
     from pgmrl.functions.shapes import Shape
-    from pgmrl.model.ddl import Hnsw
+    from pgmrl.model.hnsw import Hnsw
     from pgmrl.model.sql_functions import Filter
 
 __all__ = ["COST", "conditions", "dollar", "filled", "filter_arguments", "sizes", "usual", "vector", "worker"]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pgmrl.functions.searched_column import Place
-    from pgmrl.model.ddl import Hnsw
+    from pgmrl.model.hnsw import Hnsw
 
 __all__ = ["drop_statement", "install_statements"]
 

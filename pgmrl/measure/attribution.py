@@ -21,10 +21,10 @@ from pgmrl.limits import EF_SEARCH_LIMIT
 from pgmrl.measure.score import recall_at_k
 from pgmrl.measure.session import until
 from pgmrl.model.columns import attachment_of
-from pgmrl.searching import statement as parts
-from pgmrl.searching.options import SearchOptions
+from pgmrl.searching.options import SearchOptions, SearchParameters
 from pgmrl.searching.query import bind_query
 from pgmrl.searching.search import search
+from pgmrl.searching.selected_rows import SelectedRows, selected_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,24 +140,25 @@ class Trial:
             DefinitionError: as `search`.
 
         """
-        asked = SearchOptions.of(statement, column, k, shortlist, oversample, ef_search, exact=False)
-        rows = parts.candidates(statement, column, attachment_of(column))
+        options = SearchOptions(shortlist=shortlist, oversample=oversample, ef_search=ef_search)
+        parameters = SearchParameters.of(statement, column, k, options)
+        rows = selected_rows(statement, column, attachment_of(column))
         # what is joined hangs on the columns that are there
         keys = statement.with_only_columns(*rows.keys) if rows.direct else statement.add_columns(*rows.keys)
         query: BindParameter[Any] = bindparam(QUERY)
         more = int(own)
         numbers: dict[str, Any] = {
             "k": k + more,
-            "shortlist": asked.scan.shortlist + more,
-            "ef_search": min(EF_SEARCH_LIMIT, asked.scan.ef_search + more),
+            "shortlist": parameters.scan.shortlist + more,
+            "ef_search": min(EF_SEARCH_LIMIT, parameters.scan.ef_search + more),
         }
         branch = rows.filtered if complete is None else complete
         searched = search(keys, column, query, complete=complete, **numbers)
         scanned = search(keys, column, query, complete=False, **numbers) if branch else None
         listed = (searched if scanned is None else scanned).prefix_with("/* in exact short order */")
         exact = search(keys, column, query, k=k + more, exact=True)
-        reach = _reach(rows, asked, query, own=own)
-        return cls(k, *asked.scan, len(rows.keys), own, searched, scanned, listed, exact, reach)
+        reach = _reach(rows, parameters, query, own=own)
+        return cls(k, *parameters.scan, len(rows.keys), own, searched, scanned, listed, exact, reach)
 
     def run(
         self, connection: Connection, number: int, vector: VectorArray, key: tuple[Any, ...] | None, end: float
@@ -206,11 +207,11 @@ class Trial:
         return _Found([distance for distance, _ in others], [own for _, own in others])
 
 
-def _reach(rows: parts.Candidates, asked: SearchOptions, query: Any, *, own: bool) -> AnySelect:
+def _reach(rows: SelectedRows, parameters: SearchParameters, query: Any, *, own: bool) -> AnySelect:
     """Only a number comes to the client, and nothing is sorted: the table may have any number of rows."""
-    sent = bind_query(asked.definition, query, f"the query for {asked.name}", exact=False)
-    distance, key = rows.short_distance(asked.definition, sent.short), tuple_(*rows.inner_keys)
-    among = rows.rows.with_only_columns(func.max(distance), maintain_column_froms=True)
+    bound = bind_query(parameters.definition, query, f"the query for {parameters.name}", exact=False)
+    distance, key = rows.short_distance(parameters.definition, bound.short), tuple_(*rows.inner_keys)
+    among = rows.select.with_only_columns(func.max(distance), maintain_column_froms=True)
     farthest = among.where(key.in_(bindparam(AMONG, expanding=True))).correlate(None).scalar_subquery()
-    counted = rows.rows.with_only_columns(func.count(), maintain_column_froms=True).where(distance <= farthest)
+    counted = rows.select.with_only_columns(func.count(), maintain_column_froms=True).where(distance <= farthest)
     return counted.where(key.not_in(bindparam(OWN, expanding=True))) if own else counted

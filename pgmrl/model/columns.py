@@ -22,8 +22,10 @@ from sqlalchemy.sql.base import SchemaEventTarget
 
 from pgmrl.errors import DefinitionError
 from pgmrl.model import ddl
-from pgmrl.model.ddl import Hnsw, Storage
+from pgmrl.model.ddl import Storage
+from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.shortening import Definition, Prefix, Short
+from pgmrl.model.sqlalchemy_internals import unselected_column
 from pgmrl.model.types import NumpyVector
 from pgmrl.names import identifier, qualified, quoted
 
@@ -370,7 +372,7 @@ def _short_column(definition: Definition, full: str, name: str) -> Column[Any]:
     if isinstance(short.by, Prefix):
         generated.append(Computed(literal_column(definition.sql(quoted(full))), persisted=True))
     # Left out of SELECT, INSERT ... RETURNING and of mapping: the database alone writes and reads it.
-    return Column(name, type_, *generated, nullable=True, _omit_from_statements=True)
+    return unselected_column(name, type_, *generated)
 
 
 def _add_index(table: Table, short: Column[Any], definition: Definition, index: Hnsw) -> None:
@@ -378,7 +380,7 @@ def _add_index(table: Table, short: Column[Any], definition: Definition, index: 
         index.index_name(table.name, short.name),
         short,
         postgresql_using="hnsw",
-        postgresql_with={"m": index.m, "ef_construction": index.ef_construction},
+        postgresql_with=index.storage_parameters,
         postgresql_ops={short.key: definition.operator_class},
     )
 

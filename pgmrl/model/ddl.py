@@ -1,11 +1,9 @@
-"""The statements that make and keep a short column, as SQL text: tables, migrations and checks share them."""
+"""The statements that make, fill and keep a short column, as SQL text: tables, migrations and checks share them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from pgmrl.errors import DefinitionError
 from pgmrl.model.rotation import Rotation
 from pgmrl.names import identifier, literal, qualified, quoted
 
@@ -15,9 +13,7 @@ if TYPE_CHECKING:
     from pgmrl.model.shortening import Definition
 
 __all__ = [
-    "Hnsw",
     "Storage",
-    "create_index",
     "default_storage",
     "drop_keeper",
     "keep_short",
@@ -29,34 +25,6 @@ Storage = Literal["main", "external"]
 """Where the full vector lives: `main` inline in the row while it fits, `external` in TOAST."""
 
 INLINE_BYTES: Final = 7_500  # of a page of 8,192, with room for the short vector and a few columns
-
-
-@dataclass(frozen=True, slots=True)
-class Hnsw:
-    """Build parameters of the HNSW index on the short column, as in pgvector.
-
-    Attributes:
-        m: links of each element, 2 to 100.
-        ef_construction: candidates while building, at least 2 * m, at most 1,000.
-
-    Raises:
-        DefinitionError: a value pgvector refuses.
-
-    """
-
-    m: int = 16
-    # above pgvector's 64: more recall at the same size and latency (benchmarks/NOTES.md)
-    ef_construction: int = 100
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.m <= 100:
-            raise DefinitionError(f"m={self.m}: pgvector takes 2 to 100")
-        if not 2 * self.m <= self.ef_construction <= 1000:
-            raise DefinitionError(f"ef_construction={self.ef_construction}: pgvector takes {2 * self.m} to 1000")
-
-    def index_name(self, table: str, short: str) -> str:
-        """The index's name; never longer than PostgreSQL takes."""
-        return identifier(f"{table}_{short}_hnsw")
 
 
 def default_storage(definition: Definition) -> Storage:
@@ -78,37 +46,6 @@ def set_storage(table: str, column: str, storage: Storage) -> str:
 
     """
     return f"ALTER TABLE {table} ALTER COLUMN {quoted(column)} SET STORAGE {storage.upper()}"
-
-
-def create_index(
-    definition: Definition,
-    schema: str | None,
-    table: str,
-    short: str,
-    index: Hnsw,
-    *,
-    name: str | None = None,
-    concurrently: bool = False,
-    only: bool = False,
-) -> str:
-    """The HNSW index on a short column.
-
-    Args:
-        definition: full and short vector.
-        schema: of the table.
-        table: the table.
-        short: the short column.
-        index: build parameters.
-        name: of the index, where it is not the model's.
-        concurrently: while others write.
-        only: of a partitioned table, without its partitions.
-    """
-    name = name or index.index_name(table, short)
-    how, where = "CONCURRENTLY " if concurrently else "", "ONLY " if only else ""
-    return (
-        f"CREATE INDEX {how}{quoted(name)} ON {where}{qualified(schema, table)} USING hnsw "
-        f"({quoted(short)} {definition.operator_class}) WITH (m = {index.m}, ef_construction = {index.ef_construction})"
-    )
 
 
 def fill_short(definition: Definition, schema: str | None, table: str, full: str) -> list[str]:

@@ -22,6 +22,7 @@ from sqlalchemy.sql.base import SchemaEventTarget
 
 from pgmrl.errors import DefinitionError, NotMigrated
 from pgmrl.model.columns import base_column
+from pgmrl.model.sqlalchemy_internals import set_computed
 from pgmrl.names import identifier, literal, qualified, quoted
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class FullText(TSVECTOR, SchemaEventTarget):
 
     def _generate(self, column: Column[Any], table: Table) -> None:
         if column.computed is None:
-            Computed(_expression(self.source, column, table), persisted=True)._set_parent_with_dispatch(column)
+            set_computed(column, Computed(_expression(self.source, column, table), persisted=True))
         if self.index:
             Index(identifier(f"{table.name}_{column.name}_gin"), column, postgresql_using="gin")
 

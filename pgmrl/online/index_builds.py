@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from pgmrl.database.connection import execute_plain, sqlstate
 from pgmrl.database.index_states import BuildProgress, IndexState, build_progress, index_states
 from pgmrl.errors import MigrationError
-from pgmrl.model.ddl import Hnsw, create_index
+from pgmrl.model.hnsw import Hnsw, create_index
 from pgmrl.names import identifier, qualified, quoted
 from pgmrl.online.locks import Patience, in_transaction
 

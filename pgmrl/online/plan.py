@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from pgmrl.model.ddl import Hnsw
+    from pgmrl.model.hnsw import Hnsw
     from pgmrl.online.index_builds import Build
     from pgmrl.online.target import Target
 

@@ -19,7 +19,7 @@ from pgmrl.database.connection import execute_plain
 from pgmrl.database.state import table_state
 from pgmrl.errors import MigrationError
 from pgmrl.model import ddl
-from pgmrl.model.ddl import Hnsw
+from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.shortening import Prefix, Rotation
 from pgmrl.names import identifier, qualified, quoted
 from pgmrl.online import backfill, index_builds, locks, plan, preflight, steps

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from pgmrl.database.state import TableState
-    from pgmrl.model.ddl import Hnsw
+    from pgmrl.model.hnsw import Hnsw
     from pgmrl.model.shortening import Definition
     from pgmrl.online.backfill import Job
     from pgmrl.online.index_builds import Build

@@ -1,20 +1,21 @@
 """The best rows of each group, such as the best passages of each document, in one statement.
 
-pgmrl_found   the shortlist by full distance: k groups by their nearest row, the nearest rows of each
-pgmrl_exact   the same of all rows; executed only where the shortlist holds fewer than k groups
+pgmrl_reranked the shortlist by full distance: k groups by their nearest row, the nearest rows of each
+pgmrl_exact    the same of all rows; executed only where the shortlist holds fewer than k groups
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVarTuple, cast
+from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack, cast
 
 from sqlalchemy import text
 
 from pgmrl.errors import SearchError
-from pgmrl.searching import statement as parts
-from pgmrl.searching.fallback import EXACT, FOUND, distances_sql, prepare_search
-from pgmrl.searching.options import SearchOptions, positive, shortlist_size
-from pgmrl.searching.statement import SHORTLIST, WINNERS, key_names, materialized, winners_table
+from pgmrl.searching.arguments import positive_integer
+from pgmrl.searching.fallback import EXACT, RERANKED, distances_sql
+from pgmrl.searching.options import SearchOptions, SearchParameters, with_shortlist
+from pgmrl.searching.selected_rows import key_names
+from pgmrl.searching.statement import RESULTS, SHORTLIST, join_results, materialized, prepare_search, results_table
 from pgmrl.searching.subject import AnySelect
 
 if TYPE_CHECKING:
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import InstrumentedAttribute
 
     from pgmrl.searching.query import BoundQuery
-    from pgmrl.searching.statement import Candidates
+    from pgmrl.searching.selected_rows import SelectedRows
 
 __all__ = ["search_groups"]
 
 GROUP = "group_key"
-EVERY = "pgmrl_all"
+EVERY_ROW = "pgmrl_all"
 
 Ts = TypeVarTuple("Ts")
 
@@ -40,74 +41,62 @@ def search_groups(
     *,
     k: int = 10,
     per_group: int = 1,
-    shortlist: int | None = None,
-    ef_search: int | None = None,
-    exact: bool = False,
-    complete: bool = True,
     label: str = "distance",
+    **options: Unpack[SearchOptions],
 ) -> Select[*Ts, float]:
     """Search for the k groups whose nearest rows are nearest, and return the nearest rows of each.
 
     Groups come in the order of their nearest row, rows within a group by distance; ties go by primary key. Rows whose
     group is NULL are in no group and do not come back.
 
+    `statement`, `column`, `query` and `label` are those of `search`, and so are the errors and the warning.
+
     Args:
-        statement: as for `search`.
-        column: as for `search`.
-        query: as for `search`.
         by: what the rows are grouped by: a column of the table that is searched, under its name in the Select.
         k: groups to return.
         per_group: rows to return of each, at most.
-        shortlist: rows that are ranked exactly; default 10 times k times `per_group`, at least 40. The more rows a
-            group has, the more of them stand in one another's way: give more.
-        ef_search: as for `search`.
-        exact: rank every row that the filters leave.
-        complete: where the shortlist holds fewer than k groups, rank every row that the filters leave. A group's
-            further rows that are not in the shortlist do not make it fall short.
-        label: the name of the distance in the result.
+        **options: see `SearchOptions`. The shortlist's default is 10 times k times `per_group`, at least 40, whatever
+            tuning stored; the more rows a group has, the more of them stand in one another's way: give more. `complete`
+            is True by default, and makes up for missing groups: a group's further rows that are not in the shortlist do
+            not make it fall short.
 
     Returns:
         The Select with the distance as one more column.
 
     Raises:
-        SearchError: as `search`; `by` is no column of what is searched.
-        VectorError: as `search`.
-        DefinitionError: as `search`.
-
-    Warns:
-        ExactSearchWarning: as `search`.
+        SearchError: `by` is no column of what is searched.
 
     """
-    rows_each = positive("per_group", per_group)
+    rows_each = positive_integer("per_group", per_group)
+    size = positive_integer("k", k) * rows_each
+    shortlist = options.get("shortlist")
+    if shortlist is not None and positive_integer("shortlist", shortlist) < size:
+        raise SearchError(f"shortlist={shortlist} is smaller than k={k} times per_group={rows_each}: give more")
     # what is tuned brings the nearest rows; here the shortlist is what there is to group
-    size = shortlist_size(positive("k", k) * rows_each) if shortlist is None else shortlist
-    if positive("shortlist", size) < k * rows_each:
-        raise SearchError(f"shortlist={size} is smaller than k={k} times per_group={rows_each}: give more")
-    asked = SearchOptions.of(statement, column, k, size, None, ef_search, exact)
+    parameters = SearchParameters.of(statement, column, k, with_shortlist(options, size))
     select_ = cast("AnySelect", statement)
-    rows, sent = prepare_search(asked, select_, query, {GROUP: by})
-    ctes = _ctes(asked, rows, sent, rows_each, complete=complete)
-    winners = winners_table(len(rows.keys), "group_rank")
-    found = parts.result(select_, rows.keys, winners, winners.c.group_rank).add_cte(*ctes, nest_here=True)
-    return found.add_columns(winners.c.distance.label(label))
+    rows, bound = prepare_search(parameters, select_, query, {GROUP: by})
+    ctes = _ctes(parameters, rows, bound, rows_each)
+    results = results_table(len(rows.keys), "group_rank")
+    searched = join_results(select_, rows.keys, results, results.c.group_rank).add_cte(*ctes, nest_here=True)
+    return searched.add_columns(results.c.distance.label(label))
 
 
-def _ctes(asked: SearchOptions, rows: Candidates, sent: BoundQuery, per_group: int, *, complete: bool) -> list[CTE]:
-    definition, names = asked.definition, ", ".join(key_names(len(rows.keys)))
-    few = text(_few(asked.k))
-    where = () if asked.exact else (few,)
-    every = rows.exactly(definition, sent.vector, None, *where, carry=rows.extra).cte(EVERY)
-    exact = text(_grouped(EVERY, names, asked.k, per_group)).columns()
-    if asked.exact:
-        return [*sent.ctes, every, exact.cte(WINNERS)]
-    shortlist = materialized(rows.nearest(definition, sent.short, asked.scan), SHORTLIST)
-    ranked = distances_sql(definition, sent, f"{names}, {GROUP}", SHORTLIST)
-    found = sent.text(_grouped(f"({ranked})", names, asked.k, per_group)).columns()
-    if not complete:
-        return [*sent.ctes, shortlist, found.cte(WINNERS)]
-    body = f"SELECT * FROM {FOUND} WHERE NOT {_few(asked.k)} UNION ALL TABLE {EXACT}"  # noqa: S608
-    both = text(f"{body} LIMIT {asked.k * per_group}").columns()
-    return [*sent.ctes, shortlist, found.cte(FOUND), every, exact.cte(EXACT), both.cte(WINNERS)]
+def _ctes(parameters: SearchParameters, rows: SelectedRows, bound: BoundQuery, per_group: int) -> list[CTE]:
+    definition, k, names = parameters.definition, parameters.k, ", ".join(key_names(len(rows.keys)))
+    where = () if parameters.exact else (text(_falls_short(k)),)
+    every_row = rows.exact_ranking(definition, bound.vector, None, *where, carry=rows.extra).cte(EVERY_ROW)
+    exact = text(_grouped(EVERY_ROW, names, k, per_group)).columns()
+    if parameters.exact:
+        return [*bound.ctes, every_row, exact.cte(RESULTS)]
+    shortlist = materialized(rows.shortlist(definition, bound.short, parameters.scan), SHORTLIST)
+    distances = distances_sql(definition, bound, f"{names}, {GROUP}", SHORTLIST)
+    grouped = bound.text(_grouped(f"({distances})", names, k, per_group)).columns()
+    if not parameters.falls_back(True):
+        return [*bound.ctes, shortlist, grouped.cte(RESULTS)]
+    either = f"SELECT * FROM {RERANKED} WHERE NOT {_falls_short(k)} UNION ALL TABLE {EXACT}"  # noqa: S608
+    results = text(f"{either} LIMIT {k * per_group}").columns().cte(RESULTS)
+    return [*bound.ctes, shortlist, grouped.cte(RERANKED), every_row, exact.cte(EXACT), results]
 
 
 def _grouped(source: str, names: str, k: int, per_group: int) -> str:
@@ -132,5 +121,6 @@ def _grouped(source: str, names: str, k: int, per_group: int) -> str:
     )
 
 
-def _few(k: int) -> str:
-    return f"(SELECT count(*) FROM {FOUND} WHERE place = 1) < {k}"  # noqa: S608
+def _falls_short(k: int) -> str:
+    """Whether the shortlist holds fewer than k groups."""
+    return f"(SELECT count(*) FROM {RERANKED} WHERE place = 1) < {k}"  # noqa: S608

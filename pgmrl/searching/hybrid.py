@@ -2,8 +2,8 @@
 
 In one statement, so that all lists see one snapshot:
 
-    WITH pgmrl_found_1 AS (WITH pgmrl_shortlist AS MATERIALIZED (…), … SELECT …), -- as `search` has it: key, value
-         pgmrl_found_2 AS (…),                                                    -- each retriever's list
+    WITH pgmrl_list_1 AS (WITH pgmrl_shortlist AS MATERIALIZED (…), … SELECT …), -- as `search` has it: key, value
+         pgmrl_list_2 AS (…),                                                    -- each retriever's list
          pgmrl_fused AS (
              SELECT <key>, <score>, <ranks> FROM (<the lists with their ranks, one below the other>)
              GROUP BY <key> ORDER BY score DESC, <key> LIMIT <k>
@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import BigInteger, Double, Select, bindparam, column, table, text
 
 from pgmrl.errors import SearchError
-from pgmrl.searching.options import check_statement, labels, positive
-from pgmrl.searching.retrievers import Found, Retriever, check_parameters, check_weight, is_number
-from pgmrl.searching.statement import key_names
+from pgmrl.searching.arguments import check_labels, check_statement, positive_integer
+from pgmrl.searching.retrievers import RankedList, Retriever, check_parameters, check_weight, is_number
+from pgmrl.searching.selected_rows import key_names
 
 if TYPE_CHECKING:
     from sqlalchemy import CTE, BindParameter, FromClause
@@ -52,12 +52,14 @@ class Rrf:
 
     def __post_init__(self) -> None:
         if not is_number(self.k) or not 0 <= self.k < math.inf:
-            raise SearchError(f"Rrf(k={self.k!r}): give a number of 0 or more")
+            raise SearchError(f"Rrf(k={self.k!r}): expected a number of 0 or more")
 
-    def _part(self, weight: str) -> str:
+    def score_sql(self, weight: str) -> str:
+        """SQL text of what a list of this weight adds to a row's score, from the row's `rank` in it."""
         return f"{weight} / (CAST(:pgmrl_rrf_k AS double precision) + rank)"
 
-    def _bound(self) -> list[BindParameter[Any]]:
+    def parameters(self) -> list[BindParameter[Any]]:
+        """The parameters in `score_sql`."""
         return [bindparam("pgmrl_rrf_k", float(self.k), Double(), unique=True)]
 
 
@@ -69,11 +71,13 @@ class Weighted:
     one of a single row, gives each 1. A row that a list does not hold has 0 there, as its last row has.
     """
 
-    def _part(self, weight: str) -> str:
+    def score_sql(self, weight: str) -> str:
+        """SQL text of what a list of this weight adds to a row's score, from the row's `value` in it."""
         low, high = "min(value) OVER ()", "max(value) OVER ()"
         return f"{weight} * coalesce((value - {low}) / nullif({high} - {low}, 0), 1)"
 
-    def _bound(self) -> list[BindParameter[Any]]:
+    def parameters(self) -> list[BindParameter[Any]]:
+        """None."""
         return []
 
 
@@ -121,22 +125,22 @@ def search_hybrid(
 
     """
     check_statement(statement)
-    k = positive("k", k)
-    given = _checked(retrievers, fuse, label)
+    k = positive_integer("k", k)
+    checked = _checked(retrievers, fuse, label)
     lists = []
-    for one in given:
+    for retriever in checked:
         # no comprehension: that would be one more frame between a warning and its cause
-        lists.append(one.found(statement, k, stacklevel=2))  # noqa: PERF401
-    _check_same(lists)
+        lists.append(retriever.ranked_list(statement, k, stacklevel=2))  # noqa: PERF401
+    _check_same_rows(lists)
     keys = lists[0].keys
-    ctes = [one.rows.cte(_found(number)) for number, one in enumerate(lists, 1)]
-    weights = [check_weight(number, one.weight) for number, one in enumerate(given, 1)]
+    ctes = [ranked.rows.cte(_list_name(number)) for number, ranked in enumerate(lists, 1)]
+    weights = [check_weight(number, retriever.weight) for number, retriever in enumerate(checked, 1)]
     fused = _fused_table(len(keys), len(lists))
-    ranks = [fused.c[f"rank_{n}"].label(name) for n, name in enumerate(_labels(given), 1)]
+    ranks = [fused.c[f"rank_{number}"].label(name) for number, name in enumerate(_labels(checked), 1)]
     same = [key == fused.c[name] for name, key in zip(key_names(len(keys)), keys, strict=True)]
-    found = statement.where(*same).order_by(fused.c.score.desc(), *keys)
-    found = found.add_cte(*ctes, _fused(fuse, weights, len(keys), k))
-    return found.add_columns(fused.c.score.label(label), *ranks)
+    searched = statement.where(*same).order_by(fused.c.score.desc(), *keys)
+    searched = searched.add_cte(*ctes, _fused(fuse, weights, len(keys), k))
+    return searched.add_columns(fused.c.score.label(label), *ranks)
 
 
 # -- the arguments -------------------------------------------------------------------------------------------------
@@ -144,35 +148,36 @@ def search_hybrid(
 
 def _checked(retrievers: Any, fuse: Any, label: str) -> list[Retriever]:
     if not isinstance(retrievers, Sequence) or isinstance(retrievers, str):
-        raise SearchError(f"retrievers is {type(retrievers).__name__}: give a list of Nearest, Words and Trigrams")
-    given = list(retrievers)
-    if not given:
+        raise SearchError(
+            f"retrievers: expected a list of Nearest, Words and Trigrams, got {type(retrievers).__name__}"
+        )
+    if not retrievers:
         raise SearchError("there are no retrievers: give at least one of Nearest, Words and Trigrams")
-    for number, one in enumerate(given, 1):
-        if not isinstance(one, Retriever):
-            raise SearchError(f"retriever {number} is {one!r}: give Nearest, Words or Trigrams")
-        check_weight(number, one.weight)
+    for number, retriever in enumerate(retrievers, 1):
+        if not isinstance(retriever, Retriever):
+            raise SearchError(f"retriever {number}: expected Nearest, Words or Trigrams, got {retriever!r}")
+        check_weight(number, retriever.weight)
     if not isinstance(fuse, Rrf | Weighted):
-        raise SearchError(f"fuse={fuse!r}: give Rrf() or Weighted()")
-    check_parameters(given)
-    labels(label, *_labels(given))
-    return given
+        raise SearchError(f"fuse={fuse!r}: expected Rrf() or Weighted()")
+    check_parameters(retrievers)
+    check_labels(label, *_labels(retrievers))
+    return list(retrievers)
 
 
-def _labels(given: Sequence[Retriever]) -> list[str]:
-    return [one.label or f"rank_{number}" for number, one in enumerate(given, 1)]
+def _labels(retrievers: Sequence[Retriever]) -> list[str]:
+    return [retriever.label or f"rank_{number}" for number, retriever in enumerate(retrievers, 1)]
 
 
-def _check_same(lists: Sequence[Found]) -> None:
+def _check_same_rows(lists: Sequence[RankedList]) -> None:
     """Ranks of different rows cannot be added."""
     first = lists[0].keys
-    for number, one in enumerate(lists[1:], 2):
-        same = len(one.keys) == len(first) and all(
-            ours.expression.compare(theirs.expression) for ours, theirs in zip(one.keys, first, strict=True)
+    for number, ranked in enumerate(lists[1:], 2):
+        same = len(ranked.keys) == len(first) and all(
+            ours.expression.compare(theirs.expression) for ours, theirs in zip(ranked.keys, first, strict=True)
         )
         if not same:
             raise SearchError(
-                f"retriever {number} finds rows by {', '.join(map(str, one.keys))}, the first by "
+                f"retriever {number} finds rows by {', '.join(map(str, ranked.keys))}, the first by "
                 f"{', '.join(map(str, first))}: give columns of the same table or alias"
             )
 
@@ -180,19 +185,20 @@ def _check_same(lists: Sequence[Found]) -> None:
 # -- the fusion ----------------------------------------------------------------------------------------------------
 
 
-def _fused(fuse: Fusion, weights: Sequence[float], keys: int, k: int) -> CTE:
-    """As text and constants, like `statement.winners`: constructs would take most of the time."""
-    bound = fuse._bound()
-    bound += [bindparam(f"pgmrl_weight_{n}", weight, Double(), unique=True) for n, weight in enumerate(weights, 1)]
-    made = text(_fused_sql(fuse, len(weights), ", ".join(key_names(keys)), k)).bindparams(*bound)
-    return made.columns().cte(FUSED)
+def _fused(fuse: Fusion, weights: Sequence[float], key_columns: int, k: int) -> CTE:
+    """As text and constants, like `statement.reranked`: constructs would take most of the time."""
+    parameters = fuse.parameters()
+    for number, weight in enumerate(weights, 1):
+        parameters.append(bindparam(f"pgmrl_weight_{number}", weight, Double(), unique=True))
+    fused = text(_fused_sql(fuse, len(weights), ", ".join(key_names(key_columns)), k)).bindparams(*parameters)
+    return fused.columns().cte(FUSED)
 
 
 @lru_cache(maxsize=64)
-def _fused_table(keys: int, lists: int) -> FromClause:
+def _fused_table(key_columns: int, lists: int) -> FromClause:
     # made once: a new one would be another statement to SQLAlchemy's cache
     ranks = [column(f"rank_{n}", BigInteger()) for n in range(1, lists + 1)]
-    return table(FUSED, *map(column, key_names(keys)), column("score", Double()), *ranks)
+    return table(FUSED, *map(column, key_names(key_columns)), column("score", Double()), *ranks)
 
 
 def _fused_sql(fuse: Fusion, count: int, keys: str, k: int) -> str:
@@ -210,14 +216,14 @@ def _fused_sql(fuse: Fusion, count: int, keys: str, k: int) -> str:
 def _ranked_sql(fuse: Fusion, number: int, count: int, keys: str) -> str:
     """One list with its rank and its part of the score; NULL in the columns of the others."""
     columns = [
-        f"rank AS rank_{n}, {fuse._part(f'CAST(:pgmrl_weight_{n} AS double precision)')} AS part_{n}"
+        f"rank AS rank_{n}, {fuse.score_sql(f'CAST(:pgmrl_weight_{n} AS double precision)')} AS part_{n}"
         if n == number
         else f"NULL::bigint AS rank_{n}, NULL::double precision AS part_{n}"
         for n in range(1, count + 1)
     ]
-    ranked = f"SELECT {keys}, value, row_number() OVER (ORDER BY value DESC, {keys}) AS rank FROM {_found(number)}"  # noqa: S608
+    ranked = f"SELECT {keys}, value, row_number() OVER (ORDER BY value DESC, {keys}) AS rank FROM {_list_name(number)}"  # noqa: S608
     return f"SELECT {keys}, {', '.join(columns)} FROM ({ranked}) AS ranked"  # noqa: S608
 
 
-def _found(number: int) -> str:
-    return f"pgmrl_found_{number}"
+def _list_name(number: int) -> str:
+    return f"pgmrl_list_{number}"

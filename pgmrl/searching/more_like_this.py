@@ -21,14 +21,14 @@ from pgmrl.model.columns import attachment_of, base_column, vectors_table
 from pgmrl.model.metrics import Metric, MetricName, metric_named
 from pgmrl.model.types import NumpyVector
 from pgmrl.model.vectors import VectorArray, as_float32, as_vectors
-from pgmrl.searching.query import refused
+from pgmrl.searching.query import raise_sql
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import InstrumentedAttribute
 
     from pgmrl.model.columns import Attachment
     from pgmrl.model.shortening import Definition
-    from pgmrl.searching.statement import Candidates
+    from pgmrl.searching.selected_rows import SelectedRows
 
 __all__ = ["MoreLikeThis", "average_vectors", "more_like_this"]
 
@@ -38,7 +38,7 @@ NO_DIRECTION: Final = 1e-6  # the length of what unit vectors that cancel each o
 
 @dataclass(frozen=True, slots=True)
 class MoreLikeThis:
-    """Examples of what to find, as `like` checked them; a query for `search` and its kin.
+    """Examples of what to find, as `more_like_this` checked them; a query for `search` and its kin.
 
     Attributes:
         column: the Matryoshka column whose rows are the examples.
@@ -64,25 +64,26 @@ class MoreLikeThis:
         attachment = attachment_of(self.column)
         if attachment.definition.dims != definition.dims:
             raise SearchError(
-                f"the examples of {base_column(self.column)} have {attachment.definition.dims} dimensions, what is "
-                f"searched has {definition.dims}: take examples that the same model embedded"
+                f"the examples of {base_column(self.column)} have {attachment.definition.dims} dimensions, expected "
+                f"{definition.dims}, those of the searched column: take examples that the same model embedded"
             )
-        liked = _average(self.column, attachment, definition, self.keys, "liked")
-        known = f"liked.given = {len(self.keys)}"
+        positive = _average(self.column, attachment, definition, self.keys, "positive")
+        complete = f"positive.examples = {len(self.keys)}"
         if not self.unlike:
-            return _combined(definition, self, known, "liked.mean", "liked.given", liked)
-        unliked = _average(self.column, attachment, definition, self.unlike, "unliked")
+            return _checked_average(definition, self, complete, "positive.mean", "positive.examples", positive)
+        negative = _average(self.column, attachment, definition, self.unlike, "negative")
         plus, minus = definition.operator("+"), definition.operator("-")
-        known += f" AND unliked.given = {len(self.unlike)}"
-        mean = f"liked.mean {plus} (liked.mean {minus} unliked.mean)"
-        return _combined(definition, self, known, mean, "liked.given + unliked.given", liked, unliked)
+        complete += f" AND negative.examples = {len(self.unlike)}"
+        mean = f"positive.mean {plus} (positive.mean {minus} negative.mean)"
+        examples = "positive.examples + negative.examples"
+        return _checked_average(definition, self, complete, mean, examples, positive, negative)
 
-    def apart(self, rows: Candidates, column: Any) -> Candidates:
+    def without_examples(self, rows: SelectedRows, column: Any) -> SelectedRows:
         """The rows that are searched, without the examples where those are of the same table."""
         if base_column(self.column).table is not base_column(column).table:
             return rows
-        examples = [_same(rows.inner_keys, key) for key in (*self.keys, *self.unlike)]
-        return replace(rows, rows=rows.rows.where(*(not_(one) for one in examples)))
+        examples = [_has_key(rows.inner_keys, key) for key in (*self.keys, *self.unlike)]
+        return replace(rows, select=rows.select.where(*(not_(example) for example in examples)))
 
 
 def more_like_this(
@@ -128,7 +129,7 @@ def average_vectors(
     *,
     metric: MetricName | Metric = "cosine",
 ) -> VectorArray:
-    """As `like`, of vectors that the caller holds.
+    """The query vector of `more_like_this`, of vectors that the caller holds.
 
     Args:
         positive: what to be like, shape (n, dims), n at least 1.
@@ -140,30 +141,30 @@ def average_vectors(
         Shape (dims,), float32, not scaled.
 
     Raises:
-        VectorError: no positive vector, other dimensions, not finite, zero under cosine, or a combination that is.
+        VectorError: no positive vector, other dimensions, not finite, or under cosine a zero vector or average.
 
     """
     cosine = metric_named(metric).normalise
     first = as_float32(positive, "the positive vectors")
     if first.ndim != 2 or not first.size:
-        raise VectorError(f"the positive vectors have shape {first.shape}: give (n, dims) with n at least 1")
+        raise VectorError(f"the positive vectors have shape {first.shape}, expected (n, dims) with n at least 1")
     dims = first.shape[1]
-    liked = _mean(
+    average = _mean(
         as_vectors(first, dims, what="the positive vectors"), _weights(weights, len(first)), cosine, "positive"
     )
     if len(negative):
         others = as_vectors(negative, dims, what="the negative vectors")
-        liked = liked + (liked - _mean(others, np.ones(len(others)), cosine, "negative"))
-    if cosine and np.linalg.norm(liked) <= NO_DIRECTION:
-        raise VectorError("the vectors cancel each other: their combination has no direction; give other examples")
-    return liked.astype(np.float32)
+        average = average + (average - _mean(others, np.ones(len(others)), cosine, "negative"))
+    if cosine and np.linalg.norm(average) <= NO_DIRECTION:
+        raise VectorError("the vectors cancel each other: their average has no direction; give other examples")
+    return average.astype(np.float32)
 
 
 # -- in SQL --------------------------------------------------------------------------------------------------------
 
 
 def _average(column: Any, attachment: Attachment, definition: Definition, keys: Sequence[Key], name: str) -> FromClause:
-    """One row: how many of the examples have a vector to search with (`given`), and their average (`mean`)."""
+    """One row: how many of the examples have a vector to search with (`examples`), and their average (`mean`)."""
     base = base_column(column)
     table = vectors_table(column).alias()
     wide = NumpyVector(definition.dims, "vector", definition.vector_schema)
@@ -173,59 +174,71 @@ def _average(column: Any, attachment: Attachment, definition: Definition, keys: 
     if definition.metric.normalise:
         usable = and_(usable, functions.vector_norm(vector) > literal_column("0"))
         vector = functions.l2_normalize(vector, type_=wide)
-    own = [table.c[key.name] for key in base.table.primary_key.columns]
-    same = [_same(own, key) for key in keys]
-    given = func.count().label("given")
+    key_columns = [table.c[key.name] for key in base.table.primary_key.columns]
+    rows = or_(*(_has_key(key_columns, key) for key in keys))
     mean = functions.avg(vector, type_=wide).label("mean")
-    return select(given, mean).select_from(table).where(or_(*same), usable).subquery(name)
+    return select(func.count().label("examples"), mean).select_from(table).where(rows, usable).subquery(name)
 
 
-def _same(columns: Sequence[ColumnElement[Any]], key: Key) -> ColumnElement[bool]:
-    return and_(*(c == part for c, part in zip(columns, key, strict=True)))
+def _has_key(columns: Sequence[ColumnElement[Any]], key: Key) -> ColumnElement[bool]:
+    return and_(*(column == part for column, part in zip(columns, key, strict=True)))
 
 
-def _combined(
-    definition: Definition, asked: MoreLikeThis, known: str, mean: str, given: str, *sources: FromClause
+def _checked_average(
+    definition: Definition, query: MoreLikeThis, complete: str, mean: str, examples: str, *sources: FromClause
 ) -> ColumnElement[Any]:
-    wanted = len(asked.keys) + len(asked.unlike)
-    message = f"of {wanted} examples some do not exist or have no vector to search with; found: "
-    arms = [f"WHEN NOT ({known}) THEN {refused(definition, message, given, shown=True)}"]
+    """The average, with an error in its place where an example has no vector or the average no direction.
+
+    Args:
+        definition: of the column that is searched.
+        query: the examples.
+        complete: SQL text of whether each example has a vector.
+        mean: SQL text of the average.
+        examples: SQL text of how many examples have a vector.
+        *sources: what the texts read.
+
+    """
+    count = len(query.keys) + len(query.unlike)
+    message = f"expected each of {count} examples to exist and to have a vector to search with, got "
+    arms = [f"WHEN NOT ({complete}) THEN {raise_sql(definition, message, examples, shown=True)}"]
     if definition.metric.normalise:
         norm = f"{definition.norm('vector')}({mean})"
-        message = "the examples cancel each other, so their combination has no direction: give others"
-        arms.append(f"WHEN {norm} <= {NO_DIRECTION} THEN {refused(definition, message, norm)}")
-    found: ColumnElement[Any] = literal_column(f"CASE {' '.join(arms)} ELSE CAST({mean} AS {definition.full_type}) END")
+        message = "the examples cancel each other, so their average has no direction: give others"
+        arms.append(f"WHEN {norm} <= {NO_DIRECTION} THEN {raise_sql(definition, message, norm)}")
+    average: ColumnElement[Any] = literal_column(
+        f"CASE {' '.join(arms)} ELSE CAST({mean} AS {definition.full_type}) END"
+    )
     source = sources[0] if len(sources) == 1 else sources[0].join(sources[1], true())
-    return select(found).select_from(source).scalar_subquery()
+    return select(average).select_from(source).scalar_subquery()
 
 
 # -- checks and NumPy ----------------------------------------------------------------------------------------------
 
 
-def _keys(name: str, given: Any, names: Sequence[str]) -> tuple[Key, ...]:
-    if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray | set | frozenset):
-        raise SearchError(f"{name}={given!r}: give a list of primary keys")
-    keys = [tuple(key) if isinstance(key, tuple) else (key,) for key in given]
+def _keys(argument: str, values: Any, key_columns: Sequence[str]) -> tuple[Key, ...]:
+    if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray | set | frozenset):
+        raise SearchError(f"{argument}={values!r}: expected a list of primary keys")
+    keys = [tuple(key) if isinstance(key, tuple) else (key,) for key in values]
     for key in keys:
-        if len(key) != len(names) or any(part is None for part in key):
-            raise SearchError(f"{key!r} in {name} is no primary key: give ({', '.join(names)})")
+        if len(key) != len(key_columns) or any(part is None for part in key):
+            raise SearchError(f"{key!r} in {argument}: expected a primary key ({', '.join(key_columns)})")
     plain = [tuple(part.item() if isinstance(part, np.generic) else part for part in key) for key in keys]
     try:
         return tuple(dict.fromkeys(plain))
     except TypeError:
-        raise SearchError(f"{name}={given!r}: a key of several columns is a tuple") from None
+        raise SearchError(f"{argument}={values!r}: expected a tuple for a key of several columns") from None
 
 
 def _weights(weights: Sequence[float] | None, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     if weights is None:
         return np.ones(count)
     try:
-        found = np.asarray(weights, np.float64)
+        array = np.asarray(weights, np.float64)
     except (TypeError, ValueError):
-        raise VectorError(f"weights={weights!r} are no numbers") from None
-    if found.shape != (count,) or not np.isfinite(found).all() or not (found > 0).all():
-        raise VectorError(f"weights={weights!r}: give {count} finite numbers above 0, one for each positive vector")
-    return found
+        raise VectorError(f"weights={weights!r}: expected numbers") from None
+    if array.shape != (count,) or not np.isfinite(array).all() or not (array > 0).all():
+        raise VectorError(f"weights={weights!r}: expected {count} finite numbers above 0, one for each positive vector")
+    return array
 
 
 def _mean(vectors: VectorArray, weights: Any, cosine: bool, what: str) -> np.ndarray[Any, np.dtype[np.float64]]:

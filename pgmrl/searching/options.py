@@ -1,45 +1,93 @@
-"""What a search is asked for: every argument checked, before a statement is built."""
+"""The options of a search: what callers may give, and the checked values that a statement is built from."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from sqlalchemy import Select
+from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
 
 from pgmrl.database.settings import setting_of
 from pgmrl.errors import ExactSearchWarning, SearchError
 from pgmrl.limits import EF_SEARCH_LIMIT, OVERSAMPLE, SHORTLIST_LIMIT, SHORTLIST_MIN
 from pgmrl.model.columns import Attachment, attachment_of, base_column
+from pgmrl.searching.arguments import check_statement, positive_integer
 from pgmrl.searching.scan import Scan
 
 if TYPE_CHECKING:
     from pgmrl.model.shortening import Definition
 
-__all__ = [
-    "Page",
-    "SearchOptions",
-    "check_statement",
-    "distance_limit",
-    "fraction",
-    "labels",
-    "positive",
-    "shortlist_size",
-]
+__all__ = ["SearchOptions", "SearchParameters", "check_options", "shortlist_size", "with_shortlist"]
+
+
+class SearchOptions(TypedDict, total=False):
+    """What every search takes by keyword: how many rows it ranks, how hard it looks for them, when it is exact.
+
+        options = SearchOptions(shortlist=200, complete=True)
+        search(select(Package), Package.embedding, vector, k=20, **options)
+        search(select(Package), Package.embedding, vector, k=20, shortlist=200, complete=True)  # the same
+
+    Each may be left out; None means the same. A function that has a default of its own says so. A keyword that is
+    neither an option nor an argument of the function is a `TypeError`, as for any function of Python.
+
+    Attributes:
+        shortlist: rows that are ranked exactly, k to 100,000; default what tuning stored and `load_settings` loaded,
+            else `oversample` times k, at least 40.
+        oversample: shortlist rows for each result, 1 or more; default 10. Give this or `shortlist`.
+        ef_search: candidates HNSW keeps, 1 to 1,000; default with the stored shortlist what was stored beside it, else
+            the shortlist's size.
+        exact: rank every row that the filters leave instead: the truth, in time that grows with the table.
+        complete: where the shortlist yields fewer rows than asked for, rank every row that the filters leave, in the
+            same statement. Default: for a Select with conditions or joins, and with `after`. Say True where row-level
+            security or many deleted rows filter, which Python cannot see.
+
+    """
+
+    shortlist: int | None
+    oversample: float | None
+    ef_search: int | None
+    exact: bool
+    complete: bool | None
+
+
+OPTION_NAMES: Final = frozenset(SearchOptions.__annotations__)
+
+
+def check_options(options: SearchOptions) -> None:
+    """Check that there are no other options than those of a search.
+
+    Raises:
+        TypeError: there is one.
+
+    """
+    unknown = options.keys() - OPTION_NAMES
+    if unknown:
+        raise TypeError(
+            f"unexpected keyword argument {min(unknown)!r}: expected one of the function's own or one of "
+            f"{', '.join(SearchOptions.__annotations__)}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class SearchOptions:
-    """One search's column and numbers, checked."""
+class SearchParameters:
+    """The column, k and options of one search, checked and with defaults filled in.
+
+    Attributes:
+        column: the Matryoshka attribute or column.
+        attachment: what is declared for it.
+        k: rows to return.
+        scan: how the short index is read.
+        exact: whether it is left out.
+        complete: as given; None for the default.
+
+    """
 
     column: Any
     attachment: Attachment
     k: int
     scan: Scan
     exact: bool
+    complete: bool | None
 
     @property
     def definition(self) -> Definition:
@@ -51,237 +99,108 @@ class SearchOptions:
         """The column's, for messages."""
         return str(base_column(self.column))
 
+    def falls_back(self, default: bool) -> bool:
+        """Whether the exact fallback stands behind the shortlist."""
+        return default if self.complete is None else self.complete
+
     @classmethod
     def of(
-        cls,
-        statement: Any,
-        column: Any,
-        k: int,
-        shortlist: int | None,
-        oversample: float | None,
-        ef_search: int | None,
-        exact: bool,
-        stacklevel: int = 3,
-    ) -> SearchOptions:
+        cls, statement: Any, column: Any, k: Any, options: SearchOptions, *, stacklevel: int = 3
+    ) -> SearchParameters:
         """Check what every kind of search takes; called by the public function itself, whose caller is warned.
 
+        Args:
+            statement: the caller's Select.
+            column: the Matryoshka attribute or column.
+            k: rows to return.
+            options: as given.
+            stacklevel: of the caller's line, for warnings.
+
         Raises:
+            TypeError: an unknown option.
             SearchError: a number out of range, or a Select that cannot be searched.
             DefinitionError: `column` is no Matryoshka column.
 
         """
+        check_options(options)
         attachment = attachment_of(column)
         check_statement(statement)
-        k = positive("k", k)
+        k, exact = positive_integer("k", k), options.get("exact", False)
+        shortlist, oversample = options.get("shortlist"), options.get("oversample")
         # an exact search has no shortlist that its rows would have to fit into
         size = shortlist_size(min(k, SHORTLIST_LIMIT) if exact else k, shortlist, oversample, column)
-        effort = _effort(column, k, size, shortlist is None and oversample is None, ef_search)
-        if effort > EF_SEARCH_LIMIT:
-            raise SearchError(f"ef_search={effort}: pgvector takes 1 to {EF_SEARCH_LIMIT}")
+        is_default = shortlist is None and oversample is None
+        ef_search = _ef_search(options.get("ef_search"), size, k, column if is_default else None)
         if not attachment.definition.learned and not exact:
             warnings.warn(ExactSearchWarning.__doc__ or "", ExactSearchWarning, stacklevel=stacklevel)
             exact = True
-        return cls(column, attachment, k, Scan(size, effort), exact)
+        return cls(column, attachment, k, Scan(size, ef_search), exact, options.get("complete"))
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Which of the ranked rows come back.
+def _ef_search(given: int | None, shortlist: int, k: int, column: Any) -> int:
+    """The setting's with the setting's shortlist (of `column`), else as many as the shortlist holds."""
+    if given is None:
+        setting = None if column is None else setting_of(column)
+        return min(shortlist, EF_SEARCH_LIMIT) if setting is None else setting.numbers(k)[1]
+    ef_search = positive_integer("ef_search", given)
+    if ef_search > EF_SEARCH_LIMIT:
+        raise SearchError(f"ef_search={ef_search}: expected 1 to {EF_SEARCH_LIMIT}, what pgvector takes")
+    return ef_search
 
-    Attributes:
-        k: how many.
-        offset: rows to leave out at the start; None where the caller does not page.
-        after: distance and key of the last row of the page before.
-        max_distance: rows that are farther away do not come back.
+
+def with_shortlist(options: SearchOptions, k: int, default: int | None = None) -> SearchOptions:
+    """The options with the shortlist's size in them, so that what tuning stored for k nearest rows does not count.
+
+    Args:
+        options: as given.
+        k: rows that the shortlist must hold.
+        default: its size where the options do not say it; default ten times k, at least 40.
+
+    Raises:
+        SearchError: as `shortlist_size`.
 
     """
-
-    k: int
-    offset: int | None = None
-    after: tuple[Any, ...] | None = None
-    max_distance: float | None = None
-
-    @property
-    def plain(self) -> bool:
-        """Whether these are just the first k."""
-        return self.offset is None and self.after is None and self.max_distance is None
-
-    @classmethod
-    def of(cls, asked: SearchOptions, keys: int, offset: Any, after: Any, max_distance: Any) -> Page:
-        """Check what says which rows come back.
-
-        Args:
-            asked: the rest of the search.
-            keys: columns of the primary key.
-            offset: as given.
-            after: as given.
-            max_distance: as given.
-
-        Raises:
-            SearchError: values that make no sense, or do not go together.
-
-        """
-        if offset is None and after is None and max_distance is None:
-            return cls(asked.k)
-        if offset is not None and after is not None:
-            raise SearchError("offset and after say the same thing: give one of them")
-        if offset is not None:
-            offset = _checked_offset(asked, offset)
-        if after is not None:
-            after = _checked_after(after, keys)
-        return cls(asked.k, offset, after, distance_limit(max_distance))
-
-
-def _effort(column: Any, k: int, size: int, usual: bool, given: int | None) -> int:
-    """Candidates for the scan: the setting's with the setting's shortlist, else as many as the shortlist holds."""
-    if given is not None:
-        return positive("ef_search", given)
-    setting = setting_of(column) if usual else None
-    return min(size, EF_SEARCH_LIMIT) if setting is None else setting.numbers(k)[1]
+    shortlist, oversample = options.get("shortlist"), options.get("oversample")
+    if shortlist is None and oversample is None:
+        shortlist = default
+    size = shortlist_size(k, shortlist, oversample)
+    return cast("SearchOptions", {**options, "shortlist": size, "oversample": None})
 
 
 def shortlist_size(k: int, shortlist: int | None = None, oversample: float | None = None, column: Any = None) -> int:
     """The number of rows that are ranked exactly.
 
     Args:
-        k: rows that shall come back.
-        shortlist: as given.
-        oversample: as given.
+        k: rows to return.
+        shortlist: the option.
+        oversample: the option.
         column: whose setting holds where neither is given.
 
     Raises:
         SearchError: a number out of range, or both of `shortlist` and `oversample`.
 
     """
-    k = positive("k", k)
+    k = positive_integer("k", k)
     if k > SHORTLIST_LIMIT:
         raise SearchError(
-            f"k={k:,} is more than {SHORTLIST_LIMIT:,}, the longest shortlist: use exact=True (`--exact`)"
+            f"k={k:,}: expected at most {SHORTLIST_LIMIT:,}, the longest shortlist; for more use exact=True (`--exact`)"
         )
     if shortlist is not None and oversample is not None:
         raise SearchError("shortlist and oversample say the same thing: give one of them")
-    factor: Any = oversample
-    if factor is not None and not (isinstance(factor, int | float) and 1 <= factor < math.inf):
-        raise SearchError(f"oversample={oversample!r}: a shortlist holds at least the k results, so give 1 or more")
     if shortlist is None:
-        setting = None if column is None or oversample is not None else setting_of(column)
-        usual = max(SHORTLIST_MIN, round(k * (oversample or OVERSAMPLE)))
-        usual = usual if oversample is not None else min(SHORTLIST_LIMIT, usual)
-        shortlist = usual if setting is None else setting.numbers(k)[0]
-    size = positive("shortlist", shortlist)
+        shortlist = _default_shortlist(k, oversample, column)
+    size = positive_integer("shortlist", shortlist)
     if size < k:
         raise SearchError(f"shortlist={size} is smaller than k={k}: the results come out of the shortlist")
     if size > SHORTLIST_LIMIT:
-        raise SearchError(f"shortlist={size:,} is more than {SHORTLIST_LIMIT:,}: use exact=True for so many rows")
+        raise SearchError(f"shortlist={size:,}: expected at most {SHORTLIST_LIMIT:,}; for more use exact=True")
     return size
 
 
-def positive(name: str, value: Any) -> int:
-    """A whole number, at least 1.
-
-    Raises:
-        SearchError: it is not.
-
-    """
-    number = _whole(name, value)
-    if number < 1:
-        raise SearchError(f"{name}={number}: give at least 1")
-    return number
-
-
-def fraction(name: str, value: Any) -> float:
-    """A number from 0 to 1.
-
-    Raises:
-        SearchError: it is not.
-
-    """
-    number = _number(name, value)
-    if not 0 <= number <= 1:
-        raise SearchError(f"{name}={value!r}: give 0 to 1")
-    return number
-
-
-def distance_limit(value: Any) -> float | None:
-    """A threshold, or None.
-
-    Raises:
-        SearchError: it is no finite number.
-
-    """
-    return None if value is None else _number("max_distance", value)
-
-
-def labels(*names: Any) -> None:
-    """Check that the columns a search adds have names of their own.
-
-    Raises:
-        SearchError: two are the same, or one is no text.
-
-    """
-    given = [name for name in names if name is not None]
-    for name in given:
-        if not isinstance(name, str) or not name:
-            raise SearchError(f"the label {name!r} is no name: give a text")
-    twice = [name for name in given if given.count(name) > 1]
-    if twice:
-        raise SearchError(f"two columns of the result would be called {twice[0]!r}: give another label")
-
-
-def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or (not isinstance(value, int) and not hasattr(value, "__index__")):
-        raise SearchError(f"{name}={value!r} is no whole number")
-    return int(value)
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        number = math.nan if isinstance(value, bool | str) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise SearchError(f"{name}={value!r} is no finite number")
-    return number
-
-
-def _checked_offset(asked: SearchOptions, offset: Any) -> int:
-    number = _whole("offset", offset)
-    if number < 0:
-        raise SearchError(f"offset={number}: give 0 or more")
-    if not asked.exact and number + asked.k > asked.scan.shortlist:
-        raise SearchError(
-            f"offset={number} and k={asked.k} reach beyond the shortlist of {asked.scan.shortlist}: give a larger "
-            "shortlist, the same for every page; or go on from the last row with after="
-        )
-    return number
-
-
-def _checked_after(after: Any, keys: int) -> tuple[Any, ...]:
-    if isinstance(after, str) or not isinstance(after, Sequence) or len(after) != keys + 1:
-        parts = "the key" if keys == 1 else f"the {keys} parts of the key"
-        raise SearchError(f"after={after!r}: give (distance, *key), the distance and {parts} of the last row")
-    distance, *key = after
-    if any(part is None for part in key):
-        raise SearchError(f"after={after!r}: a part of the key is None")
-    return (_number("the distance in after", distance), *key)
-
-
-def check_statement(statement: Any) -> None:
-    """Check that a Select can be searched.
-
-    Raises:
-        SearchError: it is none, or has a clause of which search has its own.
-
-    """
-    if not isinstance(statement, Select):
-        raise SearchError(f"search takes a Select of the model, not {type(statement).__name__}: use select(Model)")
-    for clause, found in (
-        ("LIMIT", statement._limit_clause is not None or statement._fetch_clause is not None),
-        ("OFFSET", statement._offset_clause is not None),
-        ("GROUP BY", bool(statement._group_by_clauses) or bool(statement._having_criteria)),
-        ("DISTINCT", statement._distinct),
-        ("ORDER BY", bool(statement._order_by_clauses)),
-        ("FOR UPDATE", statement._for_update_arg is not None),
-    ):
-        if found:
-            raise SearchError(f"the Select has {clause}: search adds its own; apply yours to the result's subquery()")
+def _default_shortlist(k: int, oversample: Any, column: Any) -> int:
+    if oversample is not None:
+        if not (isinstance(oversample, int | float) and 1 <= oversample < math.inf):
+            raise SearchError(f"oversample={oversample!r}: expected 1 or more, since a shortlist holds the k results")
+        return max(SHORTLIST_MIN, round(k * oversample))
+    setting = None if column is None else setting_of(column)
+    return min(SHORTLIST_LIMIT, max(SHORTLIST_MIN, k * OVERSAMPLE)) if setting is None else setting.numbers(k)[0]

@@ -1,4 +1,4 @@
-"""What the server says of a statement: its plan, and whether the short index serves it."""
+"""The server's plan of a statement, and whether the short index serves it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = [
     "index_serving",
     "indexes",
     "nodes",
-    "parts",
     "serving",
     "sources",
     "subplan",
+    "subplans",
     "without_vectors",
 ]
 
@@ -71,7 +71,7 @@ def _compile(element: _Explain, compiler: SQLCompiler, **options: Any) -> str:
 def explained(
     connection: Connection, statement: SelectBase, options: str = "", parameters: Mapping[str, Any] | None = None
 ) -> Node:
-    """The server's account of a statement as EXPLAIN (FORMAT JSON) has it: `Plan`, and times where it was executed.
+    """The plan of a statement as EXPLAIN (FORMAT JSON) has it: `Plan`, and times where it was executed.
 
     Args:
         connection: of the database, with psycopg 3.
@@ -81,8 +81,8 @@ def explained(
 
     """
     more = f", {options}" if options else ""
-    found: Node = connection.execute(_Explain(statement, f"FORMAT JSON{more}"), parameters or {}).scalar_one()[0]
-    return found
+    document: Node = connection.execute(_Explain(statement, f"FORMAT JSON{more}"), parameters or {}).scalar_one()[0]
+    return document
 
 
 def explained_text(
@@ -94,9 +94,9 @@ def explained_text(
     return without_vectors("\n".join(lines))
 
 
-def without_vectors(shown: str) -> str:
+def without_vectors(text: str) -> str:
     """A text of the server's in which vectors are cut to their first numbers."""
-    return _VECTOR.sub(r"[\1,…]", shown)
+    return _VECTOR.sub(r"[\1,…]", text)
 
 
 def nodes(plan: Node) -> Iterator[Node]:
@@ -113,11 +113,11 @@ def subplan(plan: Node, name: str) -> Node | None:
 
 def indexes(plan: Node) -> list[str]:
     """The indexes that a plan scans, in its order."""
-    return [node["Index Name"] for node in nodes(plan) if "Index Name" in node]
+    return [str(node["Index Name"]) for node in nodes(plan) if "Index Name" in node]
 
 
-def parts(plan: Node, name: str) -> list[Node]:
-    """Every part of a plan that makes the CTE or subquery of this name; a hybrid search has several of one name."""
+def subplans(plan: Node, name: str) -> list[Node]:
+    """Every subplan that makes the CTE or subquery of this name; a hybrid search has several of one name."""
     alias = re.compile(rf"{re.escape(name)}(_\d+)?")
 
     def makes(node: Node) -> bool:
@@ -138,29 +138,31 @@ def index_serving(plan: Node) -> Serving:
         plan: the top node, `explained(…)["Plan"]`.
 
     """
-    shortlists = parts(plan, SHORTLIST)
+    shortlists = subplans(plan, SHORTLIST)
     return serving(shortlists) if shortlists else Serving((), "the statement has no shortlist")
 
 
 def serving(shortlists: Sequence[Node]) -> Serving:
     """As `index_serving`, of these parts of a plan."""
-    found = [source for one in shortlists for source in sources(one)]
-    served = tuple(dict.fromkeys(str(one["Index Name"]) for one in found if "Order By" in one))
-    if all("Order By" in one for one in found):
-        return Serving(served, None)
-    read = [node for one in found if "Order By" not in one for node in _own(one) if "Relation Name" in node]
-    ways = dict.fromkeys(map(_way, read))
-    return Serving(served, f"{' and '.join(ways)}, and the distances are sorted" if ways else "no table is read")
+    ordering = [source for shortlist in shortlists for source in sources(shortlist)]
+    index_names = tuple(dict.fromkeys(str(source["Index Name"]) for source in ordering if "Order By" in source))
+    others = [source for source in ordering if "Order By" not in source]
+    if not others:
+        return Serving(index_names, None)
+    reads = [node for source in others for node in _own(source) if "Relation Name" in node]
+    ways = dict.fromkeys(map(_way, reads))
+    return Serving(index_names, f"{' and '.join(ways)}, and the distances are sorted" if ways else "no table is read")
 
 
 def sources(node: Node) -> Iterator[Node]:
     """Where the order of a plan's rows comes from: scans of an index in its order, sorts, or scans without order."""
-    below = [one for one in node.get("Plans", ()) if one.get("Parent Relationship") in {"Outer", "Member", "Subquery"}]
+    feeding = {"Outer", "Member", "Subquery"}
+    below = [inner for inner in node.get("Plans", ()) if inner.get("Parent Relationship") in feeding]
     if not below or node["Node Type"] in {"Sort", "Incremental Sort"}:
         yield node
     else:
-        for one in below:
-            yield from sources(one)
+        for inner in below:
+            yield from sources(inner)
 
 
 def _own(plan: Node) -> Iterator[Node]:
@@ -173,7 +175,7 @@ def _own(plan: Node) -> Iterator[Node]:
 
 def _way(node: Node) -> str:
     table, kind = node["Relation Name"], node["Node Type"]
-    by = [str(one["Index Name"]) for one in nodes(node) if "Index Name" in one]
-    if by:
-        return f"rows of {table} are read through {', '.join(by)}"
+    index_names = indexes(node)
+    if index_names:
+        return f"rows of {table} are read through {', '.join(index_names)}"
     return f"the whole table {table} is read" if kind == "Seq Scan" else f"{table} is read by a {kind}"

@@ -24,14 +24,22 @@ if TYPE_CHECKING:
     from pgmrl.model.types import Wire
     from pgmrl.model.vectors import VectorArray
 
-__all__ = ["BoundQuery", "QueryVector", "QueryVectors", "bind_query", "query_rows", "refused"]
+__all__ = [
+    "BoundQuery",
+    "FullAndShortQuery",
+    "FullQuery",
+    "bind_query",
+    "check_parameter_name",
+    "query_rows",
+    "raise_sql",
+]
 
 QUERY: Final = "pgmrl_query"
 QUERIES: Final = "pgmrl_queries"
 
 
-class QueryVector(NumpyVector):
-    """A query's full vector: as `NumpyVector`, and neither NULL nor, under cosine, zero.
+class FullQuery(NumpyVector):
+    """The type of a parameter for a query's full vector: as `NumpyVector`, and neither NULL nor, under cosine, zero.
 
     Args:
         definition: of the column that is searched.
@@ -53,10 +61,11 @@ class QueryVector(NumpyVector):
         return lambda value: to_wire(check(value), kind)
 
 
-class QueryVectors(NumpyVector):
-    """A query's full vector, sent with its short one behind it: for a parameter whose value comes at execution.
+class FullAndShortQuery(NumpyVector):
+    """The type of a parameter for a query's full vector that is sent with its short one behind it.
 
-    The client shortens by a rotation ten times faster than the server does, and one parameter has one value.
+    For a value that comes at execution: the client shortens by a rotation ten times faster than the server does, and
+    one parameter has one value.
 
     Args:
         definition: of the column that is searched; its rotation holds its axes.
@@ -91,6 +100,7 @@ class BoundQuery(NamedTuple):
         full: SQL text of the full vector, with the parameter in it.
         short: the short vector; None where the search is exact.
         ctes: what comes first in the statement.
+        both: whether the parameter holds the short vector behind the full one.
 
     """
 
@@ -98,6 +108,7 @@ class BoundQuery(NamedTuple):
     full: str
     short: ColumnElement[Any] | TextClause | None
     ctes: tuple[CTE, ...] = ()
+    both: bool = False
 
     def text(self, sql: str) -> TextClause:
         """SQL text that has `full` in it."""
@@ -105,14 +116,18 @@ class BoundQuery(NamedTuple):
 
     @property
     def vector(self) -> ColumnElement[Any] | TextClause:
-        """The full vector, as something to compare with; the parameter may be more than that."""
-        if self.parameter is not None and self.full == f":{self.parameter._orig_key}":
-            return self.parameter
-        return self.text(self.full)
+        """The full vector, as something to compare with."""
+        return self.text(self.full) if self.parameter is None or self.both else self.parameter
 
 
 def bind_query(definition: Definition, query: Any, what: str, *, exact: bool) -> BoundQuery:
     """The query's vectors, from a vector, from the caller's own parameter or from an expression.
+
+    Args:
+        definition: of the column that is searched.
+        query: shape (dims,); or a `bindparam`; or an expression of SQL.
+        what: how an error names it.
+        exact: whether the short index is left out.
 
     Raises:
         VectorError: the vector cannot be searched with.
@@ -120,32 +135,41 @@ def bind_query(definition: Definition, query: Any, what: str, *, exact: bool) ->
 
     """
     if isinstance(query, BindParameter):
-        return _sent_later(definition, query.key, exact=exact)
+        return _bind_callers_parameter(definition, query.key, exact=exact)
     if isinstance(query, ColumnElement):
-        return _sent_expression(definition, query, exact=exact)
+        return _bind_expression(definition, query, exact=exact)
     vector = definition.query(query, what) if exact else definition.short_query(query, what)
     # checked here, by name: not a second time when it is sent
     type_ = NumpyVector(definition.dims, definition.full, definition.vector_schema)
-    sent = bindparam("query", vector, type_=type_, unique=True)
+    parameter = bindparam("query", vector, type_=type_, unique=True)
     if exact:
-        return BoundQuery(sent, ":query", None)
+        return BoundQuery(parameter, ":query", None)
     if not _client_shortens(definition):
-        return BoundQuery(sent, ":query", _shortened_by_server(definition, sent))
+        return BoundQuery(parameter, ":query", _shortened_by_server(definition, "query", parameter))
     kind = cast("FullType", definition.short.type)
     short_type = NumpyVector(definition.short.dims, kind, definition.vector_schema)
-    return BoundQuery(
-        sent, ":query", bindparam("short_query", definition.shorten(vector), type_=short_type, unique=True)
-    )
+    short = bindparam("short_query", definition.shorten(vector), type_=short_type, unique=True)
+    return BoundQuery(parameter, ":query", short)
 
 
-def _sent_later(definition: Definition, name: str, *, exact: bool) -> BoundQuery:
+def check_parameter_name(name: str) -> None:
+    """Check that the name of a caller's parameter can stand in SQL text.
+
+    Raises:
+        SearchError: it cannot.
+
+    """
     if not name.isidentifier():
-        raise SearchError(f"the parameter's name {name!r} is no identifier: use letters, digits and underscores")
+        raise SearchError(f"bindparam({name!r}): expected a name of letters, digits and underscores")
+
+
+def _bind_callers_parameter(definition: Definition, name: str, *, exact: bool) -> BoundQuery:
+    check_parameter_name(name)
     both = definition.dims + definition.short.dims <= FULL_LIMIT
     if both and not exact and _client_shortens(definition):
-        return _both_sent(definition, name)
-    sent = bindparam(name, type_=QueryVector(definition, exact))
-    return BoundQuery(sent, f":{name}", None if exact else _shortened_by_server(definition, sent))
+        return _bind_full_and_short(definition, name)
+    parameter = bindparam(name, type_=FullQuery(definition, exact))
+    return BoundQuery(parameter, f":{name}", None if exact else _shortened_by_server(definition, name, parameter))
 
 
 def _client_shortens(definition: Definition) -> bool:
@@ -153,28 +177,27 @@ def _client_shortens(definition: Definition) -> bool:
     return isinstance(rule, Rotation) and rule.axes is not None and definition.short.type != "bit"
 
 
-def _shortened_by_server(definition: Definition, sent: BindParameter[Any]) -> TextClause:
+def _shortened_by_server(definition: Definition, name: str, parameter: BindParameter[Any]) -> TextClause:
     # a scalar subquery is evaluated once, whatever plan the server takes
-    return text(f"(SELECT {definition.sql(f':{sent._orig_key}')})").bindparams(sent)
+    return text(f"(SELECT {definition.sql(f':{name}')})").bindparams(parameter)
 
 
-def _both_sent(definition: Definition, name: str) -> BoundQuery:
-    sent = bindparam(name, type_=QueryVectors(definition))
+def _bind_full_and_short(definition: Definition, name: str) -> BoundQuery:
+    parameter = bindparam(name, type_=FullAndShortQuery(definition))
     part = definition.qualified("subvector")
     full = f"(SELECT {part}(:{name}, 1, {definition.dims})::{definition.full_type})"
     short = f"(SELECT {part}(:{name}, {definition.dims + 1}, {definition.short.dims})::{definition.short_type})"
-    return BoundQuery(sent, full, text(short).bindparams(sent))
+    return BoundQuery(parameter, full, text(short).bindparams(parameter), both=True)
 
 
-def _sent_expression(definition: Definition, expression: ColumnElement[Any], *, exact: bool) -> BoundQuery:
-    """An expression of one vector; the server refuses it where it is nothing to search with."""
+def _bind_expression(definition: Definition, expression: ColumnElement[Any], *, exact: bool) -> BoundQuery:
+    """An expression of one vector; the server raises an error where it is nothing to search with."""
     type_ = NumpyVector(definition.dims, definition.full, definition.vector_schema)
     zero: ColumnElement[int] = literal_column("0")
-    asked = select(sql_cast(expression, type_).label("asked")).offset(zero).subquery("pgmrl_asked")
+    unchecked = select(sql_cast(expression, type_).label("vector")).offset(zero).subquery("pgmrl_unchecked")
     # OFFSET 0 keeps the expressions in their place, so that each is computed once
-    checked: Select[Any] = select(literal_column(_checked(definition, exact=exact)).label("full_vector")).select_from(
-        asked
-    )
+    checked_vector: ColumnElement[Any] = literal_column(_checked(definition, exact=exact)).label("full_vector")
+    checked: Select[Any] = select(checked_vector).select_from(unchecked)
     names: list[ColumnElement[Any]] = [literal_column("full_vector")]
     if not exact:
         names.append(literal_column(definition.sql("full_vector")).label("short_vector"))
@@ -185,20 +208,20 @@ def _sent_expression(definition: Definition, expression: ColumnElement[Any], *, 
 
 
 def _checked(definition: Definition, *, exact: bool) -> str:
-    null = refused(definition, "the query's expression is NULL: there is nothing to search with", "asked")
-    arms = [f"WHEN asked IS NULL THEN {null}"]
+    null = raise_sql(definition, "the query's expression is NULL, expected a vector", "vector")
+    arms = [f"WHEN vector IS NULL THEN {null}"]
     if definition.metric.normalise:
         norm = definition.norm(definition.full)
-        zero = refused(definition, "the query's expression is all zeros and has no direction", "asked")
-        arms.append(f"WHEN {norm}(asked) = 0 THEN {zero}")
+        zero = raise_sql(definition, "the query's expression is all zeros and has no direction", "vector")
+        arms.append(f"WHEN {norm}(vector) = 0 THEN {zero}")
         if not exact and definition.may_lose_direction:
-            leading = f"{definition.qualified('subvector')}(asked, 1, {definition.short.dims})"
+            leading = f"{definition.qualified('subvector')}(vector, 1, {definition.short.dims})"
             message = f"the query is zero in its leading {definition.short.dims} dimensions: use exact=True"
-            arms.append(f"WHEN {norm}({leading}) = 0 THEN {refused(definition, message, 'asked')}")
-    return f"CASE {' '.join(arms)} ELSE asked END"
+            arms.append(f"WHEN {norm}({leading}) = 0 THEN {raise_sql(definition, message, 'vector')}")
+    return f"CASE {' '.join(arms)} ELSE vector END"
 
 
-def refused(definition: Definition, message: str, row: str, *, shown: bool = False) -> str:
+def raise_sql(definition: Definition, message: str, row: str, *, shown: bool = False) -> str:
     """SQL text of the full type that raises an error with this message when it is evaluated.
 
     SQL has no RAISE. A text that is no vector has the same effect, once it depends on the row: a constant would be
@@ -226,9 +249,7 @@ def query_rows(definition: Definition, vectors: VectorArray) -> CTE:
     body = text(  # the texts put in are numbers and types of a checked definition
         f"SELECT number, full_query, {short} AS short_query FROM ("  # noqa: S608
         f"SELECT number, {slice_} AS full_query FROM (SELECT :items AS items OFFSET 0) AS flat, "
-        "generate_series(0, :count - 1) AS number OFFSET 0) AS given"
+        "generate_series(0, :count - 1) AS number OFFSET 0) AS queries"
     ).bindparams(items, count)
-    rows = body.columns(
-        column("number", Integer()), column("full_query", QueryVector(definition)), column("short_query")
-    )
+    rows = body.columns(column("number", Integer()), column("full_query", FullQuery(definition)), column("short_query"))
     return rows.cte(QUERIES).prefix_with("MATERIALIZED", dialect="postgresql")

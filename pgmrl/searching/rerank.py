@@ -49,8 +49,8 @@ def rerank(
 ) -> list[Scored]:
     """Order rows by a cross-encoder, best first; rows of the same score stay in the order they came in.
 
-        found = session.execute(search(select(Package), Package.embedding, vector, k=50)).all()
-        rerank(found, "a game with trains", "cross-encoder/ms-marco-MiniLM-L6-v2", text=lambda row: row[0].text, k=10)
+        rows = session.execute(search(select(Package), Package.embedding, vector, k=50)).all()
+        rerank(rows, "a game with trains", "cross-encoder/ms-marco-MiniLM-L6-v2", text=lambda row: row[0].text, k=10)
 
     Args:
         rows: what a search returned.
@@ -64,30 +64,30 @@ def rerank(
     Raises:
         EmbedderError: sentence-transformers is not installed, the model cannot be loaded, or it does not give one
             finite score a pair.
-        SearchError: `k` below 1, a question or a text that is no text.
+        SearchError: `k` below 1, a question or a row's text that is no str.
 
     """
     if k is not None and (isinstance(k, bool) or not hasattr(k, "__index__") or k < 1):
-        raise SearchError(f"k={k!r}: give a whole number, at least 1, or None for all rows")
+        raise SearchError(f"k={k!r}: expected a whole number, at least 1, or None for all rows")
     if not isinstance(question, str):
-        raise SearchError(f"the question {question!r} is no text")
-    given = list(rows)
-    pairs = [(question, _text(text, row, number)) for number, row in enumerate(given)]
+        raise SearchError(f"the question: expected str, got {question!r}")
+    listed = list(rows)
+    pairs = [(question, _text(text, row, number)) for number, row in enumerate(listed)]
     scorer = _load(model) if isinstance(model, str | Path) else model
     if not callable(getattr(scorer, "predict", None)):
-        raise EmbedderError(f"{model!r} is no CrossEncoder: give one, or the name of one")
+        raise EmbedderError(f"expected a CrossEncoder or the name of one, got {model!r}")
     if not pairs:
         return []
     scores = _scores(scorer, pairs, batch_size)
     order = np.argsort(-scores, kind="stable")[:k]
-    return [Scored(given[number], float(scores[number])) for number in order]
+    return [Scored(listed[number], float(scores[number])) for number in order]
 
 
 def _text(text: Callable[[T], str], row: T, number: int) -> str:
-    found: Any = text(row)
-    if not isinstance(found, str):
-        raise SearchError(f"the text of row {number} is {found!r}: text= must give a str")
-    return found
+    value: Any = text(row)
+    if not isinstance(value, str):
+        raise SearchError(f"the text of row {number}: expected text= to give a str, got {value!r}")
+    return value
 
 
 def _scores(scorer: Any, pairs: list[tuple[str, str]], batch_size: int) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -96,11 +96,11 @@ def _scores(scorer: Any, pairs: list[tuple[str, str]], batch_size: int) -> np.nd
         scores = scores[:, 0]
     if scores.shape != (len(pairs),):
         raise EmbedderError(
-            f"the model gives scores of shape {scores.shape} for {len(pairs)} pairs: take a model with one score a "
-            "pair (num_labels=1)"
+            f"the model gives scores of shape {scores.shape} for {len(pairs)} pairs, expected ({len(pairs)},): take a "
+            "model with one score a pair (num_labels=1)"
         )
     if not all(map(math.isfinite, scores)):
-        raise EmbedderError("the model gives scores that are not finite: check its files")
+        raise EmbedderError("the model gives scores that are NaN or infinite: check its files")
     return scores
 
 

@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Unpack, cast, get_args
 
 from sqlalchemy import BindParameter, Boolean, Double, Float, String, Text, TypeDecorator, bindparam, func, select, text
 from sqlalchemy import cast as sql_cast
@@ -22,10 +22,13 @@ from pgmrl.limits import TEXT_LIMIT
 from pgmrl.model.columns import Attachment, attachment_of, base_column
 from pgmrl.model.fulltext import check_config, text_source
 from pgmrl.names import literal, quoted
-from pgmrl.searching import statement as parts
-from pgmrl.searching.fallback import Ranking, prepare_search
-from pgmrl.searching.options import Page, SearchOptions, positive, shortlist_size
-from pgmrl.searching.statement import Candidates
+from pgmrl.searching.arguments import positive_integer
+from pgmrl.searching.fallback import Ranking
+from pgmrl.searching.options import SearchOptions, SearchParameters, check_options, shortlist_size, with_shortlist
+from pgmrl.searching.pages import Page
+from pgmrl.searching.query import check_parameter_name
+from pgmrl.searching.selected_rows import SelectedRows, selected_rows
+from pgmrl.searching.statement import SHORTLIST, materialized, prepare_search
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,13 +37,13 @@ if TYPE_CHECKING:
 
     from pgmrl.searching.subject import AnySelect
 
-__all__ = ["Found", "Nearest", "Retriever", "Trigrams", "Words"]
+__all__ = ["Nearest", "RankedList", "Retriever", "Trigrams", "Words"]
 
 Match = Literal["any", "all", "web"]
 Rank = Literal["ts_rank", "ts_rank_cd"]
 
 
-class Found(NamedTuple):
+class RankedList(NamedTuple):
     """One retriever's list.
 
     Attributes:
@@ -67,7 +70,7 @@ class Retriever(ABC):
     label: str | None
 
     @abstractmethod
-    def found(self, statement: AnySelect, k: int, stacklevel: int) -> Found:
+    def ranked_list(self, statement: AnySelect, k: int, stacklevel: int) -> RankedList:
         """Its list of the rows that a Select leaves.
 
         Args:
@@ -78,68 +81,74 @@ class Retriever(ABC):
         """
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, init=False)
 class Nearest(Retriever):
     """The rows nearest to a vector: shortlist by the short index, ranked exactly, as `search` does it.
 
-    Attributes:
+    Args:
         column: the Matryoshka attribute or column, also of an alias.
-        query: the query's full vector, shape (dims,); or a `bindparam("name")`; or examples: `more_like_this(...)`.
+        query: as for `search`: the query's full vector, shape (dims,); a `bindparam("name")`; examples; or an
+            expression of SQL.
         weight: what this list counts in the fusion.
         limit: rows it contributes; default the shortlist.
-        shortlist: as in `search`.
-        oversample: as in `search`.
-        ef_search: as in `search`.
-        exact: as in `search`.
-        complete: as in `search`: where the shortlist holds fewer rows than the list shall have, all rows of the filter
-            are ranked. Default: for a Select with conditions or joins.
         label: name of its rank in the result; default `rank_` and its number.
+        **options: see `SearchOptions`. The shortlist's default is 10 times k, at least 40, whatever tuning stored.
+
+    Raises:
+        TypeError: an unknown option.
 
     """
 
     column: Any
     query: Any
-    _: KW_ONLY
-    weight: float = 1.0
-    limit: int | None = None
-    shortlist: int | None = None
-    oversample: float | None = None
-    ef_search: int | None = None
-    exact: bool = False
-    complete: bool | None = None
-    label: str | None = None
+    weight: float
+    limit: int | None
+    label: str | None
+    options: SearchOptions
 
-    def found(self, statement: AnySelect, k: int, stacklevel: int) -> Found:
-        """Its list.
+    def __init__(
+        self,
+        column: Any,
+        query: Any,
+        *,
+        weight: float = 1.0,
+        limit: int | None = None,
+        label: str | None = None,
+        **options: Unpack[SearchOptions],
+    ) -> None:
+        check_options(options)
+        values = {
+            "column": column,
+            "query": query,
+            "weight": weight,
+            "limit": limit,
+            "label": label,
+            "options": options,
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
-        Raises:
-            SearchError: as `search`.
-            VectorError: as `search`.
-            DefinitionError: as `search`.
-
-        Warns:
-            ExactSearchWarning: as `search`.
-
-        """
+    def ranked_list(self, statement: AnySelect, k: int, stacklevel: int) -> RankedList:
+        """Its list; raises and warns as `search`."""
         # what is tuned brings the nearest rows; here the shortlist is what there is to fuse
-        size = shortlist_size(k, self.shortlist, self.oversample)
-        asked = SearchOptions.of(statement, self.column, k, size, None, self.ef_search, self.exact, stacklevel + 2)
-        rows, sent = prepare_search(asked, statement, self.query)
-        limit = size if self.limit is None else positive("limit", self.limit)
+        options = with_shortlist(self.options, k)
+        parameters = SearchParameters.of(statement, self.column, k, options, stacklevel=stacklevel + 2)
+        size = parameters.scan.shortlist
+        rows, bound = prepare_search(parameters, statement, self.query)
+        limit = size if self.limit is None else positive_integer("limit", self.limit)
         if limit > size:
             raise SearchError(f"limit={limit} is larger than shortlist={size}: the list comes out of the shortlist")
-        ranking = Ranking(asked.definition, rows, sent, Page(limit))
-        if asked.exact:
-            winners, ctes = ranking.exact()
+        ranking = Ranking(parameters.definition, rows, bound, Page(limit))
+        if parameters.exact:
+            results, ctes = ranking.exact()
         else:
-            complete = rows.filtered if self.complete is None else self.complete
-            shortlist = parts.materialized(rows.nearest(asked.definition, sent.short, asked.scan), parts.SHORTLIST)
-            winners, ctes = ranking.of_shortlist([shortlist], size, complete=complete)
-        *keys, distance = winners.c
+            shortlist = materialized(rows.shortlist(parameters.definition, bound.short, parameters.scan), SHORTLIST)
+            results, ctes = ranking.of_shortlist([shortlist], size, fallback=parameters.falls_back(rows.filtered))
+        *keys, distance = results.c
         defined = distance != literal_sql("'NaN'")  # nor NULL: without a vector there is no distance
         listed = select(*keys, (-distance).label("value")).where(defined)
         # its parts nest in it, so that there can be several
-        return Found(rows.keys, listed.add_cte(*ctes, nest_here=True))
+        return RankedList(rows.keys, listed.add_cte(*ctes, nest_here=True))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,7 +181,7 @@ class Words(Retriever):
     config: str | None = None
     label: str | None = None
 
-    def found(self, statement: AnySelect, k: int, stacklevel: int) -> Found:  # noqa: ARG002
+    def ranked_list(self, statement: AnySelect, k: int, stacklevel: int) -> RankedList:  # noqa: ARG002
         """Its list.
 
         Raises:
@@ -180,20 +189,20 @@ class Words(Retriever):
             DefinitionError: the column is no `tsvector`, or says no configuration.
 
         """
-        _one_of("match", self.match, Match)
-        _one_of("rank", self.rank, Rank)
-        limit = shortlist_size(k) if self.limit is None else positive("limit", self.limit)
-        sent = _sent_text(self.text, f"the text for {base_column(self.column)}")
-        query = _tsquery(self._config(), self.match, sent._orig_key)
-        rows = _candidates(statement, self.column)
+        _check_choice("match", self.match, Match)
+        _check_choice("rank", self.rank, Rank)
+        limit = shortlist_size(k) if self.limit is None else positive_integer("limit", self.limit)
+        name, parameter = _bind_text(self.text, f"the text for {base_column(self.column)}")
+        query = _tsquery(self._config(), self.match, name)
+        rows = _rows_of_text(statement, self.column)
         # evaluated once, whatever plan the server takes; in WHERE as it is, where the planner can count its words
-        once = text(f"(SELECT {query})").bindparams(sent)
+        once = text(f"(SELECT {query})").bindparams(parameter)
         value: ColumnElement[Any] = sql_cast(getattr(func, self.rank)(rows.full, once), Double())
-        matching = _operator("@@")(rows.full, text(query).bindparams(sent))
+        matching = _operator("@@")(rows.full, text(query).bindparams(parameter))
         listed = _listed(rows, value, limit).where(matching)
         if self.match == "web":  # words that are only excluded are no reason to return a row, and no index finds it
-            listed = listed.where(text(f"querytree({query}) NOT IN ('', 'T')").bindparams(sent))
-        return Found(rows.keys, listed)
+            listed = listed.where(text(f"querytree({query}) NOT IN ('', 'T')").bindparams(parameter))
+        return RankedList(rows.keys, listed)
 
     def _config(self) -> str:
         source = text_source(self.column)
@@ -239,7 +248,7 @@ class Trigrams(Retriever):
     extension_schema: str | None = None
     label: str | None = None
 
-    def found(self, statement: AnySelect, k: int, stacklevel: int) -> Found:  # noqa: ARG002
+    def ranked_list(self, statement: AnySelect, k: int, stacklevel: int) -> RankedList:  # noqa: ARG002
         """Its list.
 
         Raises:
@@ -247,21 +256,23 @@ class Trigrams(Retriever):
             DefinitionError: the column is no text.
 
         """
-        _one_of("by", self.by, Literal["word", "whole"])
-        limit = shortlist_size(k) if self.limit is None else positive("limit", self.limit)
+        _check_choice("by", self.by, Literal["word", "whole"])
+        limit = shortlist_size(k) if self.limit is None else positive_integer("limit", self.limit)
         base = base_column(self.column)
         if not isinstance(base.type, String):
-            raise DefinitionError(f"{base} is {base.type!r} and no text: trigrams are made of text")
-        sent = _sent_text(self.text, f"the text for {base}")
-        rows = _candidates(statement, self.column)
+            raise DefinitionError(f"{base}: expected a text column, got {base.type!r}: trigrams are made of text")
+        _, parameter = _bind_text(self.text, f"the text for {base}")
+        rows = _rows_of_text(statement, self.column)
         # by word the text comes first: how much of it is in the column. By operators: SQLAlchemy does not quote the
         # schema of a function
         if self.by == "word":
-            like, distance = self._operator("<%")(sent, rows.full), self._operator("<<->")(sent, rows.full)
+            like = self._operator("<%")(parameter, rows.full)
+            distance = self._operator("<<->")(parameter, rows.full)
         else:
-            like, distance = self._operator("%")(rows.full, sent), self._operator("<->")(rows.full, sent)
+            like = self._operator("%")(rows.full, parameter)
+            distance = self._operator("<->")(rows.full, parameter)
         listed = _listed(rows, -sql_cast(distance, Double()), limit).where(self._gate(), like)
-        return Found(rows.keys, listed)
+        return RankedList(rows.keys, listed)
 
     def _operator(self, name: str) -> custom_op[Any]:
         return _operator(f"OPERATOR({quoted(self.extension_schema)}.{name})" if self.extension_schema else name)
@@ -270,33 +281,36 @@ class Trigrams(Retriever):
         name = "word_similarity_threshold" if self.by == "word" else "similarity_threshold"
         threshold = (0.6 if self.by == "word" else 0.3) if self.threshold is None else self.threshold
         if not is_number(threshold) or not 0 < threshold <= 1:
-            raise SearchError(f"threshold={threshold!r}: similarities go from 0 to 1, so give more than 0, at most 1")
+            raise SearchError(f"threshold={threshold!r}: expected a similarity, more than 0 and at most 1")
         return text(f"(SELECT set_config('pg_trgm.{name}', '{float(threshold)}', true)) IS NOT NULL")
 
 
 def check_parameters(retrievers: Sequence[Retriever]) -> None:
-    """Refuse one parameter of the caller's for what is sent in different forms.
+    """Check that no parameter of the caller's stands for what is sent in different forms.
 
     Raises:
-        SearchError: there is one.
+        SearchError: one does.
         DefinitionError: a vector's column is no Matryoshka column.
 
     """
-    kinds: dict[str, Any] = {}
-    for one in retrievers:
-        given = getattr(one, "query" if isinstance(one, Nearest) else "text", None)
-        if isinstance(given, BindParameter) and kinds.setdefault(given.key, _kind(one)) != _kind(one):
-            raise SearchError(
-                f"the parameter {given.key!r} stands for a text and a vector, or for vectors that are sent in "
-                "different forms: give each retriever a parameter of its own"
-            )
+    forms: dict[str, Any] = {}
+    for retriever in retrievers:
+        value = getattr(retriever, "query" if isinstance(retriever, Nearest) else "text", None)
+        if isinstance(value, BindParameter):
+            form = _form(retriever)
+            if forms.setdefault(value.key, form) != form:
+                raise SearchError(
+                    f"the parameter {value.key!r} stands for a text and a vector, or for vectors that are sent in "
+                    "different forms: give each retriever a parameter of its own"
+                )
 
 
-def _kind(retriever: Retriever) -> Any:
+def _form(retriever: Retriever) -> Any:
+    """The form in which the caller's parameter is sent."""
     if not isinstance(retriever, Nearest):
         return "text"
     definition = attachment_of(retriever.column).definition
-    return definition, retriever.exact or not definition.learned
+    return definition, retriever.options.get("exact", False) or not definition.learned
 
 
 def check_weight(number: int, weight: Any) -> float:
@@ -307,7 +321,7 @@ def check_weight(number: int, weight: Any) -> float:
 
     """
     if not is_number(weight) or not 0 < weight < math.inf:
-        raise SearchError(f"weight={weight!r} of retriever {number}: give a number above 0, or leave the retriever out")
+        raise SearchError(f"weight={weight!r} of retriever {number}: expected a number above 0")
     return float(weight)
 
 
@@ -315,23 +329,23 @@ def check_weight(number: int, weight: Any) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _Beside:
-    """What `candidates` needs to know of a column without a short one."""
+class _PlainColumn:
+    """What `selected_rows` needs to know of a column without a short one."""
 
     short: None = None
     side: None = None
 
 
-def _candidates(statement: AnySelect, column: Any) -> Candidates:
-    return parts.candidates(statement, column, cast("Attachment", _Beside()))
+def _rows_of_text(statement: AnySelect, column: Any) -> SelectedRows:
+    return selected_rows(statement, column, cast("Attachment", _PlainColumn()))
 
 
-def _listed(rows: Candidates, value: ColumnElement[Any], limit: int) -> AnySelect:
+def _listed(rows: SelectedRows, value: ColumnElement[Any], limit: int) -> AnySelect:
     """The rows of the largest values, ties by key."""
     keys = [key.label(f"key_{number}") for number, key in enumerate(rows.inner_keys, 1)]
-    found = rows.rows.with_only_columns(*keys, value.label("value"), maintain_column_froms=True)
+    listed = rows.select.with_only_columns(*keys, value.label("value"), maintain_column_froms=True)
     # a bound LIMIT would change the plan once the server plans generically
-    return found.order_by(literal_sql("value").desc(), *rows.inner_keys).limit(literal_sql(str(limit)))
+    return listed.order_by(literal_sql("value").desc(), *rows.inner_keys).limit(literal_sql(str(limit)))
 
 
 @lru_cache(maxsize=64)
@@ -351,29 +365,27 @@ class QueryText(TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str:  # noqa: ARG002
-        """Refuse what the server would answer wrongly, or with an error that does not say why."""
+        """Check for what the server would answer wrongly, or with an error that does not say why."""
         return _checked(value, "the query's text")
 
 
-def _sent_text(value: Any, what: str) -> BindParameter[str]:
+def _bind_text(value: Any, what: str) -> tuple[str, BindParameter[str]]:
+    """The parameter of a text, and its name in SQL text."""
     if isinstance(value, BindParameter):
-        if not value.key.isidentifier():
-            raise SearchError(
-                f"the parameter's name {value.key!r} is no identifier: use letters, digits and underscores"
-            )
-        return bindparam(value.key, type_=QueryText())
-    return bindparam("words", _checked(value, what), type_=QueryText(), unique=True)
+        check_parameter_name(value.key)
+        return value.key, bindparam(value.key, type_=QueryText())
+    return "words", bindparam("words", _checked(value, what), type_=QueryText(), unique=True)
 
 
 def _checked(value: Any, what: str) -> str:
     if not isinstance(value, str):
-        raise SearchError(f"{what} is {type(value).__name__}, not str")
+        raise SearchError(f"{what}: expected str, got {type(value).__name__}")
     if not value.strip():
         raise SearchError(f"{what} is empty: leave the retriever out")
     if "\0" in value:
         raise SearchError(f"{what} has a NUL character at {value.index(chr(0))}, which PostgreSQL cannot hold")
     if len(value) > TEXT_LIMIT:
-        raise SearchError(f"{what} has {len(value):,} characters: search with at most {TEXT_LIMIT:,}")
+        raise SearchError(f"{what}: expected at most {TEXT_LIMIT:,} characters, got {len(value):,}")
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -388,10 +400,10 @@ def _tsquery(config: str, match: Match, name: str) -> str:
     return query if match != "any" else f"replace({query}::text, ' & ', ' | ')::tsquery"
 
 
-def _one_of(name: str, value: Any, choices: Any) -> None:
+def _check_choice(name: str, value: Any, choices: Any) -> None:
     known = get_args(choices)
     if value not in known:
-        raise SearchError(f"{name}={value!r}: give one of {', '.join(map(repr, known))}")
+        raise SearchError(f"{name}={value!r}: expected one of {', '.join(map(repr, known))}")
 
 
 def is_number(value: Any) -> bool:

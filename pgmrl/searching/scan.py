@@ -1,23 +1,21 @@
-"""How the short index is read: `ef_search` and its companions, set by the statement for itself."""
+"""How the short index is read: where `ef_search` and pgvector's other scan parameters are set.
+
+The statement sets them for itself, in a condition that it evaluates before it opens the index: the gate.
+"""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import (
-    Integer,
-    bindparam,
-    text,
-)
+from sqlalchemy import Integer, bindparam, text
 
 from pgmrl.limits import EF_SEARCH_LIMIT, MAX_SCAN_TUPLES
 
 if TYPE_CHECKING:
     from sqlalchemy import TextClause
 
-
-__all__ = ["Scan", "gate", "max_scan_tuples", "planned_anew"]
+__all__ = ["Scan", "custom_plan", "gate", "max_scan_tuples"]
 
 
 class Scan(NamedTuple):
@@ -51,12 +49,12 @@ def max_scan_tuples(shortlist: int) -> int | None:
 
 
 @lru_cache(maxsize=1)
-def planned_anew() -> TextClause:
-    """Have the server plan a filtered search for its values each time, also where the statement is prepared.
+def custom_plan() -> TextClause:
+    """A condition, always true, that makes the server prefer a custom plan, for the filter's values, each time.
 
-    A plan for no values in particular takes a filter for an average one. For a rare value it would walk the graph,
-    and it looks cheaper than the right plan, so the server keeps it. This expression costs nothing with its parameter
-    known to be 1, and looks very dear without.
+    A generic plan of a prepared statement, for no values in particular, takes a filter for an average one. For a rare
+    value it would walk the graph, and it looks cheaper than the right plan, so the server would keep it. This
+    expression costs nothing with its parameter known to be 1, and looks very expensive without.
     """
     ones = ", ".join(f"generate_series(1, :pgmrl_one) AS {name}" for name in "abcd")
     one = bindparam("pgmrl_one", 1, type_=Integer())

@@ -1,32 +1,16 @@
-"""A search: from a Select to a Select that runs as one statement.
-
-    WITH shortlist AS MATERIALIZED (
-        SELECT <key>, <full> FROM … WHERE <the caller's filters> AND <gate>
-        ORDER BY <short> <=> <short of the query> LIMIT <shortlist>
-    )
-    SELECT <the caller's columns>, winners.distance
-    FROM …, (SELECT <key>, <full> <=> :query AS distance FROM shortlist ORDER BY distance, <key> LIMIT <k>) AS winners
-    WHERE <the caller's filters> AND <key> = winners.<key>
-    ORDER BY winners.distance, <key>
-
-The gate sets the scan's parameters for this statement alone: it becomes an InitPlan and so runs before the index scan
-opens. There is no SET round trip, and nothing is left behind in a pooled connection.
-
-The CTEs nest in the Select they belong to, so a statement can hold two searches. With a filter, pages or thresholds the
-winners are those of pgmrl.searching.fallback.
-"""
+"""`search`: from a Select to a Select that runs as one statement, whose text pgmrl.searching.statement shows."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVarTuple, cast
+from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack, cast
 
 from sqlalchemy import Float, Integer, Select, literal_column
 
-from pgmrl.searching import statement as parts
-from pgmrl.searching.fallback import Ranking, prepare_search
-from pgmrl.searching.options import Page, SearchOptions, labels
-from pgmrl.searching.query import BoundQuery
-from pgmrl.searching.statement import SHORTLIST, WINNERS, Winners, materialized
+from pgmrl.searching.arguments import check_labels
+from pgmrl.searching.fallback import Ranking
+from pgmrl.searching.options import SearchOptions, SearchParameters
+from pgmrl.searching.pages import Page
+from pgmrl.searching.statement import RESULTS, SHORTLIST, join_results, materialized, prepare_search, reranked
 from pgmrl.searching.subject import AnySelect
 
 if TYPE_CHECKING:
@@ -36,7 +20,9 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import InstrumentedAttribute
 
     from pgmrl.model.shortening import Definition
-    from pgmrl.searching.statement import Candidates
+    from pgmrl.searching.query import BoundQuery
+    from pgmrl.searching.selected_rows import SelectedRows
+    from pgmrl.searching.statement import Results
 
 __all__ = ["Ts", "search"]
 
@@ -49,17 +35,13 @@ def search(
     query: Any,
     *,
     k: int = 10,
-    shortlist: int | None = None,
-    oversample: float | None = None,
-    ef_search: int | None = None,
-    exact: bool = False,
-    complete: bool | None = None,
     offset: int | None = None,
     after: Sequence[Any] | None = None,
     max_distance: float | None = None,
     similarity: str | None = None,
     counts: bool = False,
     label: str = "distance",
+    **options: Unpack[SearchOptions],
 ) -> Select[*Ts, float]:
     """Turn a Select into one that returns its k rows nearest to a query vector, nearest first.
 
@@ -68,7 +50,7 @@ def search(
     distance and are never returned.
 
     A search whose filter leaves fewer rows in the shortlist than were asked for ranks all rows of the filter in the
-    same statement: see `complete`.
+    same statement: see `SearchOptions`, `complete`.
 
     In a transaction the scan's parameters last until its end; a later statement of pgmrl sets its own.
 
@@ -77,19 +59,10 @@ def search(
         column: the Matryoshka attribute or column, also of an alias.
         query: the query's full vector, shape (dims,); or a `bindparam("name")`, for a Select that is built once and
             executed with `{"name": vector}`; or `more_like_this(…)`, examples; or an expression of SQL for one vector,
-            such as a scalar subquery, which the server refuses where it is NULL or zero under cosine.
+            such as a scalar subquery, for which the server raises an error where it is NULL or zero under cosine.
         k: rows to return.
-        shortlist: rows that are ranked exactly; default what tuning stored and `load_settings` loaded, else
-            `oversample` times k, at least 40.
-        oversample: shortlist rows for each result; default 10. Give this or `shortlist`.
-        ef_search: candidates HNSW keeps, 1 to 1,000; default with the stored shortlist what was stored beside it, else
-            the shortlist's size.
-        exact: rank every row that the filters leave instead: the truth, in time that grows with the table.
-        complete: where the shortlist yields fewer rows than asked for, rank every row that the filters leave. Default:
-            for a Select with conditions or joins, and with `after`. Say True where row-level security or many deleted
-            rows filter, which Python cannot see.
         offset: rows to leave out at the start; 0 for the first page. Offset and k must lie within the shortlist, whose
-            size is to be the same for every page. With an offset the exact branch answers all pages of a shortlist
+            size is to be the same for every page. With an offset the exact fallback answers all pages of a shortlist
             that is not full.
         after: (distance, *key) of the last row of the page before: go on behind it. No row comes twice, whatever is
             written between pages.
@@ -97,6 +70,7 @@ def search(
         similarity: the name of one more column: the cosine, the inner product, or 1 / (1 + L2 distance).
         counts: two more columns, `requested` (k) and `returned` (rows of the searched table that came back).
         label: the name of the distance in the result.
+        **options: shortlist, oversample, ef_search, exact and complete: see `SearchOptions`.
 
     Returns:
         The Select with the distance as one more column, smaller is nearer, and behind it the other columns asked for.
@@ -112,41 +86,40 @@ def search(
 
     """
     if counts or similarity is not None:
-        labels(label, similarity, *(("requested", "returned") if counts else ()))
-    asked = SearchOptions.of(statement, column, k, shortlist, oversample, ef_search, exact)
+        check_labels(label, similarity, *(("requested", "returned") if counts else ()))
+    parameters = SearchParameters.of(statement, column, k, options)
     select_ = cast("AnySelect", statement)
-    definition = asked.definition
-    rows, sent = prepare_search(asked, select_, query)
-    cut = Page.of(asked, len(rows.keys), offset, after, max_distance)
-    if asked.exact and cut.plain and not counts and not sent.ctes:
-        winners: FromClause = rows.exactly(definition, sent.vector, asked.k).subquery(WINNERS)
-        found = parts.result(select_, rows.keys, winners)
+    definition = parameters.definition
+    rows, bound = prepare_search(parameters, select_, query)
+    page = Page.of(parameters, len(rows.keys), offset, after, max_distance)
+    if parameters.exact and page.plain and not counts and not bound.ctes:
+        results: FromClause = rows.exact_ranking(definition, bound.vector, parameters.k).subquery(RESULTS)
+        searched = join_results(select_, rows.keys, results)
     else:
-        winners, ctes = _winners(asked, rows, sent, cut, complete)
-        found = parts.result(select_, rows.keys, winners).add_cte(*ctes, nest_here=True)
-    more = _more_columns(definition, similarity, asked.k if counts else None)
-    return found.add_columns(winners.c.distance.label(label), *more)
+        results, ctes = _results(parameters, rows, bound, page)
+        searched = join_results(select_, rows.keys, results).add_cte(*ctes, nest_here=True)
+    more = _more_columns(definition, similarity, parameters.k if counts else None)
+    return searched.add_columns(results.c.distance.label(label), *more)
 
 
-def _winners(asked: SearchOptions, rows: Candidates, sent: BoundQuery, cut: Page, complete: bool | None) -> Winners:
-    ranking = Ranking(asked.definition, rows, sent, cut)
-    if asked.exact:
+def _results(parameters: SearchParameters, rows: SelectedRows, bound: BoundQuery, page: Page) -> Results:
+    ranking = Ranking(parameters.definition, rows, bound, page)
+    if parameters.exact:
         return ranking.exact()
-    nearest = rows.nearest(asked.definition, sent.short, asked.scan)
-    if complete is None:
-        complete = rows.filtered or cut.after is not None
-    if cut.plain and not complete:
-        return parts.winners(asked.definition, nearest, sent, len(rows.keys), asked.k)
-    return ranking.of_shortlist([materialized(nearest, SHORTLIST)], asked.scan.shortlist, complete=complete)
+    shortlist = rows.shortlist(parameters.definition, bound.short, parameters.scan)
+    fallback = parameters.falls_back(rows.filtered or page.after is not None)
+    if page.plain and not fallback:
+        return reranked(parameters.definition, shortlist, bound, len(rows.keys), parameters.k)
+    return ranking.of_shortlist([materialized(shortlist, SHORTLIST)], parameters.scan.shortlist, fallback=fallback)
 
 
 def _more_columns(definition: Definition, similarity: str | None, requested: int | None) -> list[ColumnElement[Any]]:
     more: list[ColumnElement[Any]] = []
     if similarity is not None:
-        value = definition.metric.similarity_sql(f"{WINNERS}.distance")
+        value = definition.metric.similarity_sql(f"{RESULTS}.distance")
         more.append(literal_column(value, Float()).label(similarity))
     if requested is not None:
-        returned = f"(SELECT count(*) FROM {WINNERS} WHERE distance != 'NaN')"  # noqa: S608
+        returned = f"(SELECT count(*) FROM {RESULTS} WHERE distance != 'NaN')"  # noqa: S608
         more.append(literal_column(str(requested), Integer()).label("requested"))
         more.append(literal_column(returned, Integer()).label("returned"))
     return more

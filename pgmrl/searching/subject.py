@@ -5,21 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import (
-    Column,
-    Join,
-    Select,
-)
-from sqlalchemy.orm import LoaderCriteriaOption, aliased
+from sqlalchemy import Column, ColumnClause, ColumnElement, FromClause, Join, Select, SelectBase
+from sqlalchemy.orm import aliased
 from sqlalchemy.orm.attributes import QueryableAttribute
 
 from pgmrl.errors import DefinitionError, SearchError
 from pgmrl.model.columns import base_column
+from pgmrl.model.sqlalchemy_internals import has_loader_criteria
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sqlalchemy import ColumnElement, FromClause
     from sqlalchemy.orm import Mapper
 
     from pgmrl.model.columns import Attachment
@@ -55,30 +51,34 @@ class Subject:
     links: Sequence[ColumnElement[Any]]
 
     @classmethod
-    def of(cls, asked: Any, attachment: Attachment) -> Subject:
-        """Of a Matryoshka attribute or column.
+    def of(cls, column: Any, attachment: Attachment) -> Subject:
+        """Of a Matryoshka attribute or column, or of another column of the same kind of table.
+
+        Args:
+            column: as it is in the caller's Select.
+            attachment: where its vectors are.
 
         Raises:
             DefinitionError: its table has no primary key.
 
         """
-        base = base_column(asked)
-        if isinstance(asked, QueryableAttribute):
-            parent = asked.parent
+        base = base_column(column)
+        if isinstance(column, QueryableAttribute):
+            parent = column.parent
             mapper, entity, selectable = parent.mapper, parent.entity, parent.selectable
             keys = [getattr(entity, mapper.get_property_by_column(key).key) for key in mapper.primary_key]
         else:
-            mapper, entity, selectable = None, None, asked.table
+            mapper, entity, selectable = None, None, column.table
             keys = [_in(selectable, key) for key in base.table.primary_key.columns]
         if not keys:
             raise DefinitionError(f"table {base.table} has no primary key: a search returns rows by their key")
         if attachment.side is not None:
             side = base.table.metadata.tables[attachment.side]
             links = [key == side.c[key.name] for key in keys]
-            beside = None if attachment.short is None else side.c[attachment.short]
-            return cls(mapper, entity, base, selectable, keys, side.c[attachment.full], beside, links)
+            side_short = None if attachment.short is None else side.c[attachment.short]
+            return cls(mapper, entity, base, selectable, keys, side.c[attachment.full], side_short, links)
         short = None if attachment.short is None else _in(selectable, base.table.c[attachment.short])
-        return cls(mapper, entity, base, selectable, keys, asked, short, ())
+        return cls(mapper, entity, base, selectable, keys, column, short, ())
 
     def aliased(self, attachment: Attachment) -> Subject:
         """The same rows under another name."""
@@ -87,52 +87,46 @@ class Subject:
         other = aliased(self.mapper.class_, flat=True)
         return Subject.of(getattr(other, self.mapper.get_property_by_column(self.base).key), attachment)
 
-    def column_of(self, asked: Any) -> Column[Any]:
+    def column_of(self, column: Any) -> Column[Any]:
         """The Table's column of a column or attribute of the searched rows.
 
         Raises:
             SearchError: it is of something else.
 
         """
-        column = next(iter(getattr(asked, "base_columns", ())), None)
-        if isinstance(asked, QueryableAttribute):
-            own = self.entity is not None and asked.parent.entity is self.entity
+        base = next(iter(getattr(column, "base_columns", ())), None)
+        if isinstance(column, QueryableAttribute):
+            own = self.entity is not None and column.parent.entity is self.entity
         else:
-            own = getattr(asked, "table", None) is self.selectable
-        if not own or not isinstance(column, Column) or column.table is not self.base.table:
-            table = self.base.table
-            raise SearchError(f"{asked} is no column of what is searched: give one of {table}, as it is in the Select")
-        return column
+            own = getattr(column, "table", None) is self.selectable
+        if not own or not isinstance(base, Column) or base.table is not self.base.table:
+            raise SearchError(f"expected a column of {self.base.table}, as it is named in the Select, got {column}")
+        return base
 
     def own(self, column: Column[Any]) -> ColumnElement[Any]:
         """The Table's column under the name the table has here."""
         if self.mapper is None:
             return _in(self.selectable, column)
-        found: ColumnElement[Any] = getattr(self.entity, self.mapper.get_property_by_column(column).key)
-        return found
+        attribute: ColumnElement[Any] = getattr(self.entity, self.mapper.get_property_by_column(column).key)
+        return attribute
 
 
 def _in(selectable: FromClause, column: Column[Any]) -> ColumnElement[Any]:
-    found = selectable.corresponding_column(column)
-    return column if found is None else found
+    corresponding = selectable.corresponding_column(column)
+    return column if corresponding is None else corresponding
 
 
 def reads_only(statement: AnySelect, selectable: FromClause) -> bool:
     """Whether a Select reads this and nothing else, so that each row can come only once."""
-    if statement._setup_joins or statement._from_obj:
-        return False
-    own = set(leaves(selectable)) | {selectable}
-    read = [leaf for source in statement.columns_clause_froms for leaf in leaves(source)]
-    for condition in statement._where_criteria:
-        read.extend(leaf for source in condition._from_objects for leaf in leaves(source))
-    return bool(read) and all(source in own for source in read)
+    sources = [source for child in statement.get_children() for source in _sources(child)]
+    return bool(sources) and {selectable, *leaves(selectable)}.issuperset(sources)
 
 
 def filters_rows(statement: AnySelect, subject: Subject) -> bool:
     """Whether a Select that reads nothing else leaves out rows."""
-    if statement._where_criteria or (subject.mapper is not None and subject.mapper.single):
+    if statement.whereclause is not None or (subject.mapper is not None and subject.mapper.single):
         return True
-    return any(isinstance(option, LoaderCriteriaOption) for option in statement._with_options)
+    return has_loader_criteria(statement)
 
 
 def check_reads(statement: AnySelect, subject: Subject) -> None:
@@ -144,13 +138,30 @@ def check_reads(statement: AnySelect, subject: Subject) -> None:
     """
     read = {leaf for source in statement.get_final_froms() for leaf in leaves(source)}
     if not set(leaves(subject.selectable)) <= read:
-        raise SearchError(f"the Select does not read {subject.base.table}, whose {subject.base.name} is searched")
+        raise SearchError(
+            f"{subject.base} is searched, and the Select does not read {subject.base.table}: add that table to it"
+        )
 
 
 def leaves(source: Any) -> Iterator[FromClause]:
-    """The tables and aliases that a FROM clause joins."""
+    """The tables and aliases that a FROM clause joins.
+
+    What the ORM annotates hashes and compares as the plain table does.
+    """
     if isinstance(source, Join):
         yield from leaves(source.left)
         yield from leaves(source.right)
     else:
-        yield source._deannotate() if source._annotations else source
+        yield source
+
+
+def _sources(element: Any) -> Iterator[FromClause]:
+    """The tables and aliases that a part of a Select reads, but for those inside its subqueries."""
+    if isinstance(element, ColumnClause):
+        if element.table is not None:
+            yield from leaves(element.table)
+    elif isinstance(element, FromClause) and not isinstance(element, ColumnElement):  # a function is both
+        yield from leaves(element)
+    elif not isinstance(element, SelectBase):
+        for child in element.get_children():
+            yield from _sources(child)

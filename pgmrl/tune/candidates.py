@@ -14,7 +14,7 @@ from pgmrl.online.target import Target
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pgmrl.model.ddl import Hnsw
+    from pgmrl.model.hnsw import Hnsw
     from pgmrl.model.metrics import ShortType
 
 __all__ = ["AXES", "DIMS", "Candidate", "Rule", "candidates", "rotation_axes"]

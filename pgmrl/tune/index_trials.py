@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from pgmrl.measure.score import mean_interval, recall_at_k
 from pgmrl.model.columns import base_column
-from pgmrl.searching.compile import compile_sql
+from pgmrl.searching.compile_sql import compile_sql
 from pgmrl.searching.search import search
 from pgmrl.tune.choice import reaches
 from pgmrl.tune.models import Timed
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pgmrl.model.ddl import Hnsw
+    from pgmrl.model.hnsw import Hnsw
     from pgmrl.tune.candidates import Candidate
     from pgmrl.tune.scans import Search
     from pgmrl.tune.table_reader import Levels

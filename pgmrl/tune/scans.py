@@ -15,7 +15,8 @@ from pgmrl.measure.score import within
 from pgmrl.model.types import Wire, to_wire
 from pgmrl.names import quoted
 from pgmrl.searching.scan import Scan, gate
-from pgmrl.searching.statement import SHORTLIST, WINNERS, key_names, ranked_sql
+from pgmrl.searching.selected_rows import key_names
+from pgmrl.searching.statement import RESULTS, SHORTLIST, rerank_sql
 from pgmrl.tune.models import Timed
 from pgmrl.tune.trial_index import short_wire
 from pgmrl.tune.tuning_transaction import driver_of
@@ -108,12 +109,12 @@ class Index:
         listed = ", ".join(f"f.{key} AS {label}" for key, label in zip(keys, labels, strict=True))
         same = " AND ".join(f"f.{key} = w.{label}" for key, label in zip(keys, labels, strict=True))
         order = ", ".join(f"f.{key}" for key in keys)
-        ranked = ranked_sql(definition, f"%(full)s::{definition.full_type}", len(keys), k)
+        ranked = rerank_sql(definition, f"%(full)s::{definition.full_type}", len(keys), k)
         return (
             f"WITH {SHORTLIST} AS MATERIALIZED (SELECT {listed}, f.{_text(self.source.full)} AS full_vector "  # noqa: S608
             f"FROM (SELECT place FROM {self._nearest(shortlist, ef_search)}) AS s JOIN {table} AS f "
-            f"ON f.ctid = s.place), {WINNERS} AS ({ranked}) "
-            f"SELECT {order}, w.distance FROM {WINNERS} AS w JOIN {table} AS f ON {same} ORDER BY w.distance, {order}"
+            f"ON f.ctid = s.place), {RESULTS} AS ({ranked}) "
+            f"SELECT {order}, w.distance FROM {RESULTS} AS w JOIN {table} AS f ON {same} ORDER BY w.distance, {order}"
         )
 
     def _nearest(self, count: int, ef_search: int) -> str:

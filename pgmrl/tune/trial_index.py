@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from pgmrl import database
 from pgmrl.database.connection import sqlstate
 from pgmrl.measure.session import CANCELLED
-from pgmrl.model import ddl
+from pgmrl.model.hnsw import create_index
 from pgmrl.names import qualified
 from pgmrl.tune.tuning_transaction import driver_of, savepoint
 
@@ -156,7 +156,7 @@ def _built(
     connection: Connection, candidate: Candidate, schema: str | None, table: str, seconds: float | None
 ) -> tuple[int, float] | None:
     index = f"{table}_hnsw"
-    statement = ddl.create_index(candidate.definition, schema, table, "short", candidate.index, name=index)
+    statement = create_index(candidate.definition, schema, table, "short", candidate.index, name=index)
     started = time.perf_counter()
     try:
         with savepoint(connection):

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from pgmrl import database
 from pgmrl.errors import MeasureError, RotationError
 from pgmrl.measure.fit_rotation import SAMPLE, by_direction, fit_axes
-from pgmrl.model.ddl import Hnsw
+from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.rotation import Rotation
 from pgmrl.tune.candidates import DIMS, candidates, rotation_axes
 from pgmrl.tune.choice import chosen, promising, sizes_for

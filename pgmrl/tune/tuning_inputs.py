@@ -15,11 +15,11 @@ from pgmrl.limits import EF_SEARCH_LIMIT
 from pgmrl.measure.fit_rotation import table_rows
 from pgmrl.measure.queries import Queries, sampled_queries
 from pgmrl.model.columns import attachment_of, base_column, vectors_table
-from pgmrl.model.ddl import Hnsw
+from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.rotation import Rotation
 from pgmrl.names import qualified, quoted
 from pgmrl.online.reshape import current_index
-from pgmrl.searching.options import SearchOptions
+from pgmrl.searching.options import SearchParameters
 from pgmrl.tune.candidates import Candidate
 from pgmrl.tune.table_reader import Levels, Source
 
@@ -301,5 +301,5 @@ def _current(connection: Connection, column: Any, k: int) -> Current | None:
     candidate = Candidate(replace(definition, short=replace(definition.short, by=by)), built or attachment.index)
     valid = info.index_name is not None and bool(info.index_valid)
     keys = select(*base_column(column).table.primary_key.columns)
-    scan = SearchOptions.of(keys, column, k, None, None, None, exact=False).scan
+    scan = SearchParameters.of(keys, column, k, {}).scan
     return Current(candidate, attachment.short, info.index_bytes if valid else None, scan)

@@ -33,7 +33,7 @@ from pgmrl.model.rotation import Rotation
 from pgmrl.model.shortening import Short
 from pgmrl.model.types import to_wire
 from pgmrl.model.vectors import VectorArray
-from pgmrl.searching.compile import compile_sql
+from pgmrl.searching.compile_sql import compile_sql
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

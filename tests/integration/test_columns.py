@@ -28,7 +28,7 @@ from sqlmodel import Field, SQLModel
 from pgmrl import database
 from pgmrl.errors import DefinitionError
 from pgmrl.model.columns import Matryoshka, add_short, add_side_table, matryoshka
-from pgmrl.model.ddl import Hnsw
+from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.shortening import Rotation, Short
 from pgmrl.model.vectors import VectorArray
 from pgmrl.searching.search import search

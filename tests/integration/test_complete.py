@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, with_loader_criteria
 from pgmrl import Nearest, more_like_this, search_hybrid
 from pgmrl.errors import SearchError
 from pgmrl.model.metrics import METRICS
-from pgmrl.searching.compile import compile_sql
+from pgmrl.searching.compile_sql import compile_sql
 from pgmrl.searching.search import search
 from pgmrl.searching.search_many import search_many
 

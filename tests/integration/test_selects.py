@@ -90,7 +90,7 @@ def test_an_alias(session: Session, shop: Shop) -> None:
 
 
 def test_eager_loading(session: Session, shop: Shop) -> None:
-    """A joined collection multiplies neither winners nor places of the shortlist."""
+    """A joined collection multiplies neither results nor places of the shortlist."""
     package, query = shop.package, shop.queries[0]
     found = numbers(session, search(select(package.id), package.embedding, query))
     joined = select(package).options(joinedload(package.tags), joinedload(package.maker))

@@ -14,7 +14,7 @@ from pgmrl.searching.funnel import search_funnel
 from pgmrl.searching.groups import search_groups
 from pgmrl.searching.search import search
 from pgmrl.searching.search_many import search_many
-from tests.integration.test_like import table_of, vectors
+from tests.integration.test_more_like_this import table_of, vectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,7 @@ from sqlalchemy import Column, ForeignKey, Index, Integer, MetaData, Table, Text
 
 from pgmrl import FullText, SqlFunctions, add_functions, database
 from pgmrl.model.columns import Matryoshka, add_short, add_side_table
-from pgmrl.model.ddl import Hnsw
+from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.rotation import Rotation
 from pgmrl.model.shortening import Short
 

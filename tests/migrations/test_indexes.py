@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, text
 
 from pgmrl.database.connection import execute_plain as run
 from pgmrl.errors import MigrationError
-from pgmrl.model.ddl import Hnsw
+from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.shortening import Definition, Short
 from pgmrl.names import literal, qualified, quoted
 from pgmrl.online import index_builds, steps
@@ -216,7 +216,7 @@ def test_the_connection_is_ended(auto: Connection, engine: Engine) -> None:
 SCRIPT = """
 import sys
 from sqlalchemy import create_engine
-from pgmrl.model.ddl import Hnsw
+from pgmrl.model.hnsw import Hnsw
 from pgmrl.online.index_builds import build, rebuild
 from pgmrl.online.target import Target
 from pgmrl.model.shortening import Definition, Short

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pgmrl.database.connection import execute_plain as run
-from pgmrl.model.ddl import Hnsw
+from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.shortening import Definition, Short
 from pgmrl.online import steps
 from pgmrl.online.backfill import jobs
@@ -26,7 +26,7 @@ INDEX = Hnsw(6, 24)
 SCRIPT = """
 import sys
 from sqlalchemy import create_engine
-from pgmrl.model.ddl import Hnsw
+from pgmrl.model.hnsw import Hnsw
 from pgmrl.online.backfill import Throttle, backfill, short_fill
 from pgmrl.online.index_builds import build
 from pgmrl.online.target import Target

@@ -25,7 +25,7 @@ from pgmrl.alembic.operations import (
 )
 from pgmrl.alembic.requirements import WantedSide, commits, revision_needed, rotations_used, side_changes
 from pgmrl.database.state import ColumnState, ShortState, SideState, SyncTrigger, TableState
-from pgmrl.model.ddl import Hnsw
+from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.shortening import Definition, Rotation, Short
 from pgmrl.online.index_builds import IndexState
 from pgmrl.online.steps import KEEPING

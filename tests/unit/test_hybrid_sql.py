@@ -85,18 +85,18 @@ def words(text: Any = "train game", **options: Any) -> Words:
 
 
 def test_each_retriever_is_a_list_and_the_lists_are_fused() -> None:
-    """Filters are in each; the payload is read for the winners alone."""
+    """Filters are in each; the payload is read for the results alone."""
     near = vector(shortlist=50, complete=False)
     text = compiled(search_hybrid(select(Item.id).where(Item.name == "x"), [near, words()], k=3))
     shortlist, nearest, by_words, fused, payload = re.fullmatch(  # type: ignore[union-attr]
-        r"WITH pgmrl_found_1 AS \(WITH pgmrl_shortlist AS MATERIALIZED \((.*)\), pgmrl_winners AS \((.*)\), "
-        r"pgmrl_found_2 AS \((.*)\), pgmrl_fused AS \((.*)\) (SELECT items.*)",
+        r"WITH pgmrl_list_1 AS \(WITH pgmrl_shortlist AS MATERIALIZED \((.*)\), pgmrl_results AS \((.*)\), "
+        r"pgmrl_list_2 AS \((.*)\), pgmrl_fused AS \((.*)\) (SELECT items.*)",
         text,
     ).groups()
     for part in (shortlist, by_words, payload):
         assert "items.name = " in part
     assert shortlist.endswith("LIMIT 50")
-    assert re.search(r"full_vector <=> .* LIMIT 50\) SELECT .* WHERE pgmrl_winners\.distance != 'NaN'$", nearest)
+    assert re.search(r"full_vector <=> .* LIMIT 50\) SELECT .* WHERE pgmrl_results\.distance != 'NaN'$", nearest)
     assert "'english'::regconfig" in by_words
     assert by_words.endswith("ORDER BY value DESC, items.id LIMIT 40")
     assert fused.endswith("GROUP BY key_1 ORDER BY score DESC, key_1 LIMIT 3")
@@ -144,7 +144,7 @@ def test_the_text_is_a_parameter() -> None:
 def test_two_retrievers_of_a_kind() -> None:
     """Names of theirs do not clash."""
     text = compiled(search_hybrid(select(Item.id), [vector(), Nearest(Item.second, QUERY), words(), words("other")]))
-    for name in (f"pgmrl_found_{n}" for n in range(1, 5)):
+    for name in (f"pgmrl_list_{n}" for n in range(1, 5)):
         assert text.count(f"{name} AS") == 1
     assert text.count("(WITH pgmrl_shortlist AS MATERIALIZED") == 2  # each in a list of its own
     assert "%(query_1)s" in text
@@ -180,9 +180,9 @@ def test_trigrams_in_another_schema() -> None:
     ("make", "message"),
     [
         (lambda: search_hybrid(select(Item), []), "there are no retrievers"),
-        (lambda: search_hybrid(select(Item), vector()), "give a list"),  # type: ignore[arg-type]
-        (lambda: search_hybrid(select(Item), "words"), "give a list"),  # type: ignore[arg-type]
-        (lambda: search_hybrid(select(Item), [Item.words]), "retriever 1 is"),  # type: ignore[list-item]
+        (lambda: search_hybrid(select(Item), vector()), "retrievers: expected a list"),  # type: ignore[arg-type]
+        (lambda: search_hybrid(select(Item), "words"), "retrievers: expected a list"),  # type: ignore[arg-type]
+        (lambda: search_hybrid(select(Item), [Item.words]), "retriever 1: expected"),  # type: ignore[list-item]
         (lambda: search_hybrid(select(Item), [words()], k=0), "k=0"),
         (lambda: search_hybrid(select(Item), [words()], k=True), "k=True"),
         (lambda: search_hybrid(select(Item), [words()], k=2.5), r"k=2\.5"),  # type: ignore[arg-type]
@@ -216,7 +216,7 @@ def test_trigrams_in_another_schema() -> None:
         (lambda: search_hybrid(select(Tag), [words()]), "does not read items"),
         (lambda: search_hybrid(select(Item).join(Item.tags), [vector(), Words(Tag.words, "x", config="a")]), "same"),
         (lambda: search_hybrid(select(Item, aliased(Item)), [vector(), Nearest(aliased(Item).embedding, QUERY)]), "e"),
-        (lambda: search_hybrid(Item, [words()]), "takes a Select"),  # type: ignore[arg-type]
+        (lambda: search_hybrid(Item, [words()]), "expected a Select"),  # type: ignore[arg-type]
         (lambda: Rrf(-1), "Rrf"),
         (lambda: Rrf(float("nan")), "Rrf"),
         (lambda: Rrf(True), "Rrf"),
@@ -234,11 +234,11 @@ def test_what_makes_no_sense(make: Callable[[], Any], message: str) -> None:
     [
         ("", "is empty"),
         (" \n\t", "is empty"),
-        (None, "is NoneType, not str"),
-        (3, "is int, not str"),
-        (b"bytes", "is bytes, not str"),
+        (None, "expected str, got NoneType"),
+        (3, "expected str, got int"),
+        (b"bytes", "expected str, got bytes"),
         ("a\0b", "NUL character at 1"),
-        ("x" * 1_000_000, "1,000,000 characters"),
+        ("x" * 1_000_000, "expected at most 1,000 characters, got 1,000,000"),
         ("a\udc80", "no valid Unicode at 1"),
     ],
 )
@@ -271,7 +271,7 @@ def test_a_vector_that_cannot_be_searched(query: Any) -> None:
         (Words("words", "x"), "no column of a Table"),
         (Words(Item.other_words, "x"), "say config="),
         (Words(Item.other_words, "x", config=""), "config=''"),
-        (Trigrams(Item.id, "x"), "no text"),
+        (Trigrams(Item.id, "x"), "expected a text column"),
     ],
 )
 def test_a_column_of_another_kind(retriever: Any, message: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pgmrl.model.ddl import Hnsw, keeper_name
+from pgmrl.model.ddl import keeper_name
+from pgmrl.model.hnsw import Hnsw
 from pgmrl.names import identifier, literal, qualified, quoted
 
 

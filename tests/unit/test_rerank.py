@@ -27,13 +27,13 @@ def test_a_number_of_rows_that_makes_no_sense(k: Any) -> None:
 
 def test_what_is_no_text() -> None:
     """The question, or what a row gives."""
-    with pytest.raises(SearchError, match="the question None is no text"):
+    with pytest.raises(SearchError, match="the question: expected str, got None"):
         rerank([("a",)], None, "no/model", text=lambda row: row[0])  # type: ignore[arg-type]
-    with pytest.raises(SearchError, match="the text of row 1 is None: text= must give a str"):
+    with pytest.raises(SearchError, match="the text of row 1: expected text= to give a str, got None"):
         rerank([("a",), (None,)], "question", "no/model", text=lambda row: row[0])  # type: ignore[arg-type,return-value]
 
 
 def test_what_is_no_model() -> None:
     """Anything without `predict`."""
-    with pytest.raises(EmbedderError, match="3 is no CrossEncoder"):
+    with pytest.raises(EmbedderError, match="expected a CrossEncoder or the name of one, got 3"):
         rerank([("a",)], "question", 3, text=lambda row: row[0])

@@ -1,8 +1,9 @@
-"""What a search may be asked beyond its k nearest: the statement's parts, and every argument that is refused."""
+"""Options, pages and thresholds: the statement's parts, and every argument that is refused."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,12 @@ from pgmrl.errors import SearchError
 from pgmrl.model.columns import matryoshka
 from pgmrl.model.shortening import Short
 from pgmrl.model.vectors import VectorArray
+from pgmrl.searching.diverse import search_diverse
+from pgmrl.searching.funnel import search_funnel
+from pgmrl.searching.groups import search_groups
+from pgmrl.searching.hybrid import search_hybrid
+from pgmrl.searching.options import OPTION_NAMES, SearchOptions
+from pgmrl.searching.retrievers import Nearest
 from pgmrl.searching.search import search
 from pgmrl.searching.search_many import search_many
 
@@ -55,9 +62,53 @@ def names_of(statement: Any) -> list[str]:
     return re.findall(r"(pgmrl_\w+) AS (?:MATERIALIZED )?\(", compiled(statement))
 
 
+SEARCHES: dict[str, Callable[..., Any]] = {
+    "search": lambda **options: search(GAMES, Item.embedding, QUERY, **options),
+    "search_many": lambda **options: search_many(GAMES, Item.embedding, [QUERY], **options),
+    "search_groups": lambda **options: search_groups(GAMES, Item.embedding, QUERY, Item.section, **options),
+    "search_diverse": lambda **options: search_diverse(GAMES, Item.embedding, QUERY, **options),
+    "search_funnel": lambda **options: search_funnel(GAMES, Item.embedding, QUERY, [(6, 20)], **options),
+    "Nearest": lambda **options: search_hybrid(GAMES, [Nearest(Item.embedding, QUERY, **options)]),
+}
 GAMES = select(Item.id).where(Item.section == "games")
-SHORT = ["pgmrl_shortlist", "pgmrl_winners"]
-COMPLETE = ["pgmrl_shortlist", "pgmrl_found", "pgmrl_exact", "pgmrl_winners"]
+SHORT = ["pgmrl_shortlist", "pgmrl_results"]
+COMPLETE = ["pgmrl_shortlist", "pgmrl_reranked", "pgmrl_exact", "pgmrl_results"]
+
+
+# -- options -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_every_search_takes_the_options(name: str) -> None:
+    """By keyword or as a dict that is kept; None is the default."""
+    make = SEARCHES[name]
+    options = SearchOptions(shortlist=200, ef_search=150, complete=False)
+    made = compiled(make(**options))
+    assert made == compiled(make(shortlist=200, ef_search=150, complete=False))
+    assert "LIMIT 200)" in made
+    assert "'hnsw.ef_search', '150'" in made
+    assert "pgmrl_exact" not in made
+    assert "pgmrl_exact" in compiled(make())
+    assert "set_config" not in compiled(make(exact=True))
+    assert "LIMIT 250)" in compiled(make(oversample=25))
+    assert compiled(make(**dict.fromkeys(OPTION_NAMES))) == compiled(make())
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_an_unknown_option(name: str) -> None:
+    """As any unknown keyword of Python, and it says which there are."""
+    message = "unexpected keyword argument 'shortlits': .*shortlist, oversample, ef_search, exact, complete"
+    with pytest.raises(TypeError, match=message):
+        SEARCHES[name](shortlits=200)
+
+
+def test_no_option_is_undocumented() -> None:
+    """Each is in the one description of them."""
+    described = re.findall(r"^        (\w+): ", SearchOptions.__doc__ or "", flags=re.MULTILINE)
+    assert set(described) == OPTION_NAMES
+
+
+# -- the exact fallback --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -73,25 +124,25 @@ COMPLETE = ["pgmrl_shortlist", "pgmrl_found", "pgmrl_exact", "pgmrl_winners"]
         (GAMES, {}, COMPLETE),
         (GAMES, {"complete": False}, SHORT),
         (GAMES, {"exact": True}, []),
-        (GAMES, {"exact": True, "after": (0.5, 3)}, ["pgmrl_exact", "pgmrl_winners"]),
+        (GAMES, {"exact": True, "after": (0.5, 3)}, ["pgmrl_exact", "pgmrl_results"]),
         (select(Item.id).join(Tag), {}, COMPLETE),
         (select(Item.id).options(with_loader_criteria(Item, Item.section == "games")), {}, COMPLETE),
     ],
 )
-def test_the_exact_branch_is_there_where_there_is_a_filter(
+def test_the_exact_fallback_is_there_where_there_is_a_filter(
     statement: Any, options: dict[str, Any], expected: list[str]
 ) -> None:
     """Planning it costs time, so a plain Select goes without unless it is asked for."""
     assert names_of(search(statement, Item.embedding, QUERY, **options)) == expected
 
 
-def test_the_exact_branch_asks_how_many_were_found() -> None:
+def test_the_exact_fallback_asks_how_many_were_reranked() -> None:
     """Both branches by the same number, which depends on no row; no index on the full column orders the exact one."""
     made = compiled(search(GAMES, Item.embedding, QUERY, k=3))
-    count = r"\(SELECT count\(\*\) FROM pgmrl_found WHERE distance != 'NaN'\) < 3"
+    count = r"\(SELECT count\(\*\) FROM pgmrl_reranked WHERE distance != 'NaN'\) < 3"
     order = r"ORDER BY candidates\.distance, candidates\.key_1 LIMIT 3"
     assert re.search(rf"pgmrl_exact AS \(SELECT .* AND {count} LIMIT ALL OFFSET 0\) AS candidates {order}", made)
-    assert re.search(rf"SELECT \* FROM pgmrl_found WHERE NOT {count} UNION ALL TABLE pgmrl_exact", made)
+    assert re.search(rf"SELECT \* FROM pgmrl_reranked WHERE NOT {count} UNION ALL TABLE pgmrl_exact", made)
 
 
 def test_with_an_offset_the_shortlist_is_full_or_not_used() -> None:
@@ -99,7 +150,7 @@ def test_with_an_offset_the_shortlist_is_full_or_not_used() -> None:
     for offset in (0, 40):
         made = compiled(search(GAMES, Item.embedding, QUERY, k=20, shortlist=100, offset=offset))
         assert "WHERE distance != 'NaN') < 100" in made
-        assert made.count("LIMIT 100") == 3  # the shortlist, what was found, the exact branch
+        assert made.count("LIMIT 100") == 3  # the shortlist, its reranked rows, the exact fallback
         assert ("LIMIT 20 OFFSET 40)" in made) == bool(offset)
 
 
@@ -127,7 +178,7 @@ def test_columns_are_added_in_order() -> None:
     """Distance, similarity, counts; each by its label."""
     made = search(select(Item.id), Item.flat, QUERY, similarity="score", counts=True, label="far")
     assert list(made.selected_columns.keys()) == ["id", "far", "score", "requested", "returned"]
-    assert "(1 / (1 + pgmrl_winners.distance)) AS score" in compiled(made)
+    assert "(1 / (1 + pgmrl_results.distance)) AS score" in compiled(made)
 
 
 def test_two_searches_do_not_meet() -> None:
@@ -141,28 +192,28 @@ def test_two_searches_do_not_meet() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"offset": -1}, "offset=-1: give 0 or more"),
-        ({"offset": 1.5}, r"offset=1\.5 is no whole number"),
-        ({"offset": True}, "offset=True is no whole number"),
+        ({"offset": -1}, "offset=-1: expected 0 or more"),
+        ({"offset": 1.5}, r"offset=1\.5: expected a whole number"),
+        ({"offset": True}, "offset=True: expected a whole number"),
         ({"offset": 3, "after": (0.1, 1)}, "give one of them"),
         ({"offset": 91}, "beyond the shortlist of 100: give a larger shortlist, the same for every page"),
         ({"offset": 40, "shortlist": 45}, "beyond the shortlist of 45"),
-        ({"after": 0.5}, r"after=0\.5: give \(distance, \*key\)"),
-        ({"after": "ab"}, r"give \(distance, \*key\)"),
-        ({"after": (0.5,)}, r"give \(distance, \*key\), the distance and the key"),
-        ({"after": (0.5, 1, 2)}, r"give \(distance, \*key\)"),
-        ({"after": (None, 1)}, "the distance in after=None is no finite number"),
+        ({"after": 0.5}, r"after=0\.5: expected \(distance, \*key\)"),
+        ({"after": "ab"}, r"expected \(distance, \*key\)"),
+        ({"after": (0.5,)}, r"expected \(distance, \*key\), the distance and the key"),
+        ({"after": (0.5, 1, 2)}, r"expected \(distance, \*key\)"),
+        ({"after": (None, 1)}, "the distance in after=None: expected a finite number"),
         ({"after": (float("nan"), 1)}, "the distance in after=nan"),
         ({"after": ("0.5", 1)}, "the distance in after='0.5'"),
-        ({"after": (0.5, None)}, "a part of the key is None"),
-        ({"max_distance": float("nan")}, "max_distance=nan is no finite number"),
+        ({"after": (0.5, None)}, "expected a key without None"),
+        ({"max_distance": float("nan")}, "max_distance=nan: expected a finite number"),
         ({"max_distance": float("inf")}, "max_distance=inf"),
         ({"max_distance": True}, "max_distance=True"),
         ({"max_distance": "0.3"}, "max_distance='0.3'"),
         ({"similarity": "distance"}, "two columns of the result would be called 'distance'"),
         ({"similarity": "returned", "counts": True}, "would be called 'returned'"),
-        ({"similarity": ""}, "the label '' is no name"),
-        ({"similarity": True}, "the label True is no name"),
+        ({"similarity": ""}, "label '': expected a text"),
+        ({"similarity": True}, "label True: expected a text"),
     ],
 )
 def test_arguments_that_make_no_sense(options: dict[str, Any], message: str) -> None:
@@ -185,7 +236,7 @@ def test_an_exact_search_has_no_shortlist_to_leave() -> None:
     assert "LIMIT 10010)" in compiled(search(select(Item.id), Item.embedding, QUERY, offset=10_000, exact=True))
 
 
-def test_many_queries_have_an_exact_branch_each() -> None:
+def test_many_queries_have_an_exact_fallback_each() -> None:
     """Inside the LATERAL, where there is a filter."""
     assert "pgmrl_exact" in compiled(search_many(GAMES, Item.embedding, [QUERY]))
     assert "pgmrl_exact" not in compiled(search_many(GAMES, Item.embedding, [QUERY], complete=False))

@@ -8,7 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Column, ForeignKey, Integer, MetaData, Table, bindparam, func, select, union
+from sqlalchemy import (
+    Column,
+    ForeignKey,
+    Integer,
+    MetaData,
+    Table,
+    bindparam,
+    func,
+    join,
+    literal_column,
+    not_,
+    or_,
+    select,
+    union,
+)
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column, relationship
 
@@ -39,6 +53,9 @@ class Item(Base):
     pinned: Mapped[VectorArray] = matryoshka(8, Short(4, Rotation("r0123456789ab")))
     held: Mapped[VectorArray] = matryoshka(8, Short(4, Rotation.of(np.eye(4, 8))))
     tags: Mapped[list[Tag]] = relationship()
+    twins: Mapped[list[Item]] = relationship(
+        primaryjoin="foreign(Item.section) == remote(Item.section)", uselist=True, viewonly=True
+    )
 
 
 class Tag(Base):
@@ -57,18 +74,18 @@ def compiled(statement: Any) -> str:
 
 
 def test_a_search_is_one_statement_of_two_stages() -> None:
-    """Shortlist by the short vector, winners by the full one, payload by key."""
+    """Shortlist by the short vector, results by the full one, payload by key."""
     filtered = select(Item.id).where(Item.section == "games")
     text = compiled(search(filtered, Item.embedding, QUERY, k=3, shortlist=50, complete=False))
-    shortlist, winners, payload = re.fullmatch(  # type: ignore[union-attr]
-        r"WITH pgmrl_shortlist AS MATERIALIZED \((.*)\), pgmrl_winners AS \((.*)\) (SELECT .*)", text
+    shortlist, results, payload = re.fullmatch(  # type: ignore[union-attr]
+        r"WITH pgmrl_shortlist AS MATERIALIZED \((.*)\), pgmrl_results AS \((.*)\) (SELECT .*)", text
     ).groups()
     assert "items.section = " in shortlist
     assert re.search(r"ORDER BY items\.embedding_short_4 <=> .*l2_normalize\(subvector\(.* LIMIT 50$", shortlist)
     assert "set_config('hnsw.ef_search', '50', true)" in shortlist
     assert "'relaxed_order'" in shortlist
-    assert re.search(r"full_vector <=> .* AS distance .* ORDER BY distance, key_1 LIMIT 3$", winners)
-    assert payload.endswith("ORDER BY pgmrl_winners.distance, items.id")
+    assert re.search(r"full_vector <=> .* AS distance .* ORDER BY distance, key_1 LIMIT 3$", results)
+    assert payload.endswith("ORDER BY pgmrl_results.distance, items.id")
     assert text.count("LIMIT") == 2
 
 
@@ -116,6 +133,42 @@ def test_a_join_to_many_only_asks_whether_the_row_is_among_them() -> None:
     assert "EXISTS (SELECT 1 FROM items JOIN tags" in text
 
 
+PARENT = aliased(Item, name="parents")
+SECTIONS = select(Tag.name).distinct()
+
+
+@pytest.mark.parametrize(
+    ("statement", "direct"),
+    [
+        (select(Item.id), True),
+        (select(func.upper(Item.section), Item.id + 1, literal_column("3")), True),
+        (select(Item.id).select_from(Item), True),
+        (select(Item.id).where(Item.section == "x", or_(Item.id > 3, Item.section.in_(["a", "b"]))), True),
+        (select(Item.id).where(Item.tags.any(Tag.name == "x")), True),
+        (select(Item.id).where(Item.section.in_(SECTIONS)), True),
+        (select(Item.id).where(Item.section == SECTIONS.limit(1).scalar_subquery()), True),
+        (select(Item.id, SECTIONS.limit(1).scalar_subquery()), True),
+        (select(Item.__table__.c.id), True),
+        (select(Item.id, Tag.name).where(Tag.item_id == Item.id), False),
+        (select(Item.id).where(Tag.item_id == Item.id), False),
+        (select(Item.id).where(or_(Item.id == 3, not_(func.upper(Tag.name) == "X"))), False),
+        (select(Item.id).join(Item.tags), False),
+        (select(Item.id).join(Tag), False),
+        (select(Item.id).outerjoin(Tag, Tag.item_id == Item.id), False),
+        (select(Item.id).select_from(join(Item, Tag)), False),
+        (select(Item.id).join(PARENT, PARENT.id == Item.id), False),
+        (select(Item.id).join(Item.twins.of_type(PARENT)), False),
+        (select(Item.id).where(Item.id == select(Tag.item_id).subquery().c.item_id), False),
+        (select(Item.id, func.unnest(func.array([1, 2])).table_valued("n").c.n), False),
+    ],
+)
+def test_a_select_of_one_table_is_taken_as_it_is(statement: Any, direct: bool) -> None:
+    """Whatever its subqueries read; any other table may bring a row more than once."""
+    text = compiled(search(statement, Item.embedding, QUERY, complete=False))
+    shortlist = text[: text.index("pgmrl_results AS (")]
+    assert ("EXISTS (SELECT 1 FROM" in shortlist and " AS items_1" in shortlist) != direct
+
+
 def test_an_alias_is_searched_under_its_name() -> None:
     """The operator must find the alias's columns, not the table's."""
     other = aliased(Item, name="other")
@@ -144,15 +197,15 @@ def test_an_unlearned_rotation_warns_and_is_exact() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"k": 0}, "k=0: give at least 1"),
+        ({"k": 0}, "k=0: expected at least 1"),
         ({"k": -1}, "k=-1"),
-        ({"k": 2.5}, r"k=2\.5 is no whole number"),
-        ({"k": True}, "k=True is no whole number"),
-        ({"k": "10"}, "k='10' is no whole number"),
-        ({"k": None}, "k=None is no whole number"),
+        ({"k": 2.5}, r"k=2\.5: expected a whole number"),
+        ({"k": True}, "k=True: expected a whole number"),
+        ({"k": "10"}, "k='10': expected a whole number"),
+        ({"k": None}, "k=None: expected a whole number"),
         ({"shortlist": 0}, "shortlist=0"),
         ({"k": 50, "shortlist": 49}, "smaller than k=50"),
-        ({"shortlist": 100_001}, "more than 100,000"),
+        ({"shortlist": 100_001}, "expected at most 100,000"),
         ({"shortlist": 10, "oversample": 2}, "give one of them"),
         ({"oversample": 0}, "oversample=0"),
         ({"oversample": 0.5}, r"oversample=0\.5"),
@@ -195,10 +248,10 @@ def test_the_size_of_the_shortlist() -> None:
         (lambda: select(Item).ext(postgresql.distinct_on(Item.section)), "has DISTINCT"),
         (lambda: select(Item).order_by(Item.id), "has ORDER BY"),
         (lambda: select(Item).with_for_update(), "has FOR UPDATE"),
-        (lambda: union(select(Item.id), select(Item.id)), "takes a Select"),
-        (lambda: Item, "takes a Select"),
-        (lambda: "SELECT 1", "takes a Select"),
-        (lambda: None, "takes a Select"),
+        (lambda: union(select(Item.id), select(Item.id)), "expected a Select"),
+        (lambda: Item, "expected a Select"),
+        (lambda: "SELECT 1", "expected a Select"),
+        (lambda: None, "expected a Select"),
     ],
 )
 def test_a_select_that_cannot_be_searched(make: Callable[[], Any], message: str) -> None:

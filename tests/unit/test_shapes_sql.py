@@ -102,8 +102,8 @@ def test_limits_are_literals_and_an_exact_search_sets_nothing(make: Any) -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"k": 0}, "k=0: give at least 1"),
-        ({"k": True}, "k=True is no whole number"),
+        ({"k": 0}, "k=0: expected at least 1"),
+        ({"k": True}, "k=True: expected a whole number"),
         ({"shortlist": 5}, "shortlist=5 is smaller than k=10"),
         ({"shortlist": 0}, "shortlist=0"),
         ({"ef_search": 1001}, "1 to 1000"),
@@ -141,10 +141,10 @@ def test_an_unlearned_rotation_warns_at_the_callers_line() -> None:
 
 def test_groups_are_complete_unless_told_otherwise() -> None:
     """With a filter or without."""
-    complete = ["pgmrl_shortlist", "pgmrl_found", "pgmrl_all", "pgmrl_exact", "pgmrl_winners"]
+    complete = ["pgmrl_shortlist", "pgmrl_reranked", "pgmrl_all", "pgmrl_exact", "pgmrl_results"]
     assert names_of(groups()) == complete
-    assert names_of(groups(complete=False)) == ["pgmrl_shortlist", "pgmrl_winners"]
-    assert names_of(groups(exact=True)) == ["pgmrl_all", "pgmrl_winners"]
+    assert names_of(groups(complete=False)) == ["pgmrl_shortlist", "pgmrl_results"]
+    assert names_of(groups(exact=True)) == ["pgmrl_all", "pgmrl_results"]
 
 
 def test_the_shortlist_of_groups_grows_with_the_rows_of_each() -> None:
@@ -162,7 +162,7 @@ def test_the_shortlist_of_groups_grows_with_the_rows_of_each() -> None:
 )
 def test_what_rows_cannot_be_grouped_by(by: Any) -> None:
     """Only a column of what is searched, under its name in the Select."""
-    with pytest.raises(SearchError, match="is no column of what is searched: give one of passages"):
+    with pytest.raises(SearchError, match="expected a column of passages, as it is named in the Select"):
         groups(by=by)
 
 
@@ -213,7 +213,7 @@ def test_each_stage_reads_the_one_before() -> None:
     """Computed from the full vector, or stored."""
     text = compiled(funnel([(4, 200), (6, 50)]))
     assert names_of(funnel([(4, 200), (6, 50)])) == [
-        "pgmrl_shortlist", "pgmrl_stage_1", "pgmrl_stage_2", "pgmrl_winners",
+        "pgmrl_shortlist", "pgmrl_stage_1", "pgmrl_stage_2", "pgmrl_results",
     ]  # fmt: skip
     assert re.search(r"FROM pgmrl_shortlist ORDER BY subvector\(full_vector, 1, 4\) <=> .* LIMIT 200\)", text)
     assert re.search(r"FROM pgmrl_stage_1 ORDER BY subvector\(full_vector, 1, 6\) <=> .* LIMIT 50\)", text)
@@ -226,20 +226,20 @@ def test_each_stage_reads_the_one_before() -> None:
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
-        ([(3, 50)], "a stage of 3 dimensions: they rise from the short vector's 3 to less than the full one's 8"),
+        ([(3, 50)], "a stage of 3 dimensions: expected dimensions that rise from .* 3 to less than the full one's 8"),
         ([(8, 50)], "a stage of 8 dimensions"),
         ([(5, 50), (5, 20)], "a stage of 5 dimensions"),
         ([(5, 500)], "leaves 500 rows of 500"),
         ([(5, 50), (6, 50)], "leaves 50 rows of 50"),
-        ([(5, 9)], "leaves 9 rows of 500: give fewer, and at least k=10"),
+        ([(5, 9)], "leaves 9 rows of 500: expected fewer, and at least k=10"),
         ([(0, 50)], "the dimensions of a stage=0"),
         ([(True, 50)], "the dimensions of a stage=True"),
         ([(5, "50")], "the rows of a stage='50'"),
-        ([5], r"the stage 5: give \(dimensions, rows\)"),
-        ("abc", "stages='abc': give a list"),
-        (5, "stages=5: give a list"),
-        ([(Passage.words, 50)], "is no vector of fixed dimensions"),
-        ([("middle", 50)], "give dimensions or a column"),
+        ([5], r"the stage 5: expected \(dimensions, rows\)"),
+        ("abc", "stages='abc': expected a list"),
+        (5, "stages=5: expected a list"),
+        ([(Passage.words, 50)], r"expected a column of halfvec\(n\) or vector\(n\), got Text"),
+        ([("middle", 50)], "expected dimensions or a column"),
     ],
 )
 def test_stages_that_are_none(stages: Any, message: str) -> None:

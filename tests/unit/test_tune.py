@@ -9,7 +9,7 @@ import pytest
 
 from pgmrl.errors import DefinitionError
 from pgmrl.measure.score import Interval
-from pgmrl.model.ddl import Hnsw
+from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.rotation import Rotation
 from pgmrl.model.shortening import Definition, Short
 from pgmrl.tune.candidates import Candidate, candidates, rotation_axes

@@ -69,10 +69,10 @@ def test_weights_are_of_the_positive_vectors() -> None:
         (([[1.0, 2.0], [0, 0]],), "row 1 of the positive vectors is all zeros"),
         (([[1.0, 2.0]], [[0, 0]]), "row 0 of the negative vectors is all zeros"),
         (([[1.0, 2.0], [-3.0, -6.0]],), "cancel each other"),
-        (([[1.0, 2.0]], (), [1, 2]), "weights=.*give 1 finite"),
+        (([[1.0, 2.0]], (), [1, 2]), "weights=.*expected 1 finite"),
         (([[1.0, 2.0]], (), [0]), "above 0"),
         (([[1.0, 2.0]], (), [np.nan]), "finite"),
-        (([[1.0, 2.0]], (), ["a"]), "are no numbers"),
+        (([[1.0, 2.0]], (), ["a"]), "weights=.*expected numbers"),
         (("text",), "not made of numbers"),
     ],
 )
@@ -101,7 +101,7 @@ def test_the_query_comes_first_and_once() -> None:
     assert text.count("(SELECT short_vector FROM pgmrl_query)") == 1
     assert text.count("(SELECT full_vector FROM pgmrl_query)") == 1
     assert text.count("avg(") == 2
-    shortlist = re.search(r"pgmrl_shortlist AS MATERIALIZED \((.*?)\), pgmrl_winners", text)
+    shortlist = re.search(r"pgmrl_shortlist AS MATERIALIZED \((.*?)\), pgmrl_results", text)
     assert shortlist is not None
     assert shortlist[1].count("NOT (docs.place = ") == 3
     assert "short_vector" not in compiled(
@@ -127,17 +127,17 @@ def test_an_expression_of_ones_own() -> None:
     ("make", "message"),
     [
         (lambda: more_like_this(ITEMS.c.e, []), "no keys"),
-        (lambda: more_like_this(ITEMS.c.e, 3), "keys=3: give a list"),  # type: ignore[arg-type]
-        (lambda: more_like_this(ITEMS.c.e, "abc"), "give a list"),
-        (lambda: more_like_this(ITEMS.c.e, [None]), r"\(None,\) in keys is no primary key: give \(id\)"),
-        (lambda: more_like_this(ITEMS.c.e, [(1, 2)]), r"\(1, 2\) in keys is no primary key"),
-        (lambda: more_like_this(ITEMS.c.e, [[1]]), "is a tuple"),
-        (lambda: more_like_this(DOCS.c.e, ["a"]), r"\('a',\) in keys is no primary key: give \(place, number\)"),
-        (lambda: more_like_this(DOCS.c.e, [("a", 1)], unlike=[("a", None)]), "in unlike is no primary key"),
+        (lambda: more_like_this(ITEMS.c.e, 3), "keys=3: expected a list"),  # type: ignore[arg-type]
+        (lambda: more_like_this(ITEMS.c.e, "abc"), "expected a list"),
+        (lambda: more_like_this(ITEMS.c.e, [None]), r"\(None,\) in keys: expected a primary key \(id\)"),
+        (lambda: more_like_this(ITEMS.c.e, [(1, 2)]), r"\(1, 2\) in keys: expected a primary key"),
+        (lambda: more_like_this(ITEMS.c.e, [[1]]), "expected a tuple"),
+        (lambda: more_like_this(DOCS.c.e, ["a"]), r"\('a',\) in keys: expected a primary key \(place, number\)"),
+        (lambda: more_like_this(DOCS.c.e, [("a", 1)], unlike=[("a", None)]), "in unlike: expected a primary key"),
         (lambda: more_like_this(ITEMS.c.e, [1], unlike=[1]), r"\(1,\) is in keys and in unlike"),
         (
             lambda: search(select(ITEMS), ITEMS.c.e, more_like_this(WIDE.c.e, [1])),
-            "have 16 dimensions, what is searched has 8",
+            "have 16 dimensions, expected 8",
         ),
     ],
 )

@@ -84,10 +84,10 @@ def test_an_expression_is_a_query(session: Session, shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("keys", "unlike", "message"),
     [
-        ([12, -5], [], "of 2 examples some do not exist or have no vector to search with; found: 1"),
-        ([12], [30_000], "of 2 examples some do not exist"),
-        ([20_001], [], "found: 0"),  # without a vector
-        ([12, 20_000], [], "found: 1"),  # a zero vector
+        ([12, -5], [], "expected each of 2 examples to exist and to have a vector to search with, got 1"),
+        ([12], [30_000], "expected each of 2 examples to exist"),
+        ([20_001], [], "got 0"),  # without a vector
+        ([12, 20_000], [], "got 1"),  # a zero vector
     ],
 )
 def test_an_example_without_a_vector_is_an_error(

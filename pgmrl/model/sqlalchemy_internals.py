@@ -1,0 +1,52 @@
+"""What is read from SQLAlchemy without a public name for it: all of it is here, each in a function that says what for.
+
+Looked for and not found in 2.0 and 2.1: whether a Select has a LIMIT, an ORDER BY or a loader option; how a generated
+column's expression is set after the column; how a column is kept out of SELECT and INSERT. A new version of SQLAlchemy
+that changes one of these fails the test of that function in tests/unit/test_sqlalchemy_internals.py.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Column, Computed
+from sqlalchemy.orm import LoaderCriteriaOption
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Select
+
+__all__ = ["clauses_of", "has_loader_criteria", "limit_of", "set_computed", "unselected_column"]
+
+
+def clauses_of(statement: Select[*tuple[Any, ...]]) -> list[str]:
+    """The clauses that a Select has, of those that a search adds itself; in SQL's words."""
+    clauses = {
+        "LIMIT": statement._limit_clause is not None or statement._fetch_clause is not None,
+        "OFFSET": statement._offset_clause is not None,
+        "GROUP BY": bool(statement._group_by_clauses) or bool(statement._having_criteria),
+        "DISTINCT": statement._distinct,
+        "ORDER BY": bool(statement._order_by_clauses),
+        "FOR UPDATE": statement._for_update_arg is not None,
+    }
+    return [name for name, there in clauses.items() if there]
+
+
+def limit_of(statement: Select[*tuple[Any, ...]]) -> ColumnElement[Any] | None:
+    """What stands behind LIMIT; None without one."""
+    limit: ColumnElement[Any] | None = statement._limit_clause
+    return limit
+
+
+def has_loader_criteria(statement: Select[*tuple[Any, ...]]) -> bool:
+    """Whether `with_loader_criteria` adds conditions to a Select when it is executed."""
+    return any(isinstance(option, LoaderCriteriaOption) for option in statement._with_options)
+
+
+def set_computed(column: Column[Any], computed: Computed) -> None:
+    """Make a column a generated one, after it has been made."""
+    computed._set_parent_with_dispatch(column)
+
+
+def unselected_column(name: str, type_: Any, *items: Any) -> Column[Any]:
+    """A nullable column of a table that is left out of SELECT, of INSERT with its RETURNING, and of mapping."""
+    return Column(name, type_, *items, nullable=True, _omit_from_statements=True)

@@ -1,0 +1,171 @@
+"""The rows that the caller's Select leaves, as a search reads them: by key, full and short vector.
+
+Filters and joins of the caller hold here, and so inside every shortlist and every exact ranking.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Float, and_, literal_column, select
+from sqlalchemy.sql.operators import custom_op
+
+from pgmrl.errors import SearchError
+from pgmrl.searching.scan import Scan, custom_plan, gate
+from pgmrl.searching.subject import AnySelect, Subject, check_reads, filters_rows, leaves, reads_only
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import ColumnElement, FromClause, TextClause
+
+    from pgmrl.model.columns import Attachment
+    from pgmrl.model.shortening import Definition
+
+__all__ = ["SelectedRows", "key_names", "selected_rows"]
+
+
+@dataclass(frozen=True, slots=True)
+class SelectedRows:
+    """The rows that the caller's Select leaves, as something to order by distance.
+
+    Attributes:
+        select: selects key and full vector.
+        keys: the key's columns in the caller's Select.
+        inner_keys: the key's columns in `select`.
+        full: the full vector in `select`.
+        short: the short vector in `select`; None before a rotation has been learned.
+        filtered: whether the caller's Select leaves out rows of the table, as far as Python can see.
+        extra: further columns of the searched table in `select`, by their labels there.
+
+    """
+
+    select: AnySelect
+    keys: Sequence[ColumnElement[Any]]
+    inner_keys: Sequence[ColumnElement[Any]]
+    full: ColumnElement[Any]
+    short: ColumnElement[Any] | None
+    filtered: bool = False
+    extra: Mapping[str, ColumnElement[Any]] = field(default_factory=dict)
+
+    @property
+    def direct(self) -> bool:
+        """Whether the caller's Select reads nothing else, so that its rows are taken as they are."""
+        return self.keys is self.inner_keys
+
+    def shortlist(self, definition: Definition, query: Any, scan: Scan) -> AnySelect:
+        """The nearest by the short vectors, through their index."""
+        distance = self.short_distance(definition, query)
+        rows = self.select.where(gate(scan), custom_plan()) if self.filtered else self.select.where(gate(scan))
+        # a bound LIMIT would change the plan once the server plans generically
+        return rows.order_by(distance).limit(literal_column(str(scan.shortlist)))
+
+    def short_distance(self, definition: Definition, query: Any) -> ColumnElement[float]:
+        """The short distance of a row."""
+        if self.short is None:  # a search with the options checked is exact then
+            raise SearchError("this column has no short vectors yet: run `pgmrl fit`")
+        distance: ColumnElement[float] = _operator(definition.short_operator)(self.short, query)
+        return distance
+
+    def distance(self, definition: Definition, query: Any) -> ColumnElement[float]:
+        """The full distance of a row."""
+        distance: ColumnElement[float] = _operator(definition.full_operator)(self.full, query)
+        return distance
+
+    def reranked(self, definition: Definition, shortlist: FromClause, query: Any, k: int) -> AnySelect:
+        """The k nearest of the shortlist by full distance."""
+        *keys, full = list(shortlist.c)[: len(self.keys) + 1]
+        distance = _operator(definition.full_operator)(full, query).label("distance")
+        return select(*_as_keys(keys), distance).order_by(distance, *keys).limit(literal_column(str(k)))
+
+    def exact_ranking(
+        self,
+        definition: Definition,
+        query: Any,
+        k: int | None,
+        *where: ColumnElement[Any] | TextClause,
+        carry: Mapping[str, ColumnElement[Any]] = MappingProxyType({}),
+    ) -> AnySelect:
+        """The k nearest of all rows by full distance; all of them, in no order, where k is None.
+
+        Args:
+            definition: of the column.
+            query: the query's full vector.
+            k: how many.
+            *where: further conditions.
+            carry: columns that come along, by their labels.
+
+        """
+        distance = self.distance(definition, query)
+        rows = self.select.with_only_columns(
+            *_as_keys(self.inner_keys), *_labelled(carry), distance.label("distance"), maintain_column_froms=True
+        )
+        if where:
+            rows = rows.where(*where)
+        if k is None:
+            return rows
+        # OFFSET 0: in one query the distance would be computed twice for each row, for its order and for the result. It
+        # also keeps an index on the full vector out, which would make the truth approximate.
+        candidates = rows.offset(literal_column("0")).subquery("candidates")
+        keys = list(candidates.c)[: len(self.inner_keys)]
+        return select(candidates).order_by(candidates.c.distance, *keys).limit(literal_column(str(k)))
+
+
+def selected_rows(
+    statement: AnySelect, column: Any, attachment: Attachment, extra: Mapping[str, Any] = MappingProxyType({})
+) -> SelectedRows:
+    """Key and full vector of the rows that the caller's Select leaves.
+
+    Args:
+        statement: the caller's Select.
+        column: what is searched.
+        attachment: where its vectors are.
+        extra: further columns of the searched table, by the labels they get.
+
+    Raises:
+        SearchError: the Select does not read the column's table, or an extra column is not of it.
+        DefinitionError: the table has no primary key.
+
+    """
+    outer = Subject.of(column, attachment)
+    filtered = True
+    if reads_only(statement, outer.selectable):
+        inner, rows = outer, statement
+        filtered = filters_rows(statement, outer)
+    else:
+        check_reads(statement, outer)
+        # Joined to other tables a row could take many places of the shortlist: ask only whether it is among the rows.
+        inner = outer.aliased(attachment)
+        same = [ours == theirs for ours, theirs in zip(outer.keys, inner.keys, strict=True)]
+        among: AnySelect = statement.with_only_columns(literal_column("1"), maintain_column_froms=True).where(*same)
+        rows = select(*inner.keys).where(among.correlate(*leaves(inner.selectable)).exists())
+    extra_columns = {label: inner.own(outer.column_of(own)) for label, own in extra.items()}
+    rows = rows.with_only_columns(
+        *_as_keys(inner.keys), inner.full.label("full_vector"), *_labelled(extra_columns), maintain_column_froms=True
+    )
+    if inner.links:
+        # a JOIN: of conditions, inside a LATERAL, SQLAlchemy's linter takes no notice and would warn
+        rows = rows.select_from(inner.selectable.join(inner.full.table, and_(*inner.links)))
+    return SelectedRows(rows, outer.keys, inner.keys, inner.full, inner.short, filtered, extra_columns)
+
+
+def key_names(count: int) -> list[str]:
+    """The names that a primary key's columns have in the parts of a statement."""
+    return [f"key_{number}" for number in range(1, count + 1)]
+
+
+@lru_cache(maxsize=64)
+def _operator(name: str) -> custom_op[float]:
+    """A distance operator, made once: `column.op(name)` makes it for every search."""
+    return custom_op(name, return_type=Float())
+
+
+def _as_keys(keys: Sequence[ColumnElement[Any]]) -> list[ColumnElement[Any]]:
+    return [key.label(name) for name, key in zip(key_names(len(keys)), keys, strict=True)]
+
+
+def _labelled(columns: Mapping[str, ColumnElement[Any]]) -> list[ColumnElement[Any]]:
+    return [column.label(label) for label, column in columns.items()]
