@@ -14,6 +14,7 @@ from pgmrl.database.schema import current, require_schema
 from pgmrl.errors import (
     RotationError,
 )
+from pgmrl.model.binary import decode
 from pgmrl.model.rotation import Rotation
 from pgmrl.names import quoted
 
@@ -77,7 +78,7 @@ def installed_rotation(connection: Connection | Session, rotation_id: str) -> Ro
     if not rows:
         there = ", ".join(installed_rotations(connection)) or "none"
         raise RotationError(f"rotation {rotation_id} is not installed here (installed: {there}): run `pgmrl fit`")
-    axes: NDArray[np.float16] = np.stack([np.frombuffer(row, ">f2", offset=4) for row in rows]).astype(np.float16)
+    axes: NDArray[np.float16] = np.stack([decode(row, "halfvec") for row in rows]).astype(np.float16)
     rotation = Rotation.of(axes)
     if rotation.id != rotation_id:
         raise RotationError(f"the axes stored as {rotation_id} are {rotation.id}: restore pgmrl.axes from a backup")

@@ -8,12 +8,10 @@ from collections.abc import Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 import psycopg
-from pgvector import HalfVector
-from pgvector import Vector as PgVector
 from psycopg.rows import tuple_row
 from sqlalchemy import Connection, Table
 from sqlalchemy.orm import Session
@@ -21,6 +19,7 @@ from sqlalchemy.orm import Session
 from pgmrl.database.connection import sqlalchemy_connection
 from pgmrl.errors import DefinitionError, IngestError, NotMigrated, VectorError
 from pgmrl.ingestion.values import Model, converted
+from pgmrl.model.binary import decode, encode
 from pgmrl.model.columns import Attachment, attachment_of, base_column
 from pgmrl.model.ddl import set_computed_by
 from pgmrl.model.rotation import Rotation
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pgmrl.model.metrics import FullType
+    from pgmrl.model.metrics import FullType, ShortType
     from pgmrl.model.shortening import Definition
     from pgmrl.model.vectors import VectorArray
 
@@ -42,7 +41,7 @@ __all__ = ["IngestReport", "ingest"]
 
 BATCH: Final = 5_000
 ULPS: Final = 2  # client and server add the products in another order
-WIRE: Final[dict[str, Any]] = {"vector": PgVector, "halfvec": HalfVector}
+VECTOR_TYPES: Final = frozenset({"vector", "halfvec"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +139,7 @@ class _Target:
 
     table: Table
     full: str
-    kind: str
+    kind: FullType
     attachment: Attachment
     model: Model
     kinds: dict[str, str]
@@ -157,7 +156,9 @@ class _Target:
         kinds, oids = _types(driver, table, base.name)
         keys = tuple(key.name for key in table.primary_key.columns)
         model = Model.of(table, except_for={base.name, attachment.short})
-        target = cls(table, base.name, kinds[base.name], attachment, model, kinds, oids, keys, check_sample)
+        target = cls(
+            table, base.name, cast("FullType", kinds[base.name]), attachment, model, kinds, oids, keys, check_sample
+        )
         target._check_keeper(driver)
         return target
 
@@ -306,11 +307,11 @@ class _Target:
                 raise IngestError(f"{where}: {culprit}. {_fate(done)}") from error
             for number, row, vector in zip(part.numbers, part.rows, part.vectors, strict=True):
                 values = [
-                    self._value(name, row, number, done) if name != self.full else _wire(vector, self.kind)
+                    self._value(name, row, number, done) if name != self.full else _encoded(vector, self.kind)
                     for name in columns
                 ]
                 if shorts is not None:
-                    values.append(None if vector is None else _wire(next(computed), self.definition.short.type))
+                    values.append(None if vector is None else encode(next(computed), self.definition.short.type))
                 try:
                     copy.write_row(values)
                 except psycopg.OperationalError:  # of the connection, not of the row
@@ -431,10 +432,9 @@ class _Part:
     shorts: NDArray[Any] | None
 
 
-def _same(ours: bytes, theirs: bytes, kind: str) -> bool:
+def _same(ours: bytes, theirs: bytes, kind: ShortType) -> bool:
     """Whether two short vectors in binary form differ by no more than the order of adding explains."""
-    dtype = ">f2" if kind == "halfvec" else ">f4"
-    one, other = (np.frombuffer(value, dtype, offset=4).astype(np.float64) for value in (ours, theirs))
+    one, other = (decode(value, kind).astype(np.float64) for value in (ours, theirs))
     largest = np.abs(other).max().astype(np.float16 if kind == "halfvec" else np.float32)
     return bool(np.abs(one - other).max() <= ULPS * max(float(np.spacing(largest)), 1e-5 * float(largest)))
 
@@ -478,7 +478,7 @@ def _types(driver: psycopg.Connection[Any], table: Table, full: str) -> tuple[di
     if not rows:
         raise NotMigrated(f"there is no table {table.fullname} in this database: run the application's migrations")
     kinds = {name: kind for name, kind, _ in rows}
-    if kinds.get(full) not in WIRE:
+    if kinds.get(full) not in VECTOR_TYPES:
         raise NotMigrated(f"table {table.fullname} has no vector column {full}: run the application's migrations")
     return kinds, {name: oid for name, _, oid in rows}
 
@@ -527,11 +527,8 @@ def _next(batches: Iterator[list[Row]], done: int) -> list[Row]:
         raise
 
 
-def _wire(vector: Any, kind: str) -> bytes | None:
-    if vector is None:
-        return None
-    encoded: bytes = WIRE[kind](np.asarray(vector, np.float32)).to_binary()
-    return encoded
+def _encoded(vector: VectorArray | None, kind: FullType) -> bytes | None:
+    return None if vector is None else encode(vector, kind)
 
 
 def _fate(done: int) -> str:

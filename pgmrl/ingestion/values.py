@@ -14,19 +14,21 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import numpy as np
-from pgvector import Bit, HalfVector, SparseVector
-from pgvector import Vector as PgVector
+from pgvector import Bit, SparseVector
 from sqlalchemy import Enum
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.types import TypeDecorator
 
 from pgmrl.errors import DefinitionError
+from pgmrl.model.binary import encode
 from pgmrl.model.vectors import as_vector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from sqlalchemy import Column, Table
+
+    from pgmrl.model.metrics import FullType
 
 __all__ = ["Model", "converted"]
 
@@ -174,12 +176,11 @@ def _uuid(value: Any) -> UUID:
     return value if isinstance(value, UUID) else UUID(value)
 
 
-def _vector(kind: str) -> Callable[[Any], bytes]:
+def _vector(kind: FullType) -> Callable[[Any], bytes]:
     def convert(value: Any) -> bytes:
         numbers = value.to_list() if hasattr(value, "to_list") else value
-        checked = as_vector(numbers, len(numbers), "halfvec" if kind == "halfvec" else "vector")
-        encoded: bytes = (HalfVector if kind == "halfvec" else PgVector)(checked).to_binary()
-        return encoded
+        checked = as_vector(numbers, len(numbers), kind)
+        return encode(checked, kind)
 
     return convert
 

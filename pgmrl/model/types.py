@@ -16,6 +16,7 @@ from sqlalchemy.orm import LoaderCallableStatus
 from sqlalchemy.types import LargeBinary, UserDefinedType
 
 from pgmrl.errors import DefinitionError
+from pgmrl.model.binary import decode, encode
 from pgmrl.model.metrics import METRICS
 from pgmrl.model.vectors import VectorArray, as_float32, as_vector
 from pgmrl.names import qualified, quoted
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FloatArray", "NumpyVector", "Wire", "require_psycopg", "to_wire"]
 
-_CLASSES: Final[dict[str, type[PgVector] | type[HalfVector]]] = {"vector": PgVector, "halfvec": HalfVector}
+_TEXT: Final[dict[str, type[PgVector] | type[HalfVector]]] = {"vector": PgVector, "halfvec": HalfVector}
 
 
 class Wire:
@@ -55,7 +56,7 @@ psycopg.adapters.register_dumper(Wire, _WireDumper)
 
 def to_wire(vector: VectorArray, kind: FullType) -> Wire:
     """A vector of shape (dims,) in the binary form of `vector` or `halfvec`."""
-    return Wire(_CLASSES[kind](vector).to_binary())
+    return Wire(encode(vector, kind))
 
 
 class NumpyVector(UserDefinedType[VectorArray]):
@@ -99,7 +100,7 @@ class NumpyVector(UserDefinedType[VectorArray]):
     def literal_processor(self, dialect: Dialect) -> Callable[[Any], str]:  # noqa: ARG002
         """Render the value as text, for `literal_binds` and offline migrations."""
         dims, kind = self.dims, self.kind
-        return lambda value: f"'{_CLASSES[kind](as_vector(value, dims, kind)).to_text()}'"
+        return lambda value: f"'{_TEXT[kind](as_vector(value, dims, kind)).to_text()}'"
 
     def bind_expression(self, bindvalue: BindParameter[Any]) -> ColumnElement[Any]:
         """Say the type in the statement, since a binary parameter arrives without one."""
@@ -117,14 +118,8 @@ class NumpyVector(UserDefinedType[VectorArray]):
     ) -> Callable[[Any], VectorArray | None]:
         """Read the binary form."""
         require_psycopg(dialect)
-        item = ">f2" if self.kind == "halfvec" else ">f4"
-
-        def process(value: Any) -> VectorArray | None:
-            if value is None:
-                return None
-            return np.frombuffer(value, dtype=item, offset=4).astype(np.float32)
-
-        return process
+        kind = self.kind
+        return lambda value: None if value is None else decode(value, kind)
 
     def compare_values(self, x: Any, y: Any) -> bool:
         """Whether two values are the same to the unit of work; arrays have no truth value of their own."""
