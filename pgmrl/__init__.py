@@ -4,7 +4,7 @@ A table keeps each embedding in full and, beside it, a short version under an HN
 shortlist from the short index and ranks it exactly by the full vectors.
 """
 
-from pgmrl.database.check import check_schema
+from pgmrl.database.check_schema import check_schema
 from pgmrl.database.reflection import reflect
 from pgmrl.database.settings import load_settings
 from pgmrl.errors import PgmrlError

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from alembic.operations import MigrateOperation
 
-    from pgmrl.database.state import ColumnState, ShortState, TableState
+    from pgmrl.database.table_state import ColumnState, ShortState, TableState
     from pgmrl.model.ddl import Storage
     from pgmrl.model.shortening import Definition
     from pgmrl.online.index_builds import IndexState
@@ -297,7 +297,7 @@ class _Changed(_Place):
 
     def same(self, want: WantedShort, there: ShortState) -> None:
         after = self.done.after
-        keeper = self.state.keepers.get(there.short)
+        keeper = self.state.sync_triggers.get(there.short)
         if there.kept_by == "trigger" and (keeper is None or not keeper.complete):
             self.repaired(want)
         elif there.kept_by == "trigger" and there.definition.metric != want.definition.metric:

@@ -32,7 +32,7 @@ from pgmrl.alembic.operations import (
     ValidateShort,
 )
 from pgmrl.alembic.planning import announce
-from pgmrl.database.state import table_state
+from pgmrl.database.table_state import table_state
 from pgmrl.errors import DefinitionError, MigrationError, NotMigrated
 from pgmrl.functions import installed
 from pgmrl.functions.statements import drop_statement, install_statements
@@ -104,7 +104,7 @@ def _upgrade_pgmrl(operations: Operations, operation: UpgradePgmrl) -> None:
 
 
 def _current(connection: Connection, operation: UpgradePgmrl) -> str | None:
-    there = database.current(connection)
+    there = database.installed_revision(connection)
     wanted = operation.since
     # a migration that failed after it had committed so far is run again
     if wanted is not None and there not in {wanted, operation.to}:
@@ -291,13 +291,15 @@ def _set_storage(operations: Operations, operation: SetStorage) -> None:
 
 @_implements(KeepSide)
 def _keep_side(operations: Operations, operation: KeepSide) -> None:
-    statement = ddl.keep_side(operation.schema, operation.table, operation.side, operation.keys, operation.column)
+    statement = ddl.create_side_sync_triggers(
+        operation.schema, operation.table, operation.side, operation.keys, operation.column
+    )
     _together(operations, [statement], qualified(operation.schema, operation.table), lock=False)
 
 
 @_implements(DropSide)
 def _drop_side(operations: Operations, operation: DropSide) -> None:
-    statement = ddl.drop_keeper(operation.schema, operation.side, operation.column)
+    statement = ddl.drop_sync_triggers(operation.schema, operation.side, operation.column)
     _together(operations, [statement], qualified(operation.schema, operation.table))
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from alembic.operations import MigrateOperation
 
     from pgmrl.alembic.diff import Changes
-    from pgmrl.database.state import TableState
+    from pgmrl.database.table_state import TableState
 
 __all__ = ["Seen", "attachments", "column_named", "repair_types", "with_own", "without_shorts"]
 

@@ -94,7 +94,7 @@ class UpgradePgmrl(PgmrlOperation):
     """Bring pgmrl's schema from one of its revisions to another.
 
     Attributes:
-        to: the revision to reach, such as "0002"; "base" removes everything.
+        to: the revision to reach, such as "0001"; "base" removes everything.
         since: the revision that an earlier migration of this history reached; None for the first one.
 
     """

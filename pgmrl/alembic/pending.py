@@ -13,7 +13,7 @@ from alembic.util import CommandError
 from pgmrl.alembic.implementations import collected
 from pgmrl.alembic.operations import AddShort, CreateShortIndex, DropShort, OnShort, RebuildShortIndex
 from pgmrl.alembic.planning import planned
-from pgmrl.database.state import table_state
+from pgmrl.database.table_state import table_state
 from pgmrl.errors import MigrationError
 from pgmrl.names import qualified
 from pgmrl.online import plan, preflight

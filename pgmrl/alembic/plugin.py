@@ -43,8 +43,8 @@ from pgmrl.alembic.operations import (
     UpgradePgmrl,
 )
 from pgmrl.alembic.render import NewRotation, with_types
-from pgmrl.alembic.requirements import WantedSide, commits, revision_needed, rotations_used, side_changes, side_repairs
-from pgmrl.database.state import TableState, table_state
+from pgmrl.alembic.requirements import WantedSide, commits, needs_schema, rotations_used, side_changes, side_repairs
+from pgmrl.database.table_state import TableState, table_state
 from pgmrl.errors import MigrationError, RotationError
 from pgmrl.functions.installed import installed_markers
 from pgmrl.model.columns import INFO_KEY, Attachment, Matryoshka
@@ -320,11 +320,10 @@ class _Comparison:
         first: list[MigrateOperation] = []
         if not self.installed and any(one.changes is not None and one.changes.all for one in self.seen):
             first.append(OneWay(ops.ExecuteSQLOp("CREATE EXTENSION IF NOT EXISTS vector")))
-        needed = revision_needed(done)
-        if needed is not None:
-            current = database.current(self.connection)
-            if current is None or current < needed:
-                first.append(UpgradePgmrl(database.head(), current))
+        if needs_schema(done):
+            installed = database.installed_revision(self.connection)
+            if installed != database.NEWEST_REVISION:
+                first.append(UpgradePgmrl(database.NEWEST_REVISION, installed))
         rotations = rotations_used(done)
         there = database.installed_rotations(self.connection) if rotations else []
         return [*first, *(self.install(rotation) for rotation in rotations if rotation.id not in there)]

@@ -16,19 +16,17 @@ from pgmrl.alembic.operations import (
     OnIndex,
     RebuildShortIndex,
 )
-from pgmrl.functions.installed import NEEDED as FUNCTIONS
-from pgmrl.model.ddl import keeper_name
+from pgmrl.model.ddl import sync_trigger_name
 from pgmrl.model.shortening import Rotation
-from pgmrl.online.steps import KEEPING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from alembic.operations import MigrateOperation
 
-    from pgmrl.database.state import SideState
+    from pgmrl.database.table_state import SideState
 
-__all__ = ["WantedSide", "commits", "revision_needed", "rotations_used", "side_changes", "side_repairs"]
+__all__ = ["WantedSide", "commits", "needs_schema", "rotations_used", "side_changes", "side_repairs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +63,9 @@ def side_changes(
     kept = [
         KeepSide(table, one.side, one.keys, one.column, schema)
         for one in wanted
-        if keeper_name(one.side, one.column) not in names
+        if sync_trigger_name(one.side, one.column) not in names
     ]
-    stay = {keeper_name(one.side, one.column) for one in wanted}
+    stay = {sync_trigger_name(one.side, one.column) for one in wanted}
     dropped = []
     for one in there:
         if one.name not in stay:
@@ -84,7 +82,7 @@ def side_repairs(
     return [
         OneWay(KeepSide(table, one.side, one.keys, one.column, schema))
         for one in wanted
-        if keeper_name(one.side, one.column) in broken
+        if sync_trigger_name(one.side, one.column) in broken
     ]
 
 
@@ -109,15 +107,13 @@ def _forward(ops: Iterable[MigrateOperation]) -> list[MigrateOperation]:
     return [one for one in found if not isinstance(one, OneWay)]
 
 
-def revision_needed(ops: Iterable[MigrateOperation]) -> str | None:
-    """The revision of pgmrl's schema that they need; None where they need none of it."""
-    found = _forward(ops)
-    if any(isinstance(one, InstallFunctions) for one in found):
-        return FUNCTIONS
-    triggers = any(
-        isinstance(one, KeepSide) or (isinstance(one, AddShort | AlterShort) and one.by_trigger) for one in found
+def needs_schema(ops: Iterable[MigrateOperation]) -> bool:
+    """Whether they need pgmrl's schema: triggers and SQL functions do, generated columns do not."""
+    return any(
+        isinstance(operation, InstallFunctions | KeepSide)
+        or (isinstance(operation, AddShort | AlterShort) and operation.by_trigger)
+        for operation in _forward(ops)
     )
-    return KEEPING if triggers else None
 
 
 def rotations_used(ops: Iterable[MigrateOperation]) -> list[Rotation]:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import Progress
 
+from pgmrl import database
 from pgmrl.cli.common import Json, Searched, Url, console, engine, errors, escaped, progress, write_json
-from pgmrl.database.state import TableState, table_state
-from pgmrl.errors import MigrationError, NotMigrated
+from pgmrl.database.table_state import TableState, table_state
+from pgmrl.errors import MigrationError
 from pgmrl.names import column_parts, qualified
 from pgmrl.online import backfill as jobs
 from pgmrl.online import index_builds
@@ -223,16 +224,13 @@ def _report(opened: Engine, fills: list[Fill], *, ask_to_stop: bool, json: bool)
 
 
 def _jobs(connection: Connection) -> list[Job]:
-    if connection.exec_driver_sql("SELECT to_regclass('pgmrl.backfills')").scalar() is None:
-        raise NotMigrated(
-            "pgmrl's schema is missing or older than 0002, so there are no backfills: run `pgmrl upgrade`"
-        )
+    database.require_schema(connection)
     return jobs.jobs(connection)
 
 
 def _running(connection: Connection) -> tuple[list[Job], list[BuildProgress]]:
-    there = connection.exec_driver_sql("SELECT to_regclass('pgmrl.backfills')").scalar() is not None
-    return (jobs.jobs(connection) if there else []), index_builds.build_progress(connection)
+    installed = database.installed_revision(connection) is not None
+    return (jobs.jobs(connection) if installed else []), index_builds.build_progress(connection)
 
 
 def _watch(connection: Connection) -> None:

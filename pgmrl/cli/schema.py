@@ -27,9 +27,9 @@ def upgrade(
     Example: `pgmrl upgrade --database-url postgresql://app@db/app`
     """
     with engine(url) as opened, opened.begin() as connection:
-        before = database.current(connection)
+        before = database.installed_revision(connection)
         database.upgrade(connection, revision)
-        after = database.current(connection)
+        after = database.installed_revision(connection)
     if json:
         write_json({"before": before, "after": after})
     else:

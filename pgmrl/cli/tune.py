@@ -27,7 +27,6 @@ from pgmrl.cli.common import (
 )
 from pgmrl.cli.measuring import QueryFile, QuerySelect, check_drawing, given_queries, sizes, telling
 from pgmrl.database.reflection import reflect
-from pgmrl.database.settings import NEEDED
 from pgmrl.model.columns import INFO_KEY, attachment_of
 from pgmrl.model.rotation import Rotation
 from pgmrl.tune import Tuning
@@ -121,7 +120,7 @@ def tune(
     check_drawing("--html", html, (".html", ".htm"))
     with engine(url) as opened, opened.connect() as connection:
         if apply:
-            database.require_schema(connection, NEEDED, "keeping settings")
+            database.require_schema(connection)
         searched = _with_axes(connection, reflect(connection, column, metric=metric_name(metric)))
         given = given_queries(connection, searched, sample, queries, query_sql)
         owner = searched.table

@@ -11,13 +11,13 @@ from pgmrl.database.rotations import (
     with_axes,
 )
 from pgmrl.database.schema import (
+    NEWEST_REVISION,
     SCHEMA,
     VERSION_TABLE,
     create_schema,
     create_version_table,
-    current,
     downgrade,
-    head,
+    installed_revision,
     migrations_path,
     require_schema,
     script,
@@ -27,6 +27,7 @@ from pgmrl.database.schema import (
 )
 
 __all__ = [
+    "NEWEST_REVISION",
     "SCHEMA",
     "VERSION_TABLE",
     "ColumnInfo",
@@ -36,12 +37,11 @@ __all__ = [
     "create_pgvector",
     "create_schema",
     "create_version_table",
-    "current",
     "downgrade",
     "execute_plain",
-    "head",
     "hidden_schema",
     "install_rotation",
+    "installed_revision",
     "installed_rotation",
     "installed_rotations",
     "migrations_path",

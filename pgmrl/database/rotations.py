@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from pgmrl.database.connection import sqlalchemy_connection
 from pgmrl.database.extension import check_pgvector
-from pgmrl.database.schema import current, require_schema
+from pgmrl.database.schema import installed_revision, require_schema
 from pgmrl.errors import (
     RotationError,
 )
@@ -58,7 +58,7 @@ def rotation_statements(rotation: Rotation) -> list[str]:
 def installed_rotations(connection: Connection | Session) -> list[str]:
     """The ids of the rotations in this database, oldest first."""
     connection = sqlalchemy_connection(connection)
-    if current(connection) is None:
+    if installed_revision(connection) is None:
         return []
     return list(connection.execute(text("SELECT id FROM pgmrl.rotations ORDER BY installed_at, id")).scalars())
 

@@ -1,4 +1,4 @@
-"""pgmrl's own schema: its migrations, its revision, and the SQL they run.
+"""pgmrl's own schema in a database: its migrations, its revision, and the SQL they run.
 
 Alembic is imported where a migration runs: an application that searches does not load it.
 """
@@ -12,10 +12,7 @@ from sqlalchemy import Connection, text
 
 from pgmrl.database.extension import check_pgvector, create_pgvector
 from pgmrl.database.sql import load as load_sql
-from pgmrl.errors import (
-    DatabaseError,
-    NotMigrated,
-)
+from pgmrl.errors import NotMigrated
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -23,13 +20,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOCK",
+    "NEWEST_REVISION",
     "SCHEMA",
     "VERSION_TABLE",
     "create_schema",
     "create_version_table",
-    "current",
     "downgrade",
-    "head",
+    "installed_revision",
     "migrations_path",
     "require_schema",
     "script",
@@ -39,6 +36,8 @@ __all__ = [
 ]
 
 SCHEMA: Final = "pgmrl"
+NEWEST_REVISION: Final = "0001"
+"""The last of the migrations in this version of pgmrl; a constant, since reading them would load Alembic."""
 VERSION_TABLE: Final = "alembic_version"
 LOCK: Final = 0x70676D726C  # "pgmrl": one installation at a time
 
@@ -64,56 +63,44 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
     check_pgvector(connection)
     from alembic import command  # noqa: PLC0415 - see the top
 
-    if current(connection) != (head() if revision == "head" else revision):
+    if installed_revision(connection) != (NEWEST_REVISION if revision == "head" else revision):
         command.upgrade(_config(connection), revision)
 
 
 def downgrade(connection: Connection, revision: str = "base") -> None:
-    """Remove pgmrl's schema down to a revision; refused by the server while a short column needs it."""
+    """Remove pgmrl's schema down to a revision; refused by the server while a column or a function needs it."""
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
     from alembic import command  # noqa: PLC0415 - see the top
 
-    if current(connection) is not None:
+    if installed_revision(connection) is not None:
         command.downgrade(_config(connection), revision)
 
 
-def current(connection: Connection) -> str | None:
-    """The revision that is installed; None where there is none."""
-    there = connection.execute(text("SELECT to_regclass('pgmrl.alembic_version') IS NOT NULL")).scalar_one()
-    if not there:
+def installed_revision(connection: Connection) -> str | None:
+    """The revision of pgmrl's schema in this database; None where it is not installed."""
+    table_exists = connection.execute(text("SELECT to_regclass('pgmrl.alembic_version') IS NOT NULL")).scalar_one()
+    if not table_exists:
         return None
     query = text(f"SELECT version_num FROM {SCHEMA}.{VERSION_TABLE}")  # noqa: S608 - constants
-    found: str | None = connection.execute(query).scalar_one_or_none()
-    return found
+    revision: str | None = connection.execute(query).scalar_one_or_none()
+    return revision
 
 
-def head() -> str:
-    """The newest revision this version of pgmrl carries."""
-    from alembic.script import ScriptDirectory  # noqa: PLC0415 - see the top
-
-    newest = ScriptDirectory(str(migrations_path())).get_current_head()
-    if newest is None:
-        raise DatabaseError(f"there are no migrations in {migrations_path()}: install pgmrl again")
-    return newest
-
-
-def require_schema(connection: Connection, revision: str = "0001", what: str = "this") -> None:
-    """Check that pgmrl's schema is there.
-
-    Args:
-        connection: of the database.
-        revision: what it has to be at, or behind.
-        what: what needs that, in words.
+def require_schema(connection: Connection) -> None:
+    """Check that pgmrl's schema is installed, at this version's revision.
 
     Raises:
-        NotMigrated: it is missing, or older.
+        NotMigrated: it is missing, or at another revision.
 
     """
-    found = current(connection)
-    if found is None:
-        raise NotMigrated("pgmrl's schema is not installed in this database: run `pgmrl upgrade`")
-    if found < revision:
-        raise NotMigrated(f"pgmrl's schema is at {found}, and {what} needs {revision}: run `pgmrl upgrade`")
+    installed = installed_revision(connection)
+    remedy = f"run `pgmrl upgrade`, or op.upgrade_pgmrl({NEWEST_REVISION!r}) in a migration"
+    if installed is None:
+        raise NotMigrated(f"pgmrl's schema is not installed in this database: {remedy}")
+    if installed > NEWEST_REVISION:
+        remedy = "install the version of pgmrl that brought it"
+    if installed != NEWEST_REVISION:
+        raise NotMigrated(f"pgmrl's schema: expected revision {NEWEST_REVISION}, got {installed}: {remedy}")
 
 
 def create_schema() -> str:
@@ -137,15 +124,14 @@ def set_version(revision: str | None) -> str:
 
 
 def script(name: str, vector_schema: str = "public") -> str:
-    """A file of pgmrl's SQL with pgvector's schema put in; the view's text is the query's."""
-    if name in {"columns_view", "columns_view_1"}:  # the first as of 0001: a migration's text does not change
-        body = load_sql(name.replace("_view", ""), vector_schema)
-        comment = "Every Matryoshka column of this database, as the catalogue has it"
-        return (
-            f"CREATE VIEW pgmrl.columns AS\n{body};\n"
-            f"COMMENT ON VIEW pgmrl.columns IS '{comment}';\nGRANT SELECT ON pgmrl.columns TO PUBLIC;"
-        )
-    return load_sql(name, vector_schema)
+    """A file of pgmrl's SQL with pgvector's schema put in; `columns_view` makes a view of the query in columns.sql."""
+    if name != "columns_view":
+        return load_sql(name, vector_schema)
+    comment = "Every Matryoshka column of this database, as the catalogue has it"
+    return (
+        f"CREATE VIEW pgmrl.columns AS\n{load_sql('columns', vector_schema)};\n"
+        f"COMMENT ON VIEW pgmrl.columns IS '{comment}';\nGRANT SELECT ON pgmrl.columns TO PUBLIC;"
+    )
 
 
 def vector_schema_of(context: MigrationContext) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import MetaData, text
 
 from pgmrl.database.connection import sqlalchemy_connection
-from pgmrl.database.schema import current, require_schema
+from pgmrl.database.schema import installed_revision, require_schema
 from pgmrl.errors import DefinitionError, NotMigrated
 from pgmrl.limits import EF_SEARCH_LIMIT, SHORTLIST_LIMIT
 from pgmrl.model.columns import INFO_KEY, attachment_of, base_column, vectors_table
@@ -20,10 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Column, Connection
     from sqlalchemy.orm import Session
 
-__all__ = ["NEEDED", "Setting", "forget_setting", "load_settings", "setting_of", "store_setting", "stored_setting"]
-
-NEEDED: Final = "0004"
-"""The revision of pgmrl's schema that holds them."""
+__all__ = ["Setting", "forget_setting", "load_settings", "setting_of", "store_setting", "stored_setting"]
 
 SETTING_KEY: Final = "pgmrl_setting"
 
@@ -81,8 +78,7 @@ def setting_of(column: Any) -> Setting | None:
 def load_settings(connection: Connection | Session, *columns: Any) -> dict[str, Setting]:
     """Have searches take what `pgmrl tune --apply` stored; call it once, when the application starts.
 
-    A column without a stored setting takes pgmrl's own defaults (again). Does nothing where pgmrl's schema is missing
-    or cannot hold settings yet.
+    A column without a stored setting takes pgmrl's own defaults (again), as all do where pgmrl's schema is missing.
 
     Args:
         connection: of the database; its role needs no rights of its own.
@@ -109,10 +105,9 @@ def load_settings(connection: Connection | Session, *columns: Any) -> dict[str, 
 
 
 def stored_setting(connection: Connection | Session, column: Any) -> Setting | None:
-    """What is stored for a column's short vectors; None for nothing, or where pgmrl's schema cannot hold it."""
+    """What is stored for a column's short vectors; None for nothing, or where pgmrl's schema is missing."""
     connection = sqlalchemy_connection(connection)
-    revision = current(connection)
-    if revision is None or revision < NEEDED:
+    if installed_revision(connection) is None:
         return None
     row = connection.execute(
         text(
@@ -136,12 +131,12 @@ def store_setting(connection: Connection | Session, column: Any, setting: Settin
         short: the short column's name, where it is not the model's: of one that is to come.
 
     Raises:
-        NotMigrated: pgmrl's schema is missing or too old, or the table is not there.
+        NotMigrated: as `require_schema`, or the table is not there.
         DefinitionError: the column has no short vectors.
 
     """
     connection = sqlalchemy_connection(connection)
-    require_schema(connection, NEEDED, "keeping settings")
+    require_schema(connection)
     key = _key(column)
     key["short"] = short or key["short"]
     if key["short"] is None:
@@ -165,11 +160,11 @@ def forget_setting(connection: Connection | Session, column: Any) -> bool:
     """Go back to pgmrl's own defaults, in the caller's transaction; False where nothing was stored.
 
     Raises:
-        NotMigrated: pgmrl's schema is missing or too old.
+        NotMigrated: as `require_schema`.
 
     """
     connection = sqlalchemy_connection(connection)
-    require_schema(connection, NEEDED, "keeping settings")
+    require_schema(connection)
     statement = text(
         "DELETE FROM pgmrl.settings "
         "WHERE relation = to_regclass(:relation) AND full_column = :full AND short_column = :short"

@@ -130,7 +130,7 @@ class Server:
             f"'[1]'::{schema}.vector IS NOT NULL"
         )
         row = database.execute_plain(connection, query).one()
-        return cls(row.version, row.standby, row.role, row.monitors, database.current(connection))
+        return cls(row.version, row.standby, row.role, row.monitors, database.installed_revision(connection))
 
 
 @dataclass(slots=True)

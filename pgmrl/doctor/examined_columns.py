@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Table
 
 from pgmrl import database
-from pgmrl.database.check import check_types, rows_of
+from pgmrl.database.check_schema import check_types, rows_of
 from pgmrl.database.reflection import reflect, reflect_place
-from pgmrl.database.state import table_state
+from pgmrl.database.table_state import table_state
 from pgmrl.doctor.finding import Finding, NotChecked
 from pgmrl.errors import NotMigrated
 from pgmrl.model.columns import attachment_of, vectors_table
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pgmrl.database.catalogue import ColumnInfo
     from pgmrl.database.index_states import IndexState
-    from pgmrl.database.state import SyncTrigger
+    from pgmrl.database.table_state import SyncTrigger
     from pgmrl.model.shortening import Definition
     from pgmrl.online.plan import Size
 
@@ -228,7 +228,7 @@ def _subject(
         name=name_of(info),
         target=target,
         indexes=there.indexes,
-        keeper=state.keepers.get(info.short_column) if there.kept_by == "trigger" else None,
+        keeper=state.sync_triggers.get(info.short_column) if there.kept_by == "trigger" else None,
         size=size_of(connection, target.owner),
         stage=info.stage,
         partitioned=state.partitioned,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from pgmrl import database
-from pgmrl.database.settings import NEEDED
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -93,11 +92,11 @@ def health(connection: Connection | Session) -> list[Health]:
     """All short columns of the database with their indexes, statistics and latest recall.
 
     Raises:
-        NotMigrated: pgmrl's schema is missing or too old.
+        NotMigrated: as `database.require_schema`.
 
     """
     connection = database.sqlalchemy_connection(connection)
-    database.require_schema(connection, NEEDED, "the view pgmrl.health")
+    database.require_schema(connection)
     names = ", ".join(field.name + ("::text" if field.name == "index_name" else "") for field in fields(Health))
     rows = connection.execute(text(f"SELECT {names} FROM pgmrl.health ORDER BY 1, 2, 3, 4"))
     return [Health(*row) for row in rows]

@@ -62,7 +62,7 @@ def install_functions(
         The functions' names and types.
 
     Raises:
-        NotMigrated: pgmrl's schema is missing or too old.
+        NotMigrated: as `database.require_schema`.
         MigrationError: something of somebody else's is in the way, or uses what has to be dropped.
         DefinitionError: the column has no short vectors, or an unknown column is declared.
 
@@ -80,7 +80,7 @@ def drop_functions(connection: Connection | Session, column: InstrumentedAttribu
         The names they began with, with their schema.
 
     Raises:
-        NotMigrated: pgmrl's schema is missing or too old.
+        NotMigrated: as `database.require_schema`.
         MigrationError: something else uses them, such as a view.
 
     """

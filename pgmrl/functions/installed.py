@@ -22,10 +22,7 @@ if TYPE_CHECKING:
     from pgmrl.functions.searched_column import Place
     from pgmrl.model.hnsw import Hnsw
 
-__all__ = ["NEEDED", "FunctionInfo", "drop", "functions", "install", "installed_markers"]
-
-NEEDED = "0004"
-"""The revision of pgmrl's schema that functions need."""
+__all__ = ["FunctionInfo", "drop", "functions", "install", "installed_markers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,26 +57,16 @@ class FunctionInfo:
     callable: bool
 
 
-def require(connection: Connection) -> None:
-    """Check that pgmrl's schema can hold functions.
-
-    Raises:
-        NotMigrated: it is missing, or too old.
-
-    """
-    database.require_schema(connection, NEEDED, "calling searches from SQL")
-
-
 def install(connection: Connection | Session, place: Place, index: Hnsw) -> None:
     """Install a column's functions, or replace those that are there, in the caller's transaction.
 
     Raises:
-        NotMigrated: pgmrl's schema is missing or too old.
+        NotMigrated: as `database.require_schema`.
         MigrationError: something of somebody else's is in the way, or uses what has to be dropped.
 
     """
     connection = database.sqlalchemy_connection(connection)
-    require(connection)
+    database.require_schema(connection)
     _run(connection, install_statements(place, index))
 
 
@@ -87,12 +74,12 @@ def drop(connection: Connection | Session, schema: str, name: str) -> bool:
     """Drop the functions of this name, with their views; False where there are none.
 
     Raises:
-        NotMigrated: pgmrl's schema is missing or too old.
+        NotMigrated: as `database.require_schema`.
         MigrationError: something else uses them.
 
     """
     connection = database.sqlalchemy_connection(connection)
-    require(connection)
+    database.require_schema(connection)
     return bool(_run(connection, [drop_statement(schema, name)]))
 
 
@@ -140,20 +127,19 @@ def functions(connection: Connection | Session) -> list[FunctionInfo]:
     """Every function that pgmrl made in this database.
 
     Raises:
-        NotMigrated: pgmrl's schema is missing or too old.
+        NotMigrated: as `database.require_schema`.
 
     """
     connection = database.sqlalchemy_connection(connection)
-    require(connection)
+    database.require_schema(connection)
     names = ", ".join(FunctionInfo.__dataclass_fields__)
     rows = connection.execute(text(f"SELECT {names} FROM pgmrl.functions ORDER BY 1, 2"))
     return [FunctionInfo(*row) for row in rows]
 
 
 def installed_markers(connection: Connection) -> list[tuple[str, dict[str, Any]]]:
-    """Schema and declaration of every set of functions; none where pgmrl's schema cannot hold any."""
-    current = database.current(connection)
-    if current is None or current < NEEDED:
+    """Schema and declaration of every set of functions; none where pgmrl's schema is missing."""
+    if database.installed_revision(connection) is None:
         return []
     return [
         (row[0], row[1]) for row in connection.execute(text("SELECT function_schema, marker FROM pgmrl.function_sets"))

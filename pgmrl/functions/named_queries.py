@@ -10,7 +10,6 @@ from sqlalchemy import bindparam, text
 from pgmrl import database
 from pgmrl.errors import SearchError
 from pgmrl.functions.install import place_in
-from pgmrl.functions.installed import require
 from pgmrl.model.columns import attachment_of, base_column
 from pgmrl.model.types import NumpyVector
 from pgmrl.names import qualified
@@ -75,13 +74,13 @@ def add_query(
     Raises:
         SearchError: the name is empty.
         VectorError: the vector cannot be searched with.
-        NotMigrated: pgmrl's schema is missing or too old.
+        NotMigrated: as `database.require_schema`.
 
     """
     connection, definition = database.sqlalchemy_connection(connection), attachment_of(column).definition
     if not name.strip() or "\0" in name:
         raise SearchError(f"a query's name cannot be {name!r}: give it words")
-    require(connection)
+    database.require_schema(connection)
     place = place_in(connection, column)
     checked = definition.query(vector, f"the query {name!r}")
     statement = text(
@@ -106,11 +105,11 @@ def remove_query(connection: Connection | Session, column: InstrumentedAttribute
     """Forget a named query, in the caller's transaction; False where there is none.
 
     Raises:
-        NotMigrated: pgmrl's schema is missing or too old.
+        NotMigrated: as `database.require_schema`.
 
     """
     connection, base = database.sqlalchemy_connection(connection), base_column(column)
-    require(connection)
+    database.require_schema(connection)
     place = place_in(connection, column)
     statement = text(
         "DELETE FROM pgmrl.queries WHERE relation = to_regclass(:relation) AND full_column = :column AND name = :name"
@@ -123,11 +122,11 @@ def queries(connection: Connection | Session) -> list[QueryInfo]:
     """Every named query for a table that the current role may read.
 
     Raises:
-        NotMigrated: pgmrl's schema is missing or too old.
+        NotMigrated: as `database.require_schema`.
 
     """
     connection = database.sqlalchemy_connection(connection)
-    require(connection)
+    database.require_schema(connection)
     schema = qualified(database.check_pgvector(connection), "vector_dims")
     rows = connection.execute(
         text(

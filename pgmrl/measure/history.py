@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from pgmrl import database
-from pgmrl.database.settings import NEEDED
 from pgmrl.measure.recall import Recall
 from pgmrl.model.columns import attachment_of, vectors_table
 from pgmrl.names import qualified
@@ -74,10 +73,10 @@ def require_recording(connection: Connection | Session) -> None:
     """Check that a measurement can be recorded, before it is made.
 
     Raises:
-        NotMigrated: pgmrl's schema is missing or too old.
+        NotMigrated: as `database.require_schema`.
 
     """
-    database.require_schema(database.sqlalchemy_connection(connection), NEEDED, "recording recall")
+    database.require_schema(database.sqlalchemy_connection(connection))
 
 
 def kept_of(recall: Recall) -> dict[str, Any]:
@@ -112,7 +111,7 @@ def record_recall(connection: Connection | Session, column: Any, recall: Recall)
         recall: what `measure_recall` returned.
 
     Raises:
-        NotMigrated: pgmrl's schema is missing or too old.
+        NotMigrated: as `database.require_schema`.
 
     """
     connection = database.sqlalchemy_connection(connection)
@@ -136,7 +135,7 @@ def recall_history(connection: Connection | Session, column: Any, *, limit: int 
         limit: how many at most.
 
     Raises:
-        NotMigrated: pgmrl's schema is missing or too old.
+        NotMigrated: as `database.require_schema`.
 
     """
     connection = database.sqlalchemy_connection(connection)

@@ -274,10 +274,12 @@ def add_side_table(
     event.listen(
         side,
         "after_create",
-        _statement(lambda t: ddl.keep_side(t.schema, owner, t.name, names, full_name)),
+        _statement(lambda t: ddl.create_side_sync_triggers(t.schema, owner, t.name, names, full_name)),
         propagate=True,
     )
-    event.listen(side, "after_drop", _statement(lambda t: ddl.drop_keeper(t.schema, t.name, full_name)), propagate=True)
+    event.listen(
+        side, "after_drop", _statement(lambda t: ddl.drop_sync_triggers(t.schema, t.name, full_name)), propagate=True
+    )
     return side
 
 
@@ -357,10 +359,12 @@ def _attach(column: Column[Any], table: Table, definition: Definition, index: Hn
         event.listen(
             table,
             "after_create",
-            _statement(lambda t: ddl.keep_short(definition, t.schema, t.name, full)),
+            _statement(lambda t: ddl.create_short_sync_triggers(definition, t.schema, t.name, full)),
             propagate=True,
         )
-        event.listen(table, "after_drop", _statement(lambda t: ddl.drop_keeper(t.schema, t.name, name)), propagate=True)
+        event.listen(
+            table, "after_drop", _statement(lambda t: ddl.drop_sync_triggers(t.schema, t.name, name)), propagate=True
+        )
 
 
 def _short_column(definition: Definition, full: str, name: str) -> Column[Any]:

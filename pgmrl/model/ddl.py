@@ -14,11 +14,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Storage",
+    "create_mirror_triggers",
+    "create_short_sync_triggers",
+    "create_side_sync_triggers",
     "default_storage",
-    "drop_keeper",
-    "keep_short",
-    "keep_side",
+    "drop_mirror_triggers",
+    "drop_sync_triggers",
+    "fill_short",
+    "mirror_trigger_name",
+    "rule_of",
+    "set_computed_by",
     "set_storage",
+    "sync_trigger_name",
 ]
 
 Storage = Literal["main", "external"]
@@ -70,8 +77,8 @@ def rule_of(definition: Definition) -> str:
     return str(definition.short.by.id) if isinstance(definition.short.by, Rotation) else "prefix"
 
 
-def keep_short(definition: Definition, schema: str | None, table: str, full: str) -> str:
-    """Install the trigger that keeps a plain short column in step, whoever writes.
+def create_short_sync_triggers(definition: Definition, schema: str | None, table: str, full: str) -> str:
+    """Install the triggers that keep a plain short column in step, whoever writes.
 
     Raises:
         RotationError: the rotation has not been learned.
@@ -79,12 +86,12 @@ def keep_short(definition: Definition, schema: str | None, table: str, full: str
     """
     short = definition.short_name(full)
     expression = definition.sql(f"NEW.{quoted(full)}")
-    texts = [keeper_name(table, short), full, short, rule_of(definition), definition.metric.name, expression]
-    return f"SELECT pgmrl.keep_short_v2({_regclass(schema, table)}, {', '.join(map(literal, texts))})"
+    texts = [sync_trigger_name(table, short), full, short, rule_of(definition), definition.metric.name, expression]
+    return f"SELECT pgmrl.sync_short_v1({_regclass(schema, table)}, {', '.join(map(literal, texts))})"
 
 
-def keep_side(schema: str | None, table: str, side: str, keys: Sequence[str], full: str) -> str:
-    """Install the trigger that copies a table's vector into its side table, and copy what is there.
+def create_side_sync_triggers(schema: str | None, table: str, side: str, keys: Sequence[str], full: str) -> str:
+    """Install the triggers that copy a table's vector into its side table, and copy what is there.
 
     Args:
         schema: of both tables.
@@ -96,33 +103,33 @@ def keep_side(schema: str | None, table: str, side: str, keys: Sequence[str], fu
     """
     array = f"ARRAY[{', '.join(map(literal, keys))}]"
     tables = f"{_regclass(schema, table)}, {_regclass(schema, side)}"
-    return f"SELECT pgmrl.keep_side_v1({tables}, {literal(keeper_name(side, full))}, {array}, {literal(full)})"
+    return f"SELECT pgmrl.sync_side_v1({tables}, {literal(sync_trigger_name(side, full))}, {array}, {literal(full)})"
 
 
-def mirror_full(schema: str | None, table: str, old: str, new: str) -> str:
+def drop_sync_triggers(schema: str | None, table: str, column: str) -> str:
+    """Remove the triggers of a short column, or of a side table's full one, with their function."""
+    return f"DROP FUNCTION IF EXISTS {qualified(schema, sync_trigger_name(table, column))}() CASCADE"
+
+
+def sync_trigger_name(table: str, column: str) -> str:
+    """Name of a column's sync triggers and their function; `zz_` because triggers fire in the order of their names."""
+    return identifier(f"zz_pgmrl_{table}_{column}", limit=61)  # the second trigger adds two bytes
+
+
+def create_mirror_triggers(schema: str | None, table: str, old: str, new: str) -> str:
     """Install the triggers that keep two full columns the same, while an application moves from one to the other."""
-    texts = ", ".join(map(literal, [mirror_name(table, new), old, new]))
+    texts = ", ".join(map(literal, [mirror_trigger_name(table, new), old, new]))
     return f"SELECT pgmrl.mirror_full_v1({_regclass(schema, table)}, {texts})"
 
 
-def drop_mirror(schema: str | None, table: str, new: str) -> str:
-    """Remove what `mirror_full` installed."""
-    return f"DROP FUNCTION IF EXISTS {qualified(schema, mirror_name(table, new))}() CASCADE"
+def drop_mirror_triggers(schema: str | None, table: str, new: str) -> str:
+    """Remove what `create_mirror_triggers` installed."""
+    return f"DROP FUNCTION IF EXISTS {qualified(schema, mirror_trigger_name(table, new))}() CASCADE"
 
 
-def mirror_name(table: str, new: str) -> str:
-    """Name of a mirroring function and its triggers; they fire before those that keep short columns."""
+def mirror_trigger_name(table: str, new: str) -> str:
+    """Name of a column's mirror triggers and their function; they fire before those that keep short columns in step."""
     return identifier(f"zy_pgmrl_{table}_{new}", limit=61)
-
-
-def drop_keeper(schema: str | None, table: str, column: str) -> str:
-    """Remove what `keep_short` (of a short column) or `keep_side` (of a side table's full one) installed."""
-    return f"DROP FUNCTION IF EXISTS {qualified(schema, keeper_name(table, column))}() CASCADE"
-
-
-def keeper_name(table: str, column: str) -> str:
-    """Name of a keeping function and its triggers; `zz_` because triggers fire in the order of their names."""
-    return identifier(f"zz_pgmrl_{table}_{column}", limit=61)  # the second trigger adds two bytes
 
 
 def _regclass(schema: str | None, table: str) -> str:

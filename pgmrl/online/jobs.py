@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from pgmrl import database
 from pgmrl.database.connection import execute_plain, sqlstate
-from pgmrl.errors import MigrationError, NotMigrated
+from pgmrl.errors import MigrationError
 from pgmrl.names import literal, quoted
 
 if TYPE_CHECKING:
@@ -211,7 +212,6 @@ SELECT row_security_active(c.oid) AS hidden, current_user AS who,
     (SELECT bool_and(has_column_privilege(c.oid, a.attname, 'SELECT')) FROM pg_attribute AS a
      WHERE a.attrelid = c.oid AND a.attname = ANY (:read)) AS reads,
     has_column_privilege(c.oid, t.attname, 'UPDATE') AS updates, t.attgenerated <> '' AS generated,
-    to_regclass('pgmrl.backfills') IS NOT NULL AS there,
     (SELECT bool_and(has_table_privilege(to_regclass(kept), needed))
      FROM unnest(ARRAY['pgmrl.backfills', 'pgmrl.backfill_ranges']) AS kept,
           unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS needed) AS keeps
@@ -227,15 +227,14 @@ def check(connection: Connection, fill: Fill, throttle: Throttle) -> None:
 
     Raises:
         MigrationError: a column is not there, or missing rights.
-        NotMigrated: pgmrl's schema is missing or too old.
+        NotMigrated: as `database.require_schema`.
     """
     read = [fill.source, fill.target, *(name for name, _ in fill.keys)]
     given = {"owner": fill.owner, "source": fill.source, "target": fill.target, "read": read}
     row = connection.execute(text(_RIGHTS), given).first()
     if row is None:
         raise MigrationError(f"{fill.owner} has no columns {fill.source} and {fill.target}: add the column first")
-    if not row.there:
-        raise NotMigrated("pgmrl's schema is missing or older than 0002: run `pgmrl upgrade`, or op.upgrade_pgmrl")
+    database.require_schema(connection)
     if row.generated:
         raise MigrationError(f"{fill.title} is a generated column, which is filled already")
     if not (row.reads and row.updates):

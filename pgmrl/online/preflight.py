@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final, Literal
 from sqlalchemy import text
 
 from pgmrl import database
-from pgmrl.database.state import table_state
-from pgmrl.errors import MigrationError, PgmrlError, PgvectorMissing
+from pgmrl.database.table_state import table_state
+from pgmrl.errors import MigrationError, NotMigrated, PgmrlError, PgvectorMissing
 from pgmrl.online import backfill, plan, steps
 from pgmrl.units import shown
 
@@ -114,12 +114,10 @@ def check(
 
 
 def _schema(connection: Connection) -> Iterator[Finding]:
-    there = database.current(connection)
-    if there is None or there < steps.KEEPING:
-        message = (
-            f"pgmrl's schema is at {there} and comes first: op.upgrade_pgmrl('{steps.KEEPING}') or `pgmrl upgrade`"
-        )
-        yield Finding("note", "schema", message)
+    try:
+        database.require_schema(connection)
+    except NotMigrated as error:
+        yield Finding("note", "schema", str(error))
 
 
 def _definition(connection: Connection, target: Target, *, by_trigger: bool) -> list[Finding]:

@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from pgmrl import database
 from pgmrl.database.connection import execute_plain
-from pgmrl.database.state import table_state
+from pgmrl.database.table_state import table_state
 from pgmrl.errors import MigrationError
 from pgmrl.model import ddl
 from pgmrl.model.hnsw import Hnsw
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-    from pgmrl.database.state import ShortState, TableState
+    from pgmrl.database.table_state import ShortState, TableState
     from pgmrl.model.metrics import FullType
     from pgmrl.model.shortening import Definition
     from pgmrl.online.backfill import Job, Throttle
@@ -307,7 +307,7 @@ def _install(engine: Engine, change: Reshape) -> None:
 
 def _add(connection: Connection, change: Reshape) -> None:
     state = _state(connection, change.new.schema, change.new.table)
-    keeper = state.keepers.get(change.new.short)
+    keeper = state.sync_triggers.get(change.new.short)
     if change.new.short in state.shorts and keeper is not None and keeper.complete:
         return
     if not change.moves_full:
@@ -327,7 +327,7 @@ def _added(change: Reshape) -> list[str]:
         before = [
             f"ALTER TABLE {new.owner} ADD COLUMN IF NOT EXISTS {quoted(new.full)} {new.definition.full_type}",
             ddl.set_storage(new.owner, new.full, ddl.default_storage(new.definition)),
-            ddl.mirror_full(new.schema, new.table, change.old.full, new.full),
+            ddl.create_mirror_triggers(new.schema, new.table, change.old.full, new.full),
         ]
     return [*before, *steps.add_online(new), steps.mark(new.schema, new.table, new.short, "arriving")]
 
@@ -476,7 +476,7 @@ def _dropped(what: Contraction) -> list[str]:
 
 
 def _unmirrored(what: Contraction) -> list[str]:
-    return [ddl.drop_mirror(what.schema, what.table, what.kept.full)]
+    return [ddl.drop_mirror_triggers(what.schema, what.table, what.kept.full)]
 
 
 def readers(connection: Connection, what: Contraction) -> list[str]:

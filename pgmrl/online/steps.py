@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from pgmrl import database
-from pgmrl.database.state import table_state
-from pgmrl.errors import MigrationError, NotMigrated, RotationError
+from pgmrl.database.table_state import table_state
+from pgmrl.errors import MigrationError, RotationError
 from pgmrl.model import ddl
 from pgmrl.model.shortening import Rotation
 from pgmrl.names import literal, qualified, quoted
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from pgmrl.database.state import TableState
+    from pgmrl.database.table_state import TableState
     from pgmrl.model.hnsw import Hnsw
     from pgmrl.model.shortening import Definition
     from pgmrl.online.backfill import Job
@@ -56,7 +56,6 @@ __all__ = [
 
 log = logging.getLogger("alembic.pgmrl")
 
-KEEPING = "0002"  # the revision of pgmrl's schema that triggers need
 SAMPLE = 1_000  # rows whose short vector is computed once more by `validate`
 TOLERANCE = 2e-3  # client and server round the last digit of half precision differently
 
@@ -80,7 +79,7 @@ def check_add(connection: Connection, target: Target, *, by_trigger: bool) -> bo
                 f"{target.title} is there and is something else ({_said(there.definition)}): give"
                 " the new one another name, Short(..., name=...), or use op.alter_short"
             )
-        keeper = state.keepers.get(target.short)
+        keeper = state.sync_triggers.get(target.short)
         if there.kept_by == "generated":
             return True
         if keeper is not None and keeper.complete and keeper.metric == target.definition.metric.name:
@@ -140,8 +139,8 @@ def check_drop(connection: Connection, schema: str | None, table: str, short: st
     if state is None:
         raise MigrationError(f"there is no table {qualified(schema, table)}: check its name and schema=")
     if short not in state.columns:
-        return short in state.keepers
-    if short not in state.shorts and short not in state.keepers:
+        return short in state.sync_triggers
+    if short not in state.shorts and short not in state.sync_triggers:
         shorts = ", ".join(state.shorts) or "none"
         raise MigrationError(f"{table}.{short} is no short column of pgmrl's (there: {shorts}): use op.drop_column")
     check_owner(connection, qualified(schema, table))
@@ -165,12 +164,7 @@ def check_alter(connection: Connection, target: Target) -> bool:
 
 
 def _check_keeping(connection: Connection, target: Target) -> None:
-    current = database.current(connection)
-    if current is None or current < KEEPING:
-        raise NotMigrated(
-            f"{target.title} is kept by a trigger, for which pgmrl's schema must be at {KEEPING} (it is at {current}): "
-            f"op.upgrade_pgmrl('{KEEPING}') comes first, or run `pgmrl upgrade`"
-        )
+    database.require_schema(connection)
     by = target.definition.short.by
     if isinstance(by, Rotation) and by.id not in database.installed_rotations(connection):
         raise RotationError(f"rotation {by.id} is not in this database: op.install_rotation comes first")
@@ -212,7 +206,7 @@ def add_online(target: Target) -> list[str]:
     """A plain column and its triggers: no rewrite, no row read."""
     definition = target.definition
     added = f"ALTER TABLE {target.owner} ADD COLUMN IF NOT EXISTS {quoted(target.short)} {definition.short_type}"
-    keeper = ddl.keep_short(definition, target.schema, target.table, target.full)
+    keeper = ddl.create_short_sync_triggers(definition, target.schema, target.table, target.full)
     return [added, *_inline(target), keeper]
 
 
@@ -234,7 +228,7 @@ def _inline(target: Target) -> list[str]:
 def drop_short(schema: str | None, table: str, short: str) -> list[str]:
     """The triggers, their function, the column with its indexes."""
     owner = qualified(schema, table)
-    return [ddl.drop_keeper(schema, table, short), f"ALTER TABLE {owner} DROP COLUMN IF EXISTS {quoted(short)}"]
+    return [ddl.drop_sync_triggers(schema, table, short), f"ALTER TABLE {owner} DROP COLUMN IF EXISTS {quoted(short)}"]
 
 
 def mark(schema: str | None, table: str, short: str, stage: str | None) -> str:

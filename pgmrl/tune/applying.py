@@ -113,8 +113,9 @@ def migration(connection: Connection | Session, column: Any, tuning: Tuning, fol
         return _rendered(operations)
     connection = database.sqlalchemy_connection(connection)
     operations = []
-    if database.current(connection) != database.head():
-        operations.append(UpgradePgmrl(database.head(), database.current(connection)))
+    installed = database.installed_revision(connection)
+    if installed != database.NEWEST_REVISION:
+        operations.append(UpgradePgmrl(database.NEWEST_REVISION, installed))
     rotation = tuning.rotation
     if rotation is not None and rotation.id not in database.installed_rotations(connection):
         operations.append(InstallRotation(str(PurePosixPath(folder) / f"{rotation.id}.npy")))

@@ -302,7 +302,7 @@ def test_the_migrations_of_a_table_that_exists_run(
         _migrate(engine, step)
     with engine.connect() as connection:
         assert database.columns(connection) == []
-        assert database.current(connection) is None
+        assert database.installed_revision(connection) is None
     engine.dispose()
 
 

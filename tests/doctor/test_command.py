@@ -12,7 +12,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
-from pgmrl import database
 from pgmrl.doctor import CHECKS, Finding, NotChecked, Report, doctor, health, measure, prometheus
 from pgmrl.doctor.recall_series import series
 from pgmrl.errors import DefinitionError, Locked, MeasureError, NotMigrated
@@ -377,7 +376,6 @@ def test_no_history_yet(patient: Patient, tmp_path: Path) -> None:
     assert "--record" in looked("--history").stdout
     with pytest.raises(MeasureError, match="nothing to plot"):
         looked("--plot", tmp_path / "recall.png")
-    with patient.engine.begin() as connection:
-        database.downgrade(connection, "0003")
+    patient.run("UPDATE pgmrl.alembic_version SET version_num = '0000'")
     with pytest.raises(NotMigrated, match="pgmrl upgrade"):
         looked("--history")

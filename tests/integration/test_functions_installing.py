@@ -330,11 +330,11 @@ def test_downgrading_is_refused_while_functions_use_it(engine: Engine) -> None:
         docs.create(connection)
         install_functions(connection, docs.c.e)
     with engine.begin() as connection, pytest.raises(DBAPIError, match=r"in use by the functions public\.docs_…"):
-        database.downgrade(connection, "0002")
+        database.downgrade(connection)
     with engine.begin() as connection:
-        assert database.current(connection) == database.head()
+        assert database.installed_revision(connection) == database.NEWEST_REVISION
         drop_functions(connection, docs.c.e)
-        database.downgrade(connection, "0002")
+        database.downgrade(connection)
         with pytest.raises(NotMigrated, match="pgmrl upgrade"):
             install_functions(connection, docs.c.e)
         database.upgrade(connection)

@@ -610,18 +610,18 @@ def test_history(engine: Engine, debian: Debian) -> None:
             savepoint.rollback()
 
 
-def test_an_older_schema_cannot_record(engine: Engine, debian: Debian) -> None:
+def test_without_pgmrls_schema_nothing_is_recorded(engine: Engine, debian: Debian) -> None:
     """Nor set; searches go on with pgmrl's own defaults."""
     table = table_of()
     filled(engine, debian, table, 50)
     with engine.begin() as connection:
         found = measure_recall(connection, table.c.embedding, queries=2)
-        database.downgrade(connection, "0003")
+        database.downgrade(connection)
         assert load_settings(connection, table.metadata) == {}
         assert stored_setting(connection, table.c.embedding) is None
-        with pytest.raises(NotMigrated, match="recording recall needs 0004"):
+        with pytest.raises(NotMigrated, match="not installed"):
             record_recall(connection, table.c.embedding, found)
-        with pytest.raises(NotMigrated, match="keeping settings needs 0004"):
+        with pytest.raises(NotMigrated, match="not installed"):
             store_setting(connection, table.c.embedding, Setting(10, 50, 60))
 
 

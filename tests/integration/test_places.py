@@ -88,7 +88,7 @@ def test_pgvector_in_another_schema(server: Any, small_rotation: Rotation, by: s
             assert database.installed_rotation(connection, str(small_rotation.id)) == small_rotation
         with engine.begin() as connection:
             database.downgrade(connection)
-            assert database.current(connection) is None
+            assert database.installed_revision(connection) is None
     finally:
         engine.dispose()
         with admin.connect() as connection:

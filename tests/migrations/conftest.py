@@ -18,7 +18,7 @@ from pgvector.sqlalchemy import HALFVEC, VECTOR
 from sqlalchemy import Engine, MetaData, Table, create_engine, inspect, text
 
 from pgmrl import database
-from pgmrl.database.state import table_state
+from pgmrl.database.table_state import table_state
 from pgmrl.functions import installed
 from pgmrl.functions.installed import installed_markers
 from pgmrl.model.columns import INFO_KEY, Attachment
@@ -210,7 +210,7 @@ def state(engine: Engine) -> dict[str, Any]:
         )
         found["functions"] = list(functions.scalars())
         found["rotations"] = sorted(database.installed_rotations(connection))
-        found["pgmrl"] = database.current(connection)
+        found["pgmrl"] = database.installed_revision(connection)
         found["sets"] = sorted(installed_markers(connection), key=str)
         found["called"] = sorted(map(str, installed.functions(connection))) if found["sets"] else []
         views = connection.exec_driver_sql(
@@ -233,7 +233,7 @@ def of_table(connection: Connection, schema: str, table: str) -> dict[str, Any]:
     ).all()
     return {
         "columns": seen.columns,
-        "keepers": seen.keepers,
+        "keepers": seen.sync_triggers,
         "sides": seen.sides,
         "shorts": {
             name: replace(one, indexes=tuple(replace(index, oid=0, bytes=0) for index in one.indexes))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Model = Callable[[MetaData], object]
 
 HOSTILE = 'we"ird %:t'
-UPGRADE = f"op.upgrade_pgmrl('{database.head()}'"
+UPGRADE = f"op.upgrade_pgmrl('{database.NEWEST_REVISION}'"
 _random = np.random.default_rng(7)
 ONE, OTHER = (Rotation.of(np.linalg.qr(_random.normal(size=(8, 8)))[0][:4]) for _ in range(2))
 

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
 from pgmrl.alembic.plugin import _require_alembic
-from pgmrl.database.state import table_state
+from pgmrl.database.table_state import table_state
 from pgmrl.errors import MigrationError, RotationError
 from pgmrl.model.columns import Matryoshka, add_short, add_side_table
 from pgmrl.model.rotation import Rotation
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from pgmrl.database.state import TableState
+    from pgmrl.database.table_state import TableState
     from tests.migrations.conftest import Application
 
     Model = Callable[[MetaData], object]
@@ -325,19 +325,6 @@ def test_a_database_without_pgvector(project: Application) -> None:
 # -- pgmrl's schema and rotations ----------------------------------------------------------------------------------
 
 
-def test_an_older_schema_of_pgmrls(project: Application) -> None:
-    """It is brought up to date, and back to where it was."""
-    engine = migrated(project, documents())
-    with engine.begin() as connection:
-        database.upgrade(connection, "0001")
-    written = project.revise(engine, documents(Short(4, by=AXES)), "a2")
-    assert f"op.upgrade_pgmrl('{database.head()}', since='0001')" in written
-    project.upgrade(engine, documents(Short(4, by=AXES)))
-    assert project.state(engine)["pgmrl"] == database.head()
-    project.downgrade(engine, documents(), "a1")
-    assert project.state(engine)["pgmrl"] == "0001"
-
-
 def test_a_rotation_is_saved_beside_the_migrations(project: Application) -> None:
     """When the migration is written, and not when somebody only looks."""
     engine = migrated(project, documents())
@@ -406,7 +393,7 @@ def test_a_migration_that_failed_is_run_again(
     """After its last step it has committed most of what it did, and Alembic does not know that it ran."""
     engine = migrated(project, before)
     with engine.begin() as connection:
-        database.upgrade(connection, "0001")
+        database.upgrade(connection)
     project.revise(engine, after, "a2", **options)
     (path,) = (project.folder / "versions").glob("a2*.py")
     whole = path.read_text()

@@ -9,7 +9,7 @@ from pgvector.sqlalchemy import VECTOR
 from sqlalchemy import Column, Integer, MetaData, Table, Text
 
 from pgmrl import database
-from pgmrl.database.state import table_state
+from pgmrl.database.table_state import table_state
 from pgmrl.model.columns import Matryoshka, add_short
 from pgmrl.model.shortening import Short
 from pgmrl.online import reshape as reshaping

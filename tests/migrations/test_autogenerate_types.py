@@ -13,7 +13,7 @@ from sqlalchemy import Column, Integer, MetaData, Table, select
 
 from pgmrl import database
 from pgmrl.alembic import render_item
-from pgmrl.database.check import check_schema
+from pgmrl.database.check_schema import check_schema
 from pgmrl.model.columns import Matryoshka, add_short
 from pgmrl.model.shortening import Short
 from pgmrl.searching.search import search

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, create_engine
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
-from pgmrl.errors import PgvectorMissing
+from pgmrl.errors import NotMigrated, PgvectorMissing
 from pgmrl.model.columns import Matryoshka
 from pgmrl.model.shortening import Rotation, Short
 
@@ -61,15 +62,15 @@ def catalogue(connection: Connection) -> list[tuple[Any, ...]]:
 def test_up_down_up(empty: Engine) -> None:
     """The second time gives what the first gave; down leaves no object but Alembic's own table."""
     with empty.begin() as opened:
-        assert database.current(opened) is None
+        assert database.installed_revision(opened) is None
         database.upgrade(opened)
-        assert database.current(opened) == database.head()
+        assert database.installed_revision(opened) == database.NEWEST_REVISION
         first = catalogue(opened)
     with empty.begin() as opened:
         database.upgrade(opened)
         assert catalogue(opened) == first
         database.downgrade(opened)
-        assert database.current(opened) is None
+        assert database.installed_revision(opened) is None
         assert {row[1] for row in catalogue(opened) if row[0] == "relation"} == {
             "pgmrl.alembic_version",
             "pgmrl.alembic_version_pkc",
@@ -100,7 +101,7 @@ def test_two_at_once(empty: Engine) -> None:
         thread.join(30)
     assert not failed
     with empty.connect() as opened:
-        assert database.current(opened) == database.head()
+        assert database.installed_revision(opened) == database.NEWEST_REVISION
 
 
 def test_an_owner_without_superuser_rights(empty: Engine) -> None:
@@ -161,7 +162,7 @@ def test_down_is_refused_while_in_use(connection: Connection) -> None:
     docs.create(connection)
     connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
     with connection.begin_nested() as savepoint:
-        with pytest.raises(DBAPIError, match=r"pgmrl is in use by docs(?s:.*)Drop the rotated"):
+        with pytest.raises(DBAPIError, match=r"pgmrl is in use by the triggers of docs(?s:.*)op\.drop_short"):
             database.downgrade(connection)
         savepoint.rollback()
     docs.drop(connection)
@@ -200,6 +201,15 @@ def test_every_relation_is_explained_and_readable(connection: Connection) -> Non
         assert ",=r/" in row.acl or "{=r/" in row.acl, row.relname
 
 
-def test_there_is_one_head() -> None:
-    """A second would break `alembic upgrade head`."""
-    assert database.head() is not None
+def test_the_newest_revision() -> None:
+    """The constant is the migrations' only head: a second would break `alembic upgrade head`."""
+    assert ScriptDirectory(str(database.migrations_path())).get_heads() == [database.NEWEST_REVISION]
+
+
+@pytest.mark.parametrize(("revision", "remedy"), [("0000", "run `pgmrl upgrade`"), ("9999", "install the version")])
+def test_another_revision_is_refused(connection: Connection, revision: str, remedy: str) -> None:
+    """Of an older pgmrl, or a newer one; what to do about it differs."""
+    database.require_schema(connection)
+    connection.exec_driver_sql(f"UPDATE pgmrl.alembic_version SET version_num = '{revision}'")
+    with pytest.raises(NotMigrated, match=f"expected revision 0001, got {revision}: {remedy}"):
+        database.require_schema(connection)

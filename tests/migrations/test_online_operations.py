@@ -51,10 +51,10 @@ def upgrade():
     op.execute("CREATE TABLE {table} (id int PRIMARY KEY, {column} vector(8)) {tail}")
     op.execute("INSERT INTO {table} SELECT n, ARRAY[n, 2, 3, 4, 5, 6, 7, sin(n)]::vector "
                "FROM generate_series(1, 500) AS n")
-    op.upgrade_pgmrl("0002")
+    op.upgrade_pgmrl("0001")
 
 def downgrade():
-    op.upgrade_pgmrl("base", "0002")
+    op.upgrade_pgmrl("base", "0001")
     op.execute("DROP TABLE {table}")
 """
 SECOND = """
@@ -290,13 +290,13 @@ def test_bad_input(empty: Engine, application: Application, case: str) -> None:
     assert state(empty) == before
 
 
-def test_an_old_schema(empty: Engine, application: Application) -> None:
-    """At 0001, which knows no trigger for a prefix."""
+def test_pgmrls_schema_is_missing(empty: Engine, application: Application) -> None:
+    """No trigger can be installed."""
     command.upgrade(application.config(empty), "a1")
     with empty.begin() as connection:
-        database.downgrade(connection, "0001")
+        database.downgrade(connection)
     before = state(empty)
-    with pytest.raises(NotMigrated, match=r"must be at 0002 \(it is at 0001\): op\.upgrade_pgmrl"):
+    with pytest.raises(NotMigrated, match=r"not installed in this database: run .*op\.upgrade_pgmrl\('0001'\)"):
         command.upgrade(application.config(empty), "head")
     assert state(empty) == before
 

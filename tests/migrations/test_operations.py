@@ -53,7 +53,7 @@ PREFIX = Definition.of(8, Short(4), full="vector")
 ROTATED = Definition.of(8, Short(4, Rotation("{id}")), full="vector")
 
 def upgrade():
-    op.upgrade_pgmrl("0002")
+    op.upgrade_pgmrl("0001")
     op.install_rotation("rotations/{id}.npy")
     op.add_short("documents", "embedding", PREFIX)
     op.create_short_index("documents", "embedding", PREFIX, concurrently=False)
@@ -94,7 +94,7 @@ def state(connection: Connection) -> tuple[Any, ...]:
     ]
     rows = [tuple(row) for row in connection.exec_driver_sql("SELECT * FROM documents ORDER BY id")]
     versions = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all()
-    return infos, rows, versions, database.current(connection)
+    return infos, rows, versions, database.installed_revision(connection)
 
 
 def test_up_and_down_in_one_history(empty: Engine, application: Callable[..., Config]) -> None:
@@ -107,11 +107,11 @@ def test_up_and_down_in_one_history(empty: Engine, application: Callable[..., Co
         assert all(info[2] == "cosine" and info[4] for info in infos)
         assert all(None not in row for row in rows)
         assert len(rows) == 20
-        assert (versions, current) == (["a2"], "0002")  # as the migration says, whatever there is by now
+        assert (versions, current) == (["a2"], "0001")
     with empty.begin() as connection:
         command.downgrade(application(connection), "a1")
         assert database.columns(connection) == []
-        assert database.current(connection) is None
+        assert database.installed_revision(connection) is None
         left = connection.exec_driver_sql(r"SELECT count(*) FROM pg_proc WHERE proname LIKE 'zz\_pgmrl\_%%'")
         assert left.scalar_one() == 0
     with empty.begin() as connection:
@@ -148,23 +148,12 @@ def test_where_pgmrl_is_installed_already(engine: Engine, application: Callable[
     with engine.begin() as connection:
         command.upgrade(application(connection), "head")
         assert len(database.columns(connection)) == 2
-
-
-def test_an_older_history_does_not_take_pgmrl_back(
-    engine: Engine, application: Callable[..., Config], tmp_path: Path
-) -> None:
-    """An operator has run `pgmrl upgrade` before the application's history gets there."""
-    path = tmp_path / "versions" / "a2.py"
-    only = "def upgrade():\n    op.upgrade_pgmrl('0001')\n\ndef downgrade():\n    pass\n"
-    path.write_text('from alembic import op\nrevision, down_revision = "a2", "a1"\n' + only)
-    with engine.begin() as connection:
-        command.upgrade(application(connection), "head")
-        assert database.current(connection) == database.head()
+        assert database.installed_revision(connection) == database.NEWEST_REVISION
 
 
 def test_a_revision_that_does_not_exist(empty: Engine, application: Callable[..., Config], tmp_path: Path) -> None:
     """Named with those there are."""
     path = tmp_path / "versions" / "a2.py"
-    path.write_text(path.read_text().replace('op.upgrade_pgmrl("0002")', 'op.upgrade_pgmrl("9999")'))
-    with empty.begin() as connection, pytest.raises(DefinitionError, match=r"no revision '9999': it has 0001, 0002"):
+    path.write_text(path.read_text().replace('op.upgrade_pgmrl("0001")', 'op.upgrade_pgmrl("9999")'))
+    with empty.begin() as connection, pytest.raises(DefinitionError, match="no revision '9999': it has 0001"):
         command.upgrade(application(connection), "head")

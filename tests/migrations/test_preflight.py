@@ -237,7 +237,7 @@ DEFINITION = Definition.of(64, Short(16), full="vector")
 
 def upgrade():
     op.execute("SELECT 1")
-    op.upgrade_pgmrl("0002")
+    op.upgrade_pgmrl("0001")
     op.add_short("documents", "embedding", DEFINITION, online=True)
     op.backfill_short("documents", "embedding", DEFINITION)
     op.create_short_index("documents", "embedding", DEFINITION, index=Hnsw(8, 40))

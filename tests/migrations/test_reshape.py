@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, select, text
 
 from pgmrl import Hnsw, Matryoshka, Prefix, Rotation, Short, database, install_functions, reflect, search
-from pgmrl.database.state import table_state
+from pgmrl.database.table_state import table_state
 from pgmrl.errors import MigrationError
 from pgmrl.online import reshape as reshaping
 from pgmrl.online import steps

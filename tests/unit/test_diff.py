@@ -23,12 +23,11 @@ from pgmrl.alembic.operations import (
     SetStorage,
     ValidateShort,
 )
-from pgmrl.alembic.requirements import WantedSide, commits, revision_needed, rotations_used, side_changes
-from pgmrl.database.state import ColumnState, ShortState, SideState, SyncTrigger, TableState
+from pgmrl.alembic.requirements import WantedSide, commits, needs_schema, rotations_used, side_changes
+from pgmrl.database.table_state import ColumnState, ShortState, SideState, SyncTrigger, TableState
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.shortening import Definition, Rotation, Short
 from pgmrl.online.index_builds import IndexState
-from pgmrl.online.steps import KEEPING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -283,9 +282,9 @@ def test_what_operations_need() -> None:
     """A trigger needs pgmrl's schema, a rotation its axes; what is done on the way back needs nothing yet."""
     plain = AddShort("documents", "embedding", definition())
     online, rotated = replace(plain, online=True), replace(plain, definition=Definition.of(8, Short(4, ROTATION)))
-    assert revision_needed([plain, OneWay(online, True)]) is None
-    assert revision_needed([OneWay(online)]) == KEEPING
-    assert revision_needed([rotated]) == KEEPING
+    assert not needs_schema([plain, OneWay(online, True)])
+    assert needs_schema([OneWay(online)])
+    assert needs_schema([rotated])
     assert rotations_used([plain, rotated, rotated, OneWay(rotated)]) == [ROTATION]
     assert rotations_used([OneWay(rotated, True)]) == []
     assert [commits(op) for op in (plain, rotated, online, OneWay(online, True))] == [False, False, True, False]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pgmrl.model.ddl import keeper_name
+from pgmrl.model.ddl import sync_trigger_name
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.names import identifier, literal, qualified, quoted
 
@@ -35,7 +35,7 @@ def test_a_cut_name_is_the_same_on_every_machine() -> None:
 
 def test_the_second_triggers_name_fits_too() -> None:
     """A keeper's name leaves room for `_u`, so that the server cuts neither."""
-    name = keeper_name("t" * 63, "c" * 63)
+    name = sync_trigger_name("t" * 63, "c" * 63)
     assert len(f"{name}_u".encode()) <= 63
     assert name.startswith("zz_pgmrl_")
 

@@ -41,5 +41,3 @@ COMMENT ON TABLE pgmrl.backfill_ranges IS 'Ranges of keys that were handed out a
 COMMENT ON COLUMN pgmrl.backfill_ranges.after_key IS 'The key before the first of the range; NULL: from the beginning';
 COMMENT ON COLUMN pgmrl.backfill_ranges.up_to_key IS 'The last key of the range; NULL: to the end';
 GRANT SELECT ON pgmrl.backfills, pgmrl.backfill_ranges TO PUBLIC;
--- whoever runs a migration of an application asks for the revision, and may be nobody's owner
-GRANT SELECT ON pgmrl.alembic_version TO PUBLIC;

@@ -1,4 +1,4 @@
--- Inner products with the leading axes of a rotation: the projection that pgmrl/shortening.py builds a short vector from.
+-- Inner products with the leading axes of a rotation: the projection that pgmrl/model/shortening.py builds a short vector from.
 CREATE FUNCTION pgmrl.rotate_v1(full_vector {vector}.halfvec, rotation text, dims integer) RETURNS {vector}.vector
 LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from pgmrl.database.state import table_state
+from pgmrl.database.table_state import table_state
 from pgmrl.doctor.examination import Check
 from pgmrl.doctor.finding import Finding
 from pgmrl.functions.installed import installed_markers
@@ -12,7 +12,6 @@ from pgmrl.functions.searched_column import VERSION
 from pgmrl.model import ddl
 from pgmrl.names import literal, qualified
 from pgmrl.online.jobs import jobs
-from pgmrl.online.steps import KEEPING
 from pgmrl.units import shown
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ BACKFILLS_SQL: Final = (
 
 def backfills(exam: Exam) -> Iterator[Finding]:
     """Backfills that are not finished."""
-    if exam.server.schema is None or exam.server.schema < KEEPING:
+    if exam.server.schema is None:
         return
     for job in jobs(exam.connection):
         if job.finished or not exam.concerns(job.table_schema, job.table_name):
@@ -87,7 +86,7 @@ def orphans(exam: Exam) -> Iterator[Finding]:
     """Functions that kept a column in step, whose triggers are gone."""
     for row in exam.ask(ORPHANS_SQL) if exam.whole else ():
         name = qualified(row.nspname, row.proname)
-        tables = [table for table, column in row.vectors if ddl.keeper_name(table, column) == row.proname]
+        tables = [table for table, column in row.vectors if ddl.sync_trigger_name(table, column) == row.proname]
         values = {"function": name, "table": tables[0] if tables else None}
         if tables:
             message = (

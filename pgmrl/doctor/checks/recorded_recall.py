@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from pgmrl import database
-from pgmrl.database.settings import NEEDED, stored_setting
+from pgmrl.database.settings import stored_setting
 from pgmrl.doctor.examination import Check
 from pgmrl.doctor.finding import Finding
 from pgmrl.measure.history import Measured, kept_of
@@ -40,10 +40,10 @@ def history(exam: Exam, subject: Subject) -> list[Measured]:
     """The measurements of a column, oldest first, with the one that was made just now.
 
     Raises:
-        NotMigrated: pgmrl's schema cannot hold any.
+        NotMigrated: as `database.require_schema`.
 
     """
-    database.require_schema(exam.connection, NEEDED, "keeping recall")
+    database.require_schema(exam.connection)
     points = [Measured(*tuple(row)) for row in exam.ask(history_sql(subject))]
     fresh = exam.recalls.get(subject.name)
     if fresh is None:

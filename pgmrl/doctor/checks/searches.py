@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import select
 
-from pgmrl.database.settings import NEEDED, stored_setting
+from pgmrl.database.settings import stored_setting
 from pgmrl.doctor.examination import Check
 from pgmrl.doctor.finding import Finding
 from pgmrl.explanation.reasons import reasons
@@ -223,7 +223,7 @@ def compiles(available: bool, above: float, cost: float) -> bool:
 
 CHECKS = (
     Check("settings", "critical", "settings of server, database or roles that searches suffer from", once=settings),
-    Check("stored-setting", "warning", f"a stored setting (schema {NEEDED}) that no longer fits", each=stored),
+    Check("stored-setting", "warning", "a stored setting that no longer fits", each=stored),
     Check("plan", "warning", "a search that the server plans without the short index", each=plan),
     Check("jit", "warning", "searches that the server compiles first", each=jit),
 )

@@ -91,7 +91,7 @@ def outdated(exam: Exam) -> Iterator[Finding]:
 
 def schema(exam: Exam) -> Iterator[Finding]:
     """Pgmrl's schema against what this library knows."""
-    there, newest = exam.server.schema, database.head()
+    there, newest = exam.server.schema, database.NEWEST_REVISION
     if there is None or there == newest:
         return
     sql = "SELECT version_num FROM pgmrl.alembic_version"

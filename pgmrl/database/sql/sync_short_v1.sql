@@ -1,9 +1,9 @@
 -- Triggers that keep a plain short column in step, whoever writes: for a rotation, and for a prefix that was added online.
 -- The trigger's arguments say which columns and which rule ('prefix' or a rotation's id): the catalogue is the truth.
--- New since v1: prefixes, and an UPDATE of a row that a backfill has not reached yet fills it, so that a row whose key
--- moves from the part still to be filled into the part already filled is not lost.
-CREATE FUNCTION pgmrl.keep_short_v2(
-    owner regclass, keeper text, full_column text, short_column text, rule text, metric text, expression text
+-- An UPDATE of a row that a backfill has not reached yet fills it, so that a row whose key moves from the part still to be
+-- filled into the part already filled is not lost.
+CREATE FUNCTION pgmrl.sync_short_v1(
+    owner regclass, trigger_name text, full_column text, short_column text, rule text, metric text, expression text
 ) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, {vector}, pg_temp
@@ -23,9 +23,9 @@ BEGIN
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = owner;
     EXECUTE format('CREATE OR REPLACE FUNCTION %s.%I() RETURNS trigger LANGUAGE plpgsql '
                    'SET search_path = pg_catalog, {vector}, pg_temp AS %L',
-                   place, keeper,
+                   place, trigger_name,
                    format(E'BEGIN\n    NEW.%I := %s;\n    RETURN NEW;\nEND', short_column, expression));
-    EXECUTE format('COMMENT ON FUNCTION %s.%I() IS %L', place, keeper,
+    EXECUTE format('COMMENT ON FUNCTION %s.%I() IS %L', place, trigger_name,
                    format('pgmrl: keeps %s in step with %s', short_column, full_column));
     -- A loader that computed the short vectors by the same rule names it in pgmrl.computed_by. A row that comes without
     -- one all the same was written by something else: a trigger of the application's, for example.
@@ -33,7 +33,7 @@ BEGIN
                    'WHEN ((NEW.%I IS NULL AND NEW.%I IS NOT NULL) '
                    'OR current_setting(''pgmrl.computed_by'', true) IS DISTINCT FROM %L) '
                    'EXECUTE FUNCTION %s.%I(%L, %L, %L, %L)',
-                   keeper, target, short_column, full_column, rule, place, keeper, full_column, short_column, rule, metric);
+                   trigger_name, target, short_column, full_column, rule, place, trigger_name, full_column, short_column, rule, metric);
     -- A backfill ('backfill <rule>') answers for the short vector of the full one it read: where another trigger of the
     -- application's changes that in the same statement, it is computed once more.
     -- Not UPDATE OF: that would miss a vector changed by another trigger.
@@ -45,10 +45,10 @@ BEGIN
                    'OR coalesce(current_setting(''pgmrl.computed_by'', true), '''') NOT IN (%L, '
                    'CASE WHEN record_image_eq(ROW(OLD.%I), ROW(NEW.%I)) THEN %L ELSE %L END)))) '
                    'EXECUTE FUNCTION %s.%I(%L, %L, %L, %L)',
-                   keeper || '_u', target, short_column, full_column,
+                   trigger_name || '_u', target, short_column, full_column,
                    full_column, short_column, full_column, short_column,
                    short_column, short_column, rule, full_column, full_column, 'backfill ' || rule, rule,
-                   place, keeper, full_column, short_column, rule, metric);
+                   place, trigger_name, full_column, short_column, rule, metric);
 END $$;
-COMMENT ON FUNCTION pgmrl.keep_short_v2(regclass, text, text, text, text, text, text)
+COMMENT ON FUNCTION pgmrl.sync_short_v1(regclass, text, text, text, text, text, text)
     IS 'Installs the triggers that keep a plain short column in step';

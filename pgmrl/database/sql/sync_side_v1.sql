@@ -1,6 +1,6 @@
 -- A side table holds a copy of the vector and its short one, for those who must not touch the application's table.
-CREATE FUNCTION pgmrl.keep_side_v1(
-    owner regclass, side regclass, keeper text, key_columns text[], full_column text
+CREATE FUNCTION pgmrl.sync_side_v1(
+    owner regclass, side regclass, trigger_name text, key_columns text[], full_column text
 ) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, {vector}, pg_temp
@@ -19,17 +19,17 @@ BEGIN
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = side;
     EXECUTE format('CREATE OR REPLACE FUNCTION %s.%I() RETURNS trigger LANGUAGE plpgsql '
                    'SET search_path = pg_catalog, pg_temp AS %L',
-                   place, keeper,
+                   place, trigger_name,
                    format(E'BEGIN\n    INSERT INTO %s (%s) VALUES (%s)\n    ON CONFLICT (%s) DO UPDATE SET %I = EXCLUDED.%I;\n'
                           '    RETURN NULL;\nEND', target, listed, given, keys, full_column, full_column));
-    EXECUTE format('COMMENT ON FUNCTION %s.%I() IS %L', place, keeper, format('pgmrl: copies %s into %s', full_column, target));
+    EXECUTE format('COMMENT ON FUNCTION %s.%I() IS %L', place, trigger_name, format('pgmrl: copies %s into %s', full_column, target));
     EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER INSERT ON %s FOR EACH ROW EXECUTE FUNCTION %s.%I(%L)',
-                   keeper, source, place, keeper, target);
+                   trigger_name, source, place, trigger_name, target);
     -- Not IS DISTINCT FROM: pg_restore has an empty search_path and would not find the vectors' operator.
     EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER UPDATE ON %s FOR EACH ROW '
                    'WHEN (record_image_ne(ROW(OLD.%I), ROW(NEW.%I))) EXECUTE FUNCTION %s.%I(%L)',
-                   keeper || '_u', source, full_column, full_column, place, keeper, target);
+                   trigger_name || '_u', source, full_column, full_column, place, trigger_name, target);
     EXECUTE format('INSERT INTO %s (%s) SELECT %s FROM %s ON CONFLICT DO NOTHING', target, listed, listed, source);
 END $$;
-COMMENT ON FUNCTION pgmrl.keep_side_v1(regclass, regclass, text, text[], text)
+COMMENT ON FUNCTION pgmrl.sync_side_v1(regclass, regclass, text, text[], text)
     IS 'Installs the triggers that copy a vector into its side table, and copies what is there';

@@ -141,7 +141,7 @@ class TableState:
         table: its name.
         partitioned: whether it is a partitioned parent.
         columns: all columns by name.
-        keepers: triggers by the short column's name.
+        sync_triggers: triggers by the short column's name.
         shorts: short columns by name.
         sides: triggers that copy a column into a side table.
         mirrors: full columns that are kept the same, old and new.
@@ -151,7 +151,7 @@ class TableState:
     table: str
     partitioned: bool
     columns: dict[str, ColumnState]
-    keepers: dict[str, SyncTrigger]
+    sync_triggers: dict[str, SyncTrigger]
     shorts: dict[str, ShortState]
     sides: tuple[SideState, ...]
     mirrors: tuple[tuple[str, str], ...]
@@ -201,21 +201,21 @@ def table_state(connection: Connection, schema: str | None, table: str) -> Table
     if place is None:
         return None
     columns = {row[0]: ColumnState(*row) for row in connection.execute(text(_COLUMNS), owner)}
-    keepers, sides, mirrors = _triggers(connection, owner["owner"])
+    sync_triggers, sides, mirrors = _triggers(connection, owner["owner"])
     shorts = {}
     hidden = hidden_schema(connection)
     for column in columns.values():
-        state = _short_state(columns, column, keepers.get(column.name), hidden)
+        state = _short_state(columns, column, sync_triggers.get(column.name), hidden)
         if state is not None:
             found = tuple(index_states(connection, owner["owner"], column.name))
             shorts[column.name] = replace(_with_metric(state, found), indexes=found)
-    return TableState(place[0], place[1], place[2], columns, keepers, shorts, tuple(sides), tuple(mirrors))
+    return TableState(place[0], place[1], place[2], columns, sync_triggers, shorts, tuple(sides), tuple(mirrors))
 
 
 def _triggers(
     connection: Connection, owner: str
 ) -> tuple[dict[str, SyncTrigger], list[SideState], list[tuple[str, str]]]:
-    keepers: dict[str, SyncTrigger] = {}
+    sync_triggers: dict[str, SyncTrigger] = {}
     sides: list[SideState] = []
     mirrors: list[tuple[str, str]] = []
     for name, source, enabled, arguments in connection.execute(text(_KEEPERS), {"owner": owner}):
@@ -224,13 +224,15 @@ def _triggers(
             mirrors.append((given[0], given[1]))
         elif len(given) == 4:
             full, short, rule, metric = given
-            keepers[short] = SyncTrigger(name, full, short, rule, cast("MetricName", metric), source, enabled == 2)
+            sync_triggers[short] = SyncTrigger(
+                name, full, short, rule, cast("MetricName", metric), source, enabled == 2
+            )
         elif len(given) == 1:
             full = name.rpartition("_")[2]
             copied = re.search(r"DO UPDATE SET (?P<name>\"(?:[^\"]|\"\")+\"|\w+) = EXCLUDED", source)
             column = _unquoted(copied.group("name")) if copied else full
             sides.append(SideState(name, given[0], column, enabled == 2))
-    return keepers, sides, mirrors
+    return sync_triggers, sides, mirrors
 
 
 def _short_state(

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, text
 
 from pgmrl import database
-from pgmrl.database.check import check_schema
+from pgmrl.database.check_schema import check_schema
 from pgmrl.errors import DefinitionError, NotMigrated, PgvectorMissing, PgvectorVersionWarning
 from pgmrl.model.columns import Matryoshka
 from pgmrl.model.rotation import Rotation

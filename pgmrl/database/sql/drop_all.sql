@@ -1,0 +1,45 @@
+-- Everything of pgmrl's but the schema itself, in which Alembic keeps its version.
+-- A function's body is plain text to the server, which would let its parts be dropped under it: look first.
+DO $$
+DECLARE
+    synced text := (SELECT string_agg(DISTINCT g.tgrelid::regclass::text, ', ')
+                    FROM pg_trigger AS g JOIN pg_proc AS p ON p.oid = g.tgfoid AND p.proname LIKE 'zz\_pgmrl\_%');
+    installed text := (SELECT string_agg(DISTINCT s.function_schema || '.' || (s.marker ->> 'name') || '_…', ', ')
+                       FROM pgmrl.function_sets AS s);
+BEGIN
+    IF installed IS NOT NULL THEN
+        RAISE EXCEPTION 'pgmrl is in use by the functions %', installed
+            USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Drop them first (op.drop_functions, or `pgmrl functions drop`).';
+    ELSIF synced IS NOT NULL THEN
+        RAISE EXCEPTION 'pgmrl is in use by the triggers of %', synced
+            USING ERRCODE = 'dependent_objects_still_exist',
+                  HINT = 'Drop the short columns there that triggers keep in step (op.drop_short), and the side tables, first.';
+    END IF;
+END $$;
+DROP VIEW pgmrl.health;
+DROP TABLE pgmrl.recall_history;
+DROP TABLE pgmrl.settings;
+DROP FUNCTION pgmrl.prepare_functions_v1(text, jsonb);
+DROP FUNCTION pgmrl.drop_functions_v1(text, text);
+DROP FUNCTION pgmrl.functions_of_v1(oid);
+DROP FUNCTION pgmrl.views_of_v1(oid);
+DROP FUNCTION pgmrl.gave_up_v1(text, bigint);
+DROP VIEW pgmrl.functions;
+DROP VIEW pgmrl.function_sets;
+DROP FUNCTION pgmrl.marker_v1(text);
+DROP FUNCTION pgmrl.query_v1(text, text, text);
+DROP TABLE pgmrl.queries;
+DROP TABLE pgmrl.backfill_ranges;
+DROP TABLE pgmrl.backfills;
+DROP VIEW pgmrl.columns;
+DROP FUNCTION pgmrl.mirror_full_v1(regclass, text, text, text);
+DROP FUNCTION pgmrl.sync_side_v1(regclass, regclass, text, text[], text);
+DROP FUNCTION pgmrl.sync_short_v1(regclass, text, text, text, text, text, text);
+DROP FUNCTION pgmrl.rotate_v1({vector}.halfvec, text, integer);
+DROP FUNCTION pgmrl.rotate_v1({vector}.vector, text, integer);
+DROP TABLE pgmrl.axes;
+DROP TABLE pgmrl.rotations;
+DROP FUNCTION pgmrl.guard_axes_v1();
+DROP FUNCTION pgmrl.guard_rotation_v1();
+DROP FUNCTION pgmrl.seal_rotation_v1();
+DROP FUNCTION pgmrl.rotation_id_v1(text);
