@@ -71,14 +71,14 @@ def installed_rotation(connection: Connection | Session, rotation_id: str) -> Ro
 
     """
     connection = sqlalchemy_connection(connection)
-    require_schema(connection)
+    installed = installed_rotations(connection)
+    if rotation_id not in installed:
+        names = ", ".join(installed) or "none"
+        raise RotationError(f"rotation {rotation_id} is not installed here (installed: {names}): run `pgmrl fit`")
     schema = quoted(check_pgvector(connection))
     query = text(f"SELECT {schema}.halfvec_send(axis) FROM pgmrl.axes WHERE rotation_id = :id ORDER BY n")  # noqa: S608
-    rows = connection.execute(query, {"id": rotation_id}).scalars().all()
-    if not rows:
-        there = ", ".join(installed_rotations(connection)) or "none"
-        raise RotationError(f"rotation {rotation_id} is not installed here (installed: {there}): run `pgmrl fit`")
-    axes: NDArray[np.float16] = np.stack([decode(row, "halfvec") for row in rows]).astype(np.float16)
+    encoded = connection.execute(query, {"id": rotation_id}).scalars()
+    axes: NDArray[np.float16] = np.stack([decode(axis, "halfvec") for axis in encoded]).astype(np.float16)
     rotation = Rotation.of(axes)
     if rotation.id != rotation_id:
         raise RotationError(f"the axes stored as {rotation_id} are {rotation.id}: restore pgmrl.axes from a backup")
