@@ -9,7 +9,7 @@ from alembic.operations import MigrateOperation, Operations
 
 from pgmrl.alembic.operations import OnShort, PgmrlOperation
 from pgmrl.errors import DefinitionError
-from pgmrl.functions.searched_column import Place
+from pgmrl.functions.searched_column import SearchedColumn
 from pgmrl.model.sql_functions import SqlFunctions
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class InstallFunctions(OnShort):
         typed = tuple(dict(types or {}).items())
         operations.invoke(cls(table, column, definition, schema, functions, tuple(keys.items()), typed, side))
 
-    def place(self, default_schema: str, vector_schema: str) -> Place:
+    def place(self, default_schema: str, vector_schema: str) -> SearchedColumn:
         """The functions with everything their text needs.
 
         Args:
@@ -87,10 +87,10 @@ class InstallFunctions(OnShort):
             vector_schema: the schema pgvector lives in.
 
         Raises:
-            DefinitionError: see `Place`.
+            DefinitionError: see `SearchedColumn`.
 
         """
-        return Place(
+        return SearchedColumn(
             self.functions,
             self.schema or default_schema,
             self.table,

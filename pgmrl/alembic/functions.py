@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from pgmrl.alembic.function_operations import DropFunctions, InstallFunctions
-from pgmrl.functions.searched_column import place_of
+from pgmrl.functions.searched_column import SearchedColumn
 from pgmrl.model.columns import INFO_KEY, Attachment
 from pgmrl.model.shortening import Definition, Prefix, Rotation, Short
 from pgmrl.model.sql_functions import SqlFunctions
@@ -64,18 +64,18 @@ def function_changes(
 def _wanted(one: Seen, schema: str) -> Iterator[tuple[tuple[str, str], InstallFunctions, Marker]]:
     for column, attachment, functions in [] if one.model is None else declared(one.model):
         # pgvector's schema is not part of what is compared
-        place = place_of(column, attachment, functions, schema, "public", managed=True)
+        searched = SearchedColumn.of(column, attachment, functions, schema, "public", managed=True)
         operation = InstallFunctions(
             one.name,
-            place.column,
-            place.definition,
+            searched.full_column,
+            searched.definition,
             one.said_schema,
-            place.declared,
-            place.keys,
-            place.types,
-            place.side,
+            searched.functions,
+            searched.key_columns,
+            searched.other_columns,
+            searched.side_table,
         )
-        yield (place.functions_schema, place.name), operation, dict(place.marker())
+        yield (searched.functions_schema, searched.prefix), operation, dict(searched.marker())
 
 
 def declared(table: Table) -> Iterator[tuple[Any, Attachment, SqlFunctions]]:

@@ -35,7 +35,7 @@ from pgmrl.alembic.planning import announce
 from pgmrl.database.table_state import table_state
 from pgmrl.errors import DefinitionError, MigrationError, NotMigrated
 from pgmrl.functions import installed
-from pgmrl.functions.statements import drop_statement, install_statements
+from pgmrl.functions.install_statements import drop_statement, install_statements
 from pgmrl.model import ddl
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.rotation import Rotation

@@ -10,8 +10,8 @@ import typer
 from pgmrl.cli.common import Json, Searched, Url, console, engine, escaped, write_json
 from pgmrl.database.reflection import reflect
 from pgmrl.functions import SqlFunctions, installed
-from pgmrl.functions.install import drop_functions, install_functions, place_in
-from pgmrl.functions.statements import install_statements
+from pgmrl.functions.install import drop_functions, install_functions, searched_column_in
+from pgmrl.functions.install_statements import install_statements
 from pgmrl.model.columns import attachment_of
 from pgmrl.names import qualified
 
@@ -69,21 +69,25 @@ def install(
     with engine(url) as opened, opened.begin() as connection:
         searched = reflect(connection, column)
         if sql:
-            statements = install_statements(place_in(connection, searched, declared), attachment_of(searched).index)
+            statements = install_statements(
+                searched_column_in(connection, searched, declared), attachment_of(searched).index
+            )
             typer.echo(";\n\n".join(statements) + ";")
             return
-        place = install_functions(connection, searched, declared)
-        made = [one for one in installed.functions(connection) if one.function_name in place.marker()["functions"]]
-        made = [one for one in made if one.function_schema == place.functions_schema]
+        installed_set = install_functions(connection, searched, declared)
+        made = [
+            one for one in installed.functions(connection) if one.function_name in installed_set.marker()["functions"]
+        ]
+        made = [one for one in made if one.function_schema == installed_set.functions_schema]
     if json:
         write_json([asdict(one) for one in made])
         return
     for one in made:
         console.print(_described(one), soft_wrap=True)
-    for view in place.views:
-        stored = view == place.named("related_stored")
+    for view in installed_set.view_names:
+        stored = view == installed_set.object_name("related_stored")
         what = "a materialised view, empty until REFRESH MATERIALIZED VIEW" if stored else "a view"
-        console.print(f"[bold]{escaped(qualified(place.functions_schema, view))}[/]  {what}", soft_wrap=True)
+        console.print(f"[bold]{escaped(qualified(installed_set.functions_schema, view))}[/]  {what}", soft_wrap=True)
 
 
 @app.command("list")

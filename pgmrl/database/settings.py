@@ -20,7 +20,15 @@ if TYPE_CHECKING:
     from sqlalchemy import Column, Connection
     from sqlalchemy.orm import Session
 
-__all__ = ["Setting", "forget_setting", "load_settings", "setting_of", "store_setting", "stored_setting"]
+__all__ = [
+    "Setting",
+    "forget_setting",
+    "load_settings",
+    "setting_of",
+    "store_setting",
+    "stored_numbers_sql",
+    "stored_setting",
+]
 
 SETTING_KEY: Final = "pgmrl_setting"
 
@@ -63,10 +71,27 @@ class Setting:
             raise DefinitionError(f"target={self.target}: recall is above 0 and at most 1")
 
     def numbers(self, k: int) -> tuple[int, int]:
-        """Shortlist and ef_search for so many results: in proportion for more than it is for, as it is for fewer."""
-        most = max(k, self.k)  # in whole numbers, rounded up, as the SQL functions do
-        shortlist = -(-self.shortlist * most // self.k)
-        return min(SHORTLIST_LIMIT, shortlist), min(EF_SEARCH_LIMIT, -(-self.ef_search * most // self.k))
+        """Shortlist and ef_search for k results: in proportion for more than they are for, as they are for fewer."""
+        most = max(k, self.k)  # in whole numbers, rounded up, as `stored_numbers_sql` does
+        shortlist, ef_search = -(-self.shortlist * most // self.k), -(-self.ef_search * most // self.k)
+        return min(SHORTLIST_LIMIT, shortlist), min(EF_SEARCH_LIMIT, ef_search)
+
+
+def stored_numbers_sql(relation: str, full: str, short: str, k: str) -> str:
+    """A SELECT of what is stored for a column, as `Setting.numbers` has it: one row of two numbers, or none.
+
+    Args:
+        relation: name of the table that holds the short vectors, as SQL text of a string.
+        full: the full vector's column, likewise.
+        short: the short vector's column, likewise.
+        k: results, as SQL text of a `numeric`: no product overflows.
+    """
+    limits = {"shortlist": SHORTLIST_LIMIT, "ef_search": EF_SEARCH_LIMIT}
+    scaled = [f"least({limit}, ceil(s.{name} * greatest(s.k, {k}) / s.k))" for name, limit in limits.items()]
+    return (
+        f"SELECT {', '.join(scaled)} FROM pgmrl.settings AS s WHERE s.relation = pg_catalog.to_regclass({relation}) "  # noqa: S608
+        f"AND s.full_column = {full} AND s.short_column = {short}"
+    )
 
 
 def setting_of(column: Any) -> Setting | None:

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
     from pgmrl.embedders import Embedder
     from pgmrl.evaluation.judged import Judged
+    from pgmrl.model.fulltext import Match
     from pgmrl.model.rotation import Rotation
-    from pgmrl.searching.retrievers import Match
 
 __all__ = ["evaluate"]
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from pgmrl.evaluation.documents import Documents
     from pgmrl.evaluation.nearest import Lists, Pass
-    from pgmrl.searching.retrievers import Match
+    from pgmrl.model.fulltext import Match
 
 __all__ = ["Ranked", "Run", "Searches", "Way", "Wording"]
 

@@ -24,10 +24,10 @@ from pgmrl.explanation.server_counters import (
 )
 from pgmrl.explanation.stages import Scan, Stage, Usage, stages
 from pgmrl.limits import MAX_SCAN_TUPLES
+from pgmrl.model.scan_settings import max_scan_tuples
 from pgmrl.model.sqlalchemy_internals import limit_of
 from pgmrl.searching.hybrid import FUSED
 from pgmrl.searching.plans import explained, explained_text, index_serving, serving, subplans
-from pgmrl.searching.scan import max_scan_tuples
 from pgmrl.searching.statement import RESULTS, SHORTLIST
 
 if TYPE_CHECKING:

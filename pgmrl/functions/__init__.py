@@ -1,7 +1,19 @@
-"""Typed SQL functions of a Matryoshka column, for BI tools and psql: declared, written as SQL, installed, listed.
+"""Typed SQL functions that search a full vector's column, for BI tools and psql: written as SQL, installed, listed.
 
-`declared` says what is wanted, `place` what that means for one table, `text` writes the statements (`worker` and
-`calls` their parts), `installed` talks to a database. They lie below `columns`, whose attachments carry them.
+What is declared is `pgmrl.model.sql_functions`. Which installed function is where, for a table `packages`:
+
+    packages_search            search_function
+    packages_similar           similar_function
+    packages_search_named      search_named_function; its queries: named_queries
+    packages_search_diverse    diverse_function
+    packages_search_groups     groups_function
+    packages_hybrid            hybrid_function
+    packages_vector            vector_function
+    packages_related, …_stored related_views
+    packages_search_v1, …      search_worker: the PL/pgSQL behind the first five, with a `ShortlistRanking` of each
+
+`searched_column` has the names and types they share, `plpgsql` what makes text of PL/pgSQL, `install_statements` all
+statements in order, `install` and `installed` run them and read the catalogue.
 """
 
 from pgmrl.model.sql_functions import Filter, SqlFunctions

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Table, event
 from pgmrl import database
 from pgmrl.errors import DefinitionError
 from pgmrl.functions import installed
-from pgmrl.functions.searched_column import Place, place_of
+from pgmrl.functions.searched_column import SearchedColumn
 from pgmrl.model.columns import INFO_KEY, attachment_of, base_column, vectors_table
 from pgmrl.model.sql_functions import SqlFunctions
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Column
     from sqlalchemy.orm import InstrumentedAttribute, Session
 
-__all__ = ["add_functions", "drop_functions", "install_functions", "place_in"]
+__all__ = ["add_functions", "drop_functions", "install_functions", "searched_column_in"]
 
 
 def add_functions(column: InstrumentedAttribute[Any] | Column[Any], functions: SqlFunctions | None = None) -> None:
@@ -36,7 +36,7 @@ def add_functions(column: InstrumentedAttribute[Any] | Column[Any], functions: S
     attachment = attachment_of(base)
     if attachment.functions is not None:
         raise DefinitionError(f"{base} has functions already: declare them once")
-    for name in [one.column for one in functions.tests] + [functions.group_by, functions.words]:
+    for name in [test.column for test in functions.tests] + [functions.group_by, functions.words]:
         if name is not None and name not in base.table.c:
             raise DefinitionError(f"functions of {base}: table {base.table.name} has no column {name!r}")
     base.info[INFO_KEY] = replace(attachment, functions=functions)
@@ -50,16 +50,16 @@ def install_functions(
     connection: Connection | Session,
     column: InstrumentedAttribute[Any] | Column[Any],
     functions: SqlFunctions | None = None,
-) -> Place:
+) -> SearchedColumn:
     """Install the SQL functions of a column, or replace them, in the caller's transaction.
 
     Args:
         connection: of the database that has the table; its role owns the functions.
         column: a Matryoshka attribute or column, also from `reflect`.
-        functions: what is wanted; by default what the model declares, or else functions without filters.
+        functions: what to install; by default what the model declares, or else functions without filters.
 
     Returns:
-        The functions' names and types.
+        The column with the functions' names and types.
 
     Raises:
         NotMigrated: as `database.require_schema`.
@@ -68,9 +68,9 @@ def install_functions(
 
     """
     connection = database.sqlalchemy_connection(connection)
-    place = place_in(connection, column, functions)
-    installed.install(connection, place, attachment_of(column).index)
-    return place
+    searched = searched_column_in(connection, column, functions)
+    installed.install(connection, searched, attachment_of(column).index)
+    return searched
 
 
 def drop_functions(connection: Connection | Session, column: InstrumentedAttribute[Any] | Column[Any]) -> list[str]:
@@ -87,24 +87,25 @@ def drop_functions(connection: Connection | Session, column: InstrumentedAttribu
     connection = database.sqlalchemy_connection(connection)
     base = base_column(column)
     schema = _schema_of(connection, base.table)
-    sets = [
-        (place, marker["name"])
-        for place, marker in installed.installed_markers(connection)
+    prefixes = [
+        (functions_schema, marker["name"])
+        for functions_schema, marker in installed.installed_markers(connection)
         if (marker["schema"], marker["table"], marker["column"]) == (schema, base.table.name, base.name)
     ]
-    for place, name in sets:
-        installed.drop(connection, place, name)
-    return [f"{place}.{name}" for place, name in sets]
+    for functions_schema, prefix in prefixes:
+        installed.drop(connection, functions_schema, prefix)
+    return [f"{functions_schema}.{prefix}" for functions_schema, prefix in prefixes]
 
 
-def place_in(
+def searched_column_in(
     connection: Connection, column: InstrumentedAttribute[Any] | Column[Any], functions: SqlFunctions | None = None
-) -> Place:
-    """What a column's functions are in this database; arguments and errors as `install_functions`."""
+) -> SearchedColumn:
+    """A column with its functions as they are in this database; arguments and errors as `install_functions`."""
     base, attachment = base_column(column), attachment_of(column)
     declared = functions or attachment.functions or SqlFunctions()
     schema, managed = _schema_of(connection, base.table), declared == attachment.functions
-    return place_of(base, attachment, declared, schema, database.check_pgvector(connection), managed=managed)
+    vector_schema = database.check_pgvector(connection)
+    return SearchedColumn.of(base, attachment, declared, schema, vector_schema, managed=managed)
 
 
 def _schema_of(connection: Connection, table: Table) -> str:

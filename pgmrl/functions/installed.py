@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
 from pgmrl.errors import MigrationError
-from pgmrl.functions.statements import drop_statement, install_statements
+from pgmrl.functions.install_statements import drop_statement, install_statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
 
-    from pgmrl.functions.searched_column import Place
+    from pgmrl.functions.searched_column import SearchedColumn
     from pgmrl.model.hnsw import Hnsw
 
 __all__ = ["FunctionInfo", "drop", "functions", "install", "installed_markers"]
@@ -57,7 +57,7 @@ class FunctionInfo:
     callable: bool
 
 
-def install(connection: Connection | Session, place: Place, index: Hnsw) -> None:
+def install(connection: Connection | Session, column: SearchedColumn, index: Hnsw) -> None:
     """Install a column's functions, or replace those that are there, in the caller's transaction.
 
     Raises:
@@ -67,7 +67,7 @@ def install(connection: Connection | Session, place: Place, index: Hnsw) -> None
     """
     connection = database.sqlalchemy_connection(connection)
     database.require_schema(connection)
-    _run(connection, install_statements(place, index))
+    _run(connection, install_statements(column, index))
 
 
 def drop(connection: Connection | Session, schema: str, name: str) -> bool:
@@ -84,19 +84,20 @@ def drop(connection: Connection | Session, schema: str, name: str) -> bool:
 
 
 def _run(connection: Connection, statements: Sequence[str]) -> Any:
-    found = None
+    """Run statements, all or none; the value that the last one returns."""
+    value = None
     try:
-        with _together(connection):
+        with _atomic(connection):
             for statement in statements:
                 result = database.execute_plain(connection, statement)
-                found = result.scalar() if result.returns_rows else None
+                value = result.scalar() if result.returns_rows else None
     except DBAPIError as error:
         raise _explained(error) or error from None
-    return found
+    return value
 
 
 @contextmanager
-def _together(connection: Connection) -> Iterator[None]:
+def _atomic(connection: Connection) -> Iterator[None]:
     """All or nothing: within the caller's transaction, or in one of their own where the connection commits each."""
     if not getattr(connection.connection.dbapi_connection, "autocommit", False):
         with connection.begin_nested():
@@ -112,12 +113,12 @@ def _together(connection: Connection) -> Iterator[None]:
 
 
 def _explained(error: DBAPIError) -> MigrationError | None:
-    """The server's words on what is in the way, with its hint; None for any other error, such as missing rights."""
+    """The server's message on what is in the way, with its hint; None for any other error, such as missing rights."""
     state = database.sqlstate(error)
     if state not in {"42723", "42710", "2BP01", "3F000", "42P13"}:
         return None
-    said = getattr(error.orig, "diag", None)
-    parts = [getattr(said, part, None) for part in ("message_primary", "message_detail", "message_hint")]
+    diagnostic = getattr(error.orig, "diag", None)
+    parts = [getattr(diagnostic, part, None) for part in ("message_primary", "message_detail", "message_hint")]
     if state == "2BP01":  # the server would advise CASCADE, by which somebody's view is lost
         parts[2] = "Nothing was changed. Drop what uses it first, and make it again afterwards."
     return MigrationError("\n".join(part for part in parts if part))
@@ -141,6 +142,5 @@ def installed_markers(connection: Connection) -> list[tuple[str, dict[str, Any]]
     """Schema and declaration of every set of functions; none where pgmrl's schema is missing."""
     if database.installed_revision(connection) is None:
         return []
-    return [
-        (row[0], row[1]) for row in connection.execute(text("SELECT function_schema, marker FROM pgmrl.function_sets"))
-    ]
+    rows = connection.execute(text("SELECT function_schema, marker FROM pgmrl.function_sets"))
+    return [(functions_schema, marker) for functions_schema, marker in rows]

@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, text
 
 from pgmrl import database
 from pgmrl.errors import SearchError
-from pgmrl.functions.install import place_in
+from pgmrl.functions.install import searched_column_in
 from pgmrl.model.columns import attachment_of, base_column
 from pgmrl.model.types import NumpyVector
 from pgmrl.names import qualified
@@ -81,24 +81,24 @@ def add_query(
     if not name.strip() or "\0" in name:
         raise SearchError(f"a query's name cannot be {name!r}: give it words")
     database.require_schema(connection)
-    place = place_in(connection, column)
-    checked = definition.query(vector, f"the query {name!r}")
+    searched = searched_column_in(connection, column)
+    query = definition.query(vector, f"the query {name!r}")
     statement = text(
         "INSERT INTO pgmrl.queries (relation, full_column, name, question, embedder, vector) "
         "VALUES (CAST(:relation AS regclass), :column, :name, :question, :embedder, :vector) "
         "ON CONFLICT (relation, full_column, name) DO UPDATE SET question = EXCLUDED.question, "
         "embedder = EXCLUDED.embedder, vector = EXCLUDED.vector, added_at = now(), added_by = current_user "
         "RETURNING xmax = 0"
-    ).bindparams(bindparam("vector", type_=NumpyVector(definition.dims, "vector", place.vector_schema)))
-    given = {
-        "relation": qualified(place.schema, place.table),
-        "column": place.column,
+    ).bindparams(bindparam("vector", type_=NumpyVector(definition.dims, "vector", searched.vector_schema)))
+    values = {
+        "relation": qualified(searched.schema, searched.table),
+        "column": searched.full_column,
         "name": name,
         "question": question,
         "embedder": embedder,
-        "vector": checked,
+        "vector": query,
     }
-    return bool(connection.execute(statement, given).scalar_one())
+    return bool(connection.execute(statement, values).scalar_one())
 
 
 def remove_query(connection: Connection | Session, column: InstrumentedAttribute[Any] | Column[Any], name: str) -> bool:
@@ -110,12 +110,12 @@ def remove_query(connection: Connection | Session, column: InstrumentedAttribute
     """
     connection, base = database.sqlalchemy_connection(connection), base_column(column)
     database.require_schema(connection)
-    place = place_in(connection, column)
+    searched = searched_column_in(connection, column)
     statement = text(
         "DELETE FROM pgmrl.queries WHERE relation = to_regclass(:relation) AND full_column = :column AND name = :name"
     )
-    given = {"relation": qualified(place.schema, place.table), "column": base.name, "name": name}
-    return connection.execute(statement, given).rowcount > 0
+    values = {"relation": qualified(searched.schema, searched.table), "column": base.name, "name": name}
+    return connection.execute(statement, values).rowcount > 0
 
 
 def queries(connection: Connection | Session) -> list[QueryInfo]:
@@ -127,10 +127,10 @@ def queries(connection: Connection | Session) -> list[QueryInfo]:
     """
     connection = database.sqlalchemy_connection(connection)
     database.require_schema(connection)
-    schema = qualified(database.check_pgvector(connection), "vector_dims")
+    vector_dims = qualified(database.check_pgvector(connection), "vector_dims")
     rows = connection.execute(
         text(
-            f"SELECT relation::text, full_column, name, question, embedder, {schema}(vector), added_at, added_by "
+            f"SELECT relation::text, full_column, name, question, embedder, {vector_dims}(vector), added_at, added_by "
             "FROM pgmrl.queries ORDER BY 1, 2, 3"
         )
     )

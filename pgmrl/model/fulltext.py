@@ -29,10 +29,26 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.orm import InstrumentedAttribute, MappedColumn
 
-__all__ = ["FullText", "TextSource", "Weight", "config_of", "full_text", "text_source", "trigram_index"]
+__all__ = [
+    "FullText",
+    "Match",
+    "TextSource",
+    "Weight",
+    "check_config",
+    "config_of",
+    "finds_rows_sql",
+    "full_text",
+    "text_source",
+    "trigram_index",
+    "tsquery_sql",
+]
 
 INFO_KEY: Final = "pgmrl_text"
 WEIGHTS: Final = ("A", "B", "C", "D")
+
+Match = Literal["any", "all", "web"]
+"""Which rows a text finds: those with any of its words, with all of them, or as search engines read it: all of them,
+and "quotes", `or` and `-`."""
 
 Weight = Literal["A", "B", "C", "D"]
 """How much a word counts by where it stands; PostgreSQL ranks A, B, C, D as 1, 0.4, 0.2, 0.1."""
@@ -259,6 +275,24 @@ def _check_source(source: TextSource) -> None:
         if weight is not None and weight not in WEIGHTS:
             raise DefinitionError(f"the weight of {key!r} is {weight!r}: give one of A, B, C, D, or None")
     check_config(source.config)
+
+
+def tsquery_sql(config: str, match: Match, words: str) -> str:
+    """The `tsquery` of a text; the parser makes lexemes of whatever the text holds, so that no text is syntax.
+
+    Args:
+        config: the text search configuration, as SQL text of a string.
+        match: how the words are put together.
+        words: the text, as SQL text.
+    """
+    function = "websearch_to_tsquery" if match == "web" else "plainto_tsquery"
+    query = f"{function}({config}::regconfig, {words})"
+    return query if match != "any" else f"replace({query}::text, ' & ', ' | ')::tsquery"
+
+
+def finds_rows_sql(query: str) -> str:
+    """Whether a `tsquery` can find rows: words that are only excluded are no reason to return one."""
+    return f"querytree({query}) NOT IN ('', 'T')"
 
 
 def check_config(config: Any) -> str:

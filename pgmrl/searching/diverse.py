@@ -1,13 +1,7 @@
 """A result that does not say the same thing ten times: maximal marginal relevance, in one statement.
 
-Carbonell and Goldstein, "The use of MMR, diversity-based reranking for reordering documents and producing summaries",
-SIGIR 1998. Each pick maximises
-
-    relevance * similarity(query, row) - (1 - relevance) * max(similarity(row, picked) over the rows picked so far)
-
-    pgmrl_ranked  the shortlist by full distance, numbered
-    pgmrl_results the picks: a recursion that carries, for each row, its distance to the nearest row picked so far, so
-                  that a pick costs one distance for each row of the shortlist
+pgmrl_ranked  the shortlist by full distance, numbered
+pgmrl_results the picks, see `pgmrl.model.ranking_sql.diverse_sql`
 """
 
 from __future__ import annotations
@@ -16,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack, cast
 
 from sqlalchemy import Float, Integer, bindparam, text, type_coerce
 
+from pgmrl.model.ranking_sql import distances_sql, diverse_sql, key_names, numbered_sql
 from pgmrl.searching.arguments import check_fraction, check_labels
-from pgmrl.searching.fallback import EXACT, RERANKED, distances_sql, falls_short, falls_short_sql
+from pgmrl.searching.fallback import EXACT, RERANKED, falls_short, falls_short_sql
 from pgmrl.searching.options import SearchOptions, SearchParameters, with_shortlist
-from pgmrl.searching.selected_rows import key_names
 from pgmrl.searching.statement import RESULTS, SHORTLIST, join_results, materialized, prepare_search, results_table
 from pgmrl.searching.subject import AnySelect
 
@@ -27,7 +21,6 @@ if TYPE_CHECKING:
     from sqlalchemy import CTE, ColumnElement, Select
     from sqlalchemy.orm import InstrumentedAttribute
 
-    from pgmrl.model.shortening import Definition
     from pgmrl.searching.query import BoundQuery
     from pgmrl.searching.selected_rows import SelectedRows
 
@@ -79,7 +72,8 @@ def search_diverse(
     parameters = SearchParameters.of(statement, column, k, with_shortlist(options, k))
     select_ = cast("AnySelect", statement)
     rows, bound = prepare_search(parameters, select_, query)
-    picks = text(_picks(parameters.definition, key_names(len(rows.keys)), parameters.k))
+    keys = key_names(len(rows.keys))
+    picks = text(diverse_sql(parameters.definition, RANKED, keys, ":pgmrl_relevance", str(parameters.k)))
     picks = picks.bindparams(bindparam("pgmrl_relevance", share, type_=Float(), unique=True))
     ctes = (*_ranked(parameters, rows, bound), picks.columns().cte(RESULTS))
     results = results_table(len(rows.keys), "place", "score")
@@ -91,57 +85,21 @@ def search_diverse(
 def _ranked(parameters: SearchParameters, rows: SelectedRows, bound: BoundQuery) -> list[CTE]:
     """What there is to pick from, numbered by distance."""
     definition, k, size = parameters.definition, parameters.k, parameters.scan.shortlist
-    names = ", ".join(key_names(len(rows.keys)))
+    keys = key_names(len(rows.keys))
     carry = {"full_vector": rows.full}
     if parameters.exact:
         exact = rows.exact_ranking(definition, bound.vector, size, carry=carry)
-        return [*bound.ctes, exact.cte(EXACT), _numbered(EXACT, names)]
+        return [*bound.ctes, exact.cte(EXACT), _numbered(EXACT, keys)]
     shortlist = materialized(rows.shortlist(definition, bound.short, parameters.scan), SHORTLIST)
-    distances = distances_sql(definition, bound, f"{names}, full_vector", SHORTLIST)
+    distances = distances_sql(definition, bound.full, ", ".join([*keys, "full_vector"]), SHORTLIST)
     reranked = bound.text(distances).columns().cte(RERANKED)
     if not parameters.falls_back(rows.filtered):
-        return [*bound.ctes, shortlist, reranked, _numbered(RERANKED, names)]
+        return [*bound.ctes, shortlist, reranked, _numbered(RERANKED, keys)]
     exact = rows.exact_ranking(definition, bound.vector, size, falls_short(k), carry=carry)
     either = f"(SELECT * FROM {RERANKED} WHERE NOT {falls_short_sql(k)} UNION ALL TABLE {EXACT}) AS ranked"  # noqa: S608
-    return [*bound.ctes, shortlist, reranked, exact.cte(EXACT), _numbered(either, names)]
+    return [*bound.ctes, shortlist, reranked, exact.cte(EXACT), _numbered(either, keys)]
 
 
-def _numbered(source: str, names: str) -> CTE:
-    body = (
-        f"SELECT CAST(row_number() OVER (ORDER BY distance, {names}) AS integer) AS number, {names}, full_vector, "  # noqa: S608
-        f"distance FROM {source} WHERE distance != 'NaN'"
-    )
+def _numbered(source: str, keys: Sequence[str]) -> CTE:
+    body = numbered_sql(source, keys)
     return text(body).columns().cte(RANKED).prefix_with("MATERIALIZED", dialect="postgresql")
-
-
-def _picks(definition: Definition, keys: list[str], k: int) -> str:
-    """The recursion; `nearest` holds for each row its distance to the nearest row picked so far."""
-    share = "CAST(:pgmrl_relevance AS double precision)"
-    similarity = definition.metric.similarity_sql
-    names = ", ".join(f"{RANKED}.{name}" for name in keys)
-    between = f"r.full_vector {definition.full_operator} l.full_vector"
-    first = (
-        f"SELECT 1 AS place, number, {share} * {similarity('distance')} AS score, ARRAY[number] AS picked, "  # noqa: S608
-        f"array_fill(CAST('infinity' AS double precision), ARRAY[(SELECT CAST(count(*) AS integer) FROM {RANKED})]) "
-        f"AS nearest FROM {RANKED} WHERE number = 1"
-    )
-    compared = (
-        f"SELECT r.number, r.distance, least(p.nearest[r.number], {between}) AS near "  # noqa: S608
-        f"FROM {RANKED} AS r, {RANKED} AS l WHERE l.number = p.number OFFSET 0"
-    )
-    scored = (
-        f"SELECT number, near, {share} * {similarity('distance')} - (1 - {share}) * {similarity('near')} AS score "  # noqa: S608
-        f"FROM ({compared}) AS compared"
-    )
-    unpicked = "FILTER (WHERE number != ALL (p.picked))"
-    best = (
-        f"SELECT (array_agg(number ORDER BY score DESC, number) {unpicked})[1] AS number, "  # noqa: S608
-        f"max(score) {unpicked} AS score, array_agg(near ORDER BY number) AS nearest FROM ({scored}) AS scored"
-    )
-    return (
-        f"WITH RECURSIVE picks AS ({first} UNION ALL "  # noqa: S608
-        f"SELECT p.place + 1, best.number, best.score, p.picked || best.number, best.nearest "
-        f"FROM picks AS p, LATERAL ({best}) AS best WHERE p.place < {k} AND best.number IS NOT NULL) "
-        f"SELECT {names}, {RANKED}.distance, picks.place, picks.score "
-        f"FROM picks JOIN {RANKED} ON {RANKED}.number = picks.number LIMIT {k}"  # for the planner: there are no more
-    )

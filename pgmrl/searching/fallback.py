@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Float, bindparam, text, tuple_
 
-from pgmrl.searching.selected_rows import key_names
+from pgmrl.model.ranking_sql import distances_sql, key_names
 from pgmrl.searching.statement import RESULTS, SHORTLIST, Results, results_table
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pgmrl.searching.query import BoundQuery
     from pgmrl.searching.selected_rows import SelectedRows
 
-__all__ = ["EXACT", "RERANKED", "Ranking", "distances_sql", "falls_short", "falls_short_sql"]
+__all__ = ["EXACT", "RERANKED", "Ranking", "falls_short", "falls_short_sql"]
 
 RERANKED: Final = "pgmrl_reranked"
 EXACT: Final = "pgmrl_exact"
@@ -88,7 +88,7 @@ class Ranking:
         return ", ".join(key_names(len(self.rows.keys)))
 
     def _distances(self, source: str) -> str:
-        return distances_sql(self.definition, self.query, self._names, source)
+        return distances_sql(self.definition, self.query.full, self._names, source)
 
     def _results(self, ctes: Sequence[CTE], source: str, *where: str | None) -> Results:
         limit = None if self.page.max_distance is None else "distance <= :pgmrl_max"
@@ -139,12 +139,6 @@ def _sorted(source: str, names: str, *where: str | None) -> str:
     filtered = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     alias = " AS ranked" if source.startswith("(") else ""
     return f"SELECT {names}, distance FROM {source}{alias}{filtered} ORDER BY distance, {names}"  # noqa: S608
-
-
-def distances_sql(definition: Definition, query: BoundQuery, names: str, source: str) -> str:
-    """Columns of a source that has `full_vector`, and the distance; once a row, whoever reads it."""
-    distance = f"full_vector {definition.full_operator} {query.full}"
-    return f"SELECT {names}, {distance} AS distance FROM {source} OFFSET 0"  # noqa: S608
 
 
 def falls_short_sql(need: int) -> str:

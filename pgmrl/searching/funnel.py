@@ -20,12 +20,12 @@ from sqlalchemy.orm.attributes import QueryableAttribute
 
 from pgmrl.errors import SearchError
 from pgmrl.model.columns import attachment_of
+from pgmrl.model.ranking_sql import key_names
 from pgmrl.model.shortening import Rotation
 from pgmrl.searching.arguments import positive_integer
 from pgmrl.searching.fallback import Ranking
 from pgmrl.searching.options import SearchOptions, SearchParameters, with_shortlist
 from pgmrl.searching.pages import Page
-from pgmrl.searching.selected_rows import key_names
 from pgmrl.searching.statement import SHORTLIST, join_results, materialized, prepare_search
 from pgmrl.searching.subject import AnySelect
 

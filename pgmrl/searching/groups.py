@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack, cast
 from sqlalchemy import text
 
 from pgmrl.errors import SearchError
+from pgmrl.model.ranking_sql import distances_sql, groups_sql, key_names
 from pgmrl.searching.arguments import positive_integer
-from pgmrl.searching.fallback import EXACT, RERANKED, distances_sql
+from pgmrl.searching.fallback import EXACT, RERANKED
 from pgmrl.searching.options import SearchOptions, SearchParameters, with_shortlist
-from pgmrl.searching.selected_rows import key_names
 from pgmrl.searching.statement import RESULTS, SHORTLIST, join_results, materialized, prepare_search, results_table
 from pgmrl.searching.subject import AnySelect
 
@@ -83,42 +83,21 @@ def search_groups(
 
 
 def _ctes(parameters: SearchParameters, rows: SelectedRows, bound: BoundQuery, per_group: int) -> list[CTE]:
-    definition, k, names = parameters.definition, parameters.k, ", ".join(key_names(len(rows.keys)))
+    definition, k, keys = parameters.definition, parameters.k, key_names(len(rows.keys))
     where = () if parameters.exact else (text(_falls_short(k)),)
     every_row = rows.exact_ranking(definition, bound.vector, None, *where, carry=rows.extra).cte(EVERY_ROW)
-    exact = text(_grouped(EVERY_ROW, names, k, per_group)).columns()
+    numbers = [str(number) for number in (k, per_group, k * per_group)]
+    exact = text(groups_sql(EVERY_ROW, keys, GROUP, *numbers)).columns()
     if parameters.exact:
         return [*bound.ctes, every_row, exact.cte(RESULTS)]
     shortlist = materialized(rows.shortlist(definition, bound.short, parameters.scan), SHORTLIST)
-    distances = distances_sql(definition, bound, f"{names}, {GROUP}", SHORTLIST)
-    grouped = bound.text(_grouped(f"({distances})", names, k, per_group)).columns()
+    distances = distances_sql(definition, bound.full, ", ".join([*keys, GROUP]), SHORTLIST)
+    grouped = bound.text(groups_sql(f"({distances})", keys, GROUP, *numbers)).columns()
     if not parameters.falls_back(True):
         return [*bound.ctes, shortlist, grouped.cte(RESULTS)]
     either = f"SELECT * FROM {RERANKED} WHERE NOT {_falls_short(k)} UNION ALL TABLE {EXACT}"  # noqa: S608
     results = text(f"{either} LIMIT {k * per_group}").columns().cte(RESULTS)
     return [*bound.ctes, shortlist, grouped.cte(RERANKED), every_row, exact.cte(EXACT), results]
-
-
-def _grouped(source: str, names: str, k: int, per_group: int) -> str:
-    """The k groups whose nearest rows are nearest; a group is told from others by its nearest row."""
-    keys = names.split(", ")
-    firsts = ", ".join(f"first_value({name}) OVER each AS first_{name}" for name in keys)
-    placed = (
-        f"SELECT {names}, distance, row_number() OVER each AS place, "  # noqa: S608 - names of our own
-        f"first_value(distance) OVER each AS first_distance, {firsts} FROM {source} AS ranked "
-        f"WHERE distance != 'NaN' AND {GROUP} IS NOT NULL "
-        f"WINDOW each AS (PARTITION BY {GROUP} ORDER BY distance, {names})"
-    )
-    order = ", ".join(["first_distance", *(f"first_{name}" for name in keys)])
-    ordered = (
-        f"SELECT {names}, distance, place, dense_rank() OVER (ORDER BY {order}) AS group_rank "  # noqa: S608
-        f"FROM ({placed}) AS placed WHERE place <= {per_group}"
-    )
-    # The LIMIT takes nothing away. Without it the planner expects a third of the table, and reads it all for the join.
-    return (
-        f"SELECT {names}, distance, place, group_rank FROM ({ordered}) AS grouped "  # noqa: S608
-        f"WHERE group_rank <= {k} LIMIT {k * per_group}"
-    )
 
 
 def _falls_short(k: int) -> str:

@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import BigInteger, Double, Select, bindparam, column, table, text
 
 from pgmrl.errors import SearchError
+from pgmrl.limits import RRF_K
+from pgmrl.model.ranking_sql import fused_sql, key_names, rrf_part_sql, weighted_part_sql
 from pgmrl.searching.arguments import check_labels, check_statement, positive_integer
 from pgmrl.searching.retrievers import RankedList, Retriever, check_parameters, check_weight, is_number
-from pgmrl.searching.selected_rows import key_names
 
 if TYPE_CHECKING:
     from sqlalchemy import CTE, BindParameter, FromClause
@@ -48,7 +49,7 @@ class Rrf:
 
     """
 
-    k: float = 60
+    k: float = RRF_K
 
     def __post_init__(self) -> None:
         if not is_number(self.k) or not 0 <= self.k < math.inf:
@@ -56,7 +57,7 @@ class Rrf:
 
     def score_sql(self, weight: str) -> str:
         """SQL text of what a list of this weight adds to a row's score, from the row's `rank` in it."""
-        return f"{weight} / (CAST(:pgmrl_rrf_k AS double precision) + rank)"
+        return rrf_part_sql(weight, ":pgmrl_rrf_k")
 
     def parameters(self) -> list[BindParameter[Any]]:
         """The parameters in `score_sql`."""
@@ -73,8 +74,7 @@ class Weighted:
 
     def score_sql(self, weight: str) -> str:
         """SQL text of what a list of this weight adds to a row's score, from the row's `value` in it."""
-        low, high = "min(value) OVER ()", "max(value) OVER ()"
-        return f"{weight} * coalesce((value - {low}) / nullif({high} - {low}, 0), 1)"
+        return weighted_part_sql(weight)
 
     def parameters(self) -> list[BindParameter[Any]]:
         """None."""
@@ -190,8 +190,10 @@ def _fused(fuse: Fusion, weights: Sequence[float], key_columns: int, k: int) -> 
     parameters = fuse.parameters()
     for number, weight in enumerate(weights, 1):
         parameters.append(bindparam(f"pgmrl_weight_{number}", weight, Double(), unique=True))
-    fused = text(_fused_sql(fuse, len(weights), ", ".join(key_names(key_columns)), k)).bindparams(*parameters)
-    return fused.columns().cte(FUSED)
+    numbers = range(1, len(weights) + 1)
+    parts = [fuse.score_sql(f":pgmrl_weight_{number}") for number in numbers]
+    fused = text(fused_sql(list(map(_list_name, numbers)), parts, key_names(key_columns), str(k)))
+    return fused.bindparams(*parameters).columns().cte(FUSED)
 
 
 @lru_cache(maxsize=64)
@@ -199,30 +201,6 @@ def _fused_table(key_columns: int, lists: int) -> FromClause:
     # made once: a new one would be another statement to SQLAlchemy's cache
     ranks = [column(f"rank_{n}", BigInteger()) for n in range(1, lists + 1)]
     return table(FUSED, *map(column, key_names(key_columns)), column("score", Double()), *ranks)
-
-
-def _fused_sql(fuse: Fusion, count: int, keys: str, k: int) -> str:
-    numbers = range(1, count + 1)
-    # added in the order of the retrievers, and not by sum(): the same lists give the same score to the last bit
-    score = " + ".join(f"coalesce(max(part_{n}), 0)" for n in numbers)
-    ranks = ", ".join(f"max(rank_{n}) AS rank_{n}" for n in numbers)
-    lists = " UNION ALL ".join(_ranked_sql(fuse, n, count, keys) for n in numbers)
-    return (  # of numbers and names of ours
-        f"SELECT {keys}, {score} AS score, {ranks} FROM ({lists}) AS listed "  # noqa: S608
-        f"GROUP BY {keys} ORDER BY score DESC, {keys} LIMIT {k}"
-    )
-
-
-def _ranked_sql(fuse: Fusion, number: int, count: int, keys: str) -> str:
-    """One list with its rank and its part of the score; NULL in the columns of the others."""
-    columns = [
-        f"rank AS rank_{n}, {fuse.score_sql(f'CAST(:pgmrl_weight_{n} AS double precision)')} AS part_{n}"
-        if n == number
-        else f"NULL::bigint AS rank_{n}, NULL::double precision AS part_{n}"
-        for n in range(1, count + 1)
-    ]
-    ranked = f"SELECT {keys}, value, row_number() OVER (ORDER BY value DESC, {keys}) AS rank FROM {_list_name(number)}"  # noqa: S608
-    return f"SELECT {keys}, {', '.join(columns)} FROM ({ranked}) AS ranked"  # noqa: S608
 
 
 def _list_name(number: int) -> str:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
 
 from pgmrl.database.settings import setting_of
 from pgmrl.errors import ExactSearchWarning, SearchError
-from pgmrl.limits import EF_SEARCH_LIMIT, OVERSAMPLE, SHORTLIST_LIMIT, SHORTLIST_MIN
+from pgmrl.limits import EF_SEARCH_LIMIT, SHORTLIST_LIMIT, SHORTLIST_MIN
 from pgmrl.model.columns import Attachment, attachment_of, base_column
+from pgmrl.model.scan_settings import default_ef_search, default_shortlist
 from pgmrl.searching.arguments import check_statement, positive_integer
 from pgmrl.searching.scan import Scan
 
@@ -141,7 +142,7 @@ def _ef_search(given: int | None, shortlist: int, k: int, column: Any) -> int:
     """The setting's with the setting's shortlist (of `column`), else as many as the shortlist holds."""
     if given is None:
         setting = None if column is None else setting_of(column)
-        return min(shortlist, EF_SEARCH_LIMIT) if setting is None else setting.numbers(k)[1]
+        return default_ef_search(shortlist) if setting is None else setting.numbers(k)[1]
     ef_search = positive_integer("ef_search", given)
     if ef_search > EF_SEARCH_LIMIT:
         raise SearchError(f"ef_search={ef_search}: expected 1 to {EF_SEARCH_LIMIT}, what pgvector takes")
@@ -203,4 +204,4 @@ def _default_shortlist(k: int, oversample: Any, column: Any) -> int:
             raise SearchError(f"oversample={oversample!r}: expected 1 or more, since a shortlist holds the k results")
         return max(SHORTLIST_MIN, round(k * oversample))
     setting = None if column is None else setting_of(column)
-    return min(SHORTLIST_LIMIT, max(SHORTLIST_MIN, k * OVERSAMPLE)) if setting is None else setting.numbers(k)[0]
+    return default_shortlist(k) if setting is None else setting.numbers(k)[0]

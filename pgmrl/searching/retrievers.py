@@ -20,7 +20,7 @@ from sqlalchemy.sql.operators import custom_op
 from pgmrl.errors import DefinitionError, SearchError
 from pgmrl.limits import TEXT_LIMIT
 from pgmrl.model.columns import Attachment, attachment_of, base_column
-from pgmrl.model.fulltext import check_config, text_source
+from pgmrl.model.fulltext import Match, check_config, finds_rows_sql, text_source, tsquery_sql
 from pgmrl.names import literal, quoted
 from pgmrl.searching.arguments import positive_integer
 from pgmrl.searching.fallback import Ranking
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Nearest", "RankedList", "Retriever", "Trigrams", "Words"]
 
-Match = Literal["any", "all", "web"]
 Rank = Literal["ts_rank", "ts_rank_cd"]
 
 
@@ -201,7 +200,7 @@ class Words(Retriever):
         matching = _operator("@@")(rows.full, text(query).bindparams(parameter))
         listed = _listed(rows, value, limit).where(matching)
         if self.match == "web":  # words that are only excluded are no reason to return a row, and no index finds it
-            listed = listed.where(text(f"querytree({query}) NOT IN ('', 'T')").bindparams(parameter))
+            listed = listed.where(text(finds_rows_sql(query)).bindparams(parameter))
         return RankedList(rows.keys, listed)
 
     def _config(self) -> str:
@@ -394,10 +393,7 @@ def _checked(value: Any, what: str) -> str:
 
 
 def _tsquery(config: str, match: Match, name: str) -> str:
-    """SQL of the query; the parser makes lexemes of whatever the text holds, so that no text is syntax."""
-    function = "websearch_to_tsquery" if match == "web" else "plainto_tsquery"
-    query = f"{function}({literal(config).replace(':', chr(92) + ':')}::regconfig, :{name})"
-    return query if match != "any" else f"replace({query}::text, ' & ', ' | ')::tsquery"
+    return tsquery_sql(literal(config).replace(":", "\\:"), match, f":{name}")
 
 
 def _check_choice(name: str, value: Any, choices: Any) -> None:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import Integer, bindparam, text
 
-from pgmrl.limits import EF_SEARCH_LIMIT, MAX_SCAN_TUPLES
+from pgmrl.model.scan_settings import long_scan_settings, max_scan_tuples, scan_settings
 
 if TYPE_CHECKING:
     from sqlalchemy import TextClause
 
-__all__ = ["Scan", "custom_plan", "gate", "max_scan_tuples"]
+__all__ = ["Scan", "custom_plan", "gate"]
 
 
 class Scan(NamedTuple):
@@ -34,18 +34,12 @@ class Scan(NamedTuple):
 @lru_cache(maxsize=1024)
 def gate(scan: Scan) -> TextClause:
     """Set the scan's parameters for this statement; true for every row."""
-    settings = {"ef_search": str(scan.ef_search), "iterative_scan": "relaxed_order"}
+    settings = scan_settings(f"'{scan.ef_search}'")
     limit = max_scan_tuples(scan.shortlist)
     if limit is not None:
-        settings["max_scan_tuples"] = str(limit)
-        settings["scan_mem_multiplier"] = "8"
-    calls = " || ".join(f"set_config('hnsw.{name}', '{value}', true)" for name, value in settings.items())
+        settings |= long_scan_settings(f"'{limit}'")
+    calls = " || ".join(f"set_config('{name}', {value}, true)" for name, value in settings.items())
     return text(f"(SELECT {calls}) IS NOT NULL")
-
-
-def max_scan_tuples(shortlist: int) -> int | None:
-    """What the gate of a shortlist of so many rows sets hnsw.max_scan_tuples to; None where it leaves it alone."""
-    return max(MAX_SCAN_TUPLES, 4 * shortlist) if shortlist > EF_SEARCH_LIMIT else None
 
 
 @lru_cache(maxsize=1)

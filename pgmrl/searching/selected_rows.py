@@ -14,6 +14,7 @@ from sqlalchemy import Float, and_, literal_column, select
 from sqlalchemy.sql.operators import custom_op
 
 from pgmrl.errors import SearchError
+from pgmrl.model.ranking_sql import key_names
 from pgmrl.searching.scan import Scan, custom_plan, gate
 from pgmrl.searching.subject import AnySelect, Subject, check_reads, filters_rows, leaves, reads_only
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pgmrl.model.columns import Attachment
     from pgmrl.model.shortening import Definition
 
-__all__ = ["SelectedRows", "key_names", "selected_rows"]
+__all__ = ["SelectedRows", "selected_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +151,6 @@ def selected_rows(
         # a JOIN: of conditions, inside a LATERAL, SQLAlchemy's linter takes no notice and would warn
         rows = rows.select_from(inner.selectable.join(inner.full.table, and_(*inner.links)))
     return SelectedRows(rows, outer.keys, inner.keys, inner.full, inner.short, filtered, extra_columns)
-
-
-def key_names(count: int) -> list[str]:
-    """The names that a primary key's columns have in the parts of a statement."""
-    return [f"key_{number}" for number in range(1, count + 1)]
 
 
 @lru_cache(maxsize=64)

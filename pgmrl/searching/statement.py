@@ -29,9 +29,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import Float, column, literal_column, table
 
+from pgmrl.model.ranking_sql import key_names, nearest_sql
 from pgmrl.searching.more_like_this import MoreLikeThis
 from pgmrl.searching.query import BoundQuery, bind_query
-from pgmrl.searching.selected_rows import SelectedRows, key_names, selected_rows
+from pgmrl.searching.selected_rows import SelectedRows, selected_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -112,9 +113,7 @@ def rerank_sql(definition: Definition, query: str, key_columns: int, k: int) -> 
         k: how many.
 
     """
-    names = ", ".join(key_names(key_columns))
-    distance = f"full_vector {definition.full_operator} {query} AS distance"
-    return f"SELECT {names}, {distance} FROM {SHORTLIST} ORDER BY distance, {names} LIMIT {k}"  # noqa: S608
+    return nearest_sql(definition, query, key_names(key_columns), SHORTLIST, str(k))
 
 
 def materialized(body: AnySelect, name: str) -> CTE:

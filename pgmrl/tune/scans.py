@@ -12,10 +12,10 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from pgmrl.measure.score import within
+from pgmrl.model.ranking_sql import key_names
 from pgmrl.model.types import Wire, to_wire
 from pgmrl.names import quoted
 from pgmrl.searching.scan import Scan, gate
-from pgmrl.searching.selected_rows import key_names
 from pgmrl.searching.statement import RESULTS, SHORTLIST, rerank_sql
 from pgmrl.tune.models import Timed
 from pgmrl.tune.trial_index import short_wire

@@ -143,11 +143,11 @@ def test_a_composite_key(connection: Connection, debian: Debian) -> None:
     docs.create(connection)
     vectors = debian.documents[:300, :DIMS]
     connection.execute(docs.insert(), [{"place": "ab"[n % 2], "id": n // 2, "e": v} for n, v in enumerate(vectors)])
-    place = install_functions(connection, docs.c.e, SqlFunctions(related=3))
+    searched = install_functions(connection, docs.c.e, SqlFunctions(related=3))
     stored = vectors.astype(np.float16)
     order = np.argsort(METRICS["cosine"].distances(stored, stored[7]), kind="stable")
     expected = [("ab"[n % 2], n // 2) for n in order]
-    assert place.keys == (("place", "text"), ("id", "integer"))
+    assert searched.key_columns == (("place", "text"), ("id", "integer"))
     rows = ask(connection, "SELECT place, id FROM docs_search(docs_vector('b', 3), 5, exact => true)")
     assert [tuple(row) for row in rows] == expected[:5]
     rows = ask(connection, "SELECT place, id FROM docs_similar('b', 3, 5, exact => true)")

@@ -13,7 +13,6 @@ from sqlalchemy.exc import DBAPIError
 from pgmrl import SqlFunctions, database, install_functions
 from pgmrl.functions.install import drop_functions
 from pgmrl.functions.installed import functions
-from pgmrl.functions.searched_column import Place
 from pgmrl.model.columns import Matryoshka
 from pgmrl.model.shortening import Prefix, Short
 from pgmrl.names import quoted
@@ -150,11 +149,11 @@ def test_hostile_names(connection: Connection, small_rotation: Rotation, names: 
     declared = SqlFunctions(
         filters=(kind, f"{kind} in"), related=2, stored=True, group_by=kind, words=WORDS, config="simple"
     )
-    place = install_functions(connection, docs.c[vector], declared)
-    filters = [quoted(place.argument(one)) for one in declared.tests]
+    searched = install_functions(connection, docs.c[vector], declared)
+    filters = [quoted(searched.argument_name(test)) for test in declared.tests]
 
     def call(kind: str, arguments: str) -> list[int]:
-        columns = f"SELECT * FROM {place.sql(kind)}({arguments})"
+        columns = f"SELECT * FROM {searched.qualified_name(kind)}({arguments})"
         return [int(row[0]) for row in database.execute_plain(connection, columns)]
 
     assert call("search", f"'{QUERY}', exact => true") == call("search", f"'{QUERY}'") == [0, 1, 2, 3, 4, 5]
@@ -171,9 +170,9 @@ def test_hostile_names(connection: Connection, small_rotation: Rotation, names: 
         f"WHERE c.oid = (SELECT max(oid) FROM pg_class WHERE relkind = 'r' AND relnamespace <> 'pgmrl'::regnamespace)",
     )
     assert call("search_named", f"'q', 3, {filters[0]} => 'b'") == [1, 3, 5]
-    for view in place.views:
-        name = f"{quoted(place.functions_schema)}.{quoted(view)}"
-        if view != place.views[0]:
+    for view in searched.view_names:
+        name = f"{quoted(searched.functions_schema)}.{quoted(view)}"
+        if view != searched.view_names[0]:
             database.execute_plain(connection, f"REFRESH MATERIALIZED VIEW {name}")
         assert len(database.execute_plain(connection, f"SELECT * FROM {name}").all()) == 12
     with pytest.raises(DBAPIError, match="query has 2 dimensions"), connection.begin_nested():
@@ -208,8 +207,8 @@ def test_two_long_filters_that_differ_at_the_end(connection: Connection) -> None
     docs.create(connection)
     connection.execute(docs.insert(), [{"id": n, one: n, other: -n, "e": VECTOR + n} for n in range(4)])
     declared = SqlFunctions(filters=(one, f"{one} >=", f"{one} <=", other, f"{other} >=", f"{other} in"))
-    place: Place = install_functions(connection, docs.c.e, declared)
-    names = [place.argument(test) for test in declared.tests]
+    searched = install_functions(connection, docs.c.e, declared)
+    names = [searched.argument_name(test) for test in declared.tests]
     assert len(set(names)) == 6
     assert all(len(name.encode()) <= 63 for name in names)
     for name, value, expected in (

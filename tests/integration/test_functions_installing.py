@@ -92,9 +92,11 @@ def test_long_names(connection: Connection) -> None:
         )
         docs.create(connection)
         connection.execute(docs.insert(), {"id": ord(end), "e": [1] * 8})
-        place = install_functions(connection, docs.c.e, SqlFunctions(related=2, stored=True))
-        assert len(place.named("search_named")) == 63
-        assert ask(connection, f"SELECT id FROM {place.sql('search')}('[1,2,3,4,5,6,7,8]')") == [(ord(end),)]
+        searched = install_functions(connection, docs.c.e, SqlFunctions(related=2, stored=True))
+        assert len(searched.object_name("search_named")) == 63
+        assert ask(connection, f"SELECT id FROM {searched.qualified_name('search')}('[1,2,3,4,5,6,7,8]')") == [
+            (ord(end),)
+        ]
     for end in ("a", "b"):
         docs = Table(
             "t" * 62 + end, MetaData(), Column("id", Integer, primary_key=True), Column("e", Matryoshka(8, Short(4)))

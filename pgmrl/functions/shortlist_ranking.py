@@ -1,0 +1,95 @@
+"""What a worker makes of its shortlist, and the parts that all rankings share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from pgmrl.functions.plpgsql import dynamic_text, value_of
+from pgmrl.model.ranking_sql import distances_sql
+from pgmrl.names import quoted
+
+if TYPE_CHECKING:
+    from pgmrl.functions.plpgsql import Refusal
+    from pgmrl.functions.searched_column import SearchedColumn
+
+__all__ = ["OPTION", "QUERY", "K", "ShortlistRanking", "candidates", "distances", "exact_shortlist", "winner_arrays"]
+
+SHARED_ARGUMENTS: Final = 4  # of every worker: query, k, shortlist, exact
+QUERY: Final = "$1"
+K: Final = "$2"
+OPTION: Final = "$5"
+"""A ranking's own argument."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShortlistRanking:
+    """How a worker ends its search; all parts are SQL text.
+
+    Attributes:
+        kind: `search`, `search_groups` or `search_diverse`.
+        candidates: selects key and full vector, ready for conditions.
+        exact_shortlist: an expression: the shortlist without the short index.
+        ranking: an expression: from the shortlist to `listed`, which says how many were found, and arrays of distances
+            and keys in their order.
+        rows: how many rows are asked for, as `numeric`, by which the shortlist's default size goes.
+        tuned: whether that is what tuning chose; not where the shortlist is what there is to pick from.
+        incomplete: whether rows may be missing that the filters would let through; None: when the index gave up.
+        returned: how many there are, for the result.
+        argument: of its own, with its type, behind those of every worker.
+        refusals: values of it that are refused.
+
+    """
+
+    kind: str
+    candidates: str
+    exact_shortlist: str
+    ranking: str
+    rows: str
+    tuned: bool = True
+    incomplete: str | None = None
+    returned: str = "pg_catalog.cardinality(winners.distance)"
+    argument: str | None = None
+    refusals: tuple[Refusal, ...] = ()
+
+    @property
+    def fixed_arguments(self) -> int:
+        """The number of arguments before the key and the filters."""
+        return SHARED_ARGUMENTS + (self.argument is not None)
+
+
+def candidates(column: SearchedColumn, more: str = "") -> str:
+    """Key and full vector of all rows, ready for conditions.
+
+    Args:
+        column: the column.
+        more: further columns of the table, as SQL text that begins with a comma.
+    """
+    names = zip(column.key_columns, column.key_names, strict=True)
+    keys = ", ".join(f"t.{quoted(name)} AS {key}" for (name, _), key in names)
+    return f"SELECT {keys}, {column.full_vector} AS full_vector{more} FROM {column.from_clause} WHERE true"
+
+
+def exact_shortlist(column: SearchedColumn) -> str:
+    """An expression: the rows of the candidates that are nearest by their full vectors."""
+    keys = ", ".join(f"t.{quoted(name)}" for name, _ in column.key_columns)
+    # + 0 keeps an index on the full vector out
+    distance = f"({column.full_vector} {column.qualified_definition.full_operator} {QUERY}) + 0"
+    body = f"{value_of('candidates')} ORDER BY {distance}, {keys} LIMIT {value_of('shortlist_size')}"
+    return dynamic_text(f"MATERIALIZED ({body})")
+
+
+def distances(column: SearchedColumn, *more: str) -> str:
+    """The shortlist's rows with their distances, as a subquery in parentheses.
+
+    Args:
+        column: the column.
+        *more: columns of the shortlist that come along, besides the keys.
+    """
+    columns = ", ".join([*column.key_names, *more])
+    return f"({distances_sql(column.qualified_definition, QUERY, columns, 'shortlist')})"
+
+
+def winner_arrays(column: SearchedColumn, order: str) -> str:
+    """Distances and keys as arrays, in this order."""
+    return ", ".join(f"array_agg({name} ORDER BY {order}) AS {name}" for name in ["distance", *column.key_names])
