@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pytest
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, select, text
 from sqlalchemy.exc import DBAPIError
 
-from pgmrl import SqlFunctions, install_functions, search, search_diverse, search_groups
+from pgmrl import (
+    FullText,
+    Nearest,
+    Rrf,
+    SqlFunctions,
+    Weighted,
+    Words,
+    install_functions,
+    search,
+    search_diverse,
+    search_groups,
+    search_hybrid,
+)
 from pgmrl.model.columns import Matryoshka
 from pgmrl.model.shortening import Short
 from tests.conftest import vector_text
@@ -34,7 +46,8 @@ def tables(module_engine: Engine) -> dict[str, Table]:
     vectors = np.repeat(rng.integers(-3, 4, (ROWS // 2, DIMS)).astype(np.float32) + 0.5, 2, axis=0)
     groups = [f"g{(ROWS - n) % 37:02}" for n in range(ROWS)]
     rows = [
-        {"id": n, "part": group, "embedding": one} for n, (one, group) in enumerate(zip(vectors, groups, strict=True))
+        {"id": n, "part": group, "title": f"word{n % 5} word{n % 7}", "embedding": vector}
+        for n, (vector, group) in enumerate(zip(vectors, groups, strict=True))
     ]
     tables: dict[str, Table] = {}
     for metric in METRICS:
@@ -43,12 +56,14 @@ def tables(module_engine: Engine) -> dict[str, Table]:
             MetaData(),
             Column("id", Integer, primary_key=True, autoincrement=False),
             Column("part", Text),
+            Column("title", Text),
+            Column("words", FullText("title", config="simple")),
             Column("embedding", Matryoshka(DIMS, Short(8), metric=metric)),
         )
         with module_engine.begin() as connection:
             table.create(connection)
             connection.execute(table.insert(), rows)
-            install_functions(connection, table.c.embedding, SqlFunctions(group_by="part"))
+            install_functions(connection, table.c.embedding, SqlFunctions(group_by="part", words="words"))
     return tables
 
 
@@ -107,6 +122,30 @@ def test_groups(asked: Connection, tables: dict[str, Table], metric: str, per_gr
         )
         expected = list(asked.execute(made).scalars())
         assert called(asked, f"{table.name}_search_groups", query, f"8, {per_group}, exact => true") == expected
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("fuse", [Rrf(), Weighted()])
+@pytest.mark.parametrize("match", ["any", "all"])
+def test_hybrid(
+    asked: Connection, tables: dict[str, Table], metric: str, fuse: Rrf | Weighted, match: Literal["any", "all"]
+) -> None:
+    """The same scores to the last bit, and the same ranks in both lists."""
+    table = tables[metric]
+    for query in queries():
+        retrievers = [
+            Nearest(table.c.embedding, query, exact=True),
+            Words(table.c.words, "word1 word2", weight=0.7, match=match),
+        ]
+        made = search_hybrid(select(table.c.id), retrievers, k=30, fuse=fuse)
+        expected = [tuple(row) for row in asked.execute(made)]
+        function = text(
+            f"SELECT id, score, vector_rank, words_rank FROM {table.name}_hybrid(:q, 'word1 word2', 30, "
+            "match => :match, fusion => :fusion, words_weight => 0.7, exact => true) ORDER BY rank"
+        )
+        given = {"q": vector_text(query), "match": match, "fusion": type(fuse).__name__.lower()}
+        assert [tuple(row) for row in asked.execute(function, given)] == expected
+        assert len(expected) == 30
 
 
 def test_a_shortlist_that_cannot_hold_the_groups(asked: Connection, tables: dict[str, Table]) -> None:
