@@ -33,7 +33,8 @@ def groups_ranking(column: SearchedColumn, group_by: str) -> ShortlistRanking:
         column: the column.
         group_by: the column whose values are the groups.
     """
-    groups = groups_sql(distances(column, GROUP), column.key_names, GROUP, value_of(K), value_of(OPTION))
+    numbers = (value_of(number) for number in (K, OPTION, f"{K} * {OPTION}"))
+    groups = groups_sql(distances(column, GROUP), column.key_names, GROUP, *numbers)
     ranking = (
         f", grouped AS ({groups}) SELECT max(group_rank) AS listed, {winner_arrays(column, 'group_rank, place')} "
         "FROM grouped"

@@ -63,7 +63,7 @@ def distances_sql(definition: Definition, query: str, columns: str, source: str)
 # -- groups --------------------------------------------------------------------------------------------------------
 
 
-def groups_sql(source: str, keys: Sequence[str], group: str, k: str, per_group: str) -> str:
+def groups_sql(source: str, keys: Sequence[str], group: str, k: str, per_group: str, rows: str) -> str:
     """The k groups whose nearest rows are nearest, and the nearest rows of each; rows without a group are left out.
 
     A group is told from the others by its nearest row. Returns keys, distance, `place` within the group and
@@ -75,6 +75,7 @@ def groups_sql(source: str, keys: Sequence[str], group: str, k: str, per_group: 
         group: name of the column whose values are the groups.
         k: groups.
         per_group: rows of each group, at most.
+        rows: of all groups together, at most: k times per_group.
     """
     names = ", ".join(keys)
     firsts = ", ".join(f"first_value({name}) OVER each AS first_{name}" for name in ["distance", *keys])
@@ -91,7 +92,7 @@ def groups_sql(source: str, keys: Sequence[str], group: str, k: str, per_group: 
     # The LIMIT takes nothing away. Without it the planner expects a third of the table, and reads it all for the join.
     return (
         f"SELECT {names}, distance, place, group_rank FROM ({ordered}) AS grouped "  # noqa: S608
-        f"WHERE group_rank <= {k} LIMIT {k} * {per_group}"
+        f"WHERE group_rank <= {k} LIMIT {rows}"
     )
 
 
@@ -157,7 +158,8 @@ def diverse_sql(definition: Definition, numbered: str, keys: Sequence[str], rele
         f"SELECT p.place + 1, best.number, best.score, p.picked || best.number, best.nearest "
         f"FROM picks AS p, LATERAL ({best}) AS best WHERE p.place < {k} AND best.number IS NOT NULL) "
         f"SELECT {names}, {numbered}.distance, picks.place, picks.score "
-        f"FROM picks JOIN {numbered} USING (number) LIMIT {k}"  # for the planner: there are no more
+        # the LIMIT takes nothing away: it tells the planner how many there are
+        f"FROM picks JOIN {numbered} ON {numbered}.number = picks.number LIMIT {k}"
     )
 
 

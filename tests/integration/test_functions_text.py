@@ -174,10 +174,11 @@ def test_nearest(docs: Table, source: Callable[[str], str]) -> None:
 def test_groups(docs: Table, source: Callable[[str], str]) -> None:
     """Which groups, and which rows of each."""
     distances = ranking_sql.distances_sql(definition(docs), "$1", "key_1, group_key", "shortlist")
-    in_function = ranking_sql.groups_sql(f"({distances})", KEYS, "group_key", value_of("$2"), value_of("$5"))
+    numbers = map(value_of, ("$2", "$5", "$2 * $5"))
+    in_function = ranking_sql.groups_sql(f"({distances})", KEYS, "group_key", *numbers)
     assert inside(in_function) in source("docs_search_groups_v1")
     made = compiled(search_groups(select(docs.c.id), docs.c.e, QUERY, docs.c.part, k=6, per_group=3, exact=True))
-    assert ranking_sql.groups_sql("pgmrl_all", KEYS, "group_key", "6", "3") in made
+    assert ranking_sql.groups_sql("pgmrl_all", KEYS, "group_key", "6", "3", "18") in made
 
 
 def test_diverse(docs: Table, source: Callable[[str], str]) -> None:
