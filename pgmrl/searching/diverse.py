@@ -18,6 +18,8 @@ from pgmrl.searching.statement import RESULTS, SHORTLIST, join_results, material
 from pgmrl.searching.subject import AnySelect
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import CTE, ColumnElement, Select
     from sqlalchemy.orm import InstrumentedAttribute
 

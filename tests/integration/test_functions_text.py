@@ -30,7 +30,6 @@ from pgmrl.model import ranking_sql, scan_settings
 from pgmrl.model.columns import Matryoshka, attachment_of
 from pgmrl.model.fulltext import Match, finds_rows_sql, tsquery_sql
 from pgmrl.model.shortening import Definition, Short
-from pgmrl.searching.options import shortlist_size
 from pgmrl.searching.scan import Scan, gate
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ def value(connection: Connection, sql: str) -> Any:
 def test_a_search_sets(connection: Connection, size: int) -> None:
     """ef_search, max_scan_tuples and scan_mem_multiplier for a shortlist, in numbers and as SQL."""
     ef_search = int(value(connection, scan_settings.default_ef_search_sql(str(size))))
-    assert ef_search == min(size, EF_SEARCH_LIMIT)
+    assert ef_search == scan_settings.default_ef_search(size)
     settings = scan_settings.scan_settings(f"'{ef_search}'")
     if size > EF_SEARCH_LIMIT:
         tuples = value(connection, scan_settings.max_scan_tuples_sql(str(size)))
@@ -144,7 +143,7 @@ def test_pgvectors_defaults(connection: Connection) -> None:
 @pytest.mark.parametrize("k", [1, 4, 5, 77, 9_999, 10_001, 100_000])
 def test_the_default_shortlist(connection: Connection, k: int) -> None:
     """Where neither a caller nor tuning says."""
-    assert value(connection, scan_settings.default_shortlist_sql(f"{k}::numeric")) == shortlist_size(k)
+    assert value(connection, scan_settings.default_shortlist_sql(f"{k}::numeric")) == scan_settings.default_shortlist(k)
 
 
 @pytest.mark.parametrize("k", [1, 10, 11, 37, 5_000])
@@ -208,7 +207,7 @@ def test_fusion(docs: Table, source: Callable[[str], str], fuse: Rrf | Weighted)
         select(docs.c.id), [Nearest(docs.c.e, QUERY), Words(docs.c.words, "train")], k=6, fuse=fuse
     ).compile(dialect=postgresql.dialect(paramstyle="named"))  # type: ignore[no-untyped-call]
     parts = [part(f":pgmrl_weight_{number}_1", ":pgmrl_rrf_k_1") for number in (1, 2)]
-    assert ranking_sql.fused_sql(["pgmrl_found_1", "pgmrl_found_2"], parts, KEYS, "6") in str(made)
+    assert ranking_sql.fused_sql(["pgmrl_list_1", "pgmrl_list_2"], parts, KEYS, "6") in str(made)
     assert made.params.get("pgmrl_rrf_k_1") in {None, RRF_K}
 
 
