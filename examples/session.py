@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import create_engine, make_url
 
-from pgmrl.database.connection import sqlalchemy_url
 from pgmrl.local import server_url
+from pgmrl.urls import sqlalchemy_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -35,6 +35,7 @@ app = typer.Typer(
     "Commands use the server in DATABASE_URL; where that is not set, an embedded one that is started on demand.",
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,  # it would show the URL among the variables
     rich_markup_mode="markdown",
 )
 app.command("demo")(demo.demo)

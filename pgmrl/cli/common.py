@@ -60,7 +60,12 @@ Metric = Annotated[
 ]
 Url = Annotated[
     str | None,
-    typer.Option("--database-url", metavar="URL", help="The database; before DATABASE_URL and the embedded server."),
+    typer.Option(
+        "--database-url",
+        metavar="URL",
+        help="The database; before DATABASE_URL and the embedded server. The process list shows it to others: keep a "
+        "password in DATABASE_URL, PGPASSWORD or a password file.",
+    ),
 ]
 
 

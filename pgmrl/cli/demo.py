@@ -23,6 +23,7 @@ from pgmrl.functions.named_queries import add_query
 from pgmrl.ingestion.ingest import ingest
 from pgmrl.model.columns import Matryoshka
 from pgmrl.model.shortening import Short
+from pgmrl.urls import connection_options, display_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,7 +85,7 @@ def demo(
             }
             if not json and not question and sys.stdin.isatty():
                 _converse(connection, model, k, shortlist)
-            where = opened.url.set(drivername="postgresql").render_as_string(hide_password=True)
+            where = display_url(connection_options(opened.url.render_as_string(hide_password=False)))
     if json:
         write_json({"seconds": took, "answers": {asked: as_json(found) for asked, found in answers.items()}})
     else:

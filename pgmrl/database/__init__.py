@@ -1,7 +1,7 @@
 """What is in the server: connections, pgvector, pgmrl's own schema, rotations and the catalogue."""
 
 from pgmrl.database.catalogue import ColumnInfo, columns, row_estimate, row_estimates, table_schema
-from pgmrl.database.connection import connect, execute_plain, snapshot, sqlalchemy_connection, sqlalchemy_url, sqlstate
+from pgmrl.database.connection import connect, execute_plain, snapshot, sqlalchemy_connection, sqlstate
 from pgmrl.database.extension import check_pgvector, create_pgvector, hidden_schema, version_numbers
 from pgmrl.database.rotations import (
     install_rotation,
@@ -25,6 +25,7 @@ from pgmrl.database.schema import (
     upgrade,
     vector_schema_of,
 )
+from pgmrl.urls import sqlalchemy_url
 
 __all__ = [
     "NEWEST_REVISION",

@@ -1,39 +1,22 @@
-"""Connections: URLs, engines, transactions for reading, and text that is run as it is."""
+"""Connections: engines, transactions for reading, and text that is run as it is."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, CursorResult, Engine, create_engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy import Connection, CursorResult, Engine, create_engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from pgmrl.errors import (
-    Unreachable,
-)
+from pgmrl.errors import Unreachable
+from pgmrl.urls import connection_options, display_url, engine_arguments, masked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-__all__ = ["connect", "execute_plain", "snapshot", "sqlalchemy_connection", "sqlalchemy_url", "sqlstate"]
-
-
-def sqlalchemy_url(url: str) -> str:
-    """A URL for SQLAlchemy with psycopg 3, from a URL of libpq's or SQLAlchemy's form.
-
-    Raises:
-        Unreachable: it is no PostgreSQL URL.
-
-    """
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise Unreachable(f"{url!r} is no database URL: write postgresql://user@host/database") from None
-    if parsed.get_backend_name() not in {"postgresql", "postgres"}:
-        raise Unreachable(f"{parsed.get_backend_name()} is not PostgreSQL: write postgresql://user@host/database")
-    return parsed.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+__all__ = ["connect", "execute_plain", "snapshot", "sqlalchemy_connection", "sqlstate"]
 
 
 @contextmanager
@@ -41,16 +24,20 @@ def connect(url: str) -> Iterator[Engine]:
     """An Engine on this database, tried once and disposed of at the end.
 
     Raises:
-        Unreachable: the server does not answer, or refuses the login.
+        Unreachable: it is no PostgreSQL URL, the server does not answer, or it refuses the login.
 
     """
-    engine = create_engine(sqlalchemy_url(url), connect_args={"connect_timeout": 10})
+    options = connection_options(url)
+    address, arguments = engine_arguments({"connect_timeout": "10", **options})
+    engine = create_engine(address, connect_args=arguments)
     try:
         try:
             engine.connect().close()
-        except OperationalError as error:
-            shown = engine.url.render_as_string(hide_password=True)
-            raise Unreachable(f"cannot reach {shown}: {error.orig}\nCheck the URL and that the server runs.") from error
+        except DBAPIError as error:
+            said = masked(str(error.orig).strip(), options)
+            raise Unreachable(
+                f"cannot reach {display_url(options)}: {said}\nCheck the URL and that the server runs."
+            ) from None
         yield engine
     finally:
         engine.dispose()

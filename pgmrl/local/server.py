@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Self
 import psycopg
 from psycopg import sql
 
-from pgmrl.errors import DatabaseError, LocalServerError
+from pgmrl.errors import LocalServerError
 from pgmrl.local.cluster import Cluster
 from pgmrl.local.postmaster import Postmaster
 from pgmrl.local.programs import Programs, exclusive, extra
+from pgmrl.urls import connection_options, libpq_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -192,28 +193,11 @@ def database_url(environ: Mapping[str, str] = os.environ) -> str | None:
     """DATABASE_URL as a plain libpq URI: SQLAlchemy's `postgresql+driver://` is understood; None when not set.
 
     Raises:
-        DatabaseError: it is not a PostgreSQL URI.
+        Unreachable: it is not a PostgreSQL URI.
 
     """
     given = environ.get("DATABASE_URL", "").strip()
-    if not given:
-        return None
-    scheme, separator, rest = given.partition("://")
-    url = f"postgresql{separator}{rest}"
-    known = separator and scheme.partition("+")[0] in ("postgresql", "postgres")
-    if not known or not _is_conninfo(url):  # it may hold a password, also the part that libpq would complain of
-        raise DatabaseError(
-            "DATABASE_URL is not of the form postgresql://user:password@host/database: check its scheme, its options "
-            "and that special characters are written as %XX"
-        )
-    return url
-
-
-def _is_conninfo(url: str) -> bool:
-    with suppress(psycopg.ProgrammingError):
-        psycopg.conninfo.conninfo_to_dict(url)
-        return True
-    return False
+    return libpq_url(connection_options(given, "DATABASE_URL")) if given else None
 
 
 @contextmanager

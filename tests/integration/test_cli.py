@@ -164,8 +164,8 @@ def test_wrong_usage(arguments: list[str]) -> None:
     ("arguments", "message"),
     [
         (["columns", "--database-url", "postgresql://nobody@127.0.0.1:1/nothing"], "cannot reach"),
-        (["columns", "--database-url", "not a url"], "no database URL"),
-        (["columns", "--database-url", "mysql://host/db"], "mysql is not PostgreSQL"),
+        (["columns", "--database-url", "not a url"], "does not begin with postgresql://"),
+        (["columns", "--database-url", "mysql://host/db"], "does not begin with postgresql://"),
         (["search", "missing.embedding", "x"], "no table public.missing"),
         (["search", "missing", "x"], "write table.column"),
         (["search", "a.b.c.d", "x"], "write table.column"),
