@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, Text, create_engine, text
+from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, Text, text
 
 from pgmrl import (
     Matryoshka,
@@ -24,7 +23,7 @@ from pgmrl.doctor import Report, Thresholds, doctor
 from pgmrl.measure.fit_rotation import fit_axes
 from pgmrl.model.columns import attachment_of, vectors_table
 from pgmrl.model.types import NumpyVector
-from tests.conftest import admin
+from tests.databases import connected, new_database, shared_database, vacuum
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,12 +32,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pgmrl.local import LocalServer
-    from tests.conftest import Debian
+    from tests.corpus import Corpus
 
 
 ROWS = 12_000
 DIMS = 96
 SHORT = 32
+HEALTHY = "healthy"
 SMALL = Thresholds(small_rows=1_000)
 """The side table has fewer rows than the default takes for worth an index."""
 
@@ -93,29 +93,25 @@ def tables(rotation: Rotation) -> tuple[Table, Table, Table]:
 
 
 @pytest.fixture(scope="session")
-def healthy(server: LocalServer, debian: Debian) -> Iterator[tuple[str, Ward]]:
-    """The name of a database in which nothing is wrong, and what is in it; nobody is connected to it."""
-    name = f"healthy_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
-    vectors = debian.documents[:ROWS, :DIMS]
+def healthy(server: LocalServer, corpus: Corpus) -> Ward:
+    """What is in the database `healthy`, in which nothing is wrong; nobody is connected to it."""
+    vectors = corpus.documents[:ROWS, :DIMS]
     rotation = fit_axes(vectors, SHORT, normalise=True)
     ward = Ward(*tables(rotation), rotation, vectors)
-    with admin(server) as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE pgmrl_template")
-    engine = create_engine(database.sqlalchemy_url(server.url(name)))
+    shared_database(server, HEALTHY, lambda engine: _fill(engine, ward, corpus))
+    return ward
+
+
+def _fill(engine: Engine, ward: Ward, corpus: Corpus) -> None:
     with engine.begin() as connection:
-        _fill(connection, ward, debian)
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql("VACUUM ANALYZE")
-    engine.dispose()
-    yield name, ward
-    with admin(server) as connection:
-        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+        _load(connection, ward, corpus)
+    vacuum(engine)
 
 
-def _fill(connection: Connection, ward: Ward, debian: Debian) -> None:
+def _load(connection: Connection, ward: Ward, corpus: Corpus) -> None:
     database.install_rotation(connection, ward.rotation)
     ward.packages.metadata.create_all(connection)
-    sections = [one["section"] for one in debian.packages[:ROWS]]
+    sections = [passage["package"] for passage in corpus.passages[:ROWS]]
     rows = list(enumerate(zip(ward.vectors, sections, strict=True)))
     ingest(connection, ward.packages.c.embedding, [{"id": n, "section": s, "embedding": v} for n, (v, s) in rows])
     ingest(connection, ward.notes.c.embedding, [{"id": n, "embedding": v} for n, (v, _) in rows])
@@ -166,13 +162,7 @@ class Patient:
 
 
 @pytest.fixture
-def patient(server: LocalServer, healthy: tuple[str, Ward], request: pytest.FixtureRequest) -> Iterator[Patient]:
+def patient(server: LocalServer, healthy: Ward) -> Iterator[Patient]:
     """A clone that the test may break."""
-    name = f"patient_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}_{abs(hash(request.node.nodeid))}"
-    with admin(server) as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {healthy[0]}")
-    engine = create_engine(database.sqlalchemy_url(server.url(name)))
-    yield Patient(engine, healthy[1])
-    engine.dispose()
-    with admin(server) as connection:
-        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    with new_database(server, "patient", template=HEALTHY) as url, connected(url) as engine:
+        yield Patient(engine, healthy)

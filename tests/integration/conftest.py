@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,18 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pytest
 from psycopg.types.numeric import Int4
-from sqlalchemy import (
-    Column,
-    Connection,
-    Engine,
-    ForeignKey,
-    Integer,
-    MetaData,
-    Select,
-    Table,
-    create_engine,
-    text,
-)
+from sqlalchemy import Column, Connection, Engine, ForeignKey, Integer, MetaData, Select, Table, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from pgmrl import database, local
@@ -34,19 +22,13 @@ from pgmrl.model.shortening import Short
 from pgmrl.model.types import to_wire
 from pgmrl.model.vectors import VectorArray
 from pgmrl.searching.compile_sql import compile_sql
+from tests.databases import connected, new_database, shared_database, vacuum
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pgmrl.local import LocalServer
-
-    class Vectors:
-        """The fixture `debian` of tests/conftest.py."""
-
-        documents: NDArray[np.float32]
-        queries: NDArray[np.float32]
-        packages: list[dict[str, Any]]
-
+    from tests.corpus import Corpus
 
 Plan = Callable[..., list[dict[str, Any]]]
 ROWS = 20_000
@@ -60,9 +42,9 @@ def principal_axes(vectors: NDArray[np.float32], count: int) -> Rotation:
 
 
 @pytest.fixture(scope="session")
-def rotation(debian: Vectors) -> Rotation:
-    """256 axes learned from 5,000 real vectors of 768 dimensions."""
-    return principal_axes(debian.documents[::14][:5000], 256)
+def rotation(corpus: Corpus) -> Rotation:
+    """128 axes learned from 5,000 real vectors of 256 dimensions."""
+    return principal_axes(corpus.documents[::4][:5000], 128)
 
 
 @pytest.fixture(scope="session")
@@ -82,28 +64,18 @@ def principal() -> Principal:
 
 
 @pytest.fixture
-def elsewhere(server: LocalServer, request: pytest.FixtureRequest) -> Iterator[Engine]:
+def elsewhere(server: LocalServer) -> Iterator[Engine]:
     """An Engine on a database whose pgvector is in the schema `extensions`, with pgmrl's schema."""
-    name = f"elsewhere_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}_{abs(hash(request.node.nodeid))}"
-    admin = create_engine(database.sqlalchemy_url(server.url("postgres")), isolation_level="AUTOCOMMIT")
-    engine = create_engine(database.sqlalchemy_url(server.url(name)))
-    with admin.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE template0")
-    try:
+    with new_database(server, "elsewhere", template="template0") as url, connected(url) as engine:
         with engine.begin() as connection:
             connection.exec_driver_sql("CREATE SCHEMA extensions")
             connection.exec_driver_sql("CREATE EXTENSION vector SCHEMA extensions")
             database.upgrade(connection)
         yield engine
-    finally:
-        engine.dispose()
-        with admin.connect() as connection:
-            connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
-        admin.dispose()
 
 
 @pytest.fixture(scope="session")
-def standby(debian: Vectors) -> Iterator[Engine]:
+def standby(corpus: Corpus) -> Iterator[Engine]:
     """An Engine on a hot standby of its own, with `packages`: 4,000 real vectors of 96 dimensions under an index."""
     data = Path(tempfile.mkdtemp(prefix="pgmrl-standby-"))
     table = Table(
@@ -116,10 +88,9 @@ def standby(debian: Vectors) -> Iterator[Engine]:
         with engine.begin() as connection:
             database.upgrade(connection)
             table.create(connection)
-            rows = [{"id": n, "embedding": vector} for n, vector in enumerate(debian.documents[:4000, :96])]
+            rows = [{"id": n, "embedding": vector} for n, vector in enumerate(corpus.documents[:4000, :96])]
             connection.execute(table.insert(), rows)
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.exec_driver_sql("VACUUM ANALYZE packages")
+        vacuum(engine)
     # started with this file, a server recovers for ever, as one that has lost its primary
     (data / "data" / "standby.signal").touch()
     with local.start(data, database="shop") as running, database.connect(running.url()) as engine:
@@ -146,7 +117,7 @@ class Package(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     maker_id: Mapped[int] = mapped_column(ForeignKey("makers.id"))
     part: Mapped[int]
-    embedding: Mapped[VectorArray | None] = matryoshka(768, Short(128))
+    embedding: Mapped[VectorArray | None] = matryoshka(256, Short(64))
     maker: Mapped[Maker] = relationship()
     tags: Mapped[list[Tag]] = relationship(order_by="Tag.id")
 
@@ -178,35 +149,27 @@ class Shop(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def shop(server: LocalServer, debian: Vectors, rotation: Rotation) -> Iterator[Shop]:
-    """The first 20,000 packages, then 100 without a vector and 100 with a zero one."""
-    name = f"shop_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
-    admin = create_engine(database.sqlalchemy_url(server.url("postgres")), isolation_level="AUTOCOMMIT")
-    engine = create_engine(database.sqlalchemy_url(server.url(name)))
-    with admin.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE pgmrl_template")
-    try:
-        with engine.begin() as connection:
-            Base.metadata.create_all(connection)
-            database.install_rotation(connection, rotation)
-            _fill(connection, debian.documents)
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.exec_driver_sql("VACUUM ANALYZE")
-        stored = debian.documents[:ROWS].astype(np.float16).astype(np.float32)
-        yield Shop(engine, stored, debian.queries)
-    finally:
-        engine.dispose()
-        with admin.connect() as connection:
-            connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
-        admin.dispose()
+def shop(server: LocalServer, corpus: Corpus, rotation: Rotation) -> Iterator[Shop]:
+    """The 20,000 vectors of the corpus, then 100 rows without a vector and 100 with a zero one."""
+    url = shared_database(server, "shop", lambda engine: _fill(engine, corpus.documents, rotation))
+    with connected(url) as engine:
+        yield Shop(engine, corpus.documents.astype(np.float16).astype(np.float32), corpus.queries)
 
 
-def _fill(connection: Connection, documents: NDArray[np.float32]) -> None:
+def _fill(engine: Engine, documents: NDArray[np.float32], rotation: Rotation) -> None:
+    with engine.begin() as connection:
+        Base.metadata.create_all(connection)
+        database.install_rotation(connection, rotation)
+        _load(connection, documents)
+    vacuum(engine)
+
+
+def _load(connection: Connection, documents: NDArray[np.float32]) -> None:
     connection.exec_driver_sql("INSERT INTO makers SELECT n, 'maker ' || n FROM generate_series(0, 99) AS n")
     cursor: Any = connection.connection.cursor()
     with cursor.copy("COPY packages (id, maker_id, part, embedding) FROM STDIN (FORMAT BINARY)") as into:
         for n in range(ROWS + 200):
-            zero = None if n % 2 else to_wire(np.zeros(768, np.float32), "halfvec")
+            zero = None if n % 2 else to_wire(np.zeros(256, np.float32), "halfvec")
             vector = to_wire(documents[n], "halfvec") if n < ROWS else zero
             into.write_row((Int4(n), Int4(n % 100), Int4(n % 100), vector))
     connection.exec_driver_sql(

@@ -15,16 +15,16 @@ from pgmrl.errors import DefinitionError, MeasureError, PgmrlError, RotationErro
 from tests.cli import failure, ok, ok_json, run
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Vectors
+    from tests.corpus import Corpus
 else:
-    Vectors = Any
+    Corpus = Any
 
 
 ROWS = 400
 
 
 @pytest.fixture(autouse=True)
-def files(engine: Engine, database_url: str, debian: Vectors, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def files(engine: Engine, database_url: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """400 packages with the leading 64 dimensions; twenty of them are queries, relevant to those of their section."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("COLUMNS", "160")
@@ -38,7 +38,7 @@ def files(engine: Engine, database_url: str, debian: Vectors, monkeypatch: pytes
         Column("words", FullText("name", config="english")),
         Column("embedding", Matryoshka(64, Short(16))),
     )
-    packages, vectors = debian.packages[:ROWS], debian.documents[:ROWS, :64]
+    packages, vectors = corpus.passages[:ROWS], corpus.documents[:ROWS, :64]
     with engine.begin() as connection:
         table.create(connection)
         connection.execute(

@@ -23,15 +23,15 @@ from tests.cli import failure, ok, ok_json, run
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.conftest import Debian
+    from tests.corpus import Corpus
 else:
-    Debian = Path = Any
+    Corpus = Path = Any
 
 pytestmark = pytest.mark.usefixtures("place")
 
 
 @pytest.fixture(autouse=True)
-def packages(engine: Engine, debian: Debian) -> Table:
+def packages(engine: Engine, corpus: Corpus) -> Table:
     """1,500 packages; the planner walks the graph."""
     table = Table(
         "packages",
@@ -42,7 +42,7 @@ def packages(engine: Engine, debian: Debian) -> Table:
     )
     rows = [
         {"id": n, "section": one["section"], "embedding": vector}
-        for n, (one, vector) in enumerate(zip(debian.packages[:1_500], debian.documents[:1_500, :96], strict=True))
+        for n, (one, vector) in enumerate(zip(corpus.passages[:1_500], corpus.documents[:1_500, :96], strict=True))
     ]
     with engine.begin() as connection:
         table.create(connection)
@@ -78,9 +78,9 @@ def test_json(packages: Table) -> None:
     assert packages.name in filtered["source"]
 
 
-def test_queries_of_a_file_and_of_a_log(tmp_path: Path, debian: Debian) -> None:
+def test_queries_of_a_file_and_of_a_log(tmp_path: Path, corpus: Corpus) -> None:
     """Instead of rows."""
-    np.save(tmp_path / "q.npy", debian.queries[:7, :96])
+    np.save(tmp_path / "q.npy", corpus.queries[:7, :96])
     found = ok_json("recall", "packages.embedding", "--queries", tmp_path / "q.npy")
     assert found["asked"] == 7
     assert found["losses"][0]["key"] is None

@@ -17,9 +17,9 @@ from tests.cli import failure, ok, ok_json, run
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.conftest import Debian
+    from tests.corpus import Corpus
 else:
-    Debian = Path = Any
+    Corpus = Path = Any
 
 pytestmark = pytest.mark.usefixtures("place")
 SUFFIXES = (["--png", "t.html"], ["--html", "t.png"], ["--png", "t"])
@@ -30,7 +30,7 @@ QUICK = ("--sample", 200, "--finalists", 1, "--type", "halfvec")
 
 
 @pytest.fixture(autouse=True)
-def packages(engine: Engine, debian: Debian) -> Table:
+def packages(engine: Engine, corpus: Corpus) -> Table:
     """2,000 packages with leading dimensions of their vectors, and a short column of 32."""
     table = Table(
         "packages", MetaData(), Column("id", Integer, primary_key=True), Column("embedding", Matryoshka(96, Short(32)))
@@ -38,7 +38,7 @@ def packages(engine: Engine, debian: Debian) -> Table:
     with engine.begin() as connection:
         table.create(connection)
         connection.execute(
-            table.insert(), [{"id": n, "embedding": vector} for n, vector in enumerate(debian.documents[:2_000, :96])]
+            table.insert(), [{"id": n, "embedding": vector} for n, vector in enumerate(corpus.documents[:2_000, :96])]
         )
         connection.exec_driver_sql("ANALYZE packages")
     return table
@@ -138,9 +138,9 @@ def test_unreachable() -> None:
     assert "stored for" not in shown
 
 
-def test_queries_of_a_file(place: Path, debian: Debian) -> None:
+def test_queries_of_a_file(place: Path, corpus: Corpus) -> None:
     """And of a statement."""
-    np.save(place / "asked.npy", debian.queries[:100, :96])
+    np.save(place / "asked.npy", corpus.queries[:100, :96])
     given = ("--recall", 0.8, "--dims", 64, *QUICK)
     assert ok_json("tune", "packages.embedding", "--queries", "asked.npy", *given)["queries"] == 50
     few = ("--queries", "asked.npy", *given, "--sample", 60)

@@ -29,15 +29,16 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from pgmrl.model.metrics import FullType
+    from tests.corpus import Corpus
 
 ROTATION_ULPS = 8  # float32 ulps of the vector's norm; below 3 on x86-64, more where the sum runs in one chain
 SHORT = 96
 
 
 @pytest.fixture(scope="module")
-def loaded(module_engine: Engine, rotation: Rotation, debian: Any) -> Iterator[tuple[Connection, Any]]:
+def loaded(module_engine: Engine, rotation: Rotation, corpus: Corpus) -> Iterator[tuple[Connection, Any]]:
     """Tables `v_vector` and `v_halfvec` with real vectors, and ones at the edge of what a type holds."""
-    real = debian.documents[::100][:600]
+    real = corpus.documents[:600]
     scaled = {
         "halfvec": [real * 3e2, real * 1e-3, real * 1e-6, real * 0],  # 1e-6 of a component is subnormal in half
         "vector": [real * 1e30, real * 1e-20, real * 1e-39, real * 0],  # 1e-39 is subnormal in single precision
@@ -49,7 +50,7 @@ def loaded(module_engine: Engine, rotation: Rotation, debian: Any) -> Iterator[t
         for full in ("halfvec", "vector"):
             rows = np.concatenate([real, *(extreme[:20] for extreme in scaled[full])]).astype(np.float32)
             vectors[full] = rows
-            connection.execute(text(f"CREATE TABLE v_{full} (n int PRIMARY KEY, e {full}(768))"))
+            connection.execute(text(f"CREATE TABLE v_{full} (n int PRIMARY KEY, e {full}(256))"))
             cursor: Any = connection.connection.cursor()
             with cursor.copy(f"COPY v_{full} FROM STDIN (FORMAT BINARY)") as into:
                 for n, row in enumerate(rows):
@@ -84,7 +85,7 @@ def test_sql_and_numpy_agree(
     """Every combination, on real vectors and on huge, tiny, subnormal and zero ones."""
     connection, tables = loaded
     by = rotation if rule == "rotation" else Prefix()
-    definition = Definition.of(768, Short(SHORT, by, short_type), metric, full)
+    definition = Definition.of(256, Short(SHORT, by, short_type), metric, full)
     keep = fits(definition, tables[full])
     numbers = ",".join(map(str, np.flatnonzero(keep)))
     there = by_the_server(connection, definition, f"n IN ({numbers})")
@@ -135,7 +136,7 @@ def test_what_the_short_type_cannot_hold_is_refused_by_the_server(
     """Never cut to infinity in silence: 1e30 in half precision, not normalised, is error 22003."""
     connection, _ = loaded
     by = rotation if rule == "rotation" else Prefix()
-    definition = Definition.of(768, Short(SHORT, by), metric, "vector")
+    definition = Definition.of(256, Short(SHORT, by), metric, "vector")
     with connection.begin_nested() as savepoint:
         with pytest.raises(DataError, match="out of range"):
             by_the_server(connection, definition, "n = 605")
@@ -147,7 +148,7 @@ def test_what_the_short_type_cannot_hold_is_refused_by_the_server(
 def test_a_zero_vector_stays_zero(loaded: tuple[Connection, Any], rotation: Rotation, full: Any, rule: str) -> None:
     """It is not in a cosine index, but storing it is no error."""
     connection, tables = loaded
-    definition = Definition.of(768, Short(SHORT, rotation if rule == "rotation" else Prefix()), full=full)
+    definition = Definition.of(256, Short(SHORT, rotation if rule == "rotation" else Prefix()), full=full)
     last = len(tables[full]) - 1
     assert not tables[full][last].any()
     assert not by_the_server(connection, definition, f"n = {last}").any()
@@ -158,7 +159,7 @@ def test_a_zero_vector_stays_zero(loaded: tuple[Connection, Any], rotation: Rota
 def test_a_vector_of_other_dimensions_is_refused(loaded: tuple[Connection, Any], full: Any) -> None:
     """A function that clamps in silence, subvector, is caught by the short type's dimensions."""
     connection, _ = loaded
-    definition = Definition.of(768, Short(SHORT), full=full)
+    definition = Definition.of(256, Short(SHORT), full=full)
     with connection.begin_nested() as savepoint:
         with pytest.raises(DataError, match="expected 96 dimensions, not 3"):
             connection.execute(text("SELECT " + definition.sql(f"'[1,2,3]'::{full}")))

@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from pgmrl.evaluation import Evaluation
-    from tests.integration.conftest import Principal, Shop, Vectors
+    from tests.corpus import Corpus
+    from tests.integration.conftest import Principal, Shop
 else:
-    Principal = Shop = Vectors = Any
+    Principal = Shop = Corpus = Any
 
 NAMES = ["alpha", "beta", "gamma", "delta", "epsilon"]
 
@@ -189,16 +190,16 @@ def test_ties_are_ranked_as_by_searches(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2", "inner_product"])
-def test_the_exact_ranking_is_that_of_an_exact_search(connection: Connection, debian: Vectors, metric: Any) -> None:
+def test_the_exact_ranking_is_that_of_an_exact_search(connection: Connection, corpus: Corpus, metric: Any) -> None:
     """Row by row, of real vectors with copies among them: every row in turn is the relevant one."""
     table = Table(
         "docs", MetaData(), Column("id", Integer, primary_key=True), Column("e", Matryoshka(96, Short(24), metric))
     )
     table.create(connection)
-    vectors = np.concatenate([debian.documents[:700, :96], debian.documents[:100, :96]])
+    vectors = np.concatenate([corpus.documents[:700, :96], corpus.documents[:100, :96]])
     connection.execute(table.insert(), [{"id": n, "e": vector} for n, vector in enumerate(vectors)])
     ids: list[str] = []
-    for query in debian.queries[:3, :96]:
+    for query in corpus.queries[:3, :96]:
         statement = search(select(table.c.id), table.c.e, query, k=100, exact=True)
         ids = [str(row.id) for row in connection.execute(statement)]
         queries = [Query(f"q{place}", vector=query) for place in range(100)]
@@ -229,10 +230,10 @@ def by_tags(packages: list[dict[str, Any]], count: int, queries: int) -> dict[st
 
 
 @pytest.fixture(scope="module")
-def real(shop: Shop, debian: Vectors, principal: Principal) -> Evaluation:
+def real(shop: Shop, corpus: Corpus, principal: Principal) -> Evaluation:
     """200 of the 20,000 packages as queries, relevant by tags, searched through a prefix of 128 under HNSW."""
-    relevance = by_tags(debian.packages, 20_000, 200)
-    queries = [Query(one, debian.packages[int(one)]["synopsis"], shop.documents[int(one)]) for one in relevance]
+    relevance = by_tags(corpus.passages, 20_000, 200)
+    queries = [Query(one, corpus.passages[int(one)]["synopsis"], shop.documents[int(one)]) for one in relevance]
     with Session(shop.engine) as session:
         rotation = principal(shop.documents[::4], 128)
         return evaluate(session, shop.package.embedding, Judged(queries, relevance), rotation=rotation, itself=False)
@@ -287,7 +288,7 @@ def test_the_plot_is_one_file(real: Evaluation, tmp_path: Path) -> None:
         plot(real, tmp_path / "a.png", "P@3")
 
 
-def test_bits_and_side_tables(engine: Engine, debian: Vectors) -> None:
+def test_bits_and_side_tables(engine: Engine, corpus: Corpus) -> None:
     """Hamming distances order the short list of bits; a side table's vectors are found by the table's documents."""
     metadata = MetaData()
     bits = Table(
@@ -301,13 +302,13 @@ def test_bits_and_side_tables(engine: Engine, debian: Vectors) -> None:
         Column("e", NumpyVector(128, "vector")),
     )  # fmt: skip
     add_side_table(owner.c.e, Short(128, type="bit"), full="vector")
-    vectors = debian.documents[:2_000, :128]
+    vectors = corpus.documents[:2_000, :128]
     with engine.begin() as connection:
         metadata.create_all(connection)
         connection.execute(bits.insert(), [{"id": n, "e": vector} for n, vector in enumerate(vectors)])
         rows = [{"id": n, "Name": f"doc {n}", "e": vector} for n, vector in enumerate(vectors)]
         connection.execute(owner.insert(), rows)
-        relevance = by_tags(debian.packages, 2_000, 40)
+        relevance = by_tags(corpus.passages, 2_000, 40)
         queries = [Query(one, vector=vectors[int(one)]) for one in relevance]
         found = evaluate(connection, bits.c.e, Judged(queries, relevance), dims=[32], itself=False)
         named = {query: {f"doc {one}": grade for one, grade in grades.items()} for query, grades in relevance.items()}
@@ -501,7 +502,7 @@ def test_all_vectors_equal(connection: Connection) -> None:
     assert [means(found, name) for name in (EXACT, TWO_STAGE)] == [{"P@10": 0.2}, {"P@10": 0.2}]
 
 
-def test_before_a_rotation_is_learned_there_is_no_two_stage(engine: Engine, debian: Vectors) -> None:
+def test_before_a_rotation_is_learned_there_is_no_two_stage(engine: Engine, corpus: Corpus) -> None:
     """Dimensions are tried all the same: that is when they are chosen."""
     table = Table(
         "docs",
@@ -512,9 +513,9 @@ def test_before_a_rotation_is_learned_there_is_no_two_stage(engine: Engine, debi
     with engine.connect() as connection:
         table.create(connection)
         connection.execute(
-            table.insert(), [{"id": n, "e": vector} for n, vector in enumerate(debian.documents[:300, :64])]
+            table.insert(), [{"id": n, "e": vector} for n, vector in enumerate(corpus.documents[:300, :64])]
         )
-        judged = Judged([Query("7", vector=debian.documents[7, :64])], {"7": {"7": 1}})
+        judged = Judged([Query("7", vector=corpus.documents[7, :64])], {"7": {"7": 1}})
         found = evaluate(connection, table.c.e, judged, measures=["P@1"], rotation=Rotation.of(np.eye(64)[:32]))
         bare = evaluate(connection, reflect(connection, "docs.e"), judged, measures=["P@1"])
     assert [one.name for one in found.systems] == [EXACT]

@@ -57,10 +57,10 @@ if TYPE_CHECKING:
 
     from pgmrl.explanation import Explanation
     from pgmrl.model.rotation import Rotation
-    from tests.conftest import Debian
+    from tests.corpus import Corpus
     from tests.integration.conftest import Shop
 else:
-    Debian = Shop = Rotation = Any
+    Corpus = Shop = Rotation = Any
 
 ROWS, DIMS = 6_000, 768
 INDEX = "items_embedding_short_64_hnsw"
@@ -82,7 +82,7 @@ class Items:
 
 
 @pytest.fixture(scope="module")
-def items(module_engine: Engine, debian: Debian) -> Items:
+def items(module_engine: Engine, corpus: Corpus) -> Items:
     """`lot` is the number modulo 100, `half` whether it is even."""
     table = Table(
         "items",
@@ -107,12 +107,12 @@ def items(module_engine: Engine, debian: Debian) -> Items:
                 "summary": one["synopsis"],
                 "embedding": vector,
             }
-            for n, (one, vector) in enumerate(zip(debian.packages[:ROWS], debian.documents[:ROWS], strict=True))
+            for n, (one, vector) in enumerate(zip(corpus.passages[:ROWS], corpus.documents[:ROWS], strict=True))
         ]
         connection.execute(table.insert(), rows)
     with module_engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("VACUUM ANALYZE items")
-    return Items(module_engine, table, debian.queries)
+    return Items(module_engine, table, corpus.queries)
 
 
 @pytest.fixture
@@ -649,7 +649,7 @@ def test_an_exact_search_has_no_shortlist(opened: Connection, items: Items) -> N
     assert "the statement has no shortlist" in reason(opened, words)
 
 
-def test_names_that_need_quotes_and_another_schema(elsewhere: Engine, debian: Debian) -> None:
+def test_names_that_need_quotes_and_another_schema(elsewhere: Engine, corpus: Corpus) -> None:
     """Of the table, the column and pgvector's operator."""
     odd = Table(
         'Odd "Table" 1',
@@ -660,10 +660,10 @@ def test_names_that_need_quotes_and_another_schema(elsewhere: Engine, debian: De
     column = odd.c['The "Vector"']
     with elsewhere.connect() as connection:
         odd.create(connection)
-        rows = [{"Id": n, 'The "Vector"': vector} for n, vector in enumerate(debian.documents[:3000, :96])]
+        rows = [{"Id": n, 'The "Vector"': vector} for n, vector in enumerate(corpus.documents[:3000, :96])]
         connection.execute(odd.insert(), rows)
         connection.exec_driver_sql('ANALYZE "Odd ""Table"" 1"')
-        statement = search(select(odd.c.Id), column, debian.queries[0, :96])
+        statement = search(select(odd.c.Id), column, corpus.queries[0, :96])
         found = explain(connection, statement)
         assert found.index_used
         assert found.row_counts['public.Odd "Table" 1'] == 3000
@@ -767,12 +767,12 @@ async def test_an_async_session(items: Items) -> None:
     await engine.dispose()
 
 
-def test_a_hot_standby(standby: Engine, debian: Debian) -> None:
+def test_a_hot_standby(standby: Engine, corpus: Corpus) -> None:
     """Where nothing can be written at all."""
     with standby.connect() as connection:
         assert connection.exec_driver_sql("SELECT pg_is_in_recovery()").scalar_one()
         column = reflect(connection, "packages.embedding")
-        statement = search(select(column.table.c.id), column, debian.queries[0, :96])
+        statement = search(select(column.table.c.id), column, corpus.queries[0, :96])
         found = explain(connection, statement)
         assert found.index_used
         assert stage(found, "fetch").rows == 10

@@ -15,15 +15,15 @@ from pgmrl.model.shortening import Short
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from tests.conftest import Debian
+    from tests.corpus import Corpus
 else:
-    Debian = Engine = Any
+    Corpus = Engine = Any
 
 ROWS, DIMS = 4_000, 96
 
 
 @pytest.fixture(scope="module")
-def rows(module_engine: Engine, debian: Debian) -> Table:
+def rows(module_engine: Engine, corpus: Corpus) -> Table:
     """4,000 real vectors; of `lot` 1 there are four rows, of `lot` 0 all others."""
     table = Table(
         "rows",
@@ -32,7 +32,7 @@ def rows(module_engine: Engine, debian: Debian) -> Table:
         Column("lot", Integer),
         Column("embedding", Matryoshka(DIMS, Short(48))),
     )
-    vectors = debian.documents[:ROWS, :DIMS]
+    vectors = corpus.documents[:ROWS, :DIMS]
     with module_engine.begin() as connection:
         table.create(connection)
         given = [{"id": n, "lot": int(n % 1_000 == 0), "embedding": vector} for n, vector in enumerate(vectors)]
@@ -44,7 +44,7 @@ def rows(module_engine: Engine, debian: Debian) -> Table:
 
 @pytest.mark.parametrize("joined", [False, True])
 def test_a_prepared_search_is_planned_for_its_values(
-    rows: Table, module_database_url: str, debian: Debian, joined: bool
+    rows: Table, module_database_url: str, corpus: Corpus, joined: bool
 ) -> None:
     """Twenty times the same text: no plan for no value in particular, and of a rare value every row."""
     filtered = select(rows.c.id).where(rows.c.lot == 1)
@@ -53,18 +53,18 @@ def test_a_prepared_search_is_planned_for_its_values(
         filtered = filtered.join(other, other.c.id == rows.c.id)
     with psycopg.connect(module_database_url.replace("+psycopg", ""), autocommit=True) as connection:
         for number in range(20):
-            text, sent = compile_sql(search(filtered, rows.c.embedding, debian.queries[number, :DIMS], k=10))
+            text, sent = compile_sql(search(filtered, rows.c.embedding, corpus.queries[number, :DIMS], k=10))
             found = connection.execute(text.encode(), sent, prepare=True).fetchall()
             assert sorted(row[0] for row in found) == [0, 1000, 2000, 3000]
         plans = connection.execute("SELECT generic_plans, custom_plans FROM pg_prepared_statements").fetchall()
     assert plans == [(0, 20)]
 
 
-def test_one_without_a_filter_may_keep_its_plan(rows: Table, module_database_url: str, debian: Debian) -> None:
+def test_one_without_a_filter_may_keep_its_plan(rows: Table, module_database_url: str, corpus: Corpus) -> None:
     """There is nothing in it that a plan could know better."""
     with psycopg.connect(module_database_url.replace("+psycopg", ""), autocommit=True) as connection:
         for number in range(20):
-            text, sent = compile_sql(search(select(rows.c.id), rows.c.embedding, debian.queries[number, :DIMS], k=10))
+            text, sent = compile_sql(search(select(rows.c.id), rows.c.embedding, corpus.queries[number, :DIMS], k=10))
             assert "generate_series" not in text
             assert len(connection.execute(text.encode(), sent, prepare=True).fetchall()) == 10
         plans = connection.execute("SELECT generic_plans FROM pg_prepared_statements").fetchall()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
-    from tests.integration.conftest import Vectors
+    from tests.corpus import Corpus
 
 ROWS = 5_000
 EVERY = 51  # one row of so many is not loaded and serves as a query
@@ -61,12 +61,12 @@ def spread(rows: int, dims: int, decay: float = 0.9) -> NDArray[np.float32]:
 
 
 @pytest.fixture(scope="module")
-def loaded(module_engine: Engine, debian: Vectors) -> Table:
+def loaded(module_engine: Engine, corpus: Corpus) -> Table:
     """5,000 real vectors, then 30 rows without one and 20 with a zero one."""
     table = packages()
     with module_engine.begin() as connection:
         table.create(connection)
-        ingest(connection, table.c.embedding, numbered(split(debian.documents)[0]))
+        ingest(connection, table.c.embedding, numbered(split(corpus.documents)[0]))
         useless = ({"id": ROWS + n, "embedding": None if n < 30 else np.zeros(768)} for n in range(50))
         ingest(connection, table.c.embedding, useless)
     with module_engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -265,9 +265,7 @@ def test_every_metric(connection: Connection, metric: Any) -> None:
     assert found.recall_by_dims[64] > 0.99
 
 
-def test_a_rotated_column_keeps_its_promise(
-    module_engine: Engine, loaded: Table, learned: Fit, debian: Vectors
-) -> None:
+def test_a_rotated_column_keeps_its_promise(module_engine: Engine, loaded: Table, learned: Fit, corpus: Corpus) -> None:
     """From `fit` to a search: install, read back, a column of its own, and the recall that was promised."""
     with module_engine.connect() as connection:
         assert database.install_rotation(connection, learned.rotation)
@@ -281,7 +279,7 @@ def test_a_rotated_column_keeps_its_promise(
             Column("embedding", Matryoshka(768, Short(64, by=back), index=None)),
         )
         rotated.create(connection)
-        documents, held_out = split(debian.documents)
+        documents, held_out = split(corpus.documents)
         ingest(connection, rotated.c.embedding, numbered(documents))
         connection.exec_driver_sql("ANALYZE rotated")
         recalls = [

@@ -17,10 +17,11 @@ from pgmrl.model.shortening import Prefix, Short
 
 if TYPE_CHECKING:
     from pgmrl.model.rotation import Rotation
-    from tests.conftest import Debian, Wares
+    from tests.conftest import Wares
+    from tests.corpus import Corpus
     from tests.integration.conftest import Principal
 else:
-    Debian = Principal = Rotation = Wares = Any
+    Corpus = Principal = Rotation = Wares = Any
 
 DIMS, ROWS = 48, 1500
 
@@ -39,9 +40,9 @@ def ids(connection: Connection, statement: str, **parameters: Any) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def axes(principal: Principal, debian: Debian) -> Rotation:
+def axes(principal: Principal, corpus: Corpus) -> Rotation:
     """32 axes of the leading dimensions of real vectors."""
-    return principal(debian.documents[::14][:3000, :DIMS], 32)
+    return principal(corpus.documents[::14][:3000, :DIMS], 32)
 
 
 SHORTS = [
@@ -58,7 +59,7 @@ SHORTS = [
 @pytest.mark.parametrize("full", ["halfvec", "vector"])
 @pytest.mark.parametrize("metric", ["cosine", "l2", "inner_product"])
 def test_results_are_the_truth(
-    connection: Connection, debian: Debian, axes: Rotation, by: str, kind: Any, dims: int, full: Any, metric: Any
+    connection: Connection, corpus: Corpus, axes: Rotation, by: str, kind: Any, dims: int, full: Any, metric: Any
 ) -> None:
     """Exact, with a shortlist of everything, and with a short one as `search` finds it."""
     type_ = Matryoshka(DIMS, Short(dims, axes if by == "rotation" else Prefix(), kind), metric, full)
@@ -66,12 +67,12 @@ def test_results_are_the_truth(
     database.install_rotation(connection, axes)
     docs.create(connection)
     # different norms, so that the metrics differ
-    vectors = debian.documents[:ROWS, :DIMS] * np.random.default_rng(0).uniform(0.5, 2, (ROWS, 1))
+    vectors = corpus.documents[:ROWS, :DIMS] * np.random.default_rng(0).uniform(0.5, 2, (ROWS, 1))
     connection.execute(docs.insert(), [{"id": n, "e": vector} for n, vector in enumerate(vectors)])
     install_functions(connection, docs.c.e)
     definition = type_.definition
     stored = definition.stored(vectors)
-    for query in debian.queries[:4, :DIMS]:
+    for query in corpus.queries[:4, :DIMS]:
         sent = {"query": "[" + ",".join(map(repr, map(float, query))) + "]"}
         distances = METRICS[metric].distances(stored, definition.stored(query))
         expected = np.argsort(distances, kind="stable")[:12]
@@ -131,7 +132,7 @@ def test_a_named_query_is_its_vector(wares: Wares, number: int, name: str) -> No
 # -- shapes of tables ----------------------------------------------------------------------------------------------
 
 
-def test_a_composite_key(connection: Connection, debian: Debian) -> None:
+def test_a_composite_key(connection: Connection, corpus: Corpus) -> None:
     """Both parts come back, and both say which row is meant."""
     docs = Table(
         "docs",
@@ -141,7 +142,7 @@ def test_a_composite_key(connection: Connection, debian: Debian) -> None:
         Column("e", Matryoshka(DIMS, Short(16))),
     )
     docs.create(connection)
-    vectors = debian.documents[:300, :DIMS]
+    vectors = corpus.documents[:300, :DIMS]
     connection.execute(docs.insert(), [{"place": "ab"[n % 2], "id": n // 2, "e": v} for n, v in enumerate(vectors)])
     searched = install_functions(connection, docs.c.e, SqlFunctions(related=3))
     stored = vectors.astype(np.float16)
@@ -157,14 +158,14 @@ def test_a_composite_key(connection: Connection, debian: Debian) -> None:
     assert ask(connection, view) == similar
 
 
-def test_a_side_table(connection: Connection, debian: Debian) -> None:
+def test_a_side_table(connection: Connection, corpus: Corpus) -> None:
     """Filters and keys are the table's, vectors its side table's."""
     metadata = MetaData()
     docs = Table(
         "docs", metadata, Column("id", Integer, primary_key=True), Column("part", Integer), Column("e", VECTOR(DIMS))
     )
     docs.create(connection)
-    vectors = debian.documents[:500, :DIMS]
+    vectors = corpus.documents[:500, :DIMS]
     connection.execute(
         docs.insert(), [{"id": n, "part": n % 5, "e": list(map(float, v))} for n, v in enumerate(vectors)]
     )
@@ -179,7 +180,7 @@ def test_a_side_table(connection: Connection, debian: Debian) -> None:
     assert len(ids(connection, "SELECT related_id FROM docs_related WHERE id IN (1, 2, 3)")) == 6
 
 
-def test_a_partitioned_table(connection: Connection, debian: Debian) -> None:
+def test_a_partitioned_table(connection: Connection, corpus: Corpus) -> None:
     """Each partition has an index of its own; rows come from all."""
     docs = Table(
         "docs",
@@ -193,7 +194,7 @@ def test_a_partitioned_table(connection: Connection, debian: Debian) -> None:
         connection.exec_driver_sql(
             f"CREATE TABLE docs_{n} PARTITION OF docs FOR VALUES FROM ({n * 500}) TO ({n * 500 + 500})"
         )
-    vectors = debian.documents[:ROWS, :DIMS]
+    vectors = corpus.documents[:ROWS, :DIMS]
     connection.execute(docs.insert(), [{"id": n, "e": vector} for n, vector in enumerate(vectors)])
     install_functions(connection, docs.c.e, SqlFunctions(related=3))
     connection.exec_driver_sql("SET LOCAL enable_seqscan = off")

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from tests.conftest import Debian, Wares
+    from tests.conftest import Wares
+    from tests.corpus import Corpus
 else:
-    Debian = Wares = Any
+    Corpus = Wares = Any
 
 INDEX = "packages_embedding_short_32_hnsw"
 SETTINGS = ("hnsw.ef_search", "hnsw.iterative_scan", "hnsw.max_scan_tuples", "hnsw.scan_mem_multiplier")
@@ -273,10 +274,10 @@ def test_a_filter_that_leaves_few_rows_gets_all_of_them(wares: Wares, k: int) ->
     assert {(row.requested, row.returned) for row in rows} == {(k, min(k, left))}
 
 
-def test_deleted_rows_take_no_places(engine: Engine, debian: Debian) -> None:
+def test_deleted_rows_take_no_places(engine: Engine, corpus: Corpus) -> None:
     """Three quarters deleted and not vacuumed: the scan goes on until the shortlist is full."""
     docs = Table("docs", MetaData(), Column("id", Integer, primary_key=True), Column("e", Matryoshka(96, Short(32))))
-    vectors = debian.documents[:4000, :96]
+    vectors = corpus.documents[:4000, :96]
     with engine.begin() as connection:
         docs.create(connection)
         connection.exec_driver_sql("ALTER TABLE docs SET (autovacuum_enabled = off)")

@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from tests.conftest import Debian
+    from tests.corpus import Corpus
 else:
-    Debian = Engine = Any
+    Corpus = Engine = Any
 
 ROWS, DIMS = 3_000, 96
 
 
 @pytest.fixture(scope="module")
-def made(module_engine: Engine, debian: Debian) -> Engine:
+def made(module_engine: Engine, corpus: Corpus) -> Engine:
     """Packages with their words; grouped by section."""
     table = Table(
         "packages",
@@ -55,7 +55,7 @@ def made(module_engine: Engine, debian: Debian) -> Engine:
     Index("packages_words", table.c.words, postgresql_using="gin")
     rows = [
         {name: one[name] for name in ("name", "synopsis", "section")} | {"id": n, "embedding": vector}
-        for n, (one, vector) in enumerate(zip(debian.packages[:ROWS], debian.documents[:ROWS, :DIMS], strict=True))
+        for n, (one, vector) in enumerate(zip(corpus.passages[:ROWS], corpus.documents[:ROWS, :DIMS], strict=True))
     ]
     rows += [
         {"id": ROWS + n, "name": "alone", "synopsis": "unheard", "section": None, "embedding": None} for n in range(3)
@@ -78,9 +78,9 @@ def asked(made: Engine) -> Iterator[Connection]:
 
 
 @pytest.fixture(scope="module")
-def stored(debian: Debian) -> Any:
+def stored(corpus: Corpus) -> Any:
     """The vectors as the column has them, of unit length."""
-    rows = debian.documents[:ROWS, :DIMS].astype(np.float16).astype(np.float64)
+    rows = corpus.documents[:ROWS, :DIMS].astype(np.float16).astype(np.float64)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
@@ -93,9 +93,9 @@ def unit(query: Any) -> Any:
 # -- what tuning chose ---------------------------------------------------------------------------------------------
 
 
-def test_what_is_tuned_holds_for_the_nearest_rows_only(asked: Connection, debian: Debian) -> None:
+def test_what_is_tuned_holds_for_the_nearest_rows_only(asked: Connection, corpus: Corpus) -> None:
     """Where the shortlist is what there is to group, pick from or fuse, a short one changes what comes back."""
-    given = {"q": vector_text(debian.queries[0, :DIMS]), "words": "game"}
+    given = {"q": vector_text(corpus.queries[0, :DIMS]), "words": "game"}
     calls = (
         "packages_search_groups(:q, 4, 3)",
         "packages_search_diverse(:q, 5)",
@@ -111,7 +111,7 @@ def test_what_is_tuned_holds_for_the_nearest_rows_only(asked: Connection, debian
     store_setting(asked, column, Setting(12, 12, 12))
     assert found() == before
     assert load_settings(asked, column) == {"packages.embedding": Setting(12, 12, 12)}
-    query, rows = debian.queries[0, :DIMS], select(column.table.c.id)
+    query, rows = corpus.queries[0, :DIMS], select(column.table.c.id)
     for made in (
         search_groups(rows, column, query, by=column.table.c.section, k=4, per_group=3),
         search_diverse(rows, column, query, k=12),
@@ -135,11 +135,11 @@ def groups_of(distances: Any, packages: list[Any], k: int, per_group: int) -> li
 
 
 @pytest.mark.parametrize(("k", "per_group"), [(1, 1), (4, 1), (4, 3), (40, 2)])
-def test_groups(asked: Connection, debian: Debian, stored: Any, k: int, per_group: int) -> None:
+def test_groups(asked: Connection, corpus: Corpus, stored: Any, k: int, per_group: int) -> None:
     """As many groups as there are, by their best row; `exact` and a long shortlist agree with brute force."""
     for number in range(4):
-        query = debian.queries[number, :DIMS]
-        expected = groups_of(1 - stored @ unit(query), debian.packages, k, per_group)
+        query = corpus.queries[number, :DIMS]
+        expected = groups_of(1 - stored @ unit(query), corpus.passages, k, per_group)
         for more in ("exact => true", "shortlist => 3000"):
             rows = asked.execute(
                 text(f"SELECT * FROM packages_search_groups(:q, :k, :n, {more}) ORDER BY rank"),
@@ -149,12 +149,12 @@ def test_groups(asked: Connection, debian: Debian, stored: Any, k: int, per_grou
             assert {(row.requested, row.returned) for row in rows} == {(k, k)}
 
 
-def test_no_group_is_lost_to_a_short_shortlist(asked: Connection, debian: Debian) -> None:
+def test_no_group_is_lost_to_a_short_shortlist(asked: Connection, corpus: Corpus) -> None:
     """Forty groups do not fit among the forty rows that a shortlist has: all rows are read."""
-    given = {"q": vector_text(debian.queries[3, :DIMS])}
+    given = {"q": vector_text(corpus.queries[3, :DIMS])}
     rows = asked.execute(text("SELECT * FROM packages_search_groups(:q, 30, shortlist => 30)"), given).all()
     assert len(rows) == 30
-    sections = {one["section"] for one in debian.packages[:ROWS]}
+    sections = {one["section"] for one in corpus.passages[:ROWS]}
     rows = asked.execute(text("SELECT * FROM packages_search_groups(:q, 1000)"), given).all()
     assert len(rows) == len(sections) == rows[0].returned
     assert rows[0].requested == 1000
@@ -177,10 +177,10 @@ def greedy(distances: Any, between: Any, k: int, relevance: float) -> list[int]:
 
 
 @pytest.mark.parametrize("relevance", [0.0, 0.3, 0.7, 1.0])
-def test_diverse(asked: Connection, debian: Debian, stored: Any, relevance: float) -> None:
+def test_diverse(asked: Connection, corpus: Corpus, stored: Any, relevance: float) -> None:
     """The same picks as in NumPy, of the same candidates."""
     for number in range(5):
-        query = debian.queries[number, :DIMS]
+        query = corpus.queries[number, :DIMS]
         distances = 1 - stored @ unit(query)
         best = np.argsort(distances, kind="stable")[:60]
         picks = greedy(distances[best], 1 - stored[best] @ stored[best].T, 8, relevance)
@@ -192,14 +192,14 @@ def test_diverse(asked: Connection, debian: Debian, stored: Any, relevance: floa
         assert np.allclose([row.distance for row in rows], distances[best][picks], atol=1e-6)
 
 
-def test_only_relevance_is_the_plain_order(asked: Connection, debian: Debian) -> None:
+def test_only_relevance_is_the_plain_order(asked: Connection, corpus: Corpus) -> None:
     """And a filter holds, and few rows are no error."""
-    given = {"q": vector_text(debian.queries[2, :DIMS])}
+    given = {"q": vector_text(corpus.queries[2, :DIMS])}
     plain = asked.execute(text("SELECT id FROM packages_search(:q, 10) ORDER BY rank"), given).scalars().all()
     other = text("SELECT id FROM packages_search_diverse(:q, 10, 1) ORDER BY rank")
     assert asked.execute(other, given).scalars().all() == plain
     some = text("SELECT id FROM packages_search_diverse(:q, 10, section => 'games')")
-    assert all(debian.packages[n]["section"] == "games" for n in asked.execute(some, given).scalars())
+    assert all(corpus.passages[n]["section"] == "games" for n in asked.execute(some, given).scalars())
     assert asked.execute(text("SELECT id FROM packages_search_diverse(:q, section => 'none')"), given).all() == []
 
 
@@ -215,10 +215,10 @@ MATCH = {
 @pytest.mark.parametrize("match", MATCH)
 @pytest.mark.parametrize("fusion", ["rrf", "weighted"])
 @pytest.mark.parametrize("section", [None, "games"])
-def test_hybrid(asked: Connection, debian: Debian, match: str, fusion: str, section: str | None) -> None:
+def test_hybrid(asked: Connection, corpus: Corpus, match: str, fusion: str, section: str | None) -> None:
     """The fused order of two lists that are fetched one by one."""
     words = {"any": "game with trains", "all": "strategy game", "web": '"web server" or game -library'}[match]
-    given = {"q": vector_text(debian.queries[1, :DIMS]), "w": words, "s": section, "m": match, "f": fusion}
+    given = {"q": vector_text(corpus.queries[1, :DIMS]), "w": words, "s": section, "m": match, "f": fusion}
     near = asked.execute(text("SELECT * FROM packages_search(:q, 50, 50, section => :s) ORDER BY rank"), given).all()
     listed = asked.execute(
         text(
@@ -258,18 +258,18 @@ def fused(lists: Any, weights: Any, fusion: str) -> list[tuple[int, int | None, 
     return [(id_, ranks[0].get(id_), ranks[1].get(id_), scores[id_]) for id_ in order]
 
 
-def test_hybrid_finds_rows_without_a_vector(asked: Connection, debian: Debian) -> None:
+def test_hybrid_finds_rows_without_a_vector(asked: Connection, corpus: Corpus) -> None:
     """By their words; they have no distance."""
-    given = {"q": vector_text(debian.queries[1, :DIMS])}
+    given = {"q": vector_text(corpus.queries[1, :DIMS])}
     rows = asked.execute(text("SELECT * FROM packages_hybrid(:q, 'unheard', 100, words_weight => 9)"), given).all()
     alone = [row for row in rows if row.id >= ROWS]
     assert [row.distance for row in alone] == [row.similarity for row in alone] == [None] * 3
     assert [row.rank for row in alone] == [1, 2, 3]
 
 
-def test_words_that_say_nothing(asked: Connection, debian: Debian) -> None:
+def test_words_that_say_nothing(asked: Connection, corpus: Corpus) -> None:
     """Stop words, or words only excluded: what is left is the vector's list."""
-    given = {"q": vector_text(debian.queries[1, :DIMS])}
+    given = {"q": vector_text(corpus.queries[1, :DIMS])}
     plain = asked.execute(text("SELECT id FROM packages_search(:q, 10, 100) ORDER BY rank"), given).scalars().all()
     for words, match in (("the of and", "any"), ("the", "all"), ("-library", "web")):
         statement = text("SELECT id, words_rank FROM packages_hybrid(:q, :w, match => :m) ORDER BY rank")
@@ -296,10 +296,10 @@ HOSTILE = [
 
 @pytest.mark.parametrize("words", HOSTILE)
 @pytest.mark.parametrize("match", MATCH)
-def test_no_text_is_syntax(asked: Connection, debian: Debian, words: str, match: str) -> None:
+def test_no_text_is_syntax(asked: Connection, corpus: Corpus, words: str, match: str) -> None:
     """Whatever somebody types is words, or none."""
     statement = text("SELECT count(*) FROM packages_hybrid(:q, :w, match => :m)")
-    given = {"q": vector_text(debian.queries[1, :DIMS]), "w": f"{words} game", "m": match}
+    given = {"q": vector_text(corpus.queries[1, :DIMS]), "w": f"{words} game", "m": match}
     assert asked.execute(statement, given).scalar_one() == 10
 
 
@@ -325,10 +325,10 @@ BAD = [
 
 
 @pytest.mark.parametrize(("call", "state", "message"), BAD, ids=lambda one: str(one)[:50])
-def test_bad_input(asked: Connection, debian: Debian, call: str, state: str, message: str) -> None:
+def test_bad_input(asked: Connection, corpus: Corpus, call: str, state: str, message: str) -> None:
     """The argument's name, a code and a hint."""
     with pytest.raises(DBAPIError) as raised:
-        asked.execute(text(f"SELECT * FROM {call}"), {"q": vector_text(debian.queries[1, :DIMS])})
+        asked.execute(text(f"SELECT * FROM {call}"), {"q": vector_text(corpus.queries[1, :DIMS])})
     said: Any = raised.value.orig
     assert (said.sqlstate, message in said.diag.message_primary) == (state, True)
     assert said.diag.message_hint

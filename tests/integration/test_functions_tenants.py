@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tests.conftest import Debian
+    from tests.corpus import Corpus
 else:
-    Debian = Any
+    Corpus = Any
 
 ROWS, TENANTS, DIMS = 5000, 10, 96
 
@@ -56,7 +56,7 @@ def kind_of(number: int) -> str:
 
 
 @pytest.fixture(scope="module", params=["setting", "role"])
-def tenants(module_engine: Engine, debian: Debian, request: pytest.FixtureRequest) -> Iterator[Tenants]:
+def tenants(module_engine: Engine, corpus: Corpus, request: pytest.FixtureRequest) -> Iterator[Tenants]:
     """A policy by a setting or by the role's name; the planner is kept from sorting all rows."""
     role = f"app_{module_engine.url.database}_{request.param}"
     docs = Table(
@@ -67,7 +67,7 @@ def tenants(module_engine: Engine, debian: Debian, request: pytest.FixtureReques
         Column("kind", Text),
         Column("e", Matryoshka(DIMS, Short(32))),
     )
-    vectors = debian.documents[:ROWS, :DIMS]
+    vectors = corpus.documents[:ROWS, :DIMS]
     who = "current_setting('app.tenant')" if request.param == "setting" else "right(current_user, 1)"
     with module_engine.begin() as connection:
         connection.exec_driver_sql(f"CREATE SCHEMA {request.param}")
@@ -83,7 +83,7 @@ def tenants(module_engine: Engine, debian: Debian, request: pytest.FixtureReques
             connection.exec_driver_sql(f"GRANT SELECT ON {name} TO {one}")
         install_functions(connection, docs.c.e, SqlFunctions(filters=("kind",), related=4, group_by="kind"))
         connection.exec_driver_sql(f"GRANT SELECT ON {request.param}.docs_related TO PUBLIC")
-        given = {"vector": "[" + ",".join(map(repr, map(float, debian.queries[0, :DIMS]))) + "]"}
+        given = {"vector": "[" + ",".join(map(repr, map(float, corpus.queries[0, :DIMS]))) + "]"}
         connection.execute(
             text(f"INSERT INTO pgmrl.queries VALUES ('{name}', 'e', 'q', 'what?', NULL, :vector)"), given
         )
@@ -91,7 +91,7 @@ def tenants(module_engine: Engine, debian: Debian, request: pytest.FixtureReques
     path = f"-c search_path={request.param},public -c enable_seqscan=off -c enable_bitmapscan=off -c enable_sort=off"
     engine = create_engine(module_engine.url, connect_args={"options": path}, execution_options={"role": role})
     stored = vectors.astype(np.float16).astype(np.float32)
-    yield Tenants(engine, module_engine, docs, stored, debian.queries[:, :DIMS])
+    yield Tenants(engine, module_engine, docs, stored, corpus.queries[:, :DIMS])
     engine.dispose()
     with module_engine.begin() as connection:
         for one in [role] if request.param == "setting" else [f"{role}_{n}" for n in range(TENANTS)]:

@@ -38,14 +38,14 @@ def cut(vectors: Any, numbers: Any, query: Any, dims: int, rows: int) -> Any:
     return numbers[np.argsort(distances, kind="stable")[:rows]]
 
 
-@pytest.mark.parametrize("stages", [[(256, 50)], [(256, 60), (512, 30)], []])
+@pytest.mark.parametrize("stages", [[(128, 50)], [(96, 60), (192, 30)], []])
 def test_each_stage_cuts_what_the_one_before_left(session: Session, shop: Shop, stages: list[tuple[int, int]]) -> None:
     """From the same shortlist, by NumPy."""
     package = shop.package
     for query in shop.queries[:4]:
         shortlist = session.scalars(search(select(package.id), package.embedding, query, k=200, shortlist=200)).all()
         left, half = np.array(sorted(shortlist)), query.astype(np.float16).astype(np.float32)
-        for dims, rows in [*stages, (768, 10)]:
+        for dims, rows in [*stages, (256, 10)]:
             left = cut(shop.documents, left, half, dims, rows)
         found = session.scalars(search_funnel(select(package.id), package.embedding, query, stages, shortlist=200))
         assert list(found) == list(left)
@@ -54,11 +54,12 @@ def test_each_stage_cuts_what_the_one_before_left(session: Session, shop: Shop, 
 def test_a_funnel_of_few_rows_is_complete(session: Session, shop: Shop) -> None:
     """With a filter the exact branch stands behind it, and is not executed where there are rows enough."""
     package, query = shop.package, shop.queries[0]
-    nodes = ran(session, search_funnel(select(package.id).where(package.part < 50), package.embedding, query))
+    half, stages = select(package.id).where(package.part < 50), [(128, 100)]
+    nodes = ran(session, search_funnel(half, package.embedding, query, stages))
     assert branches(nodes) == [0]
     few = select(package.id).join(package.maker).where(package.id.in_([3, 5, 7]))
     for exact in (False, True):
-        found = session.scalars(search_funnel(few, package.embedding, query, exact=exact)).all()
+        found = session.scalars(search_funnel(few, package.embedding, query, stages, exact=exact)).all()
         assert sorted(found) == [3, 5, 7]
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 else:
     Plan = Shop = Any
 
-INDEX = "packages_embedding_short_128_hnsw"
+INDEX = "packages_embedding_short_64_hnsw"
 
 
 @pytest.fixture

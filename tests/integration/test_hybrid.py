@@ -56,9 +56,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Select
 
     from pgmrl.model.rotation import Rotation
-    from tests.integration.conftest import Plan, Vectors
+    from tests.corpus import Corpus
+    from tests.integration.conftest import Plan
 else:
-    Plan = Vectors = Any
+    Plan = Corpus = Any
 
 ROWS = 10_000
 QUERIES = ["train simulation game", "python library", "image viewer for gnome", "gimp"]
@@ -118,16 +119,16 @@ def notes(rotation: Rotation) -> Table:
 
 
 @pytest.fixture(scope="module")
-def loaded(module_engine: Engine, debian: Vectors, rotation: Rotation, notes: Table) -> Engine:
+def loaded(module_engine: Engine, corpus: Corpus, rotation: Rotation, notes: Table) -> Engine:
     """Every sixth package of the set, in both tables (3,000 of them in the second)."""
     chosen = range(0, 6 * ROWS, 6)
-    vectors = debian.documents[list(chosen)]
+    vectors = corpus.documents[list(chosen)]
     rows = [
         {
             "id": n,
-            "name": debian.packages[i]["name"],
-            "synopsis": debian.packages[i]["synopsis"],
-            "body": debian.packages[i]["body"] or "",
+            "name": corpus.passages[i]["name"],
+            "synopsis": corpus.passages[i]["synopsis"],
+            "body": corpus.passages[i]["body"] or "",
             "part": n % 100,
         }
         for n, i in enumerate(chosen)
@@ -220,9 +221,9 @@ def same(rows: Sequence[Any], expected: Sequence[Any], keys: int = 1) -> bool:
 
 @pytest.mark.parametrize("rrf", [60, 0, None], ids=["ranks", "ranks without k", "values"])
 @pytest.mark.parametrize("words", QUERIES)
-def test_the_lists_are_fused_as_by_hand(session: Session, debian: Vectors, words: str, rrf: float | None) -> None:
+def test_the_lists_are_fused_as_by_hand(session: Session, corpus: Corpus, words: str, rrf: float | None) -> None:
     """A row of one list only is kept; weights count; any of the words."""
-    vector = debian.queries[QUERIES.index(words)]
+    vector = corpus.queries[QUERIES.index(words)]
     retrievers = [Nearest(Package.embedding, vector, weight=0.7), Words(Package.words, words, weight=1.5, match="any")]
     fuse = Weighted() if rrf is None else Rrf(rrf)
     rows = session.execute(search_hybrid(select(Package.id), retrievers, k=30, fuse=fuse)).all()
@@ -255,23 +256,23 @@ def test_how_words_match(session: Session, match: Any, typed: str, query: str, r
 
 
 @pytest.mark.parametrize("exact", [False, True])
-def test_a_vector_alone_is_a_search(session: Session, debian: Vectors, exact: bool) -> None:
+def test_a_vector_alone_is_a_search(session: Session, corpus: Corpus, exact: bool) -> None:
     """In its order; exactly, in NumPy's."""
-    vector = debian.queries[7]
+    vector = corpus.queries[7]
     retriever = Nearest(Package.embedding, vector, exact=exact, label="place")
     rows = session.execute(search_hybrid(select(Package.id), [retriever])).all()
     found = session.execute(search(select(Package.id), Package.embedding, vector, exact=exact)).all()
     assert [row.id for row in rows] == [row.id for row in found]
     assert [row.place for row in rows] == list(range(1, 11))
     if exact:
-        stored = debian.documents[: 6 * ROWS : 6].astype(np.float16).astype(np.float32)
+        stored = corpus.documents[: 6 * ROWS : 6].astype(np.float16).astype(np.float32)
         distances = METRICS["cosine"].distances(stored, vector.astype(np.float16).astype(np.float32))
         assert [row.id for row in rows] == list(np.argsort(distances, kind="stable")[:10])
 
 
-def test_filters_hold_inside_every_list(session: Session, debian: Vectors) -> None:
+def test_filters_hold_inside_every_list(session: Session, corpus: Corpus) -> None:
     """One row of a hundred: each list is full all the same."""
-    vector, filtered = debian.queries[1], select(Package.id).where(Package.part == 3)
+    vector, filtered = corpus.queries[1], select(Package.id).where(Package.part == 3)
     retrievers = [
         Nearest(Package.embedding, vector, shortlist=50),
         Words(Package.words, "library", limit=50),
@@ -293,9 +294,9 @@ def test_filters_hold_inside_every_list(session: Session, debian: Vectors) -> No
     assert same(rows, fused(lists, 25))
 
 
-def test_joins_hold_inside_every_list(session: Session, debian: Vectors) -> None:
+def test_joins_hold_inside_every_list(session: Session, corpus: Corpus) -> None:
     """A join to many takes one place in each list, and gives a row for each match."""
-    vector = debian.queries[2]
+    vector = corpus.queries[2]
     joined = select(Package.id, Label.name).join(Package.labels)
     retrievers = [Nearest(Package.embedding, vector), Words(Package.words, "library")]
     rows = session.execute(search_hybrid(joined, retrievers)).all()
@@ -310,11 +311,9 @@ def test_joins_hold_inside_every_list(session: Session, debian: Vectors) -> None
 
 
 @pytest.mark.parametrize("rrf", [60, None], ids=["ranks", "values"])
-def test_a_composite_key_a_rotation_and_core(
-    session: Session, notes: Table, debian: Vectors, rrf: float | None
-) -> None:
+def test_a_composite_key_a_rotation_and_core(session: Session, notes: Table, corpus: Corpus, rrf: float | None) -> None:
     """Words that were declared elsewhere, and a second vector under another metric."""
-    vector = debian.queries[3]
+    vector = corpus.queries[3]
     statement = select(notes.c.tenant, notes.c.number).where(notes.c.tenant < 2)
     retrievers = [
         Nearest(notes.c.e, vector),
@@ -338,9 +337,9 @@ def test_a_composite_key_a_rotation_and_core(
     assert same(rows, fused(lists, 20, rrf=rrf), keys=2)
 
 
-def test_two_queries_on_one_column(session: Session, debian: Vectors) -> None:
+def test_two_queries_on_one_column(session: Session, corpus: Corpus) -> None:
     """Each with a scan of its own."""
-    first, second = debian.queries[4], debian.queries[5]
+    first, second = corpus.queries[4], corpus.queries[5]
     given = [Nearest(Package.embedding, first, shortlist=300), Nearest(Package.embedding, second, shortlist=400)]
     rows = session.execute(search_hybrid(select(Package.id), given, k=300)).all()
     lists = [
@@ -350,10 +349,10 @@ def test_two_queries_on_one_column(session: Session, debian: Vectors) -> None:
     assert same(rows, fused(lists, 300))
 
 
-def test_an_alias_and_entities(session: Session, debian: Vectors) -> None:
+def test_an_alias_and_entities(session: Session, corpus: Corpus) -> None:
     """The columns are those of the alias; entities come with their score."""
     other = aliased(Package)
-    vector = debian.queries[6]
+    vector = corpus.queries[6]
     plain = [Nearest(Package.embedding, vector), Words(Package.words, "library"), Trigrams(Package.name, "lib")]
     given = [Nearest(other.embedding, vector), Words(other.words, "library"), Trigrams(other.name, "lib")]
     expected = session.execute(search_hybrid(select(Package.id), plain)).all()
@@ -361,7 +360,7 @@ def test_an_alias_and_entities(session: Session, debian: Vectors) -> None:
     assert [(row[0].id, *row[1:]) for row in rows] == [tuple(row) for row in expected]
 
 
-def test_a_select_built_once(session: Session, debian: Vectors) -> None:
+def test_a_select_built_once(session: Session, corpus: Corpus) -> None:
     """Vector and text are the caller's own parameters; the text is one for two retrievers."""
     given = [
         Nearest(Package.embedding, bindparam("v")),
@@ -369,14 +368,14 @@ def test_a_select_built_once(session: Session, debian: Vectors) -> None:
         Trigrams(Package.name, bindparam("t")),
     ]
     prepared = search_hybrid(select(Package.id), given)
-    for vector, words in zip(debian.queries, QUERIES, strict=False):
+    for vector, words in zip(corpus.queries, QUERIES, strict=False):
         now = [Nearest(Package.embedding, vector), Words(Package.words, words), Trigrams(Package.name, words)]
         fresh = session.execute(search_hybrid(select(Package.id), now)).all()
         assert session.execute(prepared, {"v": vector, "t": words}).all() == fresh
 
 
 @pytest.mark.parametrize("exact", [False, True])
-def test_a_rotation_and_a_parameter(session: Session, notes: Table, debian: Vectors, exact: bool) -> None:
+def test_a_rotation_and_a_parameter(session: Session, notes: Table, corpus: Corpus, exact: bool) -> None:
     """Of which the client sends both vectors in one value."""
 
     def make(query: Any) -> Select[Any]:
@@ -384,7 +383,7 @@ def test_a_rotation_and_a_parameter(session: Session, notes: Table, debian: Vect
         return search_hybrid(select(notes.c.number), given, k=100)
 
     prepared = make(bindparam("v"))
-    for vector in debian.queries[:3]:
+    for vector in corpus.queries[:3]:
         fresh = session.execute(make(vector)).all()
         assert session.execute(prepared, {"v": vector}).all() == fresh
         found = search(select(notes.c.number), notes.c.e, vector, exact=exact)
@@ -427,10 +426,10 @@ def test_a_side_table(engine: Engine) -> None:
 )
 @pytest.mark.parametrize("fuse", [Rrf(), Weighted()])
 def test_words_that_leave_nothing_contribute_nothing(
-    session: Session, debian: Vectors, typed: str, match: Any, fuse: Any
+    session: Session, corpus: Corpus, typed: str, match: Any, fuse: Any
 ) -> None:
     """Stop words, punctuation, and words that are only excluded."""
-    vector = debian.queries[0]
+    vector = corpus.queries[0]
     given = [Nearest(Package.embedding, vector), Words(Package.words, typed, match=match)]
     rows = session.execute(search_hybrid(select(Package.id), given, fuse=fuse)).all()
     expected = [row.id for row in session.execute(search(select(Package.id), Package.embedding, vector))]
@@ -471,10 +470,10 @@ def test_a_text_is_never_syntax(session: Session, typed: str, match: Any) -> Non
     assert bool(there) == any(row.rank_1 is not None for row in rows)
 
 
-def test_plain_psycopg(session: Session, debian: Vectors) -> None:
+def test_plain_psycopg(session: Session, corpus: Corpus) -> None:
     """Text and parameters, without SQLAlchemy; percent signs in both."""
     given = [
-        Nearest(Package.embedding, debian.queries[0]),
+        Nearest(Package.embedding, corpus.queries[0]),
         Words(Package.words, "50% 'x'"),
         Trigrams(Package.name, "g%"),
     ]

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from tests.corpus import Corpus
+
 VALUES = [1.5, -2, 0.25, 4, 5, 6, 7, 8]
 
 
@@ -688,17 +690,17 @@ def test_shorts_by_the_client_are_the_databases(
     assert mismatches(connection, table) == 0
 
 
-def test_real_shorts_by_the_client_are_the_databases(connection: Connection, debian: Any, rotation: Rotation) -> None:
-    """On 500 real vectors of 768 dimensions, every one compared."""
+def test_real_shorts_by_the_client_are_the_databases(connection: Connection, corpus: Corpus, rotation: Rotation) -> None:
+    """On 500 real vectors of 256 dimensions, every one compared."""
     database.install_rotation(connection, rotation)
     table = Table(
         "docs",
         MetaData(),
         Column("id", Integer, primary_key=True),
-        Column("e", Matryoshka(768, Short(128, by=rotation), index=None)),
+        Column("e", Matryoshka(256, Short(128, by=rotation), index=None)),
     )
     table.create(connection)
-    rows = ({"id": n, "e": vector} for n, vector in enumerate(debian.documents[:500]))
+    rows = ({"id": n, "e": vector} for n, vector in enumerate(corpus.documents[:500]))
     with counting(connection, table) as calls:
         ingest(connection, table.c.e, rows, check_sample=500)
     assert calls == [0]

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-    from tests.conftest import Debian
+    from tests.corpus import Corpus
 else:
-    Debian = Connection = Engine = Any
+    Corpus = Connection = Engine = Any
 
 ROWS, DIMS = 4_000, 96
 
@@ -50,12 +50,12 @@ def table_of(name: str = "packages", **options: Any) -> Table:
     )
 
 
-def filled(engine: Engine, debian: Debian, table: Table, rows: int = ROWS) -> None:
+def filled(engine: Engine, corpus: Corpus, table: Table, rows: int = ROWS) -> None:
     """The table with its first rows, analyzed."""
     with engine.begin() as connection:
         table.metadata.create_all(connection)
         given = [
-            {"id": n, "section": debian.packages[n]["section"], "embedding": debian.documents[n, :DIMS]}
+            {"id": n, "section": corpus.passages[n]["section"], "embedding": corpus.documents[n, :DIMS]}
             for n in range(rows)
         ]
         if given:
@@ -65,10 +65,10 @@ def filled(engine: Engine, debian: Debian, table: Table, rows: int = ROWS) -> No
 
 
 @pytest.fixture(scope="module")
-def packages(module_engine: Engine, debian: Debian) -> Table:
+def packages(module_engine: Engine, corpus: Corpus) -> Table:
     """4,000 packages."""
     table = table_of(index=Hnsw(m=4, ef_construction=8))
-    filled(module_engine, debian, table)
+    filled(module_engine, corpus, table)
     return table
 
 
@@ -88,11 +88,11 @@ def nearest(stored: Any, query: Any) -> Any:
 # -- what is measured ----------------------------------------------------------------------------------------------
 
 
-def test_recall_and_its_causes_are_what_numpy_says(asked: Connection, packages: Table, debian: Debian) -> None:
+def test_recall_and_its_causes_are_what_numpy_says(asked: Connection, packages: Table, corpus: Corpus) -> None:
     """Of queries that are no rows: recall, and what the exact short order loses."""
-    queries = given_queries(packages.c.embedding, debian.queries[:60, :DIMS])
+    queries = given_queries(packages.c.embedding, corpus.queries[:60, :DIMS])
     found = measure_recall(asked, packages.c.embedding, queries=queries, shortlist=30)
-    stored = debian.documents[:ROWS, :DIMS].astype(np.float16)
+    stored = corpus.documents[:ROWS, :DIMS].astype(np.float16)
     truncation = []
     for number, query in enumerate(queries.vectors):
         distances = nearest(stored, query)
@@ -136,14 +136,14 @@ def test_the_parts_sum_to_the_loss(
     assert found.filter == where
 
 
-def test_a_row_is_not_its_own_neighbour(asked: Connection, packages: Table, debian: Debian) -> None:
+def test_a_row_is_not_its_own_neighbour(asked: Connection, packages: Table, corpus: Corpus) -> None:
     """And does not take a place of the others."""
     found = measure_recall(asked, packages.c.embedding, queries=30, shortlist=ROWS, ef_search=1000)
     assert found.truncation == 0  # every row is in the exact shortlist
     assert found.recall.mean > 0.9  # of so poor a graph some rows cannot be reached
     assert {one.returned for one in found.losses} == {10}
     few = measure_recall(asked, packages.c.embedding, queries=30, k=1, shortlist=1, ef_search=1)
-    stored = debian.documents[:ROWS, :DIMS].astype(np.float16)
+    stored = corpus.documents[:ROWS, :DIMS].astype(np.float16)
     for one in few.losses:
         (number,) = one.key  # type: ignore[misc]
         short = nearest(stored[:, :16], stored[number, :16])
@@ -216,7 +216,7 @@ def test_the_same_seed_gives_the_same_queries(asked: Connection, packages: Table
     assert len(set(first.keys)) == 50
 
 
-def test_the_same_queries_whatever_the_keys_collation(engine: Engine, debian: Debian) -> None:
+def test_the_same_queries_whatever_the_keys_collation(engine: Engine, corpus: Corpus) -> None:
     """Keys of texts of which each has another one, and of which two read alike when joined."""
     table = Table(
         "packages",
@@ -228,7 +228,7 @@ def test_the_same_queries_whatever_the_keys_collation(engine: Engine, debian: De
     with engine.begin() as connection:
         table.create(connection)
         keys = [(f"{n},{m}", f"{m}") for n in range(20) for m in range(10)] + [("x", "y,z"), ("x,y", "z")]
-        given = [{"a": a, "b": b, "embedding": debian.documents[n, :DIMS]} for n, (a, b) in enumerate(keys)]
+        given = [{"a": a, "b": b, "embedding": corpus.documents[n, :DIMS]} for n, (a, b) in enumerate(keys)]
         connection.execute(table.insert(), given)
         first = sampled_queries(connection, table.c.embedding, 5, seed=3)
         connection.execute(table.delete())
@@ -236,10 +236,10 @@ def test_the_same_queries_whatever_the_keys_collation(engine: Engine, debian: De
         assert sampled_queries(connection, table.c.embedding, 5, seed=3).keys == first.keys
 
 
-def test_rows_among_many_zero_vectors(engine: Engine, debian: Debian) -> None:
+def test_rows_among_many_zero_vectors(engine: Engine, corpus: Corpus) -> None:
     """As many queries as there are rows to ask with, however few of all rows those are."""
     table = table_of(index=None)
-    filled(engine, debian, table, 60)
+    filled(engine, corpus, table, 60)
     with engine.connect() as connection:
         zero = [{"id": n, "embedding": np.zeros(DIMS)} for n in range(1_000, 2_500)]
         connection.execute(table.insert(), zero)
@@ -271,10 +271,10 @@ def test_little_comes_to_the_client(asked: Connection, packages: Table, fetched:
     assert max(fetched) == 7
 
 
-def test_a_large_table_is_not_read_whole(engine: Engine, debian: Debian, statements: list[str]) -> None:
+def test_a_large_table_is_not_read_whole(engine: Engine, corpus: Corpus, statements: list[str]) -> None:
     """Some of its pages, whatever the seed, also where half of the rows have no vector."""
     table = table_of(index=None)
-    filled(engine, debian, table)
+    filled(engine, corpus, table)
     with engine.begin() as connection:
         for share in (1, 2):
             connection.execute(table.update().where(table.c.id % share != 0).values(embedding=None))
@@ -287,13 +287,13 @@ def test_a_large_table_is_not_read_whole(engine: Engine, debian: Debian, stateme
             assert all("TABLESAMPLE" in one for one in read)
 
 
-def test_a_table_that_was_never_analyzed(engine: Engine, debian: Debian) -> None:
+def test_a_table_that_was_never_analyzed(engine: Engine, corpus: Corpus) -> None:
     """The server chooses among all rows, and sends few."""
     table = table_of(index=None)
     counts: list[int] = []
     with engine.begin() as connection:
         table.create(connection)
-        given = [{"id": n, "embedding": debian.documents[n, :DIMS]} for n in range(1_000)]
+        given = [{"id": n, "embedding": corpus.documents[n, :DIMS]} for n in range(1_000)]
         connection.execute(table.insert(), given)
         event.listen(connection, "after_cursor_execute", lambda _, cursor, *__: counts.append(cursor.rowcount))
         assert len(sampled_queries(connection, table.c.embedding, 20)) == 20
@@ -341,17 +341,17 @@ def test_nothing_is_left_behind(module_engine: Engine, packages: Table, mode: st
         assert measure_recall(connection, packages.c.embedding, queries=8).queries == 8
 
 
-def test_a_table_that_is_written_to_meanwhile(engine: Engine, debian: Debian) -> None:
+def test_a_table_that_is_written_to_meanwhile(engine: Engine, corpus: Corpus) -> None:
     """Truth and search are of one snapshot: rows that come between cannot look like losses."""
     table = table_of("busy")
-    filled(engine, debian, table, 1_500)
+    filled(engine, corpus, table, 1_500)
     stop = threading.Event()
 
     def write() -> None:
         with engine.connect() as connection:
             n = 10_000
             while not stop.is_set():
-                near = debian.documents[n % 1_500, :DIMS]
+                near = corpus.documents[n % 1_500, :DIMS]
                 connection.execute(table.insert(), [{"id": n + m, "embedding": near} for m in range(20)])
                 connection.execute(table.delete().where(table.c.id < n - 100, table.c.id >= 10_000))
                 connection.commit()
@@ -371,7 +371,7 @@ def test_a_table_that_is_written_to_meanwhile(engine: Engine, debian: Debian) ->
 # -- where ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_side_table(engine: Engine, debian: Debian) -> None:
+def test_a_side_table(engine: Engine, corpus: Corpus) -> None:
     """Vectors are sampled there, keys are those of the table."""
     table = Table(
         "things", MetaData(), Column("id", Integer, primary_key=True), Column("e", NumpyVector(DIMS, "vector"))
@@ -379,7 +379,7 @@ def test_a_side_table(engine: Engine, debian: Debian) -> None:
     add_side_table(table.c.e, Short(16))
     with engine.begin() as connection:
         table.metadata.create_all(connection)
-        rows = [{"id": n, "e": debian.documents[n, :DIMS]} for n in range(1_500)]
+        rows = [{"id": n, "e": corpus.documents[n, :DIMS]} for n in range(1_500)]
         connection.execute(table.insert(), rows)
         connection.exec_driver_sql("ANALYZE things_e")
         connection.exec_driver_sql("SET enable_seqscan = off")
@@ -402,9 +402,9 @@ CREATE TABLE "My %s".part_1 PARTITION OF "My %s".{quoted(NAME)} FOR VALUES WITH 
 """
 
 
-def test_a_key_of_two_columns_and_names_that_need_quotes(engine: Engine, debian: Debian) -> None:
+def test_a_key_of_two_columns_and_names_that_need_quotes(engine: Engine, corpus: Corpus) -> None:
     """In another schema, partitioned, with NULL and zero vectors among them."""
-    rows = [{"a": n, "B b": f"x{n}", "Full": debian.documents[n, :DIMS]} for n in range(1_500)]
+    rows = [{"a": n, "B b": f"x{n}", "Full": corpus.documents[n, :DIMS]} for n in range(1_500)]
     rows += [{"a": -n, "B b": "", "Full": None if n % 2 else np.zeros(DIMS)} for n in range(1, 60)]
     table = Table(
         NAME,
@@ -431,22 +431,22 @@ def test_a_key_of_two_columns_and_names_that_need_quotes(engine: Engine, debian:
         assert stored_setting(connection, table.c.Full) == Setting(10, 50, 60)
 
 
-def test_pgvector_in_another_schema(elsewhere: Engine, debian: Debian) -> None:
+def test_pgvector_in_another_schema(elsewhere: Engine, corpus: Corpus) -> None:
     """And not on the search_path."""
     table = table_of(vector_schema="extensions")
     with elsewhere.begin() as connection:
         table.create(connection)
-        rows = [{"id": n, "embedding": debian.documents[n, :DIMS]} for n in range(1_000)]
+        rows = [{"id": n, "embedding": corpus.documents[n, :DIMS]} for n in range(1_000)]
         connection.execute(table.insert(), rows)
         connection.exec_driver_sql("ANALYZE packages")
         connection.exec_driver_sql("SET enable_seqscan = off")
         assert measure_recall(connection, table.c.embedding, queries=20).index is not None
 
 
-def test_row_level_security(engine: Engine, debian: Debian) -> None:
+def test_row_level_security(engine: Engine, corpus: Corpus) -> None:
     """The role's own rows are measured, as its searches find them."""
     table = table_of()
-    filled(engine, debian, table, 1_500)
+    filled(engine, corpus, table, 1_500)
     role = f"tenant_{abs(hash(str(engine.url)))}"
     with engine.begin() as connection:
         for statement in (
@@ -468,12 +468,12 @@ def test_row_level_security(engine: Engine, debian: Debian) -> None:
             connection.exec_driver_sql(f"DROP ROLE {role}")
 
 
-def test_a_hot_standby(standby: Engine, debian: Debian) -> None:
+def test_a_hot_standby(standby: Engine, corpus: Corpus) -> None:
     """Nothing is written, so it need not be the primary; what cannot be recorded there says so."""
     with standby.connect() as connection:
         column = reflect(connection, "packages.embedding")
         connection.rollback()
-        queries = given_queries(column, debian.queries[:20, :96])
+        queries = given_queries(column, corpus.queries[:20, :96])
         found = measure_recall(connection, column, queries=queries)
         assert found.queries == 20
         assert found.index is not None
@@ -484,10 +484,10 @@ def test_a_hot_standby(standby: Engine, debian: Debian) -> None:
 # -- what cannot be measured ---------------------------------------------------------------------------------------
 
 
-def test_few_rows_or_none(engine: Engine, debian: Debian) -> None:
+def test_few_rows_or_none(engine: Engine, corpus: Corpus) -> None:
     """None is an error; fewer than k are what there is."""
     table = table_of()
-    filled(engine, debian, table, 0)
+    filled(engine, corpus, table, 0)
     with engine.connect() as connection:
         with pytest.raises(MeasureError, match="has no row with a vector"):
             measure_recall(connection, table.c.embedding)
@@ -496,26 +496,26 @@ def test_few_rows_or_none(engine: Engine, debian: Debian) -> None:
         )
         with pytest.raises(MeasureError, match="none has a usable vector"):
             measure_recall(connection, table.c.embedding)
-        connection.execute(table.insert(), [{"id": n, "embedding": debian.documents[n, :DIMS]} for n in range(1, 4)])
+        connection.execute(table.insert(), [{"id": n, "embedding": corpus.documents[n, :DIMS]} for n in range(1, 4)])
         found = measure_recall(connection, table.c.embedding)
         assert found.recall.mean == 1
         assert {(one.returned, one.wanted) for one in found.losses} == {(2, 2)}
         assert found.instead is not None  # so few rows are not read through an index
 
 
-def test_all_vectors_equal(engine: Engine, debian: Debian) -> None:
+def test_all_vectors_equal(engine: Engine, corpus: Corpus) -> None:
     """Whichever come back are as near as any."""
     table = table_of()
-    filled(engine, debian, table, 0)
+    filled(engine, corpus, table, 0)
     with engine.connect() as connection:
-        connection.execute(table.insert(), [{"id": n, "embedding": debian.documents[0, :DIMS]} for n in range(500)])
+        connection.execute(table.insert(), [{"id": n, "embedding": corpus.documents[0, :DIMS]} for n in range(500)])
         assert measure_recall(connection, table.c.embedding, queries=20).recall.mean == 1
 
 
-def test_without_an_index(engine: Engine, debian: Debian) -> None:
+def test_without_an_index(engine: Engine, corpus: Corpus) -> None:
     """None, an invalid one, no short vectors at all: each says what is missing."""
     table = table_of(index=None)
-    filled(engine, debian, table, 100)
+    filled(engine, corpus, table, 100)
     with engine.connect() as connection:
         with pytest.raises(NotMigrated, match="no HNSW index"):
             measure_recall(connection, table.c.embedding)
@@ -589,10 +589,10 @@ def test_a_dropped_connection_is_the_servers_own_error(module_engine: Engine, pa
 # -- history and settings ------------------------------------------------------------------------------------------
 
 
-def test_history(engine: Engine, debian: Debian) -> None:
+def test_history(engine: Engine, corpus: Corpus) -> None:
     """Oldest first; it follows a renamed table; only those who may read the table see it."""
     table = table_of()
-    filled(engine, debian, table, 300)
+    filled(engine, corpus, table, 300)
     with engine.begin() as connection:
         for size in (40, 100):
             found = measure_recall(connection, table.c.embedding, queries=5, shortlist=size)
@@ -610,10 +610,10 @@ def test_history(engine: Engine, debian: Debian) -> None:
             savepoint.rollback()
 
 
-def test_without_pgmrls_schema_nothing_is_recorded(engine: Engine, debian: Debian) -> None:
+def test_without_pgmrls_schema_nothing_is_recorded(engine: Engine, corpus: Corpus) -> None:
     """Nor set; searches go on with pgmrl's own defaults."""
     table = table_of()
-    filled(engine, debian, table, 50)
+    filled(engine, corpus, table, 50)
     with engine.begin() as connection:
         found = measure_recall(connection, table.c.embedding, queries=2)
         database.downgrade(connection)
@@ -635,11 +635,11 @@ def limits(statement: Any) -> tuple[str, ...]:
     return size[1], ef[1]
 
 
-def test_a_setting_is_the_default_of_searches(engine: Engine, debian: Debian) -> None:
+def test_a_setting_is_the_default_of_searches(engine: Engine, corpus: Corpus) -> None:
     """In Python from when it is loaded, in SQL from the next call; what a caller says goes before."""
     table = table_of()
-    filled(engine, debian, table, 2_000)
-    query, column = debian.queries[0, :DIMS], table.c.embedding
+    filled(engine, corpus, table, 2_000)
+    query, column = corpus.queries[0, :DIMS], table.c.embedding
 
     def numbers(**options: Any) -> tuple[str, ...]:
         return limits(search(select(table.c.id), column, query, **options))
@@ -676,11 +676,11 @@ def test_a_setting_is_the_default_of_searches(engine: Engine, debian: Debian) ->
         assert setting_of(column) is None
 
 
-def test_a_setting_of_another_short_column_does_not_hold(engine: Engine, debian: Debian) -> None:
+def test_a_setting_of_another_short_column_does_not_hold(engine: Engine, corpus: Corpus) -> None:
     """After a reshape the numbers of the old vectors are no longer right."""
     short: Column[Any] = Column("embedding", Matryoshka(DIMS, Short(32)))
     table, other = table_of(), Table("packages", MetaData(), Column("id", Integer, primary_key=True), short)
-    filled(engine, debian, table, 10)
+    filled(engine, corpus, table, 10)
     with engine.begin() as connection:
         store_setting(connection, table.c.embedding, Setting(10, 12, 20))
         assert load_settings(connection, other.c.embedding) == {}

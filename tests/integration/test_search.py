@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 else:
     Connection = Plan = Shop = Any
 
-INDEX = "packages_embedding_short_128_hnsw"
+INDEX = "packages_embedding_short_64_hnsw"
 
 
 def index_of(nodes: list[dict[str, Any]]) -> list[str]:

@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tests.integration.conftest import Vectors
+    from tests.corpus import Corpus
 
 ROWS = 5_000
 FRESH = 600
 QUICK: dict[str, Any] = {"queries": 300, "finalists": 1, "types": ("halfvec",)}
 
 
-def parted(debian: Vectors) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def parted(corpus: Corpus) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Rows to load, and others of the same kind to ask for."""
-    order = np.random.default_rng(1).permutation(len(debian.documents))[: ROWS + FRESH]
-    some = debian.documents[order]
+    order = np.random.default_rng(1).permutation(len(corpus.documents))[: ROWS + FRESH]
+    some = corpus.documents[order]
     return some[:ROWS], some[ROWS:]
 
 
@@ -55,11 +55,11 @@ def bare(connection: Connection, name: str = "packages") -> Any:
 
 
 @pytest.fixture(scope="module")
-def packages(module_engine: Engine, debian: Vectors) -> Engine:
+def packages(module_engine: Engine, corpus: Corpus) -> Engine:
     """5,000 real vectors, ten rows without one and ten with a zero one; no short column."""
     with module_engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE packages (id integer PRIMARY KEY, embedding halfvec(768))")
-        fill(connection, "packages", parted(debian)[0])
+        fill(connection, "packages", parted(corpus)[0])
         connection.exec_driver_sql(
             "INSERT INTO packages SELECT n, CASE WHEN mod(n, 2) = 0 THEN array_fill(0, ARRAY[768])::halfvec(768) END "
             f"FROM generate_series({ROWS + 1}, {ROWS + 20}) AS n"
@@ -107,12 +107,12 @@ def test_it_finds_the_cheapest_that_reaches_the_target(found: Tuning) -> None:
     assert (found.queries, found.k, found.target) == (500, 10, 0.95)
 
 
-def test_what_it_predicts_is_what_the_column_does(found: Tuning, packages: Engine, debian: Vectors) -> None:
+def test_what_it_predicts_is_what_the_column_does(found: Tuning, packages: Engine, corpus: Corpus) -> None:
     """Built by the library, searched by the statement that applications send, with queries that tuning never saw."""
     choice = found.choice
     assert choice is not None
     assert isinstance(found.rotation, Rotation)
-    rows, fresh = parted(debian)
+    rows, fresh = parted(corpus)
     short, index = choice.candidate.definition.short, choice.candidate.index
     built = Table(
         "built",
@@ -192,12 +192,12 @@ KINDS = {
 
 @pytest.mark.parametrize(("metric", "full", "rule", "kind", "dims"), KINDS.values(), ids=KINDS)
 def test_ranks_are_those_of_the_server(
-    engine: Engine, debian: Vectors, rotation: Rotation, metric: Any, full: Any, rule: str, kind: Any, dims: int
+    engine: Engine, corpus: Corpus, rotation: Rotation, metric: Any, full: Any, rule: str, kind: Any, dims: int
 ) -> None:
     """The place of each true neighbour in the order that the server computes from its own short vectors."""
-    vectors = debian.documents[:1_500] * np.random.default_rng(0).uniform(0.5, 2, (1_500, 1)).astype(np.float32)
+    vectors = corpus.documents[:1_500] * np.random.default_rng(0).uniform(0.5, 2, (1_500, 1)).astype(np.float32)
     definition = Definition.of(768, Short(dims, rotation if rule == "rotation" else Prefix(), kind), metric, full)
-    queries = definition.stored(debian.queries[:8])
+    queries = definition.stored(corpus.queries[:8])
     with engine.connect() as connection:
         database.install_rotation(connection, rotation)
         connection.exec_driver_sql(f"CREATE TABLE packages (id integer PRIMARY KEY, embedding {full}(768))")
@@ -290,7 +290,7 @@ def test_a_bad_graph(packages: Engine) -> None:
 
 
 @pytest.fixture
-def shop(engine: Engine, debian: Vectors) -> Table:
+def shop(engine: Engine, corpus: Corpus) -> Table:
     """5,000 rows with a prefix of 256 dimensions under an index."""
     table = Table(
         "packages",
@@ -300,12 +300,12 @@ def shop(engine: Engine, debian: Vectors) -> Table:
     )
     with engine.begin() as connection:
         table.create(connection)
-        ingest(connection, table.c.embedding, ({"id": n} for n in range(ROWS)), vectors=parted(debian)[0])
+        ingest(connection, table.c.embedding, ({"id": n} for n in range(ROWS)), vectors=parted(corpus)[0])
         connection.exec_driver_sql("ANALYZE packages")
     return table
 
 
-def test_the_choice_becomes_the_default(engine: Engine, shop: Table, debian: Vectors) -> None:
+def test_the_choice_becomes_the_default(engine: Engine, shop: Table, corpus: Corpus) -> None:
     """Of a column that stays: only numbers change, and searches take them."""
     with engine.connect() as connection:
         found = tune(connection, shop.c.embedding, 0.9, dims=(256,), by=("prefix",), **QUICK)
@@ -323,7 +323,7 @@ def test_the_choice_becomes_the_default(engine: Engine, shop: Table, debian: Vec
         assert apply_tuning(connection, shop.c.embedding, found) == "embedding_short_256"
         connection.commit()
         load_settings(connection, shop.c.embedding)
-        plan = explained(connection, search(select(shop.c.id), shop.c.embedding, debian.queries[0]))
+        plan = explained(connection, search(select(shop.c.id), shop.c.embedding, corpus.queries[0]))
         shortlist = subplan(plan["Plan"], SHORTLIST)
         assert shortlist is not None
         assert shortlist["Plan Rows"] == found.choice.shortlist
@@ -416,14 +416,14 @@ def test_the_index_alone_changes(engine: Engine, shop: Table) -> None:
     assert {one.candidate.index for one in found.tried} == {Hnsw(6, 40), Hnsw(12, 60)}
 
 
-def test_a_side_table(engine: Engine, debian: Vectors) -> None:
+def test_a_side_table(engine: Engine, corpus: Corpus) -> None:
     """The vectors are in another table than the one that is searched."""
     metadata = MetaData()
     table = Table("docs", metadata, Column("id", Integer, primary_key=True), Column("e", reflectable(768)))
     add_side_table(table.c.e, Short(128))
     with engine.begin() as connection:
         metadata.create_all(connection)
-        ingest(connection, table.c.e, ({"id": n} for n in range(2_000)), vectors=debian.documents[:2_000])
+        ingest(connection, table.c.e, ({"id": n} for n in range(2_000)), vectors=corpus.documents[:2_000])
     with engine.connect() as connection:
         found = tune(connection, table.c.e, 0.8, dims=(128,), by=("prefix",), queries=200, types=("halfvec",))
     assert found.choice is not None
@@ -492,11 +492,11 @@ def partitioned(connection: Connection, dims: int, short: int, first: int, end: 
     connection.exec_driver_sql(f"CREATE INDEX ON packages USING hnsw (embedding_short_{short} halfvec_cosine_ops)")
 
 
-def test_partitions(engine: Engine, debian: Vectors) -> None:
+def test_partitions(engine: Engine, corpus: Corpus) -> None:
     """Each has an index of its own; they are tuned as they are."""
     with engine.begin() as connection:
         partitioned(connection, 768, 128, 1_000, 3_000)
-        fill(connection, "packages", debian.documents[:3_000])
+        fill(connection, "packages", corpus.documents[:3_000])
         connection.exec_driver_sql("ANALYZE packages")
     with engine.connect() as connection:
         found = tune(connection, bare(connection), 0.8, dims=(64,), queries=200)
@@ -524,11 +524,11 @@ def test_partitions_of_which_one_holds_equal_vectors(engine: Engine) -> None:
 # -- while others work ---------------------------------------------------------------------------------------------
 
 
-def test_rows_that_come_meanwhile_are_not_seen(engine: Engine, debian: Vectors) -> None:
+def test_rows_that_come_meanwhile_are_not_seen(engine: Engine, corpus: Corpus) -> None:
     """All passes read one snapshot."""
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE packages (id integer PRIMARY KEY, embedding halfvec(768))")
-        fill(connection, "packages", debian.documents[:2_000])
+        fill(connection, "packages", corpus.documents[:2_000])
     seen: set[str] = set()
 
     def meddle(what: str, _done: int, _whole: int) -> None:
@@ -570,12 +570,12 @@ def test_a_connection_that_drops(packages: Engine, when: str) -> None:
         assert connection.scalar(text("SELECT count(*) FROM packages")) == ROWS + 20
 
 
-def test_pgvector_in_another_schema(elsewhere: Engine, debian: Vectors) -> None:
+def test_pgvector_in_another_schema(elsewhere: Engine, corpus: Corpus) -> None:
     """Types and operators with their schema, also of signs."""
     with elsewhere.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE packages (id integer PRIMARY KEY, embedding extensions.halfvec(768))")
         column = reflect(connection, "packages.embedding")
-        ingest(connection, column, ({"id": n} for n in range(800)), vectors=debian.documents[:800])
+        ingest(connection, column, ({"id": n} for n in range(800)), vectors=corpus.documents[:800])
     with elsewhere.connect() as connection:
         for kind in ("halfvec", "bit"):
             found = tune(connection, column, 0.5, dims=(256,), by=("prefix",), types=(kind,), queries=60)
@@ -633,19 +633,19 @@ def test_bad_input(packages: Engine, given: dict[str, Any], error: type[Exceptio
         tune(connection, bare(connection), **{"k": 10, **given})
 
 
-def test_tables_with_little_in_them(engine: Engine, debian: Vectors) -> None:
+def test_tables_with_little_in_them(engine: Engine, corpus: Corpus) -> None:
     """No rows, fewer than k, and just enough."""
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE packages (id integer PRIMARY KEY, embedding halfvec(768))")
     with engine.connect() as connection:
         with pytest.raises(MeasureError, match="no row"):
             tune(connection, bare(connection))
-        fill(connection, "packages", debian.documents[:8])
+        fill(connection, "packages", corpus.documents[:8])
         connection.commit()
         with pytest.raises(MeasureError, match="8 rows with a vector, too few for k=10"):
             tune(connection, bare(connection))
         connection.exec_driver_sql("DELETE FROM packages")
-        fill(connection, "packages", debian.documents[:40])
+        fill(connection, "packages", corpus.documents[:40])
         connection.commit()
         found = tune(connection, bare(connection), 0.5, dims=(16,))
     assert found.rows_read == 32
@@ -675,14 +675,14 @@ def test_unknown_columns(packages: Engine) -> None:
             tune(connection, gone.c.id)
 
 
-def test_names_that_need_quotes(engine: Engine, debian: Vectors) -> None:
+def test_names_that_need_quotes(engine: Engine, corpus: Corpus) -> None:
     """Of table, column and key."""
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE packages (id integer PRIMARY KEY, embedding halfvec(768))")
         database.execute_plain(
             connection, 'CREATE TABLE "My :t %s" ("Order" integer PRIMARY KEY, "from 100%" halfvec(768))'
         )
-        fill(connection, "packages", debian.documents[:600])
+        fill(connection, "packages", corpus.documents[:600])
         database.execute_plain(connection, 'INSERT INTO "My :t %s" SELECT id, embedding FROM packages')
     with engine.connect() as connection:
         column = reflect(connection, "My :t %s.from 100%")
@@ -773,11 +773,11 @@ def test_no_time_for_the_sweep(packages: Engine, monkeypatch: pytest.MonkeyPatch
     assert found.as_json()["limit"]["cause"] == "time"
 
 
-def test_given_queries(packages: Engine, debian: Vectors) -> None:
+def test_given_queries(packages: Engine, corpus: Corpus) -> None:
     """Which are no rows: no row is left out."""
     with packages.connect() as connection:
         column = bare(connection)
-        asked = given_queries(column, debian.queries[:300])
+        asked = given_queries(column, corpus.queries[:300])
         found = tune(connection, column, 0.9, queries=asked, dims=(128,), finalists=1)
     assert found.rows_read == ROWS
     assert found.queries == 150

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -17,28 +17,31 @@ from pgmrl.model.rotation import Rotation
 from pgmrl.model.shortening import Short
 from pgmrl.searching.search import search
 
+if TYPE_CHECKING:
+    from tests.corpus import Corpus
+
 
 @pytest.fixture
-def docs(engine: Engine, debian: Any, rotation: Rotation) -> Table:
+def docs(engine: Engine, corpus: Corpus, rotation: Rotation) -> Table:
     """2,000 real vectors with a rotated short column."""
     table = Table("docs", MetaData(), Column("id", Integer, primary_key=True))
-    table.append_column(Column("e", Matryoshka(768, Short(64, rotation))))
+    table.append_column(Column("e", Matryoshka(256, Short(32, rotation))))
     with engine.begin() as connection:
         database.install_rotation(connection, rotation)
         table.create(connection)
-        connection.execute(table.insert(), [{"id": n, "e": v} for n, v in enumerate(debian.documents[:2000])])
+        connection.execute(table.insert(), [{"id": n, "e": v} for n, v in enumerate(corpus.documents[:2000])])
         connection.exec_driver_sql("ANALYZE docs")
     return table
 
 
-def test_deleted_rows_do_not_eat_the_shortlist(engine: Engine, docs: Table, debian: Any) -> None:
+def test_deleted_rows_do_not_eat_the_shortlist(engine: Engine, docs: Table, corpus: Corpus) -> None:
     """75 % deleted and not vacuumed: their index entries are still there."""
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE docs SET (autovacuum_enabled = off)")
         connection.execute(docs.delete().where(docs.c.id % 4 != 0))
         connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # the question is what the index returns
         connection.exec_driver_sql("SET LOCAL enable_sort = off")
-        for query in debian.queries[:20]:
+        for query in corpus.queries[:20]:
             found = connection.execute(search(select(docs.c.id), docs.c.e, query, k=40, shortlist=40)).scalars().all()
             assert len(found) == 40
             assert all(n % 4 == 0 for n in found)
@@ -52,8 +55,8 @@ def write(engine: Engine, docs: Table, vectors: Any, stop: threading.Event, firs
         changed, deleted = (int(n) for n in random.integers(2000, size=2))
         with engine.begin() as connection:
             connection.execute(docs.delete().where(docs.c.id == deleted))
-            connection.execute(docs.update().where(docs.c.id == changed).values(e=vectors[random.integers(60_000)]))
-            connection.execute(docs.insert(), {"id": number, "e": vectors[random.integers(60_000)]})
+            connection.execute(docs.update().where(docs.c.id == changed).values(e=vectors[random.integers(len(vectors))]))
+            connection.execute(docs.insert(), {"id": number, "e": vectors[random.integers(len(vectors))]})
     return number - first
 
 
@@ -69,12 +72,12 @@ def read(engine: Engine, docs: Table, queries: Any, seed: int) -> None:
         assert len(rows) == 10
 
 
-def test_writes_while_searching(engine: Engine, docs: Table, debian: Any) -> None:
+def test_writes_while_searching(engine: Engine, docs: Table, corpus: Corpus) -> None:
     """One statement, one snapshot: a distance is always that of the vector in the same row."""
     stop = threading.Event()
     with ThreadPoolExecutor(4) as pool:
-        writers = [pool.submit(write, engine, docs, debian.documents, stop, first) for first in (10_000, 20_000)]
-        readers = [pool.submit(read, engine, docs, debian.queries, seed) for seed in (1, 2)]
+        writers = [pool.submit(write, engine, docs, corpus.documents, stop, first) for first in (10_000, 20_000)]
+        readers = [pool.submit(read, engine, docs, corpus.queries, seed) for seed in (1, 2)]
         try:
             for reader in readers:
                 reader.result(60)
