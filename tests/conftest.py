@@ -132,26 +132,26 @@ class Wares(NamedTuple):
     """Real passages with 96 dimensions of their vectors, searched by SQL functions; tests only read it.
 
     Attributes:
-        engine: on the database; the functions are `packages_…`.
-        table: `packages`.
+        engine: on the database; the functions are `passages_…`.
+        table: `passages`.
         vectors: as stored, shape (n, 96), by id.
         queries: real query vectors, shape (1500, 96).
-        packages: what the rows say, by id.
+        passages: what the rows say, by id.
     """
 
     engine: Engine
     table: Table
     vectors: NDArray[np.float32]
     queries: NDArray[np.float32]
-    packages: list[Passage]
+    passages: list[Passage]
 
     def literal(self, number: int) -> str:
         """A query vector as a BI tool has it: text."""
         return vector_text(self.queries[number])
 
     def nearest(self, query: Any, k: int = 10, where: Any = None) -> list[int]:
-        """The ids of the k nearest packages under cosine, by NumPy, of those that `where` lets through."""
-        ids = np.array([n for n, one in enumerate(self.packages) if where is None or where(one)], np.int64)
+        """The ids of the k nearest passages under cosine, by NumPy, of those that `where` lets through."""
+        ids = np.array([n for n, one in enumerate(self.passages) if where is None or where(one)], np.int64)
         rows, one = self.vectors[ids].astype(np.float64), np.asarray(query, np.float16).astype(np.float64)
         distances = 1 - rows @ one / np.linalg.norm(rows, axis=1) / np.linalg.norm(one)
         return [int(n) for n in ids[np.argsort(distances, kind="stable")[:k]]]
@@ -171,7 +171,7 @@ def vector_text(vector: Any) -> str:
 def wares(server: local.LocalServer, corpus: Corpus) -> Iterator[Wares]:
     """4,000 passages, then ten without a vector and ten with a zero one; three named queries; every SQL function."""
     table = Table(
-        "packages",
+        "passages",
         MetaData(),
         Column("id", Integer, primary_key=True),
         Column("name", Text),
@@ -182,7 +182,7 @@ def wares(server: local.LocalServer, corpus: Corpus) -> Iterator[Wares]:
         Column("words", TSVECTOR, Computed(WORDS, persisted=True)),
         Column("embedding", Matryoshka(96, Short(32))),
     )
-    Index("packages_words", table.c.words, postgresql_using="gin")
+    Index("passages_words", table.c.words, postgresql_using="gin")
     url = shared_database(server, "wares", lambda engine: _fill(engine, table, corpus))
     stored = corpus.documents[:WARES, :96].astype(np.float16).astype(np.float32)
     with connected(url) as engine:
@@ -196,14 +196,14 @@ def _fill(engine: Engine, table: Table, corpus: Corpus) -> None:
         for n, passage in enumerate(corpus.passages[:WARES])
     ]
     empty = [{"id": WARES + n, "name": "x", "embedding": None if n % 2 else np.zeros(96)} for n in range(20)]
-    named = text("INSERT INTO pgmrl.queries VALUES ('packages', 'embedding', :name, 'a question', 'static', :vector)")
+    named = text("INSERT INTO pgmrl.queries VALUES ('passages', 'embedding', :name, 'a question', 'static', :vector)")
     functions = SqlFunctions(filters=FILTERS, related=5, stored=True, group_by="package", words="words")
     with engine.begin() as connection:
         table.create(connection)
         connection.execute(table.insert(), rows)
         connection.execute(table.insert(), empty)
         install_functions(connection, table.c.embedding, functions)
-        for number, name in enumerate(("games", "it's", "büro")):
+        for number, name in enumerate(("asyncio", "it's", "büro")):
             vector = vector_text(corpus.queries[number, :96])
             connection.execute(named, {"name": name, "vector": vector})
     vacuum(engine)

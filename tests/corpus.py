@@ -66,12 +66,14 @@ class Corpus(NamedTuple):
         documents: the passages' vectors of unit length, shape (20000, 256), float32; no two are equal as halves.
         queries: vectors of other passages, shape (1500, 256).
         passages: what the rows of `documents` say.
+        asked: what those of `queries` say.
         docstrings: all of them, ordered by name.
     """
 
     documents: NDArray[np.float32]
     queries: NDArray[np.float32]
     passages: list[Passage]
+    asked: list[Passage]
     docstrings: list[Docstring]
 
 
@@ -94,7 +96,19 @@ def load(folder: Path) -> Corpus:
         texts = json.loads(arrays["texts"].tobytes())
     known = [Docstring(**fields) for fields in texts["docstrings"]]
     passages = [_passage(known[part[0]], *part[1:]) for part in texts["parts"]]
-    return Corpus(documents, queries, passages, known)
+    return Corpus(documents, queries, passages[:ROWS], passages[ROWS:], known)
+
+
+def wide(passages: list[Passage]) -> NDArray[np.float32]:
+    """Vectors of 768 dimensions, of unit length: text, name and whole docstring of a passage, each embedded for itself.
+
+    For what only vectors show that are too large for the row. The leading 256 dimensions are the text's.
+    """
+    names = [" ".join(re.findall(r"[A-Z]*[a-z]+|[A-Z]+", passage["name"])) for passage in passages]
+    fields = ([passage["text"] for passage in passages], names, [passage["docstring"] for passage in passages])
+    embedder = StaticEmbedder()
+    vectors = np.concatenate([embedder.embed_documents(texts) for texts in fields], axis=1)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
 def _store(path: Path) -> None:
@@ -112,7 +126,7 @@ def _store(path: Path) -> None:
         )
     texts = {
         "docstrings": [asdict(docstring) for docstring in known],
-        "parts": [parts[n] for n in chosen[:ROWS]],
+        "parts": [parts[n] for n in chosen],
     }
     new = path.with_suffix(f".{os.getpid()}.npz")
     np.savez(

@@ -33,7 +33,7 @@ public class Client {
     }
 
     static void types(Connection connection, String vector) throws SQLException {
-        try (PreparedStatement statement = connection.prepareStatement("SELECT * FROM packages_search(?::vector, ?)")) {
+        try (PreparedStatement statement = connection.prepareStatement("SELECT * FROM passages_search(?::vector, ?)")) {
             statement.setString(1, vector);
             statement.setInt(2, 3);
             try (ResultSet rows = statement.executeQuery()) {
@@ -54,7 +54,7 @@ public class Client {
 
     // after five executions the driver prepares on the server, and the server may plan generically
     static void prepared(Connection connection, String one, String other) throws SQLException {
-        String text = "SELECT id FROM packages_search(query => ?, k => ?, exact => ?, section => ?)";
+        String text = "SELECT id FROM passages_search(query => ?, k => ?, exact => ?, package => ?)";
         try (PreparedStatement statement = connection.prepareStatement(text)) {
             for (int n = 1; n <= 12; n++) {
                 statement.setObject(1, n % 2 == 1 ? one : other, Types.OTHER);
@@ -63,7 +63,7 @@ public class Client {
                 if (n % 3 == 0) {
                     statement.setNull(4, Types.VARCHAR);
                 } else {
-                    statement.setString(4, "libs");
+                    statement.setString(4, "email");
                 }
                 boolean server = ((PGStatement) statement).isUseServerPrepare();
                 System.out.println("prepared " + n + " " + server + ids(statement));
@@ -72,24 +72,24 @@ public class Client {
     }
 
     static void filters(Connection connection, String vector) throws SQLException {
-        String text = "SELECT id FROM packages_search(?::vector, 5, 4000, installed_kb_min => ?, section_any => ?, tags_with => ?)";
+        String text = "SELECT id FROM passages_search(?::vector, 5, 4000, length_min => ?, package_any => ?, tags_with => ?)";
         try (PreparedStatement statement = connection.prepareStatement(text)) {
-            Array sections = connection.createArrayOf("text", new Object[] {"games", "libs", "'; DROP TABLE packages; --"});
+            Array packages = connection.createArrayOf("text", new Object[] {"asyncio", "email", "'; DROP TABLE passages; --"});
             statement.setString(1, vector);
             statement.setInt(2, 100);
-            statement.setArray(3, sections);
+            statement.setArray(3, packages);
             statement.setNull(4, Types.ARRAY);
             System.out.println("filters" + ids(statement));
         }
     }
 
     static void named(Connection connection) throws SQLException {
-        try (PreparedStatement statement = connection.prepareStatement("SELECT id FROM packages_search_named(?, ?)")) {
+        try (PreparedStatement statement = connection.prepareStatement("SELECT id FROM passages_search_named(?, ?)")) {
             statement.setString(1, "it's");
             statement.setInt(2, 4);
             System.out.println("named" + ids(statement));
         }
-        String text = "SELECT s.id FROM packages AS p CROSS JOIN LATERAL packages_similar(p.id, ?) AS s WHERE p.id = ?";
+        String text = "SELECT s.id FROM passages AS p CROSS JOIN LATERAL passages_similar(p.id, ?) AS s WHERE p.id = ?";
         try (PreparedStatement statement = connection.prepareStatement(text)) {
             statement.setInt(1, 4);
             statement.setInt(2, 9);
@@ -99,12 +99,12 @@ public class Client {
 
     static void described(Connection connection) throws SQLException {
         DatabaseMetaData database = connection.getMetaData();
-        try (ResultSet columns = database.getFunctionColumns(null, "public", "packages_search", "%")) {
+        try (ResultSet columns = database.getFunctionColumns(null, "public", "passages_search", "%")) {
             while (columns.next()) {
                 System.out.println("argument " + columns.getString("COLUMN_NAME") + " " + columns.getString("TYPE_NAME"));
             }
         }
-        try (ResultSet tables = database.getTables(null, "public", "packages_related%", null)) {
+        try (ResultSet tables = database.getTables(null, "public", "passages_related%", null)) {
             while (tables.next()) {
                 System.out.println("table " + tables.getString("TABLE_NAME") + " " + tables.getString("TABLE_TYPE"));
             }
@@ -145,7 +145,7 @@ public class Client {
     // a cursor: rows are fetched by twos
     static void transaction(Connection connection, String vector) throws SQLException {
         connection.setAutoCommit(false);
-        try (PreparedStatement statement = connection.prepareStatement("SELECT id FROM packages_search(?::vector, 30)")) {
+        try (PreparedStatement statement = connection.prepareStatement("SELECT id FROM passages_search(?::vector, 30)")) {
             statement.setFetchSize(2);
             statement.setString(1, vector);
             System.out.println("cursor" + ids(statement));
@@ -160,7 +160,7 @@ public class Client {
     }
 
     static void refused(Connection connection) throws SQLException {
-        try (PreparedStatement statement = connection.prepareStatement("SELECT * FROM packages_search(?::vector, ?)")) {
+        try (PreparedStatement statement = connection.prepareStatement("SELECT * FROM passages_search(?::vector, ?)")) {
             statement.setString(1, "[1,2,3]");
             statement.setInt(2, 10);
             statement.executeQuery();

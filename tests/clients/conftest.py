@@ -48,7 +48,7 @@ class Answer(NamedTuple):
 
 
 CALLS = [  # with casts: some drivers send every number as a bigint, and every text as a varchar
-    ("search_diverse(?::halfvec, ?::integer, ?::float8, section_any => ?::text[])", (8, 0.3, "{libs,games,utils}")),
+    ("search_diverse(?::halfvec, ?::integer, ?::float8, package_any => ?::text[])", (8, 0.3, "{email,asyncio,typing}")),
     ("search_groups(?::halfvec, ?::integer, ?::integer, shortlist => ?::integer)", (4, 2, 400)),
     ("hybrid(?::halfvec, ?, ?::integer, match => ?, words_weight => ?::float8)", ("strategy game", 9, "any", 1.5)),
 ]
@@ -60,7 +60,7 @@ def answers(wares: Wares) -> list[Answer]:
     found = []
     with wares.engine.connect() as connection:
         for number, (call, given) in enumerate(CALLS):
-            statement, sent = f"SELECT * FROM packages_{call} ORDER BY rank, id", (wares.literal(number), *given)
+            statement, sent = f"SELECT * FROM passages_{call} ORDER BY rank, id", (wares.literal(number), *given)
             result = connection.exec_driver_sql(statement.replace("?", "%s"), sent)
             found.append(Answer(statement, sent, list(result.keys()), [tuple(row) for row in result]))
     assert [len(one.rows) for one in found] == [8, 8, 9]

@@ -27,9 +27,9 @@ def has_compiler(java: str) -> bool:
     return "jdk.compiler" in modules.stdout
 
 
-def libs(package: dict[str, Any]) -> bool:
+def email(package: dict[str, Any]) -> bool:
     """The filter."""
-    return bool(package["section"] == "libs")
+    return bool(package["package"] == "email")
 
 
 def test_jdbc(wares: Wares, tcp_port: int, answers: list[Answer]) -> None:
@@ -65,23 +65,23 @@ def test_jdbc(wares: Wares, tcp_port: int, answers: list[Answer]) -> None:
     for number, server, *ids in of("prepared"):
         n = int(number)
         assert server == ("true" if n >= 5 else "false")
-        expected = wares.nearest(wares.queries[0 if n % 2 else 1], n, None if n % 3 == 0 else libs)
+        expected = wares.nearest(wares.queries[0 if n % 2 else 1], n, None if n % 3 == 0 else email)
         assert list(map(int, ids)) == expected
     assert len(of("prepared")) == 12
     ((*filtered,),) = of("filters")
     assert list(map(int, filtered)) == wares.nearest(
-        wares.queries[0], 5, lambda p: p["installed_kb"] >= 100 and p["section"] in {"games", "libs"}
+        wares.queries[0], 5, lambda p: p["length"] >= 100 and p["package"] in {"asyncio", "email"}
     )
     assert [len(words) for kind in ("named", "similar", "cursor") for words in of(kind)] == [4, 4, 30]
-    assert {"query", "k", "shortlist", "exact", "section", "installed_kb_min", "section_any"} <= {
+    assert {"query", "k", "shortlist", "exact", "package", "length_min", "package_any"} <= {
         words[0] for words in of("argument")
     }
-    assert ["packages_related", "VIEW"] in of("table")
+    assert ["passages_related", "VIEW"] in of("table")
     assert of("setting") == [["40"]]
     assert of("names") == [answer.columns for answer in answers]
     assert [tuple(map(as_number, words)) for words in of("values")] == [
         row for answer in answers for row in answer.rows
     ]
     assert of("refused") == [
-        ["22000", *["ERROR:", "query", "has", "3", "dimensions,", "packages.embedding", "has", "96"]]
+        ["22000", *["ERROR:", "query", "has", "3", "dimensions,", "passages.embedding", "has", "96"]]
     ]

@@ -35,10 +35,10 @@ def cursor(wares: Wares, tcp_port: int, request: pytest.FixtureRequest) -> Itera
 
 def test_parameters(wares: Wares, cursor: Any) -> None:
     """A vector as text, a number, a text, NULL; the same statement again and again."""
-    statement = "SELECT id FROM packages_search(CAST(? AS vector), CAST(? AS integer), exact => true, section => ?)"
+    statement = "SELECT id FROM passages_search(CAST(? AS vector), CAST(? AS integer), exact => true, package => ?)"
     for number in range(8):
-        found = cursor.execute(statement, wares.literal(number), number + 1, "libs").fetchall()
-        expected = wares.nearest(wares.queries[number], number + 1, lambda p: p["section"] == "libs")
+        found = cursor.execute(statement, wares.literal(number), number + 1, "email").fetchall()
+        expected = wares.nearest(wares.queries[number], number + 1, lambda p: p["package"] == "email")
         assert [row.id for row in found] == expected
         found = cursor.execute(statement, wares.literal(number), 3, None).fetchall()
         assert [row.id for row in found] == wares.nearest(wares.queries[number], 3)
@@ -46,7 +46,7 @@ def test_parameters(wares: Wares, cursor: Any) -> None:
 
 def test_types_and_values(wares: Wares, cursor: Any) -> None:
     """As Python's types, from the driver's description."""
-    cursor.execute("SELECT * FROM packages_search(?::halfvec, 4, exact => true)", wares.literal(2))
+    cursor.execute("SELECT * FROM passages_search(?::halfvec, 4, exact => true)", wares.literal(2))
     described = [(name, kind) for name, kind, *_ in cursor.description]
     assert described == [
         ("id", int),
@@ -73,21 +73,21 @@ def test_every_shape(cursor: Any, answers: list[Answer]) -> None:
 def test_named_queries_and_hostile_text(wares: Wares, cursor: Any) -> None:
     """Quotes and umlauts in names, and a filter that is no SQL."""
     for number, name in ((1, "it's"), (2, "büro")):
-        found = cursor.execute("SELECT id FROM packages_search_named(?, exact => true)", name).fetchall()
+        found = cursor.execute("SELECT id FROM passages_search_named(?, exact => true)", name).fetchall()
         assert [row.id for row in found] == wares.nearest(wares.queries[number])
-    statement = "SELECT id FROM packages_search(?::halfvec, section => ?)"
-    assert cursor.execute(statement, wares.literal(0), "' OR true; DROP TABLE packages; --").fetchall() == []
-    statement = "SELECT id FROM packages_search(?::halfvec, 5, 4000, section_any => CAST(? AS text[]))"
-    found = cursor.execute(statement, wares.literal(0), "{games,mail}").fetchall()
-    expected = wares.nearest(wares.queries[0], 5, lambda p: p["section"] in {"games", "mail"})
+    statement = "SELECT id FROM passages_search(?::halfvec, package => ?)"
+    assert cursor.execute(statement, wares.literal(0), "' OR true; DROP TABLE passages; --").fetchall() == []
+    statement = "SELECT id FROM passages_search(?::halfvec, 5, 4000, package_any => CAST(? AS text[]))"
+    found = cursor.execute(statement, wares.literal(0), "{asyncio,logging}").fetchall()
+    expected = wares.nearest(wares.queries[0], 5, lambda p: p["package"] in {"asyncio", "logging"})
     assert [row.id for row in found] == expected
 
 
 def test_a_view_and_an_error(cursor: Any) -> None:
     """Related rows as a table; PostgreSQL's message arrives, and the connection goes on."""
-    assert len(cursor.execute("SELECT * FROM packages_related WHERE id = ?", 7).fetchall()) == 5
+    assert len(cursor.execute("SELECT * FROM passages_related WHERE id = ?", 7).fetchall()) == 5
     for _ in range(3):
         with pytest.raises(Exception, match=r"22000.*query has 2 dimensions"):
-            cursor.execute("SELECT * FROM packages_search(?::halfvec)", "[1,2]").fetchall()
-        assert len(cursor.execute("SELECT * FROM packages_similar(?, 3)", 7).fetchall()) == 3
+            cursor.execute("SELECT * FROM passages_search(?::halfvec)", "[1,2]").fetchall()
+        assert len(cursor.execute("SELECT * FROM passages_similar(?, 3)", 7).fetchall()) == 3
     assert cursor.execute("SELECT current_setting('hnsw.ef_search')").fetchone()[0] == "40"

@@ -44,12 +44,12 @@ def test_several_clients_at_once(wares: Wares, pgbouncer: int) -> None:
             for turn in range(8):
                 query = (number * 8 + turn) % 100
                 sent = (wares.literal(query), 7)
-                rows = connection.execute("SELECT id FROM packages_search(%s::halfvec, %s, 4000)", sent).fetchall()
+                rows = connection.execute("SELECT id FROM passages_search(%s::halfvec, %s, 4000)", sent).fetchall()
                 assert [row[0] for row in rows] == wares.nearest(wares.queries[query], 7)
                 assert settings(connection) == DEFAULTS
                 connection.commit()
                 backends.add(connection.execute("SELECT pg_backend_pid()").fetchone()[0])  # type: ignore[index]
-                similar = connection.execute("SELECT id FROM packages_similar(%s, 3)", (query,)).fetchall()
+                similar = connection.execute("SELECT id FROM passages_similar(%s, 3)", (query,)).fetchall()
                 assert len(similar) == 3
                 connection.rollback()
                 assert settings(connection) == DEFAULTS
@@ -81,9 +81,9 @@ def test_an_error_leaves_nothing(wares: Wares, pgbouncer: int) -> None:
     with connect(wares, pgbouncer, autocommit=True) as one, connect(wares, pgbouncer, autocommit=True) as other:
         for connection in (one, other) * 4:
             for call in (
-                "packages_search('[1,2]')",
-                "packages_search(packages_vector(1), 3000, 2)",
-                "packages_similar(-1)",
+                "passages_search('[1,2]')",
+                "passages_search(passages_vector(1), 3000, 2)",
+                "passages_similar(-1)",
             ):
                 try:
                     connection.execute(f"SELECT * FROM {call}")
@@ -98,10 +98,10 @@ def test_sqlalchemy(wares: Wares, pgbouncer: int) -> None:
     """An Engine with `prepare_threshold=None`."""
     url = f"postgresql+psycopg://anyone@127.0.0.1:{pgbouncer}/{wares.engine.url.database}"
     engine = create_engine(url, poolclass=NullPool, connect_args={"prepare_threshold": None})
-    statement = text("SELECT id FROM packages_search(:query, k => :k, section => :section, exact => true)")
+    statement = text("SELECT id FROM passages_search(:query, k => :k, package => :package, exact => true)")
     for number in range(12):
         with engine.connect() as connection:
-            sent = {"query": wares.literal(number), "k": 5, "section": "libs"}
+            sent = {"query": wares.literal(number), "k": 5, "package": "email"}
             found = connection.execute(statement, sent).scalars().all()
-            assert found == wares.nearest(wares.queries[number], 5, lambda p: p["section"] == "libs")
+            assert found == wares.nearest(wares.queries[number], 5, lambda p: p["package"] == "email")
     engine.dispose()

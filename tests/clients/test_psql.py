@@ -31,26 +31,26 @@ def run(psql: str, server: LocalServer, wares: Wares, script: str, *options: str
 def test_variables_and_gset(psql: str, server: LocalServer, wares: Wares) -> None:
     """A vector, a number and a filter from the command line; the nearest row's key goes into the next call."""
     script = """
-        SELECT id AS nearest FROM packages_search(:'vector', 1, exact => true, section => :'section') \\gset
+        SELECT id AS nearest FROM passages_search(:'vector', 1, exact => true, package => :'package') \\gset
         SELECT :nearest;
-        SELECT id, rank, requested, returned FROM packages_similar(:nearest, :k, exact => true);
+        SELECT id, rank, requested, returned FROM passages_similar(:nearest, :k, exact => true);
     """
-    given = ["-v", f"vector={wares.literal(3)}", "-v", "section=libs", "-v", "k=4"]
+    given = ["-v", f"vector={wares.literal(3)}", "-v", "package=email", "-v", "k=4"]
     (first,), *rest = run(psql, server, wares, script, *given)
-    assert [int(first)] == wares.nearest(wares.queries[3], 1, lambda p: p["section"] == "libs")
+    assert [int(first)] == wares.nearest(wares.queries[3], 1, lambda p: p["package"] == "email")
     expected = [n for n in wares.nearest(wares.vectors[int(first)], 5) if n != int(first)][:4]
     assert rest == [[str(n), str(rank), "4", "4"] for rank, n in enumerate(expected, 1)]
 
 
 def test_text_with_quotes(psql: str, server: LocalServer, wares: Wares) -> None:
     """A named query and a filter with quotes, passed as psql quotes them."""
-    script = "SELECT count(*) FROM packages_search_named(:'name', section_any => ARRAY[:'one', 'libs']);"
-    assert run(psql, server, wares, script, "-v", "name=it's", "-v", "one='; DROP TABLE packages; --") == [["10"]]
+    script = "SELECT count(*) FROM passages_search_named(:'name', package_any => ARRAY[:'one', 'email']);"
+    assert run(psql, server, wares, script, "-v", "name=it's", "-v", "one='; DROP TABLE passages; --") == [["10"]]
 
 
 def test_bind(psql: str, server: LocalServer, wares: Wares) -> None:
     """Parameters of the protocol, as an application sends them."""
-    script = f"SELECT id FROM packages_search($1, $2::integer, exact => true) \\bind '{wares.literal(5)}' 6 \\g\n"
+    script = f"SELECT id FROM passages_search($1, $2::integer, exact => true) \\bind '{wares.literal(5)}' 6 \\g\n"
     assert [int(row[0]) for row in run(psql, server, wares, script)] == wares.nearest(wares.queries[5], 6)
 
 
@@ -64,13 +64,13 @@ def test_every_shape(psql: str, server: LocalServer, wares: Wares, answers: list
 
 def test_descriptions_and_copy(psql: str, server: LocalServer, wares: Wares) -> None:
     r"""What \\df+ shows, and a result as CSV."""
-    described = run(psql, server, wares, "\\df packages_*\n")
-    assert {"packages_search", "packages_similar", "packages_search_named"} <= {
+    described = run(psql, server, wares, "\\df passages_*\n")
+    assert {"passages_search", "passages_similar", "passages_search_named"} <= {
         row[1] for row in described if len(row) > 1
     }
     listed = run(
-        psql, server, wares, "SELECT function_name, callable FROM pgmrl.functions WHERE table_name = 'packages';"
+        psql, server, wares, "SELECT function_name, callable FROM pgmrl.functions WHERE table_name = 'passages';"
     )
-    assert ["packages_search", "t"] in listed
-    copied = run(psql, server, wares, "COPY (SELECT id, rank FROM packages_similar(8, 3)) TO STDOUT (FORMAT csv);")
+    assert ["passages_search", "t"] in listed
+    copied = run(psql, server, wares, "COPY (SELECT id, rank FROM passages_similar(8, 3)) TO STDOUT (FORMAT csv);")
     assert [line[0].split(",")[1] for line in copied] == ["1", "2", "3"]

@@ -42,7 +42,7 @@ def ids(connection: Connection, statement: str, **parameters: Any) -> list[Any]:
 @pytest.fixture(scope="module")
 def axes(principal: Principal, corpus: Corpus) -> Rotation:
     """32 axes of the leading dimensions of real vectors."""
-    return principal(corpus.documents[::14][:3000, :DIMS], 32)
+    return principal(corpus.documents[::4][:3000, :DIMS], 32)
 
 
 SHORTS = [
@@ -109,22 +109,22 @@ def test_similar_is_the_truth_without_the_row_itself(wares: Wares, number: int) 
     """And `…_vector` is the row's vector."""
     one = number * 700 + 3
     with wares.engine.connect() as connection:
-        found = ids(connection, "SELECT id FROM packages_similar(:one, 8, exact => true)", one=one)
-        shortlisted = ids(connection, "SELECT id FROM packages_similar(:one, 8, 4000)", one=one)
-        vector = ids(connection, "SELECT packages_vector(:one)::vector::real[]", one=one)[0]
+        found = ids(connection, "SELECT id FROM passages_similar(:one, 8, exact => true)", one=one)
+        shortlisted = ids(connection, "SELECT id FROM passages_similar(:one, 8, 4000)", one=one)
+        vector = ids(connection, "SELECT passages_vector(:one)::vector::real[]", one=one)[0]
     assert found == shortlisted == [n for n in wares.nearest(wares.vectors[one], 9) if n != one][:8]
     assert vector == pytest.approx(wares.vectors[one])
 
 
-@pytest.mark.parametrize(("number", "name"), [(0, "games"), (1, "it's"), (2, "büro")])
+@pytest.mark.parametrize(("number", "name"), [(0, "asyncio"), (1, "it's"), (2, "büro")])
 def test_a_named_query_is_its_vector(wares: Wares, number: int, name: str) -> None:
     """Looked up, then searched with as any other."""
     with wares.engine.connect() as connection:
-        found = ask(connection, "SELECT * FROM packages_search_named(:name, 7, section => 'libs')", name=name)
+        found = ask(connection, "SELECT * FROM passages_search_named(:name, 7, package => 'email')", name=name)
         same = ask(
-            connection, "SELECT * FROM packages_search(:query, 7, section => 'libs')", query=wares.literal(number)
+            connection, "SELECT * FROM passages_search(:query, 7, package => 'email')", query=wares.literal(number)
         )
-        exact = ids(connection, "SELECT id FROM packages_search_named(:name, exact => true)", name=name)
+        exact = ids(connection, "SELECT id FROM passages_search_named(:name, exact => true)", name=name)
     assert found == same
     assert exact == wares.nearest(wares.queries[number])
 
@@ -245,11 +245,11 @@ def test_the_columns_have_the_types_of_the_table(wares: Wares) -> None:
     names = ("id", "distance", "similarity", "rank", "requested", "returned")
     asked = ", ".join(f"pg_typeof({name})::text" for name in names)
     with wares.engine.connect() as connection:
-        (row,) = ask(connection, f"SELECT {asked} FROM packages_search(:query, 1)", query=wares.literal(0))
+        (row,) = ask(connection, f"SELECT {asked} FROM passages_search(:query, 1)", query=wares.literal(0))
         assert list(row) == ["integer", "double precision", "double precision", "integer", "integer", "integer"]
-        result = connection.execute(text("SELECT * FROM packages_similar(1)"))
+        result = connection.execute(text("SELECT * FROM passages_similar(1)"))
         assert tuple(result.keys()) == names
-        assert ids(connection, "SELECT pg_typeof(packages_vector(1))::text") == ["halfvec"]
+        assert ids(connection, "SELECT pg_typeof(passages_vector(1))::text") == ["halfvec"]
 
 
 @pytest.mark.parametrize(("type_", "values", "named"), [

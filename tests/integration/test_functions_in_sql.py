@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 else:
     Corpus = Wares = Any
 
-INDEX = "packages_embedding_short_32_hnsw"
+INDEX = "passages_embedding_short_32_hnsw"
 SETTINGS = ("hnsw.ef_search", "hnsw.iterative_scan", "hnsw.max_scan_tuples", "hnsw.scan_mem_multiplier")
 
 
@@ -52,18 +52,18 @@ def alone(wares: Wares) -> Iterator[Connection]:
 
 
 @pytest.mark.parametrize(("given", "lets"), [
-    ("section => 'libs'", lambda p: p["section"] == "libs"),
-    ("installed_kb_min => 5000", lambda p: p["installed_kb"] >= 5000),
-    ("installed_kb_max => 20", lambda p: p["installed_kb"] <= 20),
-    ("installed_kb_min => 100, installed_kb_max => 200", lambda p: 100 <= p["installed_kb"] <= 200),
-    ("section_any => '{games,mail,kde}'", lambda p: p["section"] in {"games", "mail", "kde"}),
-    ("section_any => ARRAY['games']", lambda p: p["section"] == "games"),
-    ("tags_with => '{role::program,interface::commandline}'",
-     lambda p: {"role::program", "interface::commandline"} <= set(p["tags"] or ())),
-    ("section => 'devel', installed_kb_max => 100", lambda p: p["section"] == "devel" and p["installed_kb"] <= 100),
-    ("section => NULL, installed_kb_min => NULL, section_any => NULL, tags_with => NULL", lambda p: True),  # noqa: ARG005
-    ("section_any => '{}'", lambda p: False),  # noqa: ARG005
-    ("section => 'no such section'", lambda p: False),  # noqa: ARG005
+    ("package => 'email'", lambda p: p["package"] == "email"),
+    ("length_min => 300", lambda p: p["length"] >= 300),
+    ("length_max => 30", lambda p: p["length"] <= 30),
+    ("length_min => 100, length_max => 200", lambda p: 100 <= p["length"] <= 200),
+    ("package_any => '{asyncio,logging,xml}'", lambda p: p["package"] in {"asyncio", "logging", "xml"}),
+    ("package_any => ARRAY['asyncio']", lambda p: p["package"] == "asyncio"),
+    ("tags_with => '{kind::method,written-in::c}'",
+     lambda p: {"kind::method", "written-in::c"} <= set(p["tags"] or ())),
+    ("package => 'decimal', length_max => 100", lambda p: p["package"] == "decimal" and p["length"] <= 100),
+    ("package => NULL, length_min => NULL, package_any => NULL, tags_with => NULL", lambda p: True),  # noqa: ARG005
+    ("package_any => '{}'", lambda p: False),  # noqa: ARG005
+    ("package => 'no such package'", lambda p: False),  # noqa: ARG005
 ])  # fmt: skip
 def test_filters_work_inside_the_shortlist(wares: Wares, given: str, lets: Any) -> None:
     """As many rows as are asked for, if the filter leaves them; exactly those that NumPy finds."""
@@ -72,12 +72,12 @@ def test_filters_work_inside_the_shortlist(wares: Wares, given: str, lets: Any) 
             expected = wares.nearest(wares.queries[number], 15, lets)
             query = wares.literal(number)
             for options in ("exact => true", "shortlist => 4000"):
-                rows = ask(connection, f"SELECT * FROM packages_search(:query, 15, {options}, {given})", query=query)
+                rows = ask(connection, f"SELECT * FROM passages_search(:query, 15, {options}, {given})", query=query)
                 assert [row.id for row in rows] == expected
                 assert {(row.requested, row.returned) for row in rows} <= {(15, len(expected))}
-            found = ids(connection, f"SELECT id FROM packages_search(:query, 15, {given})", query=query)
+            found = ids(connection, f"SELECT id FROM passages_search(:query, 15, {given})", query=query)
             assert len(found) == len(expected)
-            assert all(lets(wares.packages[n]) for n in found)
+            assert all(lets(wares.passages[n]) for n in found)
 
 
 @pytest.mark.parametrize("k", [1, 41, 300, 1001, 3000])
@@ -85,16 +85,16 @@ def test_as_many_rows_come_as_are_asked_for(wares: Wares, k: int) -> None:
     """Through the index, beyond ef_search's default of 40 and its limit of 1,000."""
     with wares.engine.connect() as connection:
         through_the_index(connection)
-        found = ids(connection, f"SELECT id FROM packages_search(:query, {k}, {k})", query=wares.literal(1))
+        found = ids(connection, f"SELECT id FROM passages_search(:query, {k}, {k})", query=wares.literal(1))
     assert len(set(found)) == k
     assert all(n < len(wares.vectors) for n in found)
 
 
-@pytest.mark.parametrize("options", ["5000", "5000, true", "5000, section => 'no such'"])
+@pytest.mark.parametrize("options", ["5000", "5000, true", "5000, package => 'no such'"])
 def test_rows_without_a_vector_never_come(wares: Wares, options: str) -> None:
     """NULL and zero vectors have no distance: 4,000 of 4,020 rows come."""
     with wares.engine.connect() as connection:
-        rows = ask(connection, f"SELECT * FROM packages_search(:query, 5000, {options})", query=wares.literal(0))
+        rows = ask(connection, f"SELECT * FROM passages_search(:query, 5000, {options})", query=wares.literal(0))
     wanted = 0 if "no such" in options else 4000
     assert len(rows) == wanted
     assert all(row.id < 4000 and row.returned == 4000 and row.requested == 5000 for row in rows)
@@ -109,21 +109,21 @@ def test_joins_and_aggregates(wares: Wares) -> None:
         query = wares.literal(4)
         joined = ask(
             connection,
-            "SELECT p.id, p.name, p.section FROM packages_search(:query, 30, exact => true) AS h "
-            "JOIN packages AS p USING (id) WHERE h.distance < 0.7 ORDER BY h.rank",
+            "SELECT p.id, p.name, p.package FROM passages_search(:query, 30, exact => true) AS h "
+            "JOIN passages AS p USING (id) WHERE h.distance < 0.7 ORDER BY h.rank",
             query=query,
         )
         grouped = ask(
             connection,
-            "SELECT section, count(*), min(distance), max(similarity) FROM packages_search(:query, 30, exact => true) "
-            "JOIN packages USING (id) GROUP BY section ORDER BY min(distance)",
+            "SELECT package, count(*), min(distance), max(similarity) FROM passages_search(:query, 30, exact => true) "
+            "JOIN passages USING (id) GROUP BY package ORDER BY min(distance)",
             query=query,
         )
-        rank = ids(connection, "SELECT rank FROM packages_search(:query, 30) ORDER BY rank", query=query)
+        rank = ids(connection, "SELECT rank FROM passages_search(:query, 30) ORDER BY rank", query=query)
     nearest = wares.nearest(wares.queries[4], 30)
     assert [row.id for row in joined] == nearest[: len(joined)]
     assert len(joined) > 0
-    assert grouped[0].section == wares.packages[nearest[0]]["section"]
+    assert grouped[0].package == wares.passages[nearest[0]]["package"]
     assert sum(row.count for row in grouped) == 30
     assert rank == list(range(1, 31))
 
@@ -133,16 +133,16 @@ def test_lateral_over_many_rows(wares: Wares) -> None:
     with wares.engine.connect() as connection:
         rows = ask(
             connection,
-            "SELECT p.id, s.id AS other, s.rank FROM packages AS p CROSS JOIN LATERAL packages_similar(p.id, 3) AS s "
+            "SELECT p.id, s.id AS other, s.rank FROM passages AS p CROSS JOIN LATERAL passages_similar(p.id, 3) AS s "
             "WHERE p.id < 200 ORDER BY p.id, s.rank",
         )
         for n in (0, 77, 199):
-            expected = ids(connection, "SELECT id FROM packages_similar(:n, 3)", n=n)
+            expected = ids(connection, "SELECT id FROM passages_similar(:n, 3)", n=n)
             assert [row.other for row in rows if row.id == n] == expected
         exact = ask(
             connection,
-            "SELECT p.id, s.id AS other FROM packages AS p CROSS JOIN LATERAL "
-            "packages_search(p.embedding, 4, exact => true) AS s WHERE p.id < 20 ORDER BY p.id, s.rank",
+            "SELECT p.id, s.id AS other FROM passages AS p CROSS JOIN LATERAL "
+            "passages_search(p.embedding, 4, exact => true) AS s WHERE p.id < 20 ORDER BY p.id, s.rank",
         )
     assert len(rows) == 600
     assert [row.other for row in exact] == [m for n in range(20) for m in wares.nearest(wares.vectors[n], 4)]
@@ -153,7 +153,7 @@ def test_a_vector_from_a_subquery(wares: Wares) -> None:
     with wares.engine.connect() as connection:
         found = ids(
             connection,
-            "SELECT id FROM packages_search((SELECT avg(embedding) FROM packages WHERE id IN (5, 6)), 9, "
+            "SELECT id FROM passages_search((SELECT avg(embedding) FROM passages WHERE id IN (5, 6)), 9, "
             "exact => true)",
         )
     middle = wares.vectors[5:7].astype(np.float64).mean(axis=0)
@@ -163,7 +163,7 @@ def test_a_vector_from_a_subquery(wares: Wares) -> None:
 @pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
 def test_prepared_statements(wares: Wares, mode: str) -> None:
     """Every argument a parameter, in either way of planning."""
-    statement = "SELECT id FROM packages_search($1, $2, $3, $4, section => $5, section_any => $6)"
+    statement = "SELECT id FROM passages_search($1, $2, $3, $4, package => $5, package_any => $6)"
     with alone(wares) as connection:
         through_the_index(connection)
         connection.exec_driver_sql(f"SET plan_cache_mode = {mode}")
@@ -171,13 +171,13 @@ def test_prepared_statements(wares: Wares, mode: str) -> None:
         connection.exec_driver_sql(f"PREPARE asked ({types}) AS {statement}")
         for number in range(7):
             query = wares.literal(number)
-            libs = ids(connection, f"EXECUTE asked('{query}', 7, NULL, true, 'libs', NULL)")
-            assert libs == wares.nearest(wares.queries[number], 7, lambda p: p["section"] == "libs")
+            email = ids(connection, f"EXECUTE asked('{query}', 7, NULL, true, 'email', NULL)")
+            assert email == wares.nearest(wares.queries[number], 7, lambda p: p["package"] == "email")
             all_ = ids(connection, f"EXECUTE asked('{query}', 5, 4000, false, NULL, NULL)")
             assert all_ == wares.nearest(wares.queries[number], 5)
-            some = ids(connection, f"EXECUTE asked('{query}', {number + 1}, 100, false, NULL, '{{games,libs}}')")
+            some = ids(connection, f"EXECUTE asked('{query}', {number + 1}, 100, false, NULL, '{{asyncio,email}}')")
             assert len(some) == number + 1
-            assert all(wares.packages[n]["section"] in {"games", "libs"} for n in some)
+            assert all(wares.passages[n]["package"] in {"asyncio", "email"} for n in some)
         plans = ask(connection, "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE name = 'asked'")[
             0
         ]
@@ -188,12 +188,12 @@ def test_prepared_statements(wares: Wares, mode: str) -> None:
 
 
 @pytest.mark.parametrize(("call", "rows"), [
-    ("packages_search(:query)", 10),
-    ("packages_search(:query, k => 50)", 50),
-    ("packages_search(:query, 700, section => 'libs')", 700),
-    ("packages_similar(7, k => 50)", 50),
-    ("packages_search_named('games')", 10),
-    ("packages_search_named('games', 25)", 25),
+    ("passages_search(:query)", 10),
+    ("passages_search(:query, k => 50)", 50),
+    ("passages_search(:query, 700, package => 'email')", 700),
+    ("passages_similar(7, k => 50)", 50),
+    ("passages_search_named('asyncio')", 10),
+    ("passages_search_named('asyncio', 25)", 25),
 ])  # fmt: skip
 def test_the_planner_knows_how_many_rows_come(wares: Wares, call: str, rows: int) -> None:
     """The functions are inlined, so that a join is planned for k rows."""
@@ -203,17 +203,17 @@ def test_the_planner_knows_how_many_rows_come(wares: Wares, call: str, rows: int
     assert (json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"]["Plan Rows"] == rows
 
 
-@pytest.mark.parametrize("given", ["", ", section => 'libs'", ", 10, 3000", ", 10, installed_kb_min => 10"])
+@pytest.mark.parametrize("given", ["", ", package => 'email'", ", 10, 3000", ", 10, length_min => 10"])
 @pytest.mark.parametrize("call", ["search", "similar", "search_named"])
 def test_the_short_index_is_used(wares: Wares, given: str, call: str) -> None:
     """As auto_explain saw it, inside the function."""
-    argument = {"search": ":query", "similar": "77", "search_named": "'games'"}[call]
+    argument = {"search": ":query", "similar": "77", "search_named": "'asyncio'"}[call]
     with alone(wares) as connection:
         through_the_index(connection)
         with plans_of(connection) as plans:
             rows = ask(
                 connection,
-                f"SELECT * FROM packages_{call}({argument}{given})",
+                f"SELECT * FROM passages_{call}({argument}{given})",
                 **({"query": wares.literal(3)} if call == "search" else {}),
             )
     shortlists = [plan for plan in plans if "CTE shortlist" in plan]
@@ -227,7 +227,7 @@ def test_the_short_index_is_used_for_each_row_of_the_related_view(wares: Wares) 
     with alone(wares) as connection:
         through_the_index(connection)
         with plans_of(connection) as plans:
-            assert len(ask(connection, "SELECT * FROM packages_related WHERE id IN (1, 2, 3)")) == 15
+            assert len(ask(connection, "SELECT * FROM passages_related WHERE id IN (1, 2, 3)")) == 15
     assert sum(f"Index Scan using {INDEX}" in plan for plan in plans) == 3
 
 
@@ -263,12 +263,12 @@ def through_the_index(connection: Connection) -> None:
 @pytest.mark.parametrize("k", [10, 60])
 def test_a_filter_that_leaves_few_rows_gets_all_of_them(wares: Wares, k: int) -> None:
     """Where the planner is misled into the index, which gives up."""
-    section, lets = "hamradio", lambda p: p["section"] == "hamradio"
-    left = sum(map(lets, wares.packages))
+    package, lets = "json", lambda p: p["package"] == "json"
+    left = sum(map(lets, wares.passages))
     with wares.engine.connect() as connection:
         through_the_index(connection)
         connection.exec_driver_sql("SET LOCAL hnsw.max_scan_tuples = 50")
-        rows = ask(connection, f"SELECT * FROM packages_search(:q, {k}, section => '{section}')", q=wares.literal(0))
+        rows = ask(connection, f"SELECT * FROM passages_search(:q, {k}, package => '{package}')", q=wares.literal(0))
     assert 0 < left < 60
     assert [row.id for row in rows] == wares.nearest(wares.queries[0], k, lets)
     assert {(row.requested, row.returned) for row in rows} == {(k, min(k, left))}
@@ -302,8 +302,8 @@ def settings(connection: Connection) -> list[str]:
 
 
 @pytest.mark.parametrize("call", [
-    "packages_search(:q)", "packages_search(:q, 2000)", "packages_similar(1, 20)", "packages_search_named('games')",
-    "packages_search(:q, exact => true)", "packages_search_diverse(:q)",
+    "passages_search(:q)", "passages_search(:q, 2000)", "passages_similar(1, 20)", "passages_search_named('asyncio')",
+    "passages_search(:q, exact => true)", "passages_search_diverse(:q)",
 ])  # fmt: skip
 @pytest.mark.parametrize("own", [False, True])
 def test_settings_are_as_before(wares: Wares, call: str, own: bool) -> None:
@@ -337,7 +337,7 @@ def test_settings_are_as_before_after_an_error(wares: Wares) -> None:
         connection.exec_driver_sql("SET LOCAL work_mem = '64kB'")
         with pytest.raises(DBAPIError, match="division by zero"):
             # the search has run when the division fails
-            ask(connection, "SELECT 1 / (rank - 1) FROM packages_search(:q, 2000)", q=wares.literal(0))
+            ask(connection, "SELECT 1 / (rank - 1) FROM passages_search(:q, 2000)", q=wares.literal(0))
         savepoint.rollback()
         assert settings(connection) == before
         savepoint = connection.begin_nested()
@@ -345,7 +345,7 @@ def test_settings_are_as_before_after_an_error(wares: Wares) -> None:
         with pytest.raises(DBAPIError, match="statement timeout"):  # while it scans
             ask(
                 connection,
-                "SELECT * FROM generate_series(1, 1000) AS n, packages_search(:q, 2000 + n)",
+                "SELECT * FROM generate_series(1, 1000) AS n, passages_search(:q, 2000 + n)",
                 q=wares.literal(0),
             )
         savepoint.rollback()
@@ -355,6 +355,6 @@ def test_settings_are_as_before_after_an_error(wares: Wares) -> None:
 def test_settings_stay_where_the_transaction_is_rolled_back(wares: Wares) -> None:
     """A pool gets its connection back as it was."""
     with wares.engine.connect() as connection:
-        ask(connection, "SELECT * FROM packages_search(:q, 2000)", q=wares.literal(0))
+        ask(connection, "SELECT * FROM passages_search(:q, 2000)", q=wares.literal(0))
         connection.rollback()
         assert settings(connection) == ["40", "off", "20000", "1"]

@@ -350,16 +350,17 @@ def test_the_related_view_is_what_similar_says(wares: Wares) -> None:
     """For one row, a few, and many; rows without a vector are not there."""
     with wares.engine.connect() as connection:
         for n in (0, 17, 3999):
-            similar = ask(connection, f"SELECT id, rank, distance, similarity FROM packages_similar({n}, 5)")
-            view = f"SELECT related_id, rank, distance, similarity FROM packages_related WHERE id = {n} ORDER BY rank"
+            similar = ask(connection, f"SELECT id, rank, distance, similarity FROM passages_similar({n}, 5)")
+            view = f"SELECT related_id, rank, distance, similarity FROM passages_related WHERE id = {n} ORDER BY rank"
             assert ask(connection, view) == similar
             assert len(similar) == 5
-        assert ask(connection, "SELECT * FROM packages_related WHERE id BETWEEN 4000 AND 4020") == []
-        names = "SELECT count(*) FROM packages_related JOIN packages USING (id) WHERE name LIKE 'a2%'"
-        wanted = ask(connection, "SELECT 5 * count(*) FROM packages WHERE name LIKE 'a2%'")
-        assert ask(connection, names) == wanted
+        assert ask(connection, "SELECT * FROM passages_related WHERE id BETWEEN 4000 AND 4020") == []
+        related = "SELECT count(*) FROM passages_related JOIN passages USING (id) WHERE package = 'asyncio'"
+        wanted = ask(connection, "SELECT 5 * count(*) FROM passages WHERE package = 'asyncio'")
+        assert ask(connection, related) == wanted
+        assert wanted[0][0] > 0
         with pytest.raises(DBAPIError, match="has not been populated"):
-            ask(connection, "SELECT * FROM packages_related_stored")
+            ask(connection, "SELECT * FROM passages_related_stored")
 
 
 def test_the_stored_view_is_the_view_when_refreshed(connection: Connection, docs: Table) -> None:

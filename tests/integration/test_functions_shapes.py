@@ -41,32 +41,30 @@ ROWS, DIMS = 3_000, 96
 
 @pytest.fixture(scope="module")
 def made(module_engine: Engine, corpus: Corpus) -> Engine:
-    """Packages with their words; grouped by section."""
+    """Passages with their words; grouped by package."""
     table = Table(
-        "packages",
+        "passages",
         MetaData(),
         Column("id", Integer, primary_key=True, autoincrement=False),
         Column("name", Text),
-        Column("synopsis", Text),
-        Column("section", Text),
+        Column("text", Text),
+        Column("package", Text),
         Column("words", TSVECTOR, Computed(WORDS, persisted=True)),
         Column("embedding", Matryoshka(DIMS, Short(48))),
     )
-    Index("packages_words", table.c.words, postgresql_using="gin")
+    Index("passages_words", table.c.words, postgresql_using="gin")
     rows = [
-        {name: one[name] for name in ("name", "synopsis", "section")} | {"id": n, "embedding": vector}
+        {name: one[name] for name in ("name", "text", "package")} | {"id": n, "embedding": vector}
         for n, (one, vector) in enumerate(zip(corpus.passages[:ROWS], corpus.documents[:ROWS, :DIMS], strict=True))
     ]
-    rows += [
-        {"id": ROWS + n, "name": "alone", "synopsis": "unheard", "section": None, "embedding": None} for n in range(3)
-    ]
+    rows += [{"id": ROWS + n, "name": "alone", "text": "unheard", "package": None, "embedding": None} for n in range(3)]
     with module_engine.begin() as connection:
         table.create(connection)
         connection.execute(table.insert(), rows)
-        functions = SqlFunctions(filters=("section",), group_by="section", words="words")
+        functions = SqlFunctions(filters=("package",), group_by="package", words="words")
         install_functions(connection, table.c.embedding, functions)
     with module_engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql("VACUUM ANALYZE packages")
+        connection.exec_driver_sql("VACUUM ANALYZE passages")
     return module_engine
 
 
@@ -95,25 +93,25 @@ def unit(query: Any) -> Any:
 
 def test_what_is_tuned_holds_for_the_nearest_rows_only(asked: Connection, corpus: Corpus) -> None:
     """Where the shortlist is what there is to group, pick from or fuse, a short one changes what comes back."""
-    given = {"q": vector_text(corpus.queries[0, :DIMS]), "words": "game"}
+    given = {"q": vector_text(corpus.queries[0, :DIMS]), "words": "loop"}
     calls = (
-        "packages_search_groups(:q, 4, 3)",
-        "packages_search_diverse(:q, 5)",
-        "packages_hybrid(:q, :words, 5)",
+        "passages_search_groups(:q, 4, 3)",
+        "passages_search_diverse(:q, 5)",
+        "passages_hybrid(:q, :words, 5)",
     )
 
     def found() -> list[list[int]]:
         asked.exec_driver_sql("SET LOCAL enable_seqscan = off")
         return [list(asked.execute(text(f"SELECT id FROM {one} ORDER BY rank"), given).scalars()) for one in calls]
 
-    column = reflect(asked, "packages.embedding")
-    before, nearest = found(), text("SELECT count(*) FROM packages_search(:q, 12)")
+    column = reflect(asked, "passages.embedding")
+    before, nearest = found(), text("SELECT count(*) FROM passages_search(:q, 12)")
     store_setting(asked, column, Setting(12, 12, 12))
     assert found() == before
-    assert load_settings(asked, column) == {"packages.embedding": Setting(12, 12, 12)}
+    assert load_settings(asked, column) == {"passages.embedding": Setting(12, 12, 12)}
     query, rows = corpus.queries[0, :DIMS], select(column.table.c.id)
     for made in (
-        search_groups(rows, column, query, by=column.table.c.section, k=4, per_group=3),
+        search_groups(rows, column, query, by=column.table.c.package, k=4, per_group=3),
         search_diverse(rows, column, query, k=12),
         search_hybrid(rows, [Nearest(column, query)], k=12),
     ):
@@ -125,12 +123,12 @@ def test_what_is_tuned_holds_for_the_nearest_rows_only(asked: Connection, corpus
 # -- groups --------------------------------------------------------------------------------------------------------
 
 
-def groups_of(distances: Any, packages: list[Any], k: int, per_group: int) -> list[int]:
+def groups_of(distances: Any, passages: list[Any], k: int, per_group: int) -> list[int]:
     """The nearest groups and their nearest rows, by brute force."""
     members: dict[str, list[int]] = {}
     for n in np.argsort(distances, kind="stable"):
-        if packages[n]["section"] is not None:
-            members.setdefault(packages[n]["section"], []).append(int(n))
+        if passages[n]["package"] is not None:
+            members.setdefault(passages[n]["package"], []).append(int(n))
     return [n for rows in list(members.values())[:k] for n in rows[:per_group]]
 
 
@@ -142,7 +140,7 @@ def test_groups(asked: Connection, corpus: Corpus, stored: Any, k: int, per_grou
         expected = groups_of(1 - stored @ unit(query), corpus.passages, k, per_group)
         for more in ("exact => true", "shortlist => 3000"):
             rows = asked.execute(
-                text(f"SELECT * FROM packages_search_groups(:q, :k, :n, {more}) ORDER BY rank"),
+                text(f"SELECT * FROM passages_search_groups(:q, :k, :n, {more}) ORDER BY rank"),
                 {"q": vector_text(query), "k": k, "n": per_group},
             ).all()
             assert [row.id for row in rows] == expected
@@ -152,11 +150,11 @@ def test_groups(asked: Connection, corpus: Corpus, stored: Any, k: int, per_grou
 def test_no_group_is_lost_to_a_short_shortlist(asked: Connection, corpus: Corpus) -> None:
     """Forty groups do not fit among the forty rows that a shortlist has: all rows are read."""
     given = {"q": vector_text(corpus.queries[3, :DIMS])}
-    rows = asked.execute(text("SELECT * FROM packages_search_groups(:q, 30, shortlist => 30)"), given).all()
+    rows = asked.execute(text("SELECT * FROM passages_search_groups(:q, 30, shortlist => 30)"), given).all()
     assert len(rows) == 30
-    sections = {one["section"] for one in corpus.passages[:ROWS]}
-    rows = asked.execute(text("SELECT * FROM packages_search_groups(:q, 1000)"), given).all()
-    assert len(rows) == len(sections) == rows[0].returned
+    packages = {one["package"] for one in corpus.passages[:ROWS]}
+    rows = asked.execute(text("SELECT * FROM passages_search_groups(:q, 1000)"), given).all()
+    assert len(rows) == len(packages) == rows[0].returned
     assert rows[0].requested == 1000
 
 
@@ -185,7 +183,7 @@ def test_diverse(asked: Connection, corpus: Corpus, stored: Any, relevance: floa
         best = np.argsort(distances, kind="stable")[:60]
         picks = greedy(distances[best], 1 - stored[best] @ stored[best].T, 8, relevance)
         rows = asked.execute(
-            text("SELECT * FROM packages_search_diverse(:q, 8, :r, shortlist => 60, exact => true) ORDER BY rank"),
+            text("SELECT * FROM passages_search_diverse(:q, 8, :r, shortlist => 60, exact => true) ORDER BY rank"),
             {"q": vector_text(query), "r": relevance},
         ).all()
         assert [row.id for row in rows] == [int(best[n]) for n in picks]
@@ -195,12 +193,12 @@ def test_diverse(asked: Connection, corpus: Corpus, stored: Any, relevance: floa
 def test_only_relevance_is_the_plain_order(asked: Connection, corpus: Corpus) -> None:
     """And a filter holds, and few rows are no error."""
     given = {"q": vector_text(corpus.queries[2, :DIMS])}
-    plain = asked.execute(text("SELECT id FROM packages_search(:q, 10) ORDER BY rank"), given).scalars().all()
-    other = text("SELECT id FROM packages_search_diverse(:q, 10, 1) ORDER BY rank")
+    plain = asked.execute(text("SELECT id FROM passages_search(:q, 10) ORDER BY rank"), given).scalars().all()
+    other = text("SELECT id FROM passages_search_diverse(:q, 10, 1) ORDER BY rank")
     assert asked.execute(other, given).scalars().all() == plain
-    some = text("SELECT id FROM packages_search_diverse(:q, 10, section => 'games')")
-    assert all(corpus.passages[n]["section"] == "games" for n in asked.execute(some, given).scalars())
-    assert asked.execute(text("SELECT id FROM packages_search_diverse(:q, section => 'none')"), given).all() == []
+    some = text("SELECT id FROM passages_search_diverse(:q, 10, package => 'asyncio')")
+    assert all(corpus.passages[n]["package"] == "asyncio" for n in asked.execute(some, given).scalars())
+    assert asked.execute(text("SELECT id FROM passages_search_diverse(:q, package => 'none')"), given).all() == []
 
 
 # -- words ---------------------------------------------------------------------------------------------------------
@@ -214,16 +212,16 @@ MATCH = {
 
 @pytest.mark.parametrize("match", MATCH)
 @pytest.mark.parametrize("fusion", ["rrf", "weighted"])
-@pytest.mark.parametrize("section", [None, "games"])
-def test_hybrid(asked: Connection, corpus: Corpus, match: str, fusion: str, section: str | None) -> None:
+@pytest.mark.parametrize("package", [None, "asyncio"])
+def test_hybrid(asked: Connection, corpus: Corpus, match: str, fusion: str, package: str | None) -> None:
     """The fused order of two lists that are fetched one by one."""
-    words = {"any": "game with trains", "all": "strategy game", "web": '"web server" or game -library'}[match]
-    given = {"q": vector_text(corpus.queries[1, :DIMS]), "w": words, "s": section, "m": match, "f": fusion}
-    near = asked.execute(text("SELECT * FROM packages_search(:q, 50, 50, section => :s) ORDER BY rank"), given).all()
+    words = {"any": "loop with transports", "all": "event loop", "web": '"event loop" or transport -protocol'}[match]
+    given = {"q": vector_text(corpus.queries[1, :DIMS]), "w": words, "s": package, "m": match, "f": fusion}
+    near = asked.execute(text("SELECT * FROM passages_search(:q, 50, 50, package => :s) ORDER BY rank"), given).all()
     listed = asked.execute(
         text(
-            f"SELECT id, ts_rank(words, {MATCH[match]})::float8 AS value FROM packages WHERE words @@ {MATCH[match]} "
-            "AND (section = :s OR CAST(:s AS text) IS NULL) ORDER BY value DESC, id LIMIT 50"
+            f"SELECT id, ts_rank(words, {MATCH[match]})::float8 AS value FROM passages WHERE words @@ {MATCH[match]} "
+            "AND (package = :s OR CAST(:s AS text) IS NULL) ORDER BY value DESC, id LIMIT 50"
         ),
         given,
     ).all()
@@ -232,7 +230,7 @@ def test_hybrid(asked: Connection, corpus: Corpus, match: str, fusion: str, sect
     expected = fused(lists, [1, 0.5], fusion)[:5]
     rows = asked.execute(
         text(
-            "SELECT * FROM packages_hybrid(:q, :w, 5, match => :m, fusion => :f, words_weight => 0.5, section => :s) "
+            "SELECT * FROM passages_hybrid(:q, :w, 5, match => :m, fusion => :f, words_weight => 0.5, package => :s) "
             "ORDER BY rank"
         ),
         given,
@@ -261,7 +259,7 @@ def fused(lists: Any, weights: Any, fusion: str) -> list[tuple[int, int | None, 
 def test_hybrid_finds_rows_without_a_vector(asked: Connection, corpus: Corpus) -> None:
     """By their words; they have no distance."""
     given = {"q": vector_text(corpus.queries[1, :DIMS])}
-    rows = asked.execute(text("SELECT * FROM packages_hybrid(:q, 'unheard', 100, words_weight => 9)"), given).all()
+    rows = asked.execute(text("SELECT * FROM passages_hybrid(:q, 'unheard', 100, words_weight => 9)"), given).all()
     alone = [row for row in rows if row.id >= ROWS]
     assert [row.distance for row in alone] == [row.similarity for row in alone] == [None] * 3
     assert [row.rank for row in alone] == [1, 2, 3]
@@ -270,9 +268,9 @@ def test_hybrid_finds_rows_without_a_vector(asked: Connection, corpus: Corpus) -
 def test_words_that_say_nothing(asked: Connection, corpus: Corpus) -> None:
     """Stop words, or words only excluded: what is left is the vector's list."""
     given = {"q": vector_text(corpus.queries[1, :DIMS])}
-    plain = asked.execute(text("SELECT id FROM packages_search(:q, 10, 100) ORDER BY rank"), given).scalars().all()
-    for words, match in (("the of and", "any"), ("the", "all"), ("-library", "web")):
-        statement = text("SELECT id, words_rank FROM packages_hybrid(:q, :w, match => :m) ORDER BY rank")
+    plain = asked.execute(text("SELECT id FROM passages_search(:q, 10, 100) ORDER BY rank"), given).scalars().all()
+    for words, match in (("the of and", "any"), ("the", "all"), ("-protocol", "web")):
+        statement = text("SELECT id, words_rank FROM passages_hybrid(:q, :w, match => :m) ORDER BY rank")
         rows = asked.execute(statement, given | {"w": words, "m": match}).all()
         assert [row.id for row in rows] == plain
         assert {row.words_rank for row in rows} == {None}
@@ -289,7 +287,7 @@ HOSTILE = [
     "a & | ! b",
     "<->",
     "a:*",
-    "'); DROP TABLE packages; --",
+    "'); DROP TABLE passages; --",
     "\n",
 ]
 
@@ -298,29 +296,29 @@ HOSTILE = [
 @pytest.mark.parametrize("match", MATCH)
 def test_no_text_is_syntax(asked: Connection, corpus: Corpus, words: str, match: str) -> None:
     """Whatever somebody types is words, or none."""
-    statement = text("SELECT count(*) FROM packages_hybrid(:q, :w, match => :m)")
-    given = {"q": vector_text(corpus.queries[1, :DIMS]), "w": f"{words} game", "m": match}
+    statement = text("SELECT count(*) FROM passages_hybrid(:q, :w, match => :m)")
+    given = {"q": vector_text(corpus.queries[1, :DIMS]), "w": f"{words} loop", "m": match}
     assert asked.execute(statement, given).scalar_one() == 10
 
 
 BAD = [
-    ("packages_hybrid(:q, NULL)", "22004", "words is NULL"),
-    ("packages_hybrid(:q, ' ')", "22023", "words is empty"),
-    ("packages_hybrid(:q, repeat('a ', 600))", "22023", "words has 1200 characters"),
-    ("packages_hybrid(:q, 'a', 0)", "22023", "k is 0"),
-    ("packages_hybrid(:q, 'a', 9, 8)", "22023", "shortlist is 8, k is 9"),
-    ("packages_hybrid(:q, 'a', match => 'some')", "22023", "match is 'some'"),
-    ("packages_hybrid(:q, 'a', fusion => NULL)", "22023", "fusion is NULL"),
-    ("packages_hybrid(:q, 'a', words_weight => -1)", "22023", "words_weight is -1"),
-    ("packages_hybrid(:q, 'a', words_weight => 'NaN')", "22023", "words_weight is NaN"),
-    ("packages_hybrid(NULL, 'a')", "22004", "query is NULL"),
-    ("packages_hybrid('[1]', 'a')", "22000", "query has 1 dimensions"),
-    ("packages_search_diverse(:q, 3, 1.1)", "22023", "relevance is 1.1"),
-    ("packages_search_diverse(:q, 3, 'NaN')", "22023", "relevance is NaN"),
-    ("packages_search_diverse(:q, 3, NULL)", "22023", "relevance is NULL"),
-    ("packages_search_groups(:q, 3, 0)", "22023", "per_group is 0"),
-    ("packages_search_groups(:q, 3, NULL)", "22023", "per_group is NULL"),
-    ("packages_search_groups(:q, -3)", "22023", "k is -3"),
+    ("passages_hybrid(:q, NULL)", "22004", "words is NULL"),
+    ("passages_hybrid(:q, ' ')", "22023", "words is empty"),
+    ("passages_hybrid(:q, repeat('a ', 600))", "22023", "words has 1200 characters"),
+    ("passages_hybrid(:q, 'a', 0)", "22023", "k is 0"),
+    ("passages_hybrid(:q, 'a', 9, 8)", "22023", "shortlist is 8, k is 9"),
+    ("passages_hybrid(:q, 'a', match => 'some')", "22023", "match is 'some'"),
+    ("passages_hybrid(:q, 'a', fusion => NULL)", "22023", "fusion is NULL"),
+    ("passages_hybrid(:q, 'a', words_weight => -1)", "22023", "words_weight is -1"),
+    ("passages_hybrid(:q, 'a', words_weight => 'NaN')", "22023", "words_weight is NaN"),
+    ("passages_hybrid(NULL, 'a')", "22004", "query is NULL"),
+    ("passages_hybrid('[1]', 'a')", "22000", "query has 1 dimensions"),
+    ("passages_search_diverse(:q, 3, 1.1)", "22023", "relevance is 1.1"),
+    ("passages_search_diverse(:q, 3, 'NaN')", "22023", "relevance is NaN"),
+    ("passages_search_diverse(:q, 3, NULL)", "22023", "relevance is NULL"),
+    ("passages_search_groups(:q, 3, 0)", "22023", "per_group is 0"),
+    ("passages_search_groups(:q, 3, NULL)", "22023", "per_group is NULL"),
+    ("passages_search_groups(:q, -3)", "22023", "k is -3"),
 ]
 
 

@@ -690,7 +690,9 @@ def test_shorts_by_the_client_are_the_databases(
     assert mismatches(connection, table) == 0
 
 
-def test_real_shorts_by_the_client_are_the_databases(connection: Connection, corpus: Corpus, rotation: Rotation) -> None:
+def test_real_shorts_by_the_client_are_the_databases(
+    connection: Connection, corpus: Corpus, rotation: Rotation
+) -> None:
     """On 500 real vectors of 256 dimensions, every one compared."""
     database.install_rotation(connection, rotation)
     table = Table(

@@ -53,10 +53,11 @@ def write(engine: Engine, docs: Table, vectors: Any, stop: threading.Event, firs
     while not stop.is_set():
         number += 1
         changed, deleted = (int(n) for n in random.integers(2000, size=2))
+        other, new = vectors[random.integers(len(vectors), size=2)]
         with engine.begin() as connection:
             connection.execute(docs.delete().where(docs.c.id == deleted))
-            connection.execute(docs.update().where(docs.c.id == changed).values(e=vectors[random.integers(len(vectors))]))
-            connection.execute(docs.insert(), {"id": number, "e": vectors[random.integers(len(vectors))]})
+            connection.execute(docs.update().where(docs.c.id == changed).values(e=other))
+            connection.execute(docs.insert(), {"id": number, "e": new})
     return number - first
 
 
