@@ -32,16 +32,16 @@ pytestmark = pytest.mark.usefixtures("place")
 
 @pytest.fixture(autouse=True)
 def packages(engine: Engine, corpus: Corpus) -> Table:
-    """1,500 packages; the planner walks the graph."""
+    """1,500 passages; the planner walks the graph."""
     table = Table(
         "packages",
         MetaData(),
         Column("id", Integer, primary_key=True),
-        Column("section", Text),
+        Column("package", Text),
         Column("embedding", Matryoshka(96, Short(16))),
     )
     rows = [
-        {"id": n, "section": one["section"], "embedding": vector}
+        {"id": n, "package": one["package"], "embedding": vector}
         for n, (one, vector) in enumerate(zip(corpus.passages[:1_500], corpus.documents[:1_500, :96], strict=True))
     ]
     with engine.begin() as connection:
@@ -73,8 +73,8 @@ def test_json(packages: Table) -> None:
     assert 1 - found["recall"]["mean"] == pytest.approx(loss)
     assert found["recall"]["low"] <= found["recall"]["mean"] <= found["recall"]["high"]
     assert (found["k"], found["shortlist"], len(found["losses"]), len(found["worst"])) == (5, 12, 20, 2)
-    filtered = ok_json("recall", "packages.embedding", "--sample", 5, "--where", "section = 'games'")
-    assert filtered["filter"] == "section = 'games'"
+    filtered = ok_json("recall", "packages.embedding", "--sample", 5, "--where", "package = 'email'")
+    assert filtered["filter"] == "package = 'email'"
     assert packages.name in filtered["source"]
 
 
@@ -116,7 +116,7 @@ def test_what_is_tuned_is_measured(engine: Engine, packages: Table) -> None:
         (["packages.nothing"], NotMigrated, "no column"),
         (["packages"], DefinitionError, "table.column"),
         (["packages.embedding", "--queries", "none.npy"], MeasureError, "cannot be read"),
-        (["packages.embedding", "--query-sql", "SELECT section FROM packages"], VectorError, "no array of numbers"),
+        (["packages.embedding", "--query-sql", "SELECT package FROM packages"], VectorError, "no array of numbers"),
         (["packages.embedding", "--query-sql", "nonsense"], MeasureError, "syntax error"),
         (["packages.embedding", "--where", "nix = 1"], DatabaseError, "nix = 1.: column .nix. does not exist$"),
         (["packages.embedding", "--seconds", 0.001], MeasureError, "not one query"),

@@ -31,7 +31,7 @@ QUICK = ("--sample", 200, "--finalists", 1, "--type", "halfvec")
 
 @pytest.fixture(autouse=True)
 def packages(engine: Engine, corpus: Corpus) -> Table:
-    """2,000 packages with leading dimensions of their vectors, and a short column of 32."""
+    """2,000 passages with leading dimensions of their vectors, and a short column of 32."""
     table = Table(
         "packages", MetaData(), Column("id", Integer, primary_key=True), Column("embedding", Matryoshka(96, Short(32)))
     )

@@ -40,12 +40,12 @@ ROWS, DIMS = 4_000, 96
 
 
 def table_of(name: str = "packages", **options: Any) -> Table:
-    """Packages with 96 dimensions, found by 16: enough are lost to see why."""
+    """Passages with 96 dimensions, found by 16: enough are lost to see why."""
     return Table(
         name,
         MetaData(),
         Column("id", Integer, primary_key=True, autoincrement=False),
-        Column("section", Text),
+        Column("package", Text),
         Column("embedding", Matryoshka(DIMS, Short(16), **options)),
     )
 
@@ -55,7 +55,7 @@ def filled(engine: Engine, corpus: Corpus, table: Table, rows: int = ROWS) -> No
     with engine.begin() as connection:
         table.metadata.create_all(connection)
         given = [
-            {"id": n, "section": corpus.passages[n]["section"], "embedding": corpus.documents[n, :DIMS]}
+            {"id": n, "package": corpus.passages[n]["package"], "embedding": corpus.documents[n, :DIMS]}
             for n in range(rows)
         ]
         if given:
@@ -66,7 +66,7 @@ def filled(engine: Engine, corpus: Corpus, table: Table, rows: int = ROWS) -> No
 
 @pytest.fixture(scope="module")
 def packages(module_engine: Engine, corpus: Corpus) -> Table:
-    """4,000 packages."""
+    """4,000 passages."""
     table = table_of(index=Hnsw(m=4, ef_construction=8))
     filled(module_engine, corpus, table)
     return table
@@ -114,12 +114,12 @@ def test_recall_and_its_causes_are_what_numpy_says(asked: Connection, packages: 
 
 def test_the_filter_is_told_with_its_values(asked: Connection, packages: Table) -> None:
     """As somebody would write them in psql."""
-    statement = select(packages.c.id).where(packages.c.section == "it's", packages.c.id > 3)
+    statement = select(packages.c.id).where(packages.c.package == "it's", packages.c.id > 3)
     found = measure_recall(asked, packages.c.embedding, statement, queries=2)
-    assert found.filter == "packages.section = 'it''s' AND packages.id > 3"
+    assert found.filter == "packages.package = 'it''s' AND packages.id > 3"
 
 
-@pytest.mark.parametrize("where", [None, "section = 'games'", "id % 50 = 7", "section = 'none'"])
+@pytest.mark.parametrize("where", [None, "package = 'email'", "id % 50 = 7", "package = 'none'"])
 @pytest.mark.parametrize("complete", [None, True, False])
 def test_the_parts_sum_to_the_loss(
     asked: Connection, packages: Table, where: str | None, complete: bool | None
