@@ -25,7 +25,7 @@ ROWS = 400
 
 @pytest.fixture(autouse=True)
 def files(engine: Engine, database_url: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """400 packages with the leading 64 dimensions; twenty of them are queries, relevant to those of their section."""
+    """400 passages with the leading 64 dimensions; twenty of them are queries, relevant to those of their package."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.chdir(tmp_path)
@@ -34,29 +34,29 @@ def files(engine: Engine, database_url: str, corpus: Corpus, monkeypatch: pytest
         MetaData(),
         Column("id", Integer, primary_key=True),
         Column("name", Text, unique=True),
-        Column("section", Text),
+        Column("package", Text),
         Column("words", FullText("name", config="english")),
         Column("embedding", Matryoshka(64, Short(16))),
     )
-    packages, vectors = corpus.passages[:ROWS], corpus.documents[:ROWS, :64]
+    passages, vectors = corpus.passages[:ROWS], corpus.documents[:ROWS, :64]
     with engine.begin() as connection:
         table.create(connection)
         connection.execute(
             table.insert(),
             [
-                {"id": n, "name": one["name"], "section": one["section"], "embedding": vector}
-                for n, (one, vector) in enumerate(zip(packages, vectors, strict=True))
+                {"id": n, "name": one["name"], "package": one["package"], "embedding": vector}
+                for n, (one, vector) in enumerate(zip(passages, vectors, strict=True))
             ],
         )
     asked = range(0, ROWS, 20)
-    Path("queries.tsv").write_text("".join(f"{packages[n]['name']}\t{packages[n]['synopsis']}\n" for n in asked))
+    Path("queries.tsv").write_text("".join(f"{passages[n]['name']}\t{passages[n]['text']}\n" for n in asked))
     np.save("vectors.npy", vectors[list(asked)])
     Path("qrels.txt").write_text(
         "".join(
-            f"{packages[n]['name']} 0 {one['name']} 1\n"
+            f"{passages[n]['name']} 0 {one['name']} 1\n"
             for n in asked
-            for one in packages
-            if one["section"] == packages[n]["section"]
+            for one in passages
+            if one["package"] == passages[n]["package"]
         )
     )
 
@@ -116,7 +116,7 @@ def test_where_judgements_come_from(tmp_path: Path) -> None:
     )
     named = ("--document-id", "name", "--dims", "32")
     assert ok_json("evaluate", "packages.embedding", "--beir", folder, *named)["systems"] == plain
-    statement = "SELECT q.name, p.name, 1 FROM packages AS q JOIN packages AS p USING (section) WHERE q.id % 20 = 0"
+    statement = "SELECT q.name, p.name, 1 FROM packages AS q JOIN packages AS p USING (package) WHERE q.id % 20 = 0"
     given = ("--judgements", statement, "--queries", "queries.tsv", *VECTORS)
     assert ok_json("evaluate", "packages.embedding", *given, *named)["systems"] == plain
 
@@ -139,7 +139,7 @@ def test_a_rotation_is_learned_or_read_from_a_file() -> None:
         (("--dims", "8,100"), MeasureError, "100 dimensions to try: the column has 64"),
         (("--plot", "no/where.png"), MeasureError, "there is no folder no"),
         (("--rotation", "r0"), RotationError, "rotation r0 is not installed here"),
-        (("--words", "section"), DefinitionError, "not tsvector"),
+        (("--words", "package"), DefinitionError, "not tsvector"),
     ],
 )
 def test_errors(arguments: tuple[str, ...], error: type[PgmrlError], message: str) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from pgmrl.evaluation import Evaluation
-    from tests.corpus import Corpus
+    from tests.corpus import Corpus, Passage
     from tests.integration.conftest import Principal, Shop
 else:
     Principal = Shop = Corpus = Any
@@ -198,24 +198,24 @@ def test_the_exact_ranking_is_that_of_an_exact_search(connection: Connection, co
     table.create(connection)
     vectors = np.concatenate([corpus.documents[:700, :96], corpus.documents[:100, :96]])
     connection.execute(table.insert(), [{"id": n, "e": vector} for n, vector in enumerate(vectors)])
-    ids: list[str] = []
     for query in corpus.queries[:3, :96]:
-        statement = search(select(table.c.id), table.c.e, query, k=100, exact=True)
-        ids = [str(row.id) for row in connection.execute(statement)]
+        rows = connection.execute(search(select(table.c.id), table.c.e, query, k=100, exact=True)).all()
         queries = [Query(f"q{place}", vector=query) for place in range(100)]
-        judged = Judged(queries, {f"q{place}": {ids[place]: 1} for place in range(100)})
+        judged = Judged(queries, {f"q{place}": {str(row.id): 1} for place, row in enumerate(rows)})
         found = evaluate(connection, table.c.e, judged, measures=["RR"], dims=[])
-        exact = found.systems[0].values["RR"]
-        assert exact == pytest.approx(1 / np.arange(1, 101))
-    assert len(ids) == 100
+        ranks = np.rint(1 / np.asarray(found.systems[0].values["RR"])).astype(int)
+        assert sorted(ranks) == list(range(1, 101))
+        for place, rank in enumerate(ranks):  # the server sums in single precision: what is nearer than that may swap
+            apart = abs(rows[rank - 1].distance - rows[place].distance)
+            assert rank == place + 1 or 0 < apart < 1e-6
 
 
 # -- real judgements -----------------------------------------------------------------------------------------------
 
 
-def by_tags(packages: list[dict[str, Any]], count: int, queries: int) -> dict[str, dict[str, int]]:
-    """Packages of the first `count` that share at least half of their tags with a query."""
-    tags = [frozenset(one["tags"]) for one in packages[:count]]
+def by_tags(passages: list[Passage], count: int, queries: int) -> dict[str, dict[str, int]]:
+    """Passages of the first `count` that share at least half of their tags with a query."""
+    tags = [frozenset(passage["tags"]) for passage in passages[:count]]
     found: dict[str, dict[str, int]] = {}
     for n in range(0, count, 7):
         if len(found) == queries:
@@ -231,12 +231,13 @@ def by_tags(packages: list[dict[str, Any]], count: int, queries: int) -> dict[st
 
 @pytest.fixture(scope="module")
 def real(shop: Shop, corpus: Corpus, principal: Principal) -> Evaluation:
-    """200 of the 20,000 packages as queries, relevant by tags, searched through a prefix of 128 under HNSW."""
+    """200 of the 20,000 passages as queries, relevant by tags, searched through a prefix of 64 under HNSW."""
     relevance = by_tags(corpus.passages, 20_000, 200)
-    queries = [Query(one, corpus.passages[int(one)]["synopsis"], shop.documents[int(one)]) for one in relevance]
+    queries = [Query(one, corpus.passages[int(one)]["text"], shop.documents[int(one)]) for one in relevance]
     with Session(shop.engine) as session:
         rotation = principal(shop.documents[::4], 128)
-        return evaluate(session, shop.package.embedding, Judged(queries, relevance), rotation=rotation, itself=False)
+        judged = Judged(queries, relevance)
+        return evaluate(session, shop.package.embedding, judged, rotation=rotation, shortlist=500, itself=False)
 
 
 def test_two_stages_keep_the_quality_of_exact_search(real: Evaluation) -> None:
@@ -255,8 +256,8 @@ def test_two_stages_keep_the_quality_of_exact_search(real: Evaluation) -> None:
 def test_dimensions_are_what_a_column_of_theirs_would_give(real: Evaluation) -> None:
     """More dimensions are better, a second stage helps, a rotation helps, and the column's own are among them."""
     found = {(one.by == "prefix", one.dims): one for one in real.dims}
-    assert {dims for _, dims in found} == {16, 32, 64, 128, 256, 512}
-    prefix = [found[True, dims].short_only["nDCG@10"] for dims in (16, 32, 64, 512)]
+    assert {dims for _, dims in found} == {16, 32, 64, 128}
+    prefix = [found[True, dims].short_only["nDCG@10"] for dims in (16, 32, 64, 128)]
     assert prefix == sorted(prefix)
     for (_, dims), one in found.items():
         if dims <= 64:
@@ -264,7 +265,7 @@ def test_dimensions_are_what_a_column_of_theirs_would_give(real: Evaluation) -> 
     assert found[False, 16].short_only["nDCG@10"] > found[True, 16].short_only["nDCG@10"] + 0.02
     own = real.system(SHORT_ONLY)
     assert own is not None
-    assert own.means["nDCG@10"].mean == found[True, 128].short_only["nDCG@10"]
+    assert own.means["nDCG@10"].mean == found[True, 64].short_only["nDCG@10"]
 
 
 def test_the_plot_is_one_file(real: Evaluation, tmp_path: Path) -> None:
