@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
     from pgmrl.model.metrics import FullType
 
-__all__ = ["Model", "converted"]
+__all__ = ["ModelValues", "converted"]
 
 INTEGERS: Final = {"int2": 2**15, "int4": 2**31, "int8": 2**63}
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class ModelValues:
     """What a Table says of its values and the catalogue does not.
 
     Attributes:
@@ -48,8 +48,8 @@ class Model:
     binders: Mapping[str, Callable[[Any], Any]]
 
     @classmethod
-    def of(cls, table: Table, except_for: Collection[str | None] = ()) -> Model:
-        """Of a Table; the columns `except_for` are none of its business."""
+    def of(cls, table: Table, except_for: Collection[str | None] = ()) -> ModelValues:
+        """Of a Table, but for the columns `except_for`."""
         columns = [column for column in table.columns if column.name not in except_for]
         dialect = PGDialect_psycopg()  # type: ignore[no-untyped-call]
         binders = {

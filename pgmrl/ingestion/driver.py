@@ -1,0 +1,51 @@
+"""The psycopg connection that rows are loaded through."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from pgmrl.database.connection import sqlalchemy_connection
+from pgmrl.errors import IngestError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import Session
+
+__all__ = ["Driver", "driver_of", "plain_cursor", "transaction_kept"]
+
+Driver = psycopg.Connection[Any]
+
+
+def driver_of(connection: Connection | Session | Driver) -> Driver:
+    """The psycopg connection behind another one.
+
+    Raises:
+        IngestError: there is none, since it goes through another driver.
+    """
+    if isinstance(connection, psycopg.Connection):
+        return connection
+    through = sqlalchemy_connection(connection)
+    if through.in_transaction():
+        through.exec_driver_sql("SELECT 1")  # SQLAlchemy begins late; a batch must find the caller's transaction begun
+    driver = through.connection.driver_connection
+    if not isinstance(driver, psycopg.Connection):
+        raise IngestError("ingest needs psycopg 3, not asynchronous: an URL that begins with postgresql+psycopg://")
+    return driver
+
+
+def plain_cursor(driver: Driver) -> psycopg.Cursor[tuple[Any, ...]]:
+    """A cursor that does not depend on the factories of the caller's connection."""
+    return psycopg.Cursor(driver, row_factory=tuple_row)
+
+
+@contextmanager
+def transaction_kept(driver: Driver) -> Iterator[None]:
+    """Read without leaving a transaction open that was not."""
+    with driver.transaction():
+        yield
