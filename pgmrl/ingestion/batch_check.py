@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pgmrl.errors import DefinitionError, VectorError
-from pgmrl.model.vectors import as_vector, as_vectors
 
 if TYPE_CHECKING:
     from pgmrl.ingestion.batch_errors import BatchErrors
@@ -77,7 +76,7 @@ def _vectors(rows: list[Row], errors: BatchErrors) -> list[VectorArray | None]:
     table = errors.table
     values = [row.get(table.full_column) for row in rows]
     try:  # all at once; only where that fails is it worth knowing which row it was
-        return list(as_vectors(values, table.definition.dims, table.narrowest_type))
+        return list(table.definition.rows(values, table.narrowest_type))
     except VectorError:
         return _vectors_singly(rows, errors)
 
@@ -88,7 +87,7 @@ def _vectors_singly(rows: list[Row], errors: BatchErrors) -> list[VectorArray | 
     for number, row in enumerate(rows):
         value = row.get(table.full_column)
         try:
-            vectors.append(None if value is None else as_vector(value, table.definition.dims, table.narrowest_type))
+            vectors.append(None if value is None else table.definition.row(value, table.narrowest_type))
         except VectorError as error:
             raise errors.of_row(number, row, str(error)) from error
     return vectors

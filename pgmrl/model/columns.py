@@ -112,6 +112,15 @@ class Matryoshka(NumpyVector, SchemaEventTarget):
     def __repr__(self) -> str:
         return f"Matryoshka({self.dims}, {self.short!r}, {self.metric!r}, {self.full!r})"
 
+    def checked(self, value: Any) -> VectorArray:
+        """A row's vector as it is sent; shape (dims,), float32.
+
+        Raises:
+            VectorError: it cannot be stored, or not searched afterwards: see `Definition.row`.
+
+        """
+        return self.definition.row(value)
+
     def copy(self, **_: Any) -> NumpyVector:  # type: ignore[override]  # a plain type once attached
         """A copy for another column.
 

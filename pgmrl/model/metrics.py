@@ -110,6 +110,6 @@ def metric_named(name: str | Metric) -> Metric:
         return name
     try:
         return METRICS[name]
-    except KeyError:
+    except (KeyError, TypeError):
         known = ", ".join(METRICS)
         raise DefinitionError(f"unknown metric {name!r}: choose one of {known}") from None

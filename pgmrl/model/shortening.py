@@ -20,10 +20,22 @@ import numpy as np
 from pgmrl.errors import DefinitionError, RotationError, VectorError
 from pgmrl.model.metrics import FullType, Metric, MetricName, ShortType, metric_named
 from pgmrl.model.rotation import Rotation
-from pgmrl.model.vectors import VectorArray, as_query
+from pgmrl.model.vectors import (
+    HALF_LENGTH,
+    HALF_MAX,
+    HALF_STEP,
+    VECTOR_LENGTHS,
+    Lengths,
+    VectorArray,
+    as_query,
+    as_vector,
+    as_vectors,
+)
 from pgmrl.names import LIMIT, identifier, quoted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 __all__ = ["Definition", "Prefix", "Rotation", "Short", "Shortening"]
@@ -229,12 +241,12 @@ class Definition:
             vectors: shape (n, dims).
 
         Returns:
-            Shape (n,). Of a prefix, vectors whose leading dimensions are all zero; else zero vectors.
+            Shape (n,). Of a prefix, vectors whose leading dimensions are all zero as stored; else zero vectors.
         """
         if not self.metric.normalise or self.short.type == "bit":
             return np.zeros(len(vectors), np.bool_)
         leading = vectors[:, : self.short.dims] if self.may_lose_direction else vectors
-        found: NDArray[np.bool_] = np.logical_not(np.any(leading, axis=1))
+        found: NDArray[np.bool_] = np.logical_not(np.any(self.stored(leading), axis=1))
         return found
 
     def short_query(self, value: Any, what: str = "the query vector") -> VectorArray:
@@ -249,16 +261,76 @@ class Definition:
                 f"{what} is zero in its leading {self.short.dims} dimensions, so the short index cannot be searched "
                 "with it: use exact=True"
             )
+        self._check_short(vector[np.newaxis], lambda _: what)
         return vector
 
     def query(self, value: Any, what: str = "the query vector") -> VectorArray:
         """A query vector, checked for this column; shape (dims,), float32.
 
         Raises:
-            VectorError: NULL, wrong dimensions, not finite, or zero under cosine.
+            VectorError: NULL, not real numbers, wrong dimensions, not finite, zero under cosine, or under another
+                metric of a length that pgvector cannot compute with.
 
         """
-        return as_query(value, self.dims, self.full, direction=self.metric.normalise, what=what)
+        direction, lengths = self.metric.normalise, self.query_lengths
+        return as_query(value, self.dims, self.full, direction=direction, what=what, lengths=lengths)
+
+    @property
+    def query_lengths(self) -> Lengths:
+        """The lengths that a query may have besides 0, where the metric does not leave its length out."""
+        return self._lengths(self.full, direction=self.metric.name == "inner_product")
+
+    def row(self, value: Any, full: FullType | None = None, what: str = "the vector") -> VectorArray:
+        """A row's vector, checked for this column; shape (dims,), float32.
+
+        Args:
+            value: as `as_vector` takes it.
+            full: the type that it is stored as; by default the column's.
+            what: how an error names it.
+
+        Raises:
+            VectorError: as `as_vector`; also a length that the type or pgvector cannot compute with, and a short vector
+                beyond half precision.
+        """
+        kind = full or self.full
+        vector = as_vector(value, self.dims, kind, what=what, lengths=self._lengths(kind, direction=False))
+        self._check_short(vector[np.newaxis], lambda _: what)
+        return vector
+
+    def rows(self, values: Any, full: FullType | None = None, what: str = "the vectors") -> VectorArray:
+        """As `row`, of several; shape (n, dims), float32.
+
+        Raises:
+            VectorError: as `row`, naming the first row that is wrong.
+        """
+        kind = full or self.full
+        vectors = as_vectors(values, self.dims, kind, what=what, lengths=self._lengths(kind, direction=False))
+        self._check_short(vectors, lambda row: f"row {row} of {what}")
+        return vectors
+
+    def _lengths(self, kind: FullType, *, direction: bool) -> Lengths:
+        """The lengths that vectors of this column may have besides 0; `direction`: whether that counts by itself."""
+        low, high = VECTOR_LENGTHS
+        if self.metric.normalise:  # short vectors are scaled before they are rounded
+            return HALF_LENGTH if kind == "halfvec" else low, high
+        if "halfvec" in {kind, self.short.type}:
+            return HALF_LENGTH if direction else HALF_STEP, high
+        return low, high
+
+    def _check_short(self, vectors: VectorArray, named: Callable[[int], str]) -> None:
+        """Refuse the first row whose short vector half precision cannot hold: where it is not scaled to unit length."""
+        rule = self.short.by
+        if self.metric.normalise or self.short.type != "halfvec":
+            return
+        long = np.flatnonzero(np.linalg.norm(vectors.astype(np.float64), axis=1) > HALF_MAX)
+        if not long.size or (isinstance(rule, Rotation) and rule.axes is None):  # which only the server has
+            return
+        wrong = long[(np.abs(self._projected(self.stored(vectors[long]))) > HALF_MAX).any(axis=1)]
+        if wrong.size:
+            raise VectorError(
+                f"{named(int(wrong[0]))} has a short vector with a value beyond half precision's {HALF_MAX:.0f}: scale "
+                "all vectors alike, or declare Short(..., type='vector')"
+            )
 
 
 def _normalised(vectors: VectorArray) -> VectorArray:

@@ -90,17 +90,22 @@ class NumpyVector(UserDefinedType[VectorArray]):
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Wire | None]:
         """Check the value and put it into binary form."""
         require_psycopg(dialect)
-        dims, kind = self.dims, self.kind
+        checked, kind = self.checked, self.kind
+        return lambda value: None if value is None else to_wire(checked(value), kind)
 
-        def process(value: Any) -> Wire | None:
-            return None if value is None else to_wire(as_vector(value, dims, kind), kind)
+    def checked(self, value: Any) -> VectorArray:
+        """A value as it is sent; shape (dims,), float32.
 
-        return process
+        Raises:
+            VectorError: it cannot be stored.
+
+        """
+        return as_vector(value, self.dims, self.kind)
 
     def literal_processor(self, dialect: Dialect) -> Callable[[Any], str]:  # noqa: ARG002
         """Render the value as text, for `literal_binds` and offline migrations."""
-        dims, kind = self.dims, self.kind
-        return lambda value: f"'{_TEXT[kind](as_vector(value, dims, kind)).to_text()}'"
+        checked, kind = self.checked, self.kind
+        return lambda value: f"'{_TEXT[kind](checked(value)).to_text()}'"
 
     def bind_expression(self, bindvalue: BindParameter[Any]) -> ColumnElement[Any]:
         """Say the type in the statement, since a binary parameter arrives without one."""

@@ -19,11 +19,15 @@ from sqlalchemy import cast as sql_cast
 from pgmrl.errors import SearchError, VectorError
 from pgmrl.model.columns import attachment_of, base_column, vectors_table
 from pgmrl.model.metrics import Metric, MetricName, metric_named
+from pgmrl.model.query_lengths import scaled_sql
+from pgmrl.model.real_numbers import real_numbers
 from pgmrl.model.types import NumpyVector
-from pgmrl.model.vectors import VectorArray, as_float32, as_vectors
+from pgmrl.model.vectors import VectorArray, as_query, as_vector, as_vectors, query_vectors
+from pgmrl.reprs import safe_repr
 from pgmrl.searching.query import raise_sql
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from sqlalchemy.orm import InstrumentedAttribute
 
     from pgmrl.model.columns import Attachment
@@ -145,19 +149,17 @@ def average_vectors(
 
     """
     cosine = metric_named(metric).normalise
-    first = as_float32(positive, "the positive vectors")
+    first = real_numbers(positive, "the positive vectors")
     if first.ndim != 2 or not first.size:
         raise VectorError(f"the positive vectors have shape {first.shape}, expected (n, dims) with n at least 1")
     dims = first.shape[1]
-    average = _mean(
-        as_vectors(first, dims, what="the positive vectors"), _weights(weights, len(first)), cosine, "positive"
-    )
-    if len(negative):
-        others = as_vectors(negative, dims, what="the negative vectors")
-        average = average + (average - _mean(others, np.ones(len(others)), cosine, "negative"))
+    average = _mean(first, dims, _weights(weights, len(first)), cosine, "positive")
+    others = real_numbers(negative, "the negative vectors")
+    if others.size:
+        average = average + (average - _mean(others, dims, np.ones(len(others)), cosine, "negative"))
     if cosine and np.linalg.norm(average) <= NO_DIRECTION:
         raise VectorError("the vectors cancel each other: their average has no direction; give other examples")
-    return average.astype(np.float32)
+    return as_vector(average, dims, what="the average of the vectors")
 
 
 # -- in SQL --------------------------------------------------------------------------------------------------------
@@ -205,9 +207,7 @@ def _checked_average(
         norm = f"{definition.norm('vector')}({mean})"
         message = "the examples cancel each other, so their average has no direction: give others"
         arms.append(f"WHEN {norm} <= {NO_DIRECTION} THEN {raise_sql(definition, message, norm)}")
-    average: ColumnElement[Any] = literal_column(
-        f"CASE {' '.join(arms)} ELSE CAST({mean} AS {definition.full_type}) END"
-    )
+    average: ColumnElement[Any] = literal_column(f"CASE {' '.join(arms)} ELSE {scaled_sql(definition, mean)} END")
     source = sources[0] if len(sources) == 1 else sources[0].join(sources[1], true())
     return select(average).select_from(source).scalar_subquery()
 
@@ -229,24 +229,30 @@ def _keys(argument: str, values: Any, key_columns: Sequence[str]) -> tuple[Key, 
         raise SearchError(f"{argument}={values!r}: expected a tuple for a key of several columns") from None
 
 
-def _weights(weights: Sequence[float] | None, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _weights(weights: Sequence[float] | None, count: int) -> NDArray[np.float64]:
+    """Of the positive vectors, the largest 1, so that their sum is in range."""
     if weights is None:
         return np.ones(count)
     try:
-        array = np.asarray(weights, np.float64)
-    except (TypeError, ValueError):
-        raise VectorError(f"weights={weights!r}: expected numbers") from None
-    if array.shape != (count,) or not np.isfinite(array).all() or not (array > 0).all():
-        raise VectorError(f"weights={weights!r}: expected {count} finite numbers above 0, one for each positive vector")
-    return array
+        numbers = real_numbers(weights, "weights").astype(np.float64)
+    except VectorError:
+        raise VectorError(f"weights={safe_repr(weights)}: expected numbers") from None
+    if numbers.shape != (count,) or not np.isfinite(numbers).all() or not (numbers > 0).all():
+        raise VectorError(
+            f"weights={safe_repr(weights)}: expected {count} finite numbers above 0, one for each positive vector"
+        )
+    return np.asarray(numbers / numbers.max())
 
 
-def _mean(vectors: VectorArray, weights: Any, cosine: bool, what: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    wide = vectors.astype(np.float64)
-    if cosine:
-        norms = np.linalg.norm(wide, axis=1, keepdims=True)
-        if not norms.all():
-            row = int(np.flatnonzero(norms[:, 0] == 0)[0])
-            raise VectorError(f"row {row} of the {what} vectors is all zeros and has no direction")
-        wide = wide / norms
+def _mean(vectors: Any, dims: int, weights: Any, cosine: bool, what: str) -> NDArray[np.float64]:
+    if not cosine:
+        wide = as_vectors(vectors, dims, what=f"the {what} vectors").astype(np.float64)
+    else:
+        rows = query_vectors(vectors, dims, f"the {what} vectors")
+        scaled = [
+            as_query(row, dims, "vector", direction=True, what=f"row {number} of the {what} vectors")
+            for number, row in enumerate(rows)
+        ]
+        wide = np.stack(scaled).astype(np.float64)
+        wide /= np.linalg.norm(wide, axis=1, keepdims=True)
     return np.asarray(weights @ wide / math.fsum(weights))

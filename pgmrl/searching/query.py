@@ -9,6 +9,7 @@ from sqlalchemy import BindParameter, ColumnElement, Integer, bindparam, column,
 from sqlalchemy import cast as sql_cast
 
 from pgmrl.errors import SearchError
+from pgmrl.model.query_lengths import scaled_sql, uncountable_sql
 from pgmrl.model.rotation import Rotation
 from pgmrl.model.shortening import FULL_LIMIT
 from pgmrl.model.types import FloatArray, NumpyVector, require_psycopg, to_wire
@@ -192,7 +193,7 @@ def _bind_full_and_short(definition: Definition, name: str) -> BoundQuery:
 
 def _bind_expression(definition: Definition, expression: ColumnElement[Any], *, exact: bool) -> BoundQuery:
     """An expression of one vector; the server raises an error where it is nothing to search with."""
-    type_ = NumpyVector(definition.dims, definition.full, definition.vector_schema)
+    type_ = NumpyVector(definition.dims, "vector", definition.vector_schema)  # before half precision rounds it
     zero: ColumnElement[int] = literal_column("0")
     unchecked = select(sql_cast(expression, type_).label("vector")).offset(zero).subquery("pgmrl_unchecked")
     # OFFSET 0 keeps the expressions in their place, so that each is computed once
@@ -209,16 +210,22 @@ def _bind_expression(definition: Definition, expression: ColumnElement[Any], *, 
 
 def _checked(definition: Definition, *, exact: bool) -> str:
     null = raise_sql(definition, "the query's expression is NULL, expected a vector", "vector")
-    arms = [f"WHEN vector IS NULL THEN {null}"]
+    arms, scaled = [f"WHEN vector IS NULL THEN {null}"], scaled_sql(definition, "vector")
+    uncountable = uncountable_sql(definition, "vector")
+    if uncountable is not None:
+        low, high = definition.query_lengths
+        message = f"expected a query of length 0 or {low:g} to {high:g}, got "
+        length = f"{definition.norm('vector')}(vector)"
+        arms.append(f"WHEN {uncountable} THEN {raise_sql(definition, message, length, shown=True)}")
     if definition.metric.normalise:
-        norm = definition.norm(definition.full)
         zero = raise_sql(definition, "the query's expression is all zeros and has no direction", "vector")
-        arms.append(f"WHEN {norm}(vector) = 0 THEN {zero}")
+        arms.append(f"WHEN {definition.norm('vector')}(vector) = 0 THEN {zero}")
         if not exact and definition.may_lose_direction:
-            leading = f"{definition.qualified('subvector')}(vector, 1, {definition.short.dims})"
+            leading = f"{definition.qualified('subvector')}({scaled}, 1, {definition.short.dims})"
             message = f"the query is zero in its leading {definition.short.dims} dimensions: use exact=True"
+            norm = definition.norm(definition.full)
             arms.append(f"WHEN {norm}({leading}) = 0 THEN {raise_sql(definition, message, 'vector')}")
-    return f"CASE {' '.join(arms)} ELSE vector END"
+    return f"CASE {' '.join(arms)} ELSE {scaled} END"
 
 
 def raise_sql(definition: Definition, message: str, row: str, *, shown: bool = False) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack, cast
 
+import numpy as np
 from sqlalchemy import Select, literal_column, text
 
 from pgmrl.errors import SearchError
-from pgmrl.model.vectors import as_vectors
+from pgmrl.model.vectors import query_vectors
 from pgmrl.searching.fallback import Ranking
 from pgmrl.searching.more_like_this import MoreLikeThis
 from pgmrl.searching.options import SearchOptions, SearchParameters
@@ -78,13 +79,11 @@ def _checked(parameters: SearchParameters, queries: Any) -> VectorArray:
             "search_many: expected vectors of shape (n, dims), got more_like_this(...): give it to search"
         )
     definition = parameters.definition
-    vectors = as_vectors(queries, definition.dims, definition.full, what=f"the queries for {parameters.name}")
-    check = definition.query if parameters.exact else definition.short_query
-    for row, vector in enumerate(vectors):
-        check(vector, f"query {row} for {parameters.name}")
+    vectors = query_vectors(queries, definition.dims, f"the queries for {parameters.name}")
     if not len(vectors):
         raise SearchError("there are no queries: give at least one vector")
-    return vectors
+    check = definition.query if parameters.exact else definition.short_query
+    return np.stack([check(vector, f"query {row} for {parameters.name}") for row, vector in enumerate(vectors)])
 
 
 def _without_fallback(parameters: SearchParameters, rows: SelectedRows, query_table: CTE) -> FromClause:

@@ -280,7 +280,8 @@ def test_what_is_no_matryoshka_column(column: Any) -> None:
         (QUERY * np.nan, "nan at dimension 1"),
         ([*QUERY[:7], float("inf")], "inf at dimension 8"),
         (QUERY * 0, "all zeros"),
-        (QUERY * 1e5, "half precision"),
+        (np.ma.masked_equal(QUERY, QUERY[0]), "masked"),
+        (QUERY * 1j, "complex"),
     ],
 )
 @pytest.mark.parametrize("exact", [False, True])
@@ -296,10 +297,18 @@ def test_a_zero_query_is_a_point_under_l2() -> None:
     assert "<->" in compiled(search(select(Item.id), Item.flat, QUERY * 0))
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_query_beyond_half_precision_is_none_under_l2(exact: bool) -> None:
+    """Where its length counts it cannot be scaled; under cosine it is."""
+    with pytest.raises(VectorError, match="half precision's 65504"):
+        search(select(Item), Item.flat, QUERY * 1e5, exact=exact)
+    assert "<=>" in compiled(search(select(Item.id), Item.embedding, QUERY * 1e5, exact=exact))
+
+
 @pytest.mark.parametrize(
     ("queries", "message"),
     [
-        (np.stack([QUERY, QUERY * np.nan]), "row 1 of the queries"),
+        (np.stack([QUERY, QUERY * np.nan]), "query 1 .*nan at dimension 1"),
         (np.stack([QUERY, QUERY * 0]), "query 1 .*all zeros"),
         (QUERY, r"expected \(n, 8\)"),
         (np.empty((0, 8)), "there are no queries"),
