@@ -84,17 +84,17 @@ def row_estimate(connection: Connection, name: str) -> float | None:
 def row_estimates(connection: Connection, names: Sequence[str]) -> dict[str, float | None]:
     """As `row_estimate`, of several tables or indexes by one statement."""
     query = text(
-        "SELECT given.name, coalesce(found.rows, 0)::float8, found.unknown FROM unnest(CAST(:names AS text[])) "
-        "AS given(name) CROSS JOIN LATERAL (SELECT "
+        "SELECT relation.name, coalesce(estimate.rows, 0)::float8, estimate.unknown "
+        "FROM unnest(CAST(:names AS text[])) AS relation(name) CROSS JOIN LATERAL (SELECT "
         "sum(p.reltuples / p.relpages * (pg_relation_size(p.oid) / current_setting('block_size')::integer)) "
         "FILTER (WHERE p.relpages > 0) AS rows, "
         "coalesce(bool_or(p.relpages = 0 AND pg_relation_size(p.oid) > 0), false) AS unknown "
-        "FROM (SELECT to_regclass(given.name)::oid AS oid UNION "
-        "SELECT t.relid::oid FROM pg_partition_tree(to_regclass(given.name)) AS t WHERE t.isleaf) AS leaf "
-        "JOIN pg_class AS p ON p.oid = leaf.oid AND p.relkind NOT IN ('p', 'I')) AS found"
+        "FROM (SELECT to_regclass(relation.name)::oid AS oid UNION "
+        "SELECT t.relid::oid FROM pg_partition_tree(to_regclass(relation.name)) AS t WHERE t.isleaf) AS leaf "
+        "JOIN pg_class AS p ON p.oid = leaf.oid AND p.relkind NOT IN ('p', 'I')) AS estimate"
     )
-    found = connection.execute(query, {"names": list(names)})
-    return {name: None if unknown else rows for name, rows, unknown in found}
+    estimates = connection.execute(query, {"names": list(names)})
+    return {name: None if unknown else rows for name, rows, unknown in estimates}
 
 
 def table_schema(connection: Connection, table: str) -> str | None:
@@ -103,8 +103,8 @@ def table_schema(connection: Connection, table: str) -> str | None:
         "SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
         "WHERE c.oid = to_regclass(:name)"
     )
-    found: str | None = connection.execute(query, {"name": qualified(None, table)}).scalar()
-    return found
+    schema: str | None = connection.execute(query, {"name": qualified(None, table)}).scalar()
+    return schema
 
 
 def columns(connection: Connection | Session) -> list[ColumnInfo]:

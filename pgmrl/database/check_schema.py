@@ -1,4 +1,4 @@
-"""Is the database what the model says? For an application's start-up, a health check, a deployment's last step."""
+"""Check that the database has what the model declares: at an application's start, or as a deployment's last step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pgmrl.database.catalogue import ColumnInfo
     from pgmrl.model.columns import Attachment
 
-__all__ = ["check_schema", "check_types", "rows_of"]
+__all__ = ["check_column_types", "check_schema", "short_column_infos"]
 
 
 def check_schema(connection: Connection | Session, column: Any) -> ColumnInfo | None:
@@ -44,11 +44,11 @@ def check_schema(connection: Connection | Session, column: Any) -> ColumnInfo | 
     connection = sqlalchemy_connection(connection)
     attachment, table = attachment_of(column), vectors_table(column)
     check_pgvector(connection)
-    check_types(connection, table, attachment)
-    return None if attachment.short is None else _kept(connection, table, attachment)
+    check_column_types(connection, table, attachment)
+    return None if attachment.short is None else _check_short_column(connection, table, attachment)
 
 
-def check_types(connection: Connection, table: Table, attachment: Attachment) -> None:
+def check_column_types(connection: Connection, table: Table, attachment: Attachment) -> None:
     """Check that the table has the full and the short column, of their types.
 
     Args:
@@ -60,39 +60,41 @@ def check_types(connection: Connection, table: Table, attachment: Attachment) ->
         NotMigrated: it has not, with the name of what is missing.
     """
     definition = attachment.definition
-    there = _types(connection, table)
-    if not there:
+    types = _column_types(connection, table)
+    if not types:
         raise NotMigrated(f"there is no table {table.fullname}: run the application's migrations")
-    _require_type(table, attachment.full, there, f"{definition.full}({definition.dims})")
+    _check_type(table, attachment.full, types, f"{definition.full}({definition.dims})")
     if attachment.short is not None:
-        _require_type(table, attachment.short, there, f"{definition.short.type}({definition.short.dims})")
+        _check_type(table, attachment.short, types, f"{definition.short.type}({definition.short.dims})")
 
 
-def _kept(connection: Connection, table: Table, attachment: Attachment) -> ColumnInfo:
+def _check_short_column(connection: Connection, table: Table, attachment: Attachment) -> ColumnInfo:
+    """What computes the short column, and its index, against the model."""
     name = f"{table.fullname}.{attachment.short}"
-    own = rows_of(connection, table, attachment, columns(connection))
-    if not own:
+    infos = short_column_infos(connection, table, attachment, columns(connection))
+    if not infos:
         raise NotMigrated(f"nothing keeps {name} in step with {attachment.full}: run the migration that adds it")
-    info = max(own, key=lambda one: bool(one.index_valid))
+    info = max(infos, key=lambda candidate: bool(candidate.index_valid))
     by = attachment.definition.short.by
-    wanted = by.id if isinstance(by, Rotation) else None
-    if info.rotation != wanted:
-        raise NotMigrated(f"{name} is kept by {info.rotation or 'a prefix'}, the model says {wanted or 'a prefix'}")
+    rotation = by.id if isinstance(by, Rotation) else None
+    if info.rotation != rotation:
+        raise NotMigrated(f"{name}: expected {rotation or 'a prefix'} (the model), got {info.rotation or 'a prefix'}")
     if info.index_name is None:
         raise NotMigrated(
             f"{name} has no HNSW index, so a search reads the whole table: run the migration that adds it"
         )
     if not info.index_valid:
         raise NotMigrated(f"index {info.index_name} is invalid: REINDEX INDEX CONCURRENTLY {info.index_name}")
-    if info.operator_class != attachment.definition.metric.operator_class(attachment.definition.short.type):
+    operator_class = attachment.definition.metric.operator_class(attachment.definition.short.type)
+    if info.operator_class != operator_class:
         raise NotMigrated(
-            f"index {info.index_name} is for {info.operator_class}, searches by {attachment.definition.metric.name} "
-            "do not use it: rebuild it with the operator class of the metric"
+            f"index {info.index_name}: expected operator class {operator_class}, which searches by "
+            f"{attachment.definition.metric.name} use, got {info.operator_class}: rebuild it"
         )
     return info
 
 
-def rows_of(
+def short_column_infos(
     connection: Connection, table: Table, attachment: Attachment, infos: Iterable[ColumnInfo]
 ) -> list[ColumnInfo]:
     """The catalogue's rows for the short column of a Table: one for each of its indexes.
@@ -104,11 +106,13 @@ def rows_of(
         infos: of `database.columns`.
     """
     schema = table.schema or table_schema(connection, table.name)
-    place = (schema, table.name, attachment.full, attachment.short)
-    return [one for one in infos if (one.table_schema, one.table_name, one.full_column, one.short_column) == place]
+    names = (schema, table.name, attachment.full, attachment.short)
+    return [
+        info for info in infos if (info.table_schema, info.table_name, info.full_column, info.short_column) == names
+    ]
 
 
-def _types(connection: Connection, table: Table) -> dict[str, str]:
+def _column_types(connection: Connection, table: Table) -> dict[str, str]:
     rows = connection.execute(
         text(
             "SELECT a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_attribute AS a "
@@ -119,8 +123,10 @@ def _types(connection: Connection, table: Table) -> dict[str, str]:
     return {name: type_.rsplit(".", 1)[-1] for name, type_ in rows}
 
 
-def _require_type(table: Table, name: str, there: dict[str, str], wanted: str) -> None:
-    if name not in there:
+def _check_type(table: Table, name: str, types: dict[str, str], expected: str) -> None:
+    if name not in types:
         raise NotMigrated(f"table {table.fullname} has no column {name}: run the migration that adds it")
-    if there[name] != wanted:
-        raise NotMigrated(f"{table.fullname}.{name} is {there[name]}, the model says {wanted}: migrate one of them")
+    if types[name] != expected:
+        raise NotMigrated(
+            f"{table.fullname}.{name}: expected {expected} (the model), got {types[name]}: migrate one of them"
+        )

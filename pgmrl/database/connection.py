@@ -57,11 +57,11 @@ def sqlalchemy_connection(connection: Connection | Session) -> Connection:
 def snapshot(connection: Connection) -> Iterator[None]:
     """A transaction that leaves nothing behind, for reading: a cursor on the server needs one.
 
-    All statements see the same rows and none can write; within a transaction of the caller's, that one's rules hold.
+    All statements see the same rows and none can write; within a transaction of the caller's, its rules hold.
     """
-    how = "ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+    mode = "ISOLATION LEVEL REPEATABLE READ, READ ONLY"
     if getattr(connection.connection.dbapi_connection, "autocommit", False):
-        connection.exec_driver_sql(f"BEGIN {how}")
+        connection.exec_driver_sql(f"BEGIN {mode}")
         try:
             yield
         finally:
@@ -75,7 +75,7 @@ def snapshot(connection: Connection) -> Iterator[None]:
     else:
         transaction = connection.begin()
         try:
-            connection.exec_driver_sql(f"SET TRANSACTION {how}")
+            connection.exec_driver_sql(f"SET TRANSACTION {mode}")
             yield
         finally:
             transaction.rollback()
@@ -83,5 +83,5 @@ def snapshot(connection: Connection) -> Iterator[None]:
 
 def sqlstate(error: DBAPIError) -> str | None:
     """The server's code for an error; None where the server did not raise it."""
-    found: str | None = getattr(error.orig, "sqlstate", None)
-    return found
+    code: str | None = getattr(error.orig, "sqlstate", None)
+    return code

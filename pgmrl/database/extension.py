@@ -8,10 +8,7 @@ from typing import Final
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from pgmrl.errors import (
-    PgvectorMissing,
-    PgvectorVersionWarning,
-)
+from pgmrl.errors import PgvectorMissing, PgvectorVersionWarning
 
 __all__ = ["PGVECTOR_NEEDED", "PGVECTOR_SOUND", "check_pgvector", "create_pgvector", "hidden_schema", "version_numbers"]
 
@@ -48,13 +45,13 @@ def check_pgvector(connection: Connection) -> str:
         PgvectorVersionWarning: it is older than 0.8.4.
 
     """
-    found = _extension(connection)
-    if found is None:
+    extension = _extension(connection)
+    if extension is None:
         raise PgvectorMissing("pgvector is not installed in this database: run CREATE EXTENSION vector")
-    schema, version = found
+    schema, version = extension
     numbers = version_numbers(version)
     if numbers < PGVECTOR_NEEDED:
-        raise PgvectorMissing(f"pgvector {version} is too old, 0.8.0 is needed: run ALTER EXTENSION vector UPDATE")
+        raise PgvectorMissing(f"pgvector: expected 0.8.0 or later, got {version}: run ALTER EXTENSION vector UPDATE")
     if numbers < PGVECTOR_SOUND:
         warnings.warn(f"pgvector {version}: {PgvectorVersionWarning.__doc__}", PgvectorVersionWarning, stacklevel=2)
     return schema
@@ -84,6 +81,7 @@ def hidden_schema(connection: Connection) -> str | None:
 
 
 def _extension(connection: Connection) -> tuple[str, str] | None:
+    """Schema and version of pgvector; None where it is not installed."""
     row = connection.execute(
         text(
             "SELECT n.nspname, e.extversion FROM pg_extension AS e "

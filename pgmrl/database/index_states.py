@@ -106,6 +106,6 @@ def build_progress(connection: Connection) -> list[BuildProgress]:
 
 
 def _hnsw(options: list[str] | None) -> Hnsw:
-    given = dict(option.split("=", 1) for option in options or ())
+    parameters = dict(option.split("=", 1) for option in options or ())
     # pgvector's own defaults, not ours
-    return Hnsw(int(given.get("m", 16)), int(given.get("ef_construction", 64)))
+    return Hnsw(int(parameters.get("m", 16)), int(parameters.get("ef_construction", 64)))

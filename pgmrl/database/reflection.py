@@ -1,4 +1,4 @@
-"""Matryoshka columns of a database whose models are not at hand: for the command line, and for those without models."""
+"""`reflect`: Matryoshka columns of a database whose models are not at hand, such as for the command line."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = ["reflect", "reflect_place"]
 
 
 def reflect(connection: Connection | Session, name: str, *, metric: MetricName | None = None) -> Column[Any]:
-    """The column of this name, ready to be given to `search`, `fit` and `ingest`.
+    """The column of this name, ready to be given to `search`, `fit_rotation` and `ingest`.
 
         packages = reflect(connection, "packages.embedding").table
         search(select(packages.c.name), packages.c.embedding, query)
@@ -70,12 +70,8 @@ def reflect_place(
         schema: of the table; None where the search_path decides.
         table_name: the table.
         column_name: of the full vectors.
-        metric: as for `reflect`.
+        metric: for columns whose catalogue does not say it.
         infos: of `database.columns`, where they have been read already: each reading sizes every table and index.
-
-    Raises:
-        NotMigrated: as `reflect`.
-        DefinitionError: as `reflect`.
     """
     connection = sqlalchemy_connection(connection)
     table = _table(connection, schema, table_name)
@@ -94,14 +90,14 @@ def reflect_place(
 
 def _table(connection: Connection, schema: str | None, name: str) -> Table:
     if schema is None:
-        found = connection.execute(
+        visible = connection.execute(
             text(
                 "SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
                 "WHERE c.relname = :name AND pg_table_is_visible(c.oid)"
             ),
             {"name": name},
         ).scalar()
-        schema = found or "public"
+        schema = visible or "public"
     try:
         with warnings.catch_warnings():
             # pgvector's types in a schema that is not on the search_path: `reflect` says what the searched one is
@@ -113,22 +109,22 @@ def _table(connection: Connection, schema: str | None, name: str) -> Table:
 
 def _no_column(table: Table, name: str) -> str:
     close = difflib.get_close_matches(name, table.c.keys(), n=1)
-    meant = f"did you mean {close[0]!r}? Else " if close else ""
-    there = ", ".join(table.c.keys())
-    return f"table {table.name} has no column {name!r} (it has {there}): {meant}run its migrations"
+    suggestion = f"did you mean {close[0]!r}? Else " if close else ""
+    names = ", ".join(table.c.keys())
+    return f"table {table.name} has no column {name!r} (it has {names}): {suggestion}run its migrations"
 
 
 def _no_table(connection: Connection, schema: str, name: str) -> str:
-    others = connection.execute(
+    schemas = connection.execute(
         text(
             "SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
             "WHERE c.relname = :name AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname !~ '^pg_temp_' ORDER BY 1"
         ),
         {"name": name},
     ).scalars()
-    places = ", ".join(f"{other}.{name}" for other in others)
-    meant = f"there is {places}: write the schema. Else " if places else ""
-    return f"there is no table {schema}.{name} in this database: {meant}run its migrations"
+    elsewhere = ", ".join(f"{other}.{name}" for other in schemas)
+    suggestion = f"there is {elsewhere}: write the schema. Else " if elsewhere else ""
+    return f"there is no table {schema}.{name} in this database: {suggestion}run its migrations"
 
 
 def _vector_type(connection: Connection, table: Table, column: Column[Any]) -> tuple[FullType, int]:
@@ -142,7 +138,7 @@ def _vector_type(connection: Connection, table: Table, column: Column[Any]) -> t
     ).one()
     kind, dims = row
     if kind not in {"vector", "halfvec"}:
-        raise DefinitionError(f"{table.name}.{column.name} is of type {kind}: only vector and halfvec can be searched")
+        raise DefinitionError(f"{table.name}.{column.name}: expected a column of type vector or halfvec, got {kind}")
     if dims < 1:
         raise DefinitionError(
             f"{table.name}.{column.name} has no dimensions: ALTER TABLE … ALTER COLUMN … TYPE {kind}(768), say"
@@ -152,13 +148,17 @@ def _vector_type(connection: Connection, table: Table, column: Column[Any]) -> t
 
 def _best(infos: Iterable[ColumnInfo], table: Table, column: str) -> ColumnInfo | None:
     """The short column to search through: one with a valid index, and of a reshape's two the one that stays."""
-    own = [
+    candidates = [
         info
         for info in infos
         if (info.table_schema, info.table_name, info.full_column) == (table.schema, table.name, column)
     ]
-    order = ("retired", None, "arriving")
-    return max(own, key=lambda info: (bool(info.index_valid), order.index(info.stage), info.short_column), default=None)
+    stages = ("retired", None, "arriving")
+    return max(
+        candidates,
+        key=lambda info: (bool(info.index_valid), stages.index(info.stage), info.short_column),
+        default=None,
+    )
 
 
 def _definition(

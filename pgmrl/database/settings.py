@@ -1,4 +1,4 @@
-"""What tuning chose for a short column, as the default of its searches: kept in the database, taken by the models."""
+"""What tuning chose for a short column, as the default of its searches: stored in the database, loaded into models."""
 
 from __future__ import annotations
 
@@ -62,13 +62,12 @@ class Setting:
     def __post_init__(self) -> None:
         if not 1 <= self.k <= self.shortlist <= SHORTLIST_LIMIT:
             raise DefinitionError(
-                f"k={self.k} and shortlist={self.shortlist}: a shortlist holds the k results, and {SHORTLIST_LIMIT:,} "
-                "rows at most"
+                f"k={self.k} and shortlist={self.shortlist}: expected 1 <= k <= shortlist <= {SHORTLIST_LIMIT:,}"
             )
         if not 1 <= self.ef_search <= EF_SEARCH_LIMIT:
-            raise DefinitionError(f"ef_search={self.ef_search}: pgvector takes 1 to {EF_SEARCH_LIMIT:,}")
+            raise DefinitionError(f"ef_search={self.ef_search}: expected 1 to {EF_SEARCH_LIMIT:,}, what pgvector takes")
         if self.target is not None and not 0 < self.target <= 1:
-            raise DefinitionError(f"target={self.target}: recall is above 0 and at most 1")
+            raise DefinitionError(f"target={self.target}: expected a recall above 0 and at most 1")
 
     def numbers(self, k: int) -> tuple[int, int]:
         """Shortlist and ef_search for k results: in proportion for more than they are for, as they are for fewer."""
@@ -96,8 +95,8 @@ def stored_numbers_sql(relation: str, full: str, short: str, k: str) -> str:
 
 def setting_of(column: Any) -> Setting | None:
     """The setting that searches through a column take now; None where pgmrl's own defaults hold."""
-    found = base_column(column).info.get(SETTING_KEY)
-    return found if isinstance(found, Setting) else None
+    setting = base_column(column).info.get(SETTING_KEY)
+    return setting if isinstance(setting, Setting) else None
 
 
 def load_settings(connection: Connection | Session, *columns: Any) -> dict[str, Setting]:
@@ -117,16 +116,16 @@ def load_settings(connection: Connection | Session, *columns: Any) -> dict[str, 
 
     """
     connection = sqlalchemy_connection(connection)
-    found = {}
-    for column in _each(columns):
+    settings = {}
+    for column in _matryoshka_columns(columns):
         setting = stored_setting(connection, column)
         base = base_column(column)
         if setting is None:
             base.info.pop(SETTING_KEY, None)
         else:
             base.info[SETTING_KEY] = setting
-            found[str(base)] = setting
-    return found
+            settings[str(base)] = setting
+    return settings
 
 
 def stored_setting(connection: Connection | Session, column: Any) -> Setting | None:
@@ -169,7 +168,7 @@ def store_setting(connection: Connection | Session, column: Any, setting: Settin
     if connection.execute(text("SELECT to_regclass(:relation)"), key).scalar() is None:
         raise NotMigrated(f"there is no table {key['relation']} in this database: run its migrations")
     names = list(Setting.__dataclass_fields__)
-    given = {name: getattr(setting, name) for name in names}
+    values = {name: getattr(setting, name) for name in names}
     connection.execute(
         text(
             f"INSERT INTO pgmrl.settings (relation, full_column, short_column, {', '.join(names)}) "  # noqa: S608
@@ -177,7 +176,7 @@ def store_setting(connection: Connection | Session, column: Any, setting: Settin
             "ON CONFLICT (relation, full_column, short_column) DO UPDATE SET "
             f"{', '.join(f'{name} = EXCLUDED.{name}' for name in names)}, set_at = now(), set_by = current_user"
         ),
-        {**key, **given},
+        {**key, **values},
     )
 
 
@@ -197,13 +196,14 @@ def forget_setting(connection: Connection | Session, column: Any) -> bool:
     return connection.execute(statement, _key(column)).rowcount > 0
 
 
-def _each(columns: tuple[Any, ...]) -> Iterator[Column[Any]]:
-    for one in columns:
-        if not isinstance(one, MetaData):
-            attachment_of(one)
-            yield base_column(one)
+def _matryoshka_columns(sources: tuple[Any, ...]) -> Iterator[Column[Any]]:
+    """The columns themselves, and those of each MetaData."""
+    for source in sources:
+        if not isinstance(source, MetaData):
+            attachment_of(source)
+            yield base_column(source)
             continue
-        for table in one.tables.values():
+        for table in source.tables.values():
             yield from (c for c in table.columns if INFO_KEY in c.info and c.info[INFO_KEY].full == c.name)
 
 

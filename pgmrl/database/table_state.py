@@ -14,6 +14,7 @@ from sqlalchemy import text
 
 from pgmrl.database.extension import hidden_schema
 from pgmrl.database.index_states import IndexState, index_states
+from pgmrl.model.ddl import rule_of
 from pgmrl.model.metrics import METRICS
 from pgmrl.model.shortening import Definition, Prefix, Rotation, Short
 from pgmrl.names import qualified
@@ -54,8 +55,8 @@ class ColumnState:
     @property
     def dims(self) -> int | None:
         """The type's dimensions, where it has some."""
-        found = re.search(r"\((\d+)\)$", self.type)
-        return int(found.group(1)) if found else None
+        dims = re.search(r"\((\d+)\)$", self.type)
+        return int(dims.group(1)) if dims else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +104,14 @@ class ShortState:
 
     def is_for(self, full: str, definition: Definition) -> bool:
         """Whether it holds what this definition says, whichever way it is kept."""
-        mine, theirs = self.definition, definition
-        rules = [str(one.short.by.id) if isinstance(one.short.by, Rotation) else "prefix" for one in (mine, theirs)]
-        scaled = [one.metric.normalise or one.short.type == "bit" for one in (mine, theirs)]
-        return (
-            self.full == full
-            and rules[0] == rules[1]
-            and scaled[0] == scaled[1]
-            and (mine.short.dims, mine.short.type, mine.dims, mine.full)
-            == (theirs.short.dims, theirs.short.type, theirs.dims, theirs.full)
-        )
+        return self.full == full and _values_of(self.definition) == _values_of(definition)
+
+
+def _values_of(definition: Definition) -> tuple[object, ...]:
+    """What the values of a short column depend on."""
+    short = definition.short
+    scaled = definition.metric.normalise or short.type == "bit"
+    return rule_of(definition), scaled, short.dims, short.type, definition.dims, definition.full
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +140,7 @@ class TableState:
         table: its name.
         partitioned: whether it is a partitioned parent.
         columns: all columns by name.
-        sync_triggers: triggers by the short column's name.
+        sync_triggers: the triggers that keep short columns in step, by the short column's name.
         shorts: short columns by name.
         sides: triggers that copy a column into a side table.
         mirrors: full columns that are kept the same, old and new.
@@ -182,7 +181,7 @@ WHERE a.attrelid = to_regclass(:owner) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum
 """
 
-_KEEPERS: Final = """
+_TRIGGERS: Final = """
 SELECT p.proname, p.prosrc, count(*) FILTER (WHERE g.tgenabled IN ('O', 'A')) AS enabled,
     (array_agg(g.tgargs ORDER BY g.tgname))[1] AS arguments
 FROM pg_trigger AS g JOIN pg_proc AS p ON p.oid = g.tgfoid
@@ -197,8 +196,8 @@ _ROTATED: Final = re.compile(r"rotate_v\d+\((.+?), '(r[0-9a-f]{12})'(?:::text)?,
 def table_state(connection: Connection, schema: str | None, table: str) -> TableState | None:
     """Everything pgmrl looks at in a table; None where there is none of this name."""
     owner = {"owner": qualified(schema, table)}
-    place = connection.execute(text(_TABLE), owner).first()
-    if place is None:
+    row = connection.execute(text(_TABLE), owner).first()
+    if row is None:
         return None
     columns = {row[0]: ColumnState(*row) for row in connection.execute(text(_COLUMNS), owner)}
     sync_triggers, sides, mirrors = _triggers(connection, owner["owner"])
@@ -207,9 +206,11 @@ def table_state(connection: Connection, schema: str | None, table: str) -> Table
     for column in columns.values():
         state = _short_state(columns, column, sync_triggers.get(column.name), hidden)
         if state is not None:
-            found = tuple(index_states(connection, owner["owner"], column.name))
-            shorts[column.name] = replace(_with_metric(state, found), indexes=found)
-    return TableState(place[0], place[1], place[2], columns, sync_triggers, shorts, tuple(sides), tuple(mirrors))
+            indexes = tuple(index_states(connection, owner["owner"], column.name))
+            shorts[column.name] = replace(_with_metric(state, indexes), indexes=indexes)
+    return TableState(
+        row.nspname, row.relname, row.partitioned, columns, sync_triggers, shorts, tuple(sides), tuple(mirrors)
+    )
 
 
 def _triggers(
@@ -218,29 +219,28 @@ def _triggers(
     sync_triggers: dict[str, SyncTrigger] = {}
     sides: list[SideState] = []
     mirrors: list[tuple[str, str]] = []
-    for name, source, enabled, arguments in connection.execute(text(_KEEPERS), {"owner": owner}):
-        given = [part.decode() for part in bytes(arguments).split(b"\0")[:-1]]
-        if name.startswith("zy_") and len(given) == 2:
-            mirrors.append((given[0], given[1]))
-        elif len(given) == 4:
-            full, short, rule, metric = given
+    for name, source, enabled, encoded in connection.execute(text(_TRIGGERS), {"owner": owner}):
+        arguments = [argument.decode() for argument in bytes(encoded).split(b"\0")[:-1]]
+        if name.startswith("zy_") and len(arguments) == 2:
+            mirrors.append((arguments[0], arguments[1]))
+        elif len(arguments) == 4:
+            full, short, rule, metric = arguments
             sync_triggers[short] = SyncTrigger(
                 name, full, short, rule, cast("MetricName", metric), source, enabled == 2
             )
-        elif len(given) == 1:
-            full = name.rpartition("_")[2]
+        elif len(arguments) == 1:
             copied = re.search(r"DO UPDATE SET (?P<name>\"(?:[^\"]|\"\")+\"|\w+) = EXCLUDED", source)
-            column = _unquoted(copied.group("name")) if copied else full
-            sides.append(SideState(name, given[0], column, enabled == 2))
+            column = _unquoted(copied.group("name")) if copied else name.rpartition("_")[2]
+            sides.append(SideState(name, arguments[0], column, enabled == 2))
     return sync_triggers, sides, mirrors
 
 
 def _short_state(
-    columns: dict[str, ColumnState], column: ColumnState, keeper: SyncTrigger | None, vector_schema: str | None
+    columns: dict[str, ColumnState], column: ColumnState, trigger: SyncTrigger | None, vector_schema: str | None
 ) -> ShortState | None:
     if column.kind not in {"halfvec", "vector", "bit"} or column.dims is None:
         return None
-    expression = column.generated or (keeper.source if keeper else None)
+    expression = column.generated or (trigger.source if trigger else None)
     if expression is None:
         return None
     rotated, prefix = _ROTATED.search(expression), _PREFIX.search(expression)
@@ -250,13 +250,13 @@ def _short_state(
         name, by, dims = prefix.group(1), Prefix(), int(prefix.group(2))  # type: ignore[assignment]
     else:
         return None
-    full = columns.get(keeper.full if keeper and not column.generated else _unquoted(name.removeprefix("NEW.")))
+    full = columns.get(trigger.full if trigger and not column.generated else _unquoted(name.removeprefix("NEW.")))
     if full is None or full.kind not in {"halfvec", "vector"} or full.dims is None or dims != column.dims:
         return None
     normalised = "l2_normalize(" in expression or column.kind == "bit"
     metric: MetricName = "cosine" if normalised else "l2"
-    if keeper and not column.generated:
-        metric = keeper.metric
+    if trigger and not column.generated:
+        metric = trigger.metric
     short = Short(dims, by, cast("ShortType", column.kind), column.name)
     definition = Definition(full.dims, short, METRICS[metric], cast("FullType", full.kind), vector_schema)
     stage = re.match(r"pgmrl: (arriving|retired)", column.comment or "")

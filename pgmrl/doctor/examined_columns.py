@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Table
 
 from pgmrl import database
-from pgmrl.database.check_schema import check_types, rows_of
+from pgmrl.database.check_schema import check_column_types, short_column_infos
 from pgmrl.database.reflection import reflect, reflect_place
 from pgmrl.database.table_state import table_state
 from pgmrl.doctor.finding import Finding, NotChecked
@@ -165,7 +165,7 @@ def _declared(connection: Connection, column: Any, infos: list[ColumnInfo]) -> t
     attachment, table = attachment_of(column), vectors_table(column)
     name = f"{table.fullname}.{attachment.full}"
     try:
-        check_types(connection, table, attachment)
+        check_column_types(connection, table, attachment)
     except NotMigrated as error:
         remedy = "Run the application's migrations (`alembic upgrade head`), or correct the model."
         return [], Finding("model", "critical", name, f"{error}.", remedy)
@@ -174,7 +174,7 @@ def _declared(connection: Connection, column: Any, infos: list[ColumnInfo]) -> t
             "the model's rotation has not been learned: there are no short vectors, and each search reads every row"
         )
         return [], Finding("model", "warning", name, message, f"`pgmrl fit {name}`, then pin the id in the model.")
-    own = rows_of(connection, table, attachment, infos)
+    own = short_column_infos(connection, table, attachment, infos)
     by = attachment.definition.short.by
     wanted = getattr(by, "id", None)
     if own and own[0].rotation == wanted:

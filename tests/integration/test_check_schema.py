@@ -42,10 +42,10 @@ def test_a_migrated_column_passes(engine: Engine, by: Prefix | Rotation) -> None
         if isinstance(by, Rotation):
             database.install_rotation(connection, by)
         table.create(connection)
-        found = check_schema(connection, table.c.embedding)
-    assert found is not None
-    assert found.index_valid
-    assert found.short_dims == 8
+        info = check_schema(connection, table.c.embedding)
+    assert info is not None
+    assert info.index_valid
+    assert info.short_dims == 8
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_other_dimensions_and_another_rotation_are_named(engine: Engine) -> None
     with engine.begin() as connection:
         database.install_rotation(connection, rotation)
         _table(rotation).create(connection)
-        with pytest.raises(NotMigrated, match=r"is halfvec\(32\), the model says halfvec\(64\)"):
+        with pytest.raises(NotMigrated, match=r"expected halfvec\(64\) \(the model\), got halfvec\(32\)"):
             check_schema(connection, _table(dims=64).c.embedding)
         other = _table(Rotation.of(AXES[:12]))
         with pytest.raises(NotMigrated, match="no column"):
@@ -100,7 +100,7 @@ def test_pgvector_without_iterative_scans_is_refused(engine: Engine, version: st
     """The version is the catalogue's, set back here: an older library is not at hand."""
     with engine.begin() as connection:
         connection.execute(text("UPDATE pg_extension SET extversion = :v WHERE extname = 'vector'"), {"v": version})
-        with pytest.raises(PgvectorMissing, match=rf"pgvector {version} is too old.*ALTER EXTENSION vector UPDATE"):
+        with pytest.raises(PgvectorMissing, match=rf"expected 0\.8\.0 or later, got {version}: .*ALTER EXTENSION"):
             database.check_pgvector(connection)
 
 
@@ -111,4 +111,4 @@ def test_pgvector_with_vacuum_defects_is_warned_of(engine: Engine, version: str,
         warnings.simplefilter("always")
         connection.execute(text("UPDATE pg_extension SET extversion = :v WHERE extname = 'vector'"), {"v": version})
         assert database.check_pgvector(connection) == "public"
-    assert [one.category for one in caught] == ([PgvectorVersionWarning] if warns else [])
+    assert [warning.category for warning in caught] == ([PgvectorVersionWarning] if warns else [])
