@@ -69,7 +69,7 @@ def test_the_short_index_is_used_by_a_generic_plan(shop: Shop) -> None:
         first = cursor.execute(text, params).fetchall()
         for _ in range(7):  # psycopg prepares after five
             assert cursor.execute(text, params, prepare=True).fetchall() == first
-        prepared = cursor.execute("SELECT generic_plans FROM pg_prepared_statements WHERE statement LIKE '%pgmrl_results%'")
+        prepared = cursor.execute("SELECT generic_plans FROM pg_prepared_statements WHERE statement LIKE '%_results%'")
         assert prepared.fetchone()[0] >= 7
         explained = cursor.execute(f"EXPLAIN {text}", params, prepare=True).fetchall()
     assert any(INDEX in line for (line,) in explained)

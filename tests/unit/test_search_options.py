@@ -62,6 +62,7 @@ def names_of(statement: Any) -> list[str]:
     return re.findall(r"(pgmrl_\w+) AS (?:MATERIALIZED )?\(", compiled(statement))
 
 
+GAMES = select(Item.id).where(Item.section == "games")
 SEARCHES: dict[str, Callable[..., Any]] = {
     "search": lambda **options: search(GAMES, Item.embedding, QUERY, **options),
     "search_many": lambda **options: search_many(GAMES, Item.embedding, [QUERY], **options),
@@ -70,7 +71,6 @@ SEARCHES: dict[str, Callable[..., Any]] = {
     "search_funnel": lambda **options: search_funnel(GAMES, Item.embedding, QUERY, [(6, 20)], **options),
     "Nearest": lambda **options: search_hybrid(GAMES, [Nearest(Item.embedding, QUERY, **options)]),
 }
-GAMES = select(Item.id).where(Item.section == "games")
 SHORT = ["pgmrl_shortlist", "pgmrl_results"]
 COMPLETE = ["pgmrl_shortlist", "pgmrl_reranked", "pgmrl_exact", "pgmrl_results"]
 
