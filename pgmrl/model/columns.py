@@ -18,14 +18,13 @@ from sqlalchemy import (
     literal_column,
 )
 from sqlalchemy.orm import MappedColumn, mapped_column
-from sqlalchemy.sql.base import SchemaEventTarget
 
 from pgmrl.errors import DefinitionError
 from pgmrl.model import ddl
 from pgmrl.model.ddl import Storage
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.shortening import Definition, Prefix, Short
-from pgmrl.model.sqlalchemy_internals import unselected_column
+from pgmrl.model.sqlalchemy_internals import TableType, unselected_column
 from pgmrl.model.types import NumpyVector
 from pgmrl.names import identifier, qualified, quoted
 
@@ -64,7 +63,7 @@ class Attachment:
     functions: SqlFunctions | None = None
 
 
-class Matryoshka(NumpyVector, SchemaEventTarget):
+class Matryoshka(NumpyVector, TableType):
     """The full vector's type; attached to a table it brings the short column, its index and what keeps it in step.
 
     In a declarative class use `matryoshka(...)`, which also defers loading. For a `Table`:
@@ -140,10 +139,8 @@ class Matryoshka(NumpyVector, SchemaEventTarget):
             self.vector_schema,
         )
 
-    def _set_parent(self, parent: SchemaEventTarget, **_: Any) -> None:
-        event.listen(parent, "after_parent_attach", self._on_table)
-
-    def _on_table(self, column: Column[Any], table: Table) -> None:
+    def on_table(self, column: Column[Any], table: Table) -> None:
+        """Add the short column, its index and what keeps it in step, once."""
         if INFO_KEY in column.info:
             return
         self._attached = True

@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeGuard
 from sqlalchemy import Column, Computed, Enum, Index, String, Table, Text, event, literal_column, text
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import mapped_column
-from sqlalchemy.sql.base import SchemaEventTarget
 
 from pgmrl.errors import DefinitionError, NotMigrated
 from pgmrl.model.columns import base_column
-from pgmrl.model.sqlalchemy_internals import set_computed
+from pgmrl.model.sqlalchemy_internals import TableType, set_computed
 from pgmrl.names import identifier, literal, qualified, quoted
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ class TextSource:
         return cls(tuple((str(column), None) for column in columns), config)
 
 
-class FullText(TSVECTOR, SchemaEventTarget):
+class FullText(TSVECTOR, TableType):
     """The type of a generated `tsvector` column; attached to a table it brings the expression and the GIN index.
 
     In a declarative class use `full_text(...)`, which also defers loading. For a `Table`:
@@ -117,10 +116,8 @@ class FullText(TSVECTOR, SchemaEventTarget):
         """A copy for another column, as of a mixin."""
         return FullText(dict(self.source.columns), config=self.source.config, index=self.index)
 
-    def _set_parent(self, parent: SchemaEventTarget, **_: Any) -> None:
-        event.listen(parent, "after_parent_attach", self._on_table)
-
-    def _on_table(self, column: Column[Any], table: Table) -> None:
+    def on_table(self, column: Column[Any], table: Table) -> None:
+        """Make the column a generated one and add its index, once the table has all its columns."""
         if INFO_KEY in column.info:
             return
         column.info[INFO_KEY] = self.source

@@ -1,21 +1,34 @@
 """What is read from SQLAlchemy without a public name for it: all of it is here, each in a function that says what for.
 
-Looked for and not found in 2.0 and 2.1: whether a Select has a LIMIT, an ORDER BY or a loader option; how a generated
-column's expression is set after the column; how a column is kept out of SELECT and INSERT. A new version of SQLAlchemy
-that changes one of these fails the test of that function in tests/unit/test_sqlalchemy_internals.py.
+Looked for and not found in 2.0 and 2.1: whether a Select has a LIMIT, an ORDER BY or a loader option; how a type learns
+of its column, also when it was copied or unpickled; how a column becomes a generated one after it was made; how a
+column is kept out of SELECT and INSERT. A new version of SQLAlchemy that changes one of these fails the test of that
+function in tests/unit/test_sqlalchemy_internals.py.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, Computed
+from sqlalchemy import Column, Computed, Table, event
 from sqlalchemy.orm import LoaderCriteriaOption
+from sqlalchemy.sql.base import SchemaEventTarget
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select
 
-__all__ = ["clauses_of", "has_loader_criteria", "limit_of", "set_computed", "unselected_column"]
+__all__ = ["TableType", "clauses_of", "has_loader_criteria", "limit_of", "set_computed", "unselected_column"]
+
+
+class TableType(SchemaEventTarget):
+    """Part of a column type that adds to the table its column is in."""
+
+    def on_table(self, column: Column[Any], table: Table) -> None:
+        """The column has been added to a table."""
+        raise NotImplementedError
+
+    def _set_parent(self, parent: SchemaEventTarget, **_: Any) -> None:
+        event.listen(parent, "after_parent_attach", self.on_table)
 
 
 def clauses_of(statement: Select[*tuple[Any, ...]]) -> list[str]:

@@ -11,12 +11,12 @@ exact fallback is never executed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Float, bindparam, text, tuple_
+from sqlalchemy import Float, bindparam, tuple_
 
 from pgmrl.model.ranking_sql import distances_sql, key_names
+from pgmrl.searching.query import sql_text
 from pgmrl.searching.statement import RESULTS, SHORTLIST, Results, results_table
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Ranking:
 
     def _text(self, body: str) -> TextClause:
         ranks = f" {self.query.full} AS distance " in body
-        clause = self.query.text(body) if ranks else text(body)
+        clause = self.query.text(body) if ranks else sql_text(body)
         parameters = [parameter for name, parameter in self._parameters().items() if f":{name}" in body]
         return clause.bindparams(*parameters) if parameters else clause
 
@@ -146,7 +146,6 @@ def falls_short_sql(need: int) -> str:
     return f"(SELECT count(*) FROM {RERANKED} WHERE distance != 'NaN') < {need}"  # noqa: S608
 
 
-@lru_cache(maxsize=256)
 def falls_short(need: int) -> TextClause:
     """Whether fewer rows were reranked than are needed; the same for every row, so it is a One-Time Filter."""
-    return text(falls_short_sql(need))
+    return sql_text(falls_short_sql(need))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import numpy as np
@@ -33,6 +34,7 @@ __all__ = [
     "check_parameter_name",
     "query_rows",
     "raise_sql",
+    "sql_text",
 ]
 
 QUERY: Final = "pgmrl_query"
@@ -113,12 +115,18 @@ class BoundQuery(NamedTuple):
 
     def text(self, sql: str) -> TextClause:
         """SQL text that has `full` in it."""
-        return text(sql) if self.parameter is None else text(sql).bindparams(self.parameter)
+        return sql_text(sql) if self.parameter is None else sql_text(sql).bindparams(self.parameter)
 
     @property
     def vector(self) -> ColumnElement[Any] | TextClause:
         """The full vector, as something to compare with."""
         return self.text(self.full) if self.parameter is None or self.both else self.parameter
+
+
+@lru_cache(maxsize=256)
+def sql_text(sql: str) -> TextClause:
+    """SQL text, searched for parameters once: the texts of a search depend on its shape alone."""
+    return text(sql)
 
 
 def bind_query(definition: Definition, query: Any, what: str, *, exact: bool) -> BoundQuery:
@@ -180,7 +188,7 @@ def _client_shortens(definition: Definition) -> bool:
 
 def _shortened_by_server(definition: Definition, name: str, parameter: BindParameter[Any]) -> TextClause:
     # a scalar subquery is evaluated once, whatever plan the server takes
-    return text(f"(SELECT {definition.sql(f':{name}')})").bindparams(parameter)
+    return sql_text(f"(SELECT {definition.sql(f':{name}')})").bindparams(parameter)
 
 
 def _bind_full_and_short(definition: Definition, name: str) -> BoundQuery:
@@ -188,7 +196,7 @@ def _bind_full_and_short(definition: Definition, name: str) -> BoundQuery:
     part = definition.qualified("subvector")
     full = f"(SELECT {part}(:{name}, 1, {definition.dims})::{definition.full_type})"
     short = f"(SELECT {part}(:{name}, {definition.dims + 1}, {definition.short.dims})::{definition.short_type})"
-    return BoundQuery(parameter, full, text(short).bindparams(parameter), both=True)
+    return BoundQuery(parameter, full, sql_text(short).bindparams(parameter), both=True)
 
 
 def _bind_expression(definition: Definition, expression: ColumnElement[Any], *, exact: bool) -> BoundQuery:

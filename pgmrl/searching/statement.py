@@ -27,7 +27,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import Float, column, literal_column, table
+from sqlalchemy import Float, column, table, text
 
 from pgmrl.model.ranking_sql import key_names, nearest_sql
 from pgmrl.searching.more_like_this import MoreLikeThis
@@ -57,6 +57,7 @@ __all__ = [
 
 SHORTLIST: Final = "pgmrl_shortlist"  # names that no application's table has: a CTE would hide it
 RESULTS: Final = "pgmrl_results"
+HAS_DISTANCE: Final = text(f"{RESULTS}.distance != 'NaN'")  # nor NULL: a row without a vector has none
 
 
 class Results(NamedTuple):
@@ -135,10 +136,9 @@ def join_results(
     Args:
         statement: the caller's Select.
         keys: the key's columns in it.
-        results: key and distance, as `results_table`.
+        results: key and distance, called and with columns as `results_table` has them.
         *first: what they are ordered by before the distance.
 
     """
     same = [key == results.c[name] for name, key in zip(key_names(len(keys)), keys, strict=True)]
-    defined = results.c.distance != literal_column("'NaN'")  # nor NULL: without a vector there is no distance
-    return statement.where(*same, defined).order_by(*first, results.c.distance, *keys)
+    return statement.where(*same, HAS_DISTANCE).order_by(*first, results.c.distance, *keys)

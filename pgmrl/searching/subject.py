@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, ColumnClause, ColumnElement, FromClause, Join, Select, SelectBase
+from sqlalchemy import BindParameter, Column, ColumnClause, ColumnElement, FromClause, Join, Select, SelectBase
 from sqlalchemy.orm import aliased
 from sqlalchemy.orm.attributes import QueryableAttribute
 
@@ -117,9 +117,27 @@ def _in(selectable: FromClause, column: Column[Any]) -> ColumnElement[Any]:
 
 
 def reads_only(statement: AnySelect, selectable: FromClause) -> bool:
-    """Whether a Select reads this and nothing else, so that each row can come only once."""
-    sources = [source for child in statement.get_children() for source in _sources(child)]
-    return bool(sources) and {selectable, *leaves(selectable)}.issuperset(sources)
+    """Whether a Select reads this and nothing else, so that each row can come only once.
+
+    What its subqueries read is their own affair.
+    """
+    own, reads = {selectable, *leaves(selectable)}, False
+    elements: list[Any] = list(statement.get_children())
+    while elements:
+        element = elements.pop()
+        if isinstance(element, ColumnClause):
+            source = element.table
+        elif isinstance(element, FromClause) and not isinstance(element, ColumnElement):  # a function is both
+            source = element
+        else:
+            if not isinstance(element, BindParameter | SelectBase):
+                elements.extend(element.get_children())
+            continue
+        if source is not None:
+            reads = True
+            if source not in own and not own.issuperset(leaves(source)):
+                return False
+    return reads
 
 
 def filters_rows(statement: AnySelect, subject: Subject) -> bool:
@@ -153,15 +171,3 @@ def leaves(source: Any) -> Iterator[FromClause]:
         yield from leaves(source.right)
     else:
         yield source
-
-
-def _sources(element: Any) -> Iterator[FromClause]:
-    """The tables and aliases that a part of a Select reads, but for those inside its subqueries."""
-    if isinstance(element, ColumnClause):
-        if element.table is not None:
-            yield from leaves(element.table)
-    elif isinstance(element, FromClause) and not isinstance(element, ColumnElement):  # a function is both
-        yield from leaves(element)
-    elif not isinstance(element, SelectBase):
-        for child in element.get_children():
-            yield from _sources(child)

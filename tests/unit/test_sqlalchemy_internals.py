@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +23,7 @@ from sqlalchemy.orm import (
 from sqlalchemy.schema import CreateTable
 
 from pgmrl.model.sqlalchemy_internals import (
+    TableType,
     clauses_of,
     has_loader_criteria,
     limit_of,
@@ -84,6 +87,40 @@ def test_loader_criteria() -> None:
     assert has_loader_criteria(select(Item).options(joinedload(Item.parent), criteria)), broken(has_loader_criteria)
     assert not has_loader_criteria(select(Item)), broken(has_loader_criteria)
     assert not has_loader_criteria(select(Item).options(joinedload(Item.parent))), broken(has_loader_criteria)
+
+
+class Noting(Text, TableType):
+    """A type that notes where it is."""
+
+    def copy(self, **_: Any) -> Noting:
+        """A copy for another column."""
+        return Noting()
+
+    def on_table(self, column: Column[Any], table: Table) -> None:
+        """Note it in the table."""
+        table.info["noted"] = column.name
+
+
+@pytest.mark.parametrize("make", [Noting, lambda: copy.copy(Noting()), lambda: pickle.loads(pickle.dumps(Noting()))])  # noqa: S301
+def test_a_type_learns_of_its_table(make: Callable[[], Any]) -> None:
+    """In a Table, in a class over a mixin, and when it is added later; however the type was made."""
+    made = Table("t", MetaData(), Column("a", Integer), Column("b", make()))
+    assert made.info == {"noted": "b"}, broken(TableType.on_table)
+    later = Table("u", MetaData(), Column("a", Integer))
+    later.append_column(Column("c", make()))
+    assert later.info == {"noted": "c"}, broken(TableType.on_table)
+
+    class Own(DeclarativeBase):
+        pass
+
+    class Mixin:
+        d: Mapped[str] = mapped_column(make())
+
+    class Model(Mixin, Own):
+        __tablename__ = "v"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    assert Own.metadata.tables["v"].info == {"noted": "d"}, broken(TableType.on_table)
 
 
 def test_a_column_becomes_a_generated_one() -> None:
