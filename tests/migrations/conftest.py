@@ -23,7 +23,7 @@ from pgmrl.functions import installed
 from pgmrl.functions.installed import installed_markers
 from pgmrl.model.columns import INFO_KEY, Attachment
 from pgmrl.names import qualified
-from pgmrl.online import steps
+from pgmrl.online import validation
 from pgmrl.online.target import Target
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ def validate(engine: Engine) -> int:
             seen = table_state(connection, info.table_schema, info.table_name)
             assert seen is not None
             one = seen.shorts[info.short_column]
-            steps.validate(connection, Target(info.table_name, one.full, one.definition, info.table_schema))
+            validation.validate(connection, Target(info.table_name, one.full, one.definition, info.table_schema))
             count += 1
     return count
 

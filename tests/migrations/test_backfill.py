@@ -25,6 +25,7 @@ from pgmrl.online import backfill as backfills
 from pgmrl.online import steps
 from pgmrl.online.backfill import Fill, Throttle, backfill, backfill_on, full_fill, jobs, short_fill, stop
 from pgmrl.online.target import Target
+from pgmrl.online.validation import validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,7 +79,7 @@ def table(
 
 def assert_right(connection: Connection, target: Target = TARGET) -> None:
     """Every row's short vector is what the definition computes, in NumPy and in SQL; none has one without a full."""
-    steps.validate(connection, target)
+    validate(connection, target)
     short, full, definition = quoted(target.short), quoted(target.full), target.definition
     rows: list[Any] = list(run(connection, f"SELECT {full}::text, {short}::text FROM {target.owner}"))
     filled = [(one, other) for one, other in rows if one is not None]
@@ -207,7 +208,7 @@ def test_every_kind_of_key(auto: Connection, engine: Engine, key: str) -> None:
             if 97 <= job.rows_seen < ROWS:
                 over.set()
 
-        assert not backfill(other, short_fill(auto, TARGET), throttle, over=over, progress=progress).finished
+        assert not backfill(other, short_fill(auto, TARGET), throttle, stop_event=over, progress=progress).finished
         other.dispose()
     job = backfill(engine, short_fill(auto, TARGET), QUICK)
     assert (job.finished, job.rows_seen, job.rows_written) == (True, 1_000, 900)
@@ -430,7 +431,7 @@ def test_killed_in_the_middle(auto: Connection, engine: Engine, database_url: st
 def test_a_worker_that_dies_with_a_range(auto: Connection, engine: Engine) -> None:
     """A range that was handed out and not written is still there for the next one, whatever its size."""
     table(auto)
-    assert not backfill(engine, short_fill(auto, TARGET), SLOW, over=set_event()).finished
+    assert not backfill(engine, short_fill(auto, TARGET), SLOW, stop_event=set_event()).finished
     run(
         auto,
         "INSERT INTO pgmrl.backfill_ranges (backfill_id, after_key, up_to_key, size) SELECT id, NULL, '{600}', 600 "
@@ -591,7 +592,7 @@ def test_what_is_not_there(auto: Connection, engine: Engine) -> None:
         run(auto, statement)
     with pytest.raises(MigrationError, match="is a generated column, which is filled already"):
         backfill(engine, short_fill(auto, TARGET))
-    with pytest.raises(MigrationError, match="workers=0: give at least 1"):
+    with pytest.raises(MigrationError, match="workers: expected at least 1, got 0"):
         backfill(engine, short_fill(auto, TARGET), workers=0)
     assert jobs(auto) == []
 
@@ -682,7 +683,7 @@ def test_no_more_rows_in_a_second_than_asked_for(auto: Connection, engine: Engin
     began = time.monotonic()
     job = backfill(engine, short_fill(auto, TARGET), Throttle(max_rows_per_second=450, pause=0.05))
     assert job.rows_written / (time.monotonic() - began) < 450 * 1.05
-    with pytest.raises(MigrationError, match="max_rows_per_second=0: give a number above 0"):
+    with pytest.raises(MigrationError, match="max_rows_per_second: expected a number above 0, got 0"):
         Throttle(max_rows_per_second=0)
 
 

@@ -14,12 +14,14 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from pgmrl.database.connection import execute_plain as run
+from pgmrl.database.index_states import BuildProgress, build_progress, index_states
 from pgmrl.errors import MigrationError
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.shortening import Definition, Short
 from pgmrl.names import literal, qualified, quoted
-from pgmrl.online import index_builds, steps
-from pgmrl.online.index_builds import Build, build, build_progress, drop, index_states, rebuild
+from pgmrl.online import build_session, index_builds, index_leftovers, locks, steps
+from pgmrl.online.index_builds import build, drop, rebuild
+from pgmrl.online.index_statements import Build, create_statement
 from pgmrl.online.target import Target
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def auto(engine: Engine) -> Iterator[Connection]:
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at builds more often than for people."""
-    monkeypatch.setattr(index_builds, "POLL", 0.02)
+    monkeypatch.setattr(build_session, "POLL", 0.02)
 
 
 def table(connection: Connection, target: Target = TARGET, rows: int = 500, parts: int = 0, levels: int = 1) -> None:
@@ -85,7 +87,7 @@ def invalid(connection: Connection, name: str = NAME, index: Hnsw = SMALL, targe
         run(holder, f"SELECT FROM {target.owner}")
         run(holder, "CREATE TEMPORARY TABLE held (id int)")  # a transaction that has written is waited for
         run(holder, f"LOCK TABLE {target.owner} IN ROW EXCLUSIVE MODE")
-        statement = index_builds.create_statement(target, index, concurrently=True, name=name)
+        statement = create_statement(target, index, concurrently=True, name=name)
         with connection.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as doomed:
             run(doomed, "SET statement_timeout = '300ms'")
             with pytest.raises(Exception, match="statement timeout"):
@@ -245,7 +247,7 @@ def test_a_build_whose_client_was_killed(auto: Connection, engine: Engine, datab
         oid = index_states(auto, "documents", TARGET.short)[0].oid
         phases = []
 
-        def progress(now: index_builds.BuildProgress) -> None:
+        def progress(now: BuildProgress) -> None:
             phases.append(now)
             if len(phases) == 2:
                 holder.rollback()
@@ -312,7 +314,7 @@ def test_the_name_appears_while_the_statement_waits(auto: Connection, engine: En
         thread = threading.Thread(target=other)
         thread.start()
         until(lambda: waiting(auto))
-        run(holder, index_builds.create_statement(TARGET, SMALL, concurrently=False))
+        run(holder, create_statement(TARGET, SMALL, concurrently=False))
         oid = run(holder, f"SELECT {literal(NAME)}::regclass::oid").scalar_one()
         holder.commit()
         thread.join(60)
@@ -381,11 +383,11 @@ def test_settings_of_the_build(auto: Connection, engine: Engine) -> None:
 def test_progress_is_seen_from_a_second_connection(auto: Connection, engine: Engine) -> None:
     """While the build waits for a writer it says so; what is told cannot end it."""
     table(auto)
-    phases: list[index_builds.BuildProgress] = []
+    phases: list[BuildProgress] = []
     with engine.connect() as holder:
         run(holder, "LOCK TABLE documents IN ROW EXCLUSIVE MODE")
 
-        def progress(now: index_builds.BuildProgress) -> None:
+        def progress(now: BuildProgress) -> None:
             phases.append(now)
             if len(phases) == 2:
                 holder.rollback()
@@ -480,8 +482,8 @@ def test_killed_between_any_two_statements(
             return original(connection, statement)
 
         with monkeypatch.context() as patch:
-            patch.setattr(index_builds, "execute_plain", counted)
-            patch.setattr("pgmrl.online.locks.execute_plain", counted)
+            for module in (index_builds, index_leftovers, locks):
+                patch.setattr(module, "execute_plain", counted)
             try:
                 rebuild(auto, TARGET, LARGE)
             except Killed:

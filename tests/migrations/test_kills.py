@@ -16,6 +16,7 @@ from pgmrl.model.shortening import Definition, Short
 from pgmrl.online import steps
 from pgmrl.online.backfill import jobs
 from pgmrl.online.target import Target
+from pgmrl.online.validation import validate
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -88,4 +89,4 @@ def test_killed_at_random_moments(engine: Engine, database_url: str) -> None:
         )
         name = INDEX.index_name("documents", TARGET.short)
         assert [tuple(row) for row in built] == [(name, True, True, ["m=6", "ef_construction=24"])]
-        steps.validate(connection, TARGET)
+        validate(connection, TARGET)

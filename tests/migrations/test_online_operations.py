@@ -16,7 +16,7 @@ from pgmrl.database.connection import execute_plain as run
 from pgmrl.errors import DefinitionError, MigrationError, NotMigrated, RotationError
 from pgmrl.model.rotation import Rotation
 from pgmrl.model.shortening import Definition, Short
-from pgmrl.online import backfill, index_builds, steps
+from pgmrl.online import backfill, index_builds, validation
 from pgmrl.online.target import Target
 
 if TYPE_CHECKING:
@@ -59,9 +59,7 @@ def downgrade():
 """
 SECOND = """
 from alembic import op
-from pgmrl import Hnsw
-from pgmrl.model.rotation import Rotation
-from pgmrl.model.shortening import Definition, Short
+from pgmrl import Definition, Hnsw, Rotation, Short
 revision, down_revision = "a2", "a1"
 SHORT = Definition.of(8, Short({short}), full="vector")
 WHERE = ("{name}", "{full}", SHORT)
@@ -137,7 +135,7 @@ def test_all_of_it(empty: Engine, application: Application) -> None:
     command.upgrade(application.config(empty), "head")
     after = state(empty)
     with empty.connect() as connection:
-        steps.validate(connection, TARGET)
+        validation.validate(connection, TARGET)
         [info] = database.columns(connection)
         assert (info.kept_by, info.index_valid, info.metric) == ("trigger", True, "cosine")
         assert run(connection, "SHOW maintenance_work_mem").scalar_one() != "8MB"
@@ -172,7 +170,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(backfill, "backfill_on"), (steps, "validate"), (index_builds, "build"), (index_builds, "_build_one")],
+    [(backfill, "backfill_on"), (validation, "validate"), (index_builds, "build"), (index_builds, "_build_one")],
     ids=["added", "filled", "validated", "at the build"],
 )
 @pytest.mark.parametrize("after", [False, True])
@@ -200,7 +198,7 @@ def test_killed_in_between(
     assert found["version"] == [("a2",)]
     assert [one[1] for one in found["indexes"] if "hnsw" in one[0]] == [True]
     with empty.connect() as connection:
-        steps.validate(connection, TARGET)
+        validation.validate(connection, TARGET)
 
 
 def test_partitioned(empty: Engine, application: Application) -> None:
@@ -235,7 +233,7 @@ def test_another_schema(empty: Engine, application: Application) -> None:
     with empty.connect() as connection:
         [info] = database.columns(connection)
         assert (info.table_schema, info.index_valid) == ("shop", True)
-        steps.validate(connection, Target("documents", "embedding", TARGET.definition, "shop"))
+        validation.validate(connection, Target("documents", "embedding", TARGET.definition, "shop"))
     command.downgrade(application.config(empty), "a1")
     assert state(empty) == before
 
@@ -256,7 +254,7 @@ BAD: dict[str, tuple[dict[str, str], str, type[Exception], str]] = {
         {},
         "ALTER TABLE documents ALTER embedding TYPE vector",
         MigrationError,
-        r"documents\.embedding is vector, the definition says vector\(8\): correct one",
+        r"documents\.embedding: expected vector\(8\) as the definition says, got vector: correct one",
     ),
     "no rotation": (
         {"short": f"4, Rotation('{ROTATION.id}')"},

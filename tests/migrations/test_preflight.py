@@ -17,10 +17,12 @@ from sqlalchemy import Connection, Engine
 
 from pgmrl import Definition, Hnsw, Short
 from pgmrl.database.connection import execute_plain
+from pgmrl.database.index_states import index_states
 from pgmrl.online import index_builds, locks, plan, preflight, steps
 from pgmrl.online.backfill import short_fill
-from pgmrl.online.index_builds import Build
+from pgmrl.online.index_statements import Build, create_statement
 from pgmrl.online.target import Target
+from pgmrl.online.validation import validate
 from tests.cli import failure, ok, ok_json, run
 
 if TYPE_CHECKING:
@@ -167,7 +169,7 @@ def test_the_index_is_as_large_as_expected(auto: Connection, short: Short, index
     add_online(auto, target)
     auto.exec_driver_sql(f"UPDATE documents SET {target.short} = {target.value}")
     index_builds.build(auto, target, index)
-    [state] = index_builds.index_states(auto, "documents", target.short)
+    [state] = index_states(auto, "documents", target.short)
     assert state.bytes == pytest.approx(plan.index_bytes(target, index, ROWS), rel=0.25)
 
 
@@ -297,7 +299,7 @@ def test_backfill(auto: Connection) -> None:
     assert "finished, 3,000 rows filled" in ok("backfill", "documents.embedding", "--status")
     assert "finished" in ok("progress")
     assert ok_json("progress")["backfills"][0]["finished"]
-    steps.validate(auto, TARGET)
+    validate(auto, TARGET)
 
 
 def test_backfill_of_what_needs_none(auto: Connection) -> None:
@@ -326,7 +328,7 @@ def test_stopped_from_another_terminal_and_by_a_signal(auto: Connection, engine:
         assert process.returncode == 1
         assert "%" in ok("backfill", "documents.embedding", "--status")
     ok("backfill", "documents.embedding")
-    steps.validate(auto, TARGET)
+    validate(auto, TARGET)
 
 
 def _until(engine: Engine, question: str, process: subprocess.Popen[bytes]) -> None:
@@ -365,7 +367,7 @@ def test_reshape_from_the_command_line(auto: Connection) -> None:
     """Dry run, expand, status, contract; the model to deploy is printed."""
     for statement in [
         *steps.add_in_place(TARGET),
-        index_builds.create_statement(TARGET, Hnsw(8, 40), concurrently=False),
+        create_statement(TARGET, Hnsw(8, 40), concurrently=False),
     ]:
         auto.exec_driver_sql(statement)
     dry = ok("reshape", "documents.embedding", "--short-dims", 8, "--dry-run")
@@ -381,7 +383,7 @@ def test_reshape_from_the_command_line(auto: Connection) -> None:
     assert "DROP INDEX CONCURRENTLY IF EXISTS documents_embedding_short_16_hnsw" in planned
     assert "dropped embedding_short_16" in ok("reshape", "documents.embedding", "--contract", "--watch", 0.1)
     assert ok_json("reshape", "documents.embedding", "--m", 12)["complete"]
-    [state] = index_builds.index_states(auto, "documents", "embedding_short_8")
+    [state] = index_states(auto, "documents", "embedding_short_8")
     assert (state.index, state.valid) == (Hnsw(12, 40), True)
     ok("reshape", "documents.embedding", "--full", "halfvec")
     assert "dropped embedding_halfvec_short_8" in ok("reshape", "documents.embedding", "--undo")

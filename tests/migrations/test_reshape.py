@@ -12,12 +12,15 @@ import pytest
 from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, select, text
 
 from pgmrl import Hnsw, Matryoshka, Prefix, Rotation, Short, database, install_functions, reflect, search
+from pgmrl.database.index_states import index_states
 from pgmrl.database.table_state import table_state
 from pgmrl.errors import MigrationError
-from pgmrl.online import reshape as reshaping
-from pgmrl.online import steps
-from pgmrl.online.index_builds import Build, index_states
+from pgmrl.online.contract import contract, pending_contraction, undo
+from pgmrl.online.expand import expand, plan_expand
+from pgmrl.online.index_statements import Build
+from pgmrl.online.reshape import Reshape, reshape
 from pgmrl.online.target import Target
+from pgmrl.online.validation import validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,16 +78,16 @@ def auto(shop: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def change_of(engine: Engine, **changed: Any) -> reshaping.Reshape:
+def change_of(engine: Engine, **changed: Any) -> Reshape:
     """A reshape of the table's column."""
     with engine.connect() as connection:
-        return reshaping.reshape(connection, "documents", "embedding", **changed)
+        return reshape(connection, "documents", "embedding", **changed)
 
 
-def expanded(engine: Engine, **changed: Any) -> reshaping.Reshape:
+def expanded(engine: Engine, **changed: Any) -> Reshape:
     """A reshape that has been expanded."""
     change = change_of(engine, **changed)
-    assert reshaping.expand(engine, change, Build())
+    assert expand(engine, change, Build())
     return change
 
 
@@ -143,7 +146,7 @@ def same_everywhere(connection: Connection, *shorts: tuple[str, Any]) -> None:
     """Every row of the table has its short vectors, and each is what its definition says."""
     for full, definition in shorts:
         target = Target("documents", full, definition)
-        steps.validate(connection, target)
+        validate(connection, target)
         asked = f"SELECT count(*) FROM documents WHERE {target.short} IS NULL"
         assert connection.exec_driver_sql(asked).scalar_one() == 0
 
@@ -170,7 +173,7 @@ def test_old_and_new_code_side_by_side(
     after = model(change.new.definition.short, change.new.definition.full, change.new.full)
     old = Traffic(shop, before, vectors, 100_000)
     with running(old):
-        assert reshaping.expand(shop, change, Build())
+        assert expand(shop, change, Build())
         new = Traffic(shop, after, vectors, 200_000)
         with running(new):
             time.sleep(0.5)
@@ -185,7 +188,7 @@ def test_old_and_new_code_side_by_side(
     shop.dispose()  # a backend that is idle reports what it read only after a while; one that ends does at once
     late = Traffic(shop, after, vectors, 300_000)
     with running(late), shop.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        reshaping.contract(connection, reshaping.contraction(connection, "documents", change.new.full), watch=0.2)
+        contract(connection, pending_contraction(connection, "documents", change.new.full), watch=0.2)
     with shop.connect() as connection:
         state = table_state(connection, None, "documents")
         assert state is not None
@@ -245,13 +248,13 @@ def test_stopped_and_gone_on(shop: Engine, auto: Connection) -> None:
     over = threading.Event()
     over.set()
     change = change_of(shop, dims=8)
-    assert not reshaping.expand(shop, change, Build(), over=over)
+    assert not expand(shop, change, Build(), stop_event=over)
     state = table_state(auto, None, "documents")
     assert state is not None
     assert state.shorts["embedding_short_8"].stage == "arriving"
     with pytest.raises(MigrationError, match="no valid index yet"):
-        reshaping.contract(auto, reshaping.contraction(auto, "documents", "embedding"), watch=0)
-    assert reshaping.expand(shop, change, Build())
+        contract(auto, pending_contraction(auto, "documents", "embedding"), watch=0)
+    assert expand(shop, change, Build())
 
 
 def test_undo(shop: Engine, auto: Connection) -> None:
@@ -259,32 +262,32 @@ def test_undo(shop: Engine, auto: Connection) -> None:
     before = table_state(auto, None, "documents")
     for changed in ({"dims": 8}, {"full_type": "halfvec"}):
         expanded(shop, **changed)
-        reshaping.undo(auto, reshaping.contraction(auto, "documents", "embedding"))
+        undo(auto, pending_contraction(auto, "documents", "embedding"))
         assert table_state(auto, None, "documents") == before
 
 
 def test_it_can_tell_that_the_old_one_is_read(shop: Engine, auto: Connection, vectors: NDArray[np.float32]) -> None:
     """Nothing is dropped while searches use the old index."""
     expanded(shop, dims=8)
-    what = reshaping.contraction(auto, "documents", "embedding")
+    what = pending_contraction(auto, "documents", "embedding")
     with running(Traffic(shop, model(OLD), vectors, 100_000)):
         with pytest.raises(MigrationError, match=r"embedding_short_16 was searched \d+ times in the last 2 s"):
-            reshaping.contract(auto, what, watch=2)
+            contract(auto, what, watch=2)
         assert len(index_states(auto, "documents", "embedding_short_16")) == 1
     shop.dispose()  # what an idle backend has not reported yet would still count
     time.sleep(0.5)
-    reshaping.contract(auto, what, watch=0.2)
+    contract(auto, what, watch=0.2)
 
 
 def test_sql_functions_move_before_the_old_one_goes(shop: Engine, auto: Connection) -> None:
     """They name the old short column; installed again, they search by the new one."""
     install_functions(auto, reflect(auto, "documents.embedding"))
     expanded(shop, dims=8)
-    what = reshaping.contraction(auto, "documents", "embedding")
+    what = pending_contraction(auto, "documents", "embedding")
     with pytest.raises(MigrationError, match=r"function documents_search_v1\(.*\) reads embedding_short_16"):
-        reshaping.contract(auto, what, watch=0)
+        contract(auto, what, watch=0)
     install_functions(auto, reflect(auto, "documents.embedding"))
-    reshaping.contract(auto, what, watch=0)
+    contract(auto, what, watch=0)
     found = auto.exec_driver_sql("SELECT id FROM documents_similar((SELECT min(id) FROM documents), 5)").all()
     assert len(found) == 5
 
@@ -304,7 +307,7 @@ def test_who_else_reads_it(shop: Engine, auto: Connection, reader: str, named: s
     expanded(shop, dims=8)
     auto.exec_driver_sql(reader)
     with pytest.raises(MigrationError, match=named):
-        reshaping.contract(auto, reshaping.contraction(auto, "documents", "embedding"), watch=0)
+        contract(auto, pending_contraction(auto, "documents", "embedding"), watch=0)
     state = table_state(auto, None, "documents")
     assert state is not None
     assert len(state.shorts) == 2
@@ -314,7 +317,7 @@ def test_the_plan_says_what_runs(shop: Engine, auto: Connection, statements: lis
     """Each statement of the plan is one that the reshape runs."""
     change = change_of(shop, dims=8)
     with shop.connect() as connection:
-        planned, found = reshaping.plan_expand(connection, change, Build())
+        planned, found = plan_expand(connection, change, Build())
     assert [step.lock for step in planned] == [
         "ACCESS EXCLUSIVE",
         "ROW EXCLUSIVE",
@@ -325,7 +328,7 @@ def test_the_plan_says_what_runs(shop: Engine, auto: Connection, statements: lis
     assert all(step.room > 0 for step in planned[1:3])
     assert {one.level for one in found} <= {"note", "warning"}
     del statements[:]
-    reshaping.expand(shop, change, Build())
+    expand(shop, change, Build())
     run = "\n".join(statements)
     for step in (planned[0], planned[2]):
         for statement in step.sql:
@@ -354,27 +357,27 @@ def test_what_is_not_there(shop: Engine) -> None:
     """Unknown tables and columns are named with what there is."""
     with shop.connect() as connection:
         with pytest.raises(MigrationError, match="there is no table nothing"):
-            reshaping.reshape(connection, "nothing", "embedding", dims=8)
+            reshape(connection, "nothing", "embedding", dims=8)
         with pytest.raises(MigrationError, match=r"nothing has no short column to start from \(there: embedding"):
-            reshaping.reshape(connection, "documents", "nothing", dims=8)
+            reshape(connection, "documents", "nothing", dims=8)
         with pytest.raises(MigrationError, match=r"no reshape of documents\.embedding is under way"):
-            reshaping.contraction(connection, "documents", "embedding")
+            pending_contraction(connection, "documents", "embedding")
 
 
 def test_a_name_that_is_taken(shop: Engine, auto: Connection) -> None:
     """A column of another meaning, or of another kind, is not touched."""
     auto.exec_driver_sql("ALTER TABLE documents ADD COLUMN embedding_short_8 text")
     with pytest.raises(MigrationError, match="of type text is in the way"):
-        reshaping.expand(shop, change_of(shop, dims=8), Build())
+        expand(shop, change_of(shop, dims=8), Build())
     auto.exec_driver_sql("ALTER TABLE documents ADD COLUMN embedding_halfvec text")
     with pytest.raises(MigrationError, match="embedding_halfvec is in the way"):
-        reshaping.expand(shop, change_of(shop, full_type="halfvec"), Build())
+        expand(shop, change_of(shop, full_type="halfvec"), Build())
 
 
 def test_a_rotation_that_is_not_installed(shop: Engine) -> None:
     """Pinned by its id alone, its axes can come from nowhere."""
     with pytest.raises(Exception, match="rotation r000000000000 is not in this database"):
-        reshaping.expand(shop, change_of(shop, by=Rotation("r000000000000"), dims=8), Build())
+        expand(shop, change_of(shop, by=Rotation("r000000000000"), dims=8), Build())
 
 
 def test_a_partitioned_table(engine: Engine, vectors: NDArray[np.float32]) -> None:
@@ -399,7 +402,7 @@ def test_a_partitioned_table(engine: Engine, vectors: NDArray[np.float32]) -> No
         same_everywhere(connection, ("embedding", change.new.definition))
         [state] = index_states(connection, "documents", "embedding_short_8")
         assert state.valid
-        reshaping.contract(connection, reshaping.contraction(connection, "documents", "embedding"), watch=0)
+        contract(connection, pending_contraction(connection, "documents", "embedding"), watch=0)
         [info] = database.columns(connection)
         assert (info.short_column, info.index_valid, info.kept_by) == ("embedding_short_8", True, "trigger")
         assert info.index_bytes is not None
