@@ -228,6 +228,8 @@ class Worker:
         """Write these rows, and wait for those that others hold; only they are looked at again."""
         while missed and not self.stop_event.is_set():
             for start in range(0, len(missed), self.batch):
+                if self.stop_event.is_set() or self._stop_requested():
+                    return
                 began = time.perf_counter()
                 chunk = missed[start : start + self.batch]
                 written = self._attempt(lambda chunk=chunk: self._write_keys(chunk))  # type: ignore[misc]

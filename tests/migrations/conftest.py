@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -38,14 +39,14 @@ if TYPE_CHECKING:
 ENV = """
 from alembic import context
 
-given = context.config.attributes["given"]
+options = context.config.attributes["options"]
 if context.is_offline_mode():
-    context.configure(dialect_name="postgresql", dialect_opts={"paramstyle": "named"}, literal_binds=True, **given)
+    context.configure(dialect_name="postgresql", dialect_opts={"paramstyle": "named"}, literal_binds=True, **options)
     with context.begin_transaction():
         context.run_migrations()
 else:
     with context.config.attributes["engine"].connect() as connection:
-        context.configure(connection=connection, **given)
+        context.configure(connection=connection, **options)
         with context.begin_transaction():
             context.run_migrations()
 """
@@ -71,31 +72,61 @@ def empty(server: local.LocalServer, database_url: str) -> Iterator[Engine]:
 # -- an application ------------------------------------------------------------------------------------------------
 
 
-class Application:
-    """A script directory, and databases that it migrates."""
+@pytest.fixture(scope="session")
+def pgvector_template(server: local.LocalServer) -> Iterator[str]:
+    """A database with pgvector and the schema `shop`, to be copied; installing it for each test takes longer."""
+    name = f"pgvector_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
+    admin = create_engine(database.sqlalchemy_url(server.url("postgres")), isolation_level="AUTOCOMMIT")
+    with admin.connect() as opened:
+        opened.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE template0")
+    inside = create_engine(database.sqlalchemy_url(server.url(name)))
+    with inside.begin() as opened:
+        opened.exec_driver_sql("CREATE EXTENSION vector; CREATE SCHEMA shop")
+    inside.dispose()
+    yield name
+    with admin.connect() as opened:
+        opened.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    admin.dispose()
 
-    def __init__(self, folder: Path, server: local.LocalServer) -> None:
+
+class Application:
+    """A script directory, and databases that it migrates.
+
+    Args:
+        folder: of the scripts.
+        server: of the databases.
+        template: a database with pgvector and the schema `shop`.
+    """
+
+    def __init__(self, folder: Path, server: local.LocalServer, template: str) -> None:
         self.folder = folder
         self.server = server
+        self.template = template
         (folder / "versions").mkdir(parents=True)
         (folder / "env.py").write_text(ENV)
-        template = Path(alembic.__file__).parent / "templates" / "generic" / "script.py.mako"
-        shutil.copy(template, folder / "script.py.mako")
+        shutil.copy(Path(alembic.__file__).parent / "templates" / "generic" / "script.py.mako", folder)
         self.engines: list[Engine] = []
         self.admin = create_engine(database.sqlalchemy_url(server.url("postgres")), isolation_level="AUTOCOMMIT")
 
-    def new_database(self, *schemas: str, vector: str | None = "public") -> Engine:
-        """A database with pgvector in this schema (None: without), and nothing of pgmrl's."""
+    def new_database(self) -> Engine:
+        """A database with pgvector and an empty schema `shop`, and nothing of pgmrl's."""
+        return self._create(self.template)
+
+    def database_without_pgvector(self) -> Engine:
+        """A database with nothing in it."""
+        return self._create("template0")
+
+    def copy(self, engine: Engine) -> Engine:
+        """A copy of one of them."""
+        engine.dispose()  # nobody may be connected to it
+        return self._create(str(engine.url.database))
+
+    def _create(self, template: str) -> Engine:
         name = f"autogenerate_{next(_numbers)}_{id(self)}"
         with self.admin.connect() as opened:
-            opened.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE template0")
+            opened.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
         engine = create_engine(database.sqlalchemy_url(self.server.url(name)))
         self.engines.append(engine)
-        with engine.begin() as opened:
-            for schema in schemas:
-                opened.exec_driver_sql(f"CREATE SCHEMA {schema}")
-            if vector is not None:
-                opened.exec_driver_sql(f"CREATE EXTENSION vector SCHEMA {vector}")
         return engine
 
     def close(self) -> None:
@@ -116,7 +147,7 @@ class Application:
         made.set_main_option("script_location", str(self.folder))
         plugins = ["alembic.autogenerate.*", "pgmrl"]
         made.attributes["engine"] = engine
-        made.attributes["given"] = {"target_metadata": metadata, "autogenerate_plugins": plugins, **options}
+        made.attributes["options"] = {"target_metadata": metadata, "autogenerate_plugins": plugins, **options}
         return made
 
     def revise(self, engine: Engine, model: Model, revision: str, **options: Any) -> str:
@@ -162,11 +193,11 @@ class Application:
 
 
 @pytest.fixture
-def project(tmp_path: Path, server: local.LocalServer) -> Iterator[Application]:
+def project(tmp_path: Path, server: local.LocalServer, pgvector_template: str) -> Iterator[Application]:
     """An application with autogenerated migrations, without tables yet."""
-    made = Application(tmp_path / "alembic dir", server)
-    yield made
-    made.close()
+    application = Application(tmp_path / "alembic dir", server, pgvector_template)
+    yield application
+    application.close()
 
 
 def fill(engine: Engine, model: Model) -> None:

@@ -66,9 +66,9 @@ def without_vectors(metadata: MetaData) -> None:
     Table("documents", metadata, key, title)
 
 
-def migrated(project: Application, model: Model, *schemas: str, **options: Any) -> Engine:
+def migrated(project: Application, model: Model, **options: Any) -> Engine:
     """A database in which this model is, with rows."""
-    engine = project.new_database(*schemas)
+    engine = project.new_database()
     project.revise(engine, model, "a1", **options)
     project.upgrade(engine, model, **options)
     project.fill(engine, model)
@@ -272,7 +272,7 @@ def test_a_model_that_names_the_default_schema(project: Application) -> None:
 
 def test_a_schema_of_the_search_path(project: Application) -> None:
     """A model without schemas, in a database whose search_path leads elsewhere."""
-    engine = project.new_database("shop")
+    engine = project.new_database()
     with engine.begin() as connection:
         connection.exec_driver_sql(f"ALTER DATABASE {engine.url.database} SET search_path = shop, public")
     engine.dispose()
@@ -291,14 +291,16 @@ def test_a_schema_of_the_search_path(project: Application) -> None:
 @pytest.mark.filterwarnings("ignore:Did not recognize type")
 def test_pgvector_off_the_search_path(project: Application) -> None:
     """Types and definitions name its schema; there and back."""
-    engine = project.new_database("extensions", vector="extensions")
-    given: Any = {"vector_schema": "extensions"}
-    small, model = typed(**given, full="vector"), typed(**given)
+    engine = project.database_without_pgvector()
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE SCHEMA extensions; CREATE EXTENSION vector SCHEMA extensions")
+    small, model = typed(vector_schema="extensions", full="vector"), typed(vector_schema="extensions")
     project.revise(engine, small, "a1")
     project.upgrade(engine, small)
     project.check(engine, small)
     before = project.state(engine)
     written = project.revise(engine, model, "a2")
+    assert "\nfrom pgmrl.alembic import NumpyVector\n" in written
     assert "type_=NumpyVector(8, 'halfvec', vector_schema='extensions')" in written
     assert "existing_type=NumpyVector(8, 'vector', vector_schema='extensions')" in written
     project.upgrade(engine, model)
@@ -309,7 +311,7 @@ def test_pgvector_off_the_search_path(project: Application) -> None:
 
 def test_a_database_without_pgvector(project: Application) -> None:
     """The migration installs it; models without vectors do not ask for it."""
-    engine = project.new_database(vector=None)
+    engine = project.database_without_pgvector()
     project.revise(engine, without_vectors, "a1")
     project.upgrade(engine, without_vectors)
     written = project.revise(engine, typed(), "a2")

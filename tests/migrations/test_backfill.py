@@ -471,7 +471,7 @@ def test_stopped(auto: Connection, engine: Engine, how: str) -> None:
     """After the batch at hand; another run goes on."""
     table(auto)
     over = threading.Event()
-    running = Running(engine, workers=2, over=over)
+    running = Running(engine, workers=2, stop_event=over)
     until(seen(auto, 100))
     if how == "by the event":
         over.set()
@@ -518,13 +518,13 @@ def test_a_column_that_was_dropped_and_made_again(auto: Connection, engine: Engi
     """Begins anew, finished or not; so does one whose key has changed."""
     table(auto)
     over = threading.Event()
-    running = Running(engine, over=over)
+    running = Running(engine, stop_event=over)
     until(seen(auto, 100))
     over.set()
     before = running.joined()
     for statement in (*steps.drop_short(None, "documents", TARGET.short), *steps.add_online(TARGET)):
         run(auto, statement)
-    running = Running(engine, over=(over := threading.Event()))
+    running = Running(engine, stop_event=(over := threading.Event()))
     # the job of before is removed first: for a moment there is none
     until(lambda: any(one.id != before.id for one in jobs(auto)) and seen(auto, 100)())
     over.set()

@@ -126,7 +126,7 @@ def test_disk(auto: Connection) -> None:
     """Too little room is an error, before anything is written."""
     assert found(auto, free_space=1000)["disk"].level == "error"
     assert found(auto, free_space=10**12)["disk"].level == "note"
-    with pytest.raises(ValueError, match="'lots' is no size: write 50GB"):
+    with pytest.raises(ValueError, match="expected a size such as 50GB or 800MB, got 'lots'"):
         preflight.parse_size("lots")
     assert preflight.parse_size("1.5 GB") == 1.5 * 1024**3
 
