@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -26,6 +23,8 @@ from pgmrl.online import steps
 from pgmrl.online.backfill import Fill, Throttle, backfill, backfill_on, full_fill, jobs, short_fill, stop
 from pgmrl.online.target import Target
 from pgmrl.online.validation import validate
+from tests.migrations import processes
+from tests.migrations.processes import until, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,26 +95,6 @@ def assert_right(connection: Connection, target: Target = TARGET) -> None:
 def left(connection: Connection, fill: Fill) -> int:
     """The number of rows that still have no value."""
     return int(run(connection, f"SELECT count(*) FROM {fill.owner} AS t WHERE {fill.missing}").scalar_one())
-
-
-def until(question: Callable[[], Any], seconds: float = 30) -> Any:
-    """Wait until something is so."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        answer = question()
-        if answer:
-            return answer
-        time.sleep(0.01)
-    raise AssertionError("it never came to be so")
-
-
-def waiting(connection: Connection) -> int:
-    """How many sessions of this database wait for a lock; the server has other databases."""
-    query = (
-        "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid) "
-        "WHERE NOT l.granted AND a.datname = current_database()"
-    )
-    return int(run(connection, query).scalar_one())
 
 
 class Running:
@@ -382,33 +361,13 @@ def test_the_applications_triggers(auto: Connection, engine: Engine, without: bo
 
 # -- more than one worker, and the end of one ----------------------------------------------------------------------
 
-SCRIPT = """
-import sys
-from sqlalchemy import create_engine
-from pgmrl.online.backfill import Fill, Throttle, backfill, short_fill
-from pgmrl.online.target import Target
-from pgmrl.model.shortening import Definition, Short
-engine = create_engine(sys.argv[1])
-with engine.connect() as connection:
-    fill = short_fill(connection, Target("documents", "embedding", Definition.of(16, Short(4), full="vector")))
-job = backfill(engine, fill, Throttle(max_rows_per_second=float(sys.argv[2]), pause=0.05), workers=2)
-sys.exit(0 if job.finished else 3)
-"""
-
-
-def process(database_url: str, rate: int) -> subprocess.Popen[bytes]:
-    """A backfill by two workers in a process of its own."""
-    command = [sys.executable, "-c", SCRIPT, database_url, str(rate)]
-    return subprocess.Popen(command, env=dict(os.environ), stderr=subprocess.PIPE)  # noqa: S603
-
 
 def test_two_processes_of_two_workers(auto: Connection, database_url: str) -> None:
     """Each row is written once."""
     table(auto)
-    both = [process(database_url, 200) for _ in range(2)]
-    for one in both:
-        _, said = one.communicate(timeout=60)
-        assert one.returncode == 0, said
+    throttle = Throttle(max_rows_per_second=200, pause=0.05)
+    both = [processes.start(processes.backfill_by_two, database_url, TARGET, throttle) for _ in range(2)]
+    assert [processes.ended(process) for process in both] == [0, 0]
     [job] = jobs(auto)
     assert (job.finished, job.rows_written, job.rows_seen) == (True, 900, 1_000)
     assert_right(auto)
@@ -418,10 +377,11 @@ def test_killed_in_the_middle(auto: Connection, engine: Engine, database_url: st
     """With SIGKILL, several times: nothing is lost or counted twice, and the next run goes on."""
     table(auto)
     for n in range(1, 4):
-        killed = process(database_url, 100)
+        throttle = Throttle(max_rows_per_second=100, pause=0.05)
+        killed = processes.start(processes.backfill_by_two, database_url, TARGET, throttle)
         until(seen(auto, n * 150))
-        killed.send_signal(signal.SIGKILL)
-        killed.communicate()
+        killed.kill()
+        assert processes.ended(killed) == -signal.SIGKILL
         assert not jobs(auto)[0].finished
     job = backfill(engine, short_fill(auto, TARGET), QUICK)
     assert (job.finished, job.rows_seen, job.rows_written) == (True, 1_000, 900)

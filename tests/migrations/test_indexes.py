@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,9 +19,11 @@ from pgmrl.online import build_session, index_builds, index_leftovers, locks, st
 from pgmrl.online.index_builds import build, drop, rebuild
 from pgmrl.online.index_statements import Build, create_statement
 from pgmrl.online.target import Target
+from tests.migrations import processes
+from tests.migrations.processes import until, waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 DEFINITION = Definition.of(16, Short(8), full="vector")
 TARGET = Target("documents", "embedding", DEFINITION)
@@ -94,26 +92,6 @@ def invalid(connection: Connection, name: str = NAME, index: Hnsw = SMALL, targe
                 run(doomed, statement)
             run(doomed, "RESET statement_timeout")
     assert all_indexes(connection)[name][0] is False
-
-
-def until(question: Callable[[], Any], seconds: float = 30) -> Any:
-    """Wait until something is so."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        answer = question()
-        if answer:
-            return answer
-        time.sleep(0.01)
-    raise AssertionError("it never came to be so")
-
-
-def waiting(connection: Connection) -> int:
-    """How many sessions of this database wait for a lock; the server has other databases."""
-    query = (
-        "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid) "
-        "WHERE NOT l.granted AND a.datname = current_database()"
-    )
-    return int(run(connection, query).scalar_one())
 
 
 # -- one index -----------------------------------------------------------------------------------------------------
@@ -215,35 +193,15 @@ def test_the_connection_is_ended(auto: Connection, engine: Engine) -> None:
     assert all_indexes(auto) == {NAME: as_built(SMALL)}
 
 
-SCRIPT = """
-import sys
-from sqlalchemy import create_engine
-from pgmrl.model.hnsw import Hnsw
-from pgmrl.online.index_builds import build, rebuild
-from pgmrl.online.target import Target
-from pgmrl.model.shortening import Definition, Short
-engine = create_engine(sys.argv[1])
-target = Target("documents", "embedding", Definition.of(16, Short(8), full="vector"))
-with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-    {"build": build, "rebuild": rebuild}[sys.argv[2]](connection, target, Hnsw(int(sys.argv[3]), int(sys.argv[4])))
-"""
-
-
-def process(database_url: str, what: str, index: Hnsw) -> subprocess.Popen[bytes]:
-    """A build in a process of its own."""
-    command = [sys.executable, "-c", SCRIPT, database_url, what, str(index.m), str(index.ef_construction)]
-    return subprocess.Popen(command, env=dict(os.environ), stderr=subprocess.PIPE)  # noqa: S603
-
-
 def test_a_build_whose_client_was_killed(auto: Connection, engine: Engine, database_url: str) -> None:
     """Goes on in the server; another run waits for it instead of beginning anew."""
     table(auto)
     with engine.connect() as holder:
         run(holder, "LOCK TABLE documents IN ROW EXCLUSIVE MODE")
-        killed = process(database_url, "build", SMALL)
+        killed = processes.start(processes.build_index, database_url, TARGET, SMALL)
         [orphan] = until(lambda: [one for one in build_progress(auto) if one.index.endswith("hnsw")])
-        killed.send_signal(signal.SIGKILL)
-        killed.communicate()
+        killed.kill()
+        assert processes.ended(killed) == -signal.SIGKILL
         oid = index_states(auto, "documents", TARGET.short)[0].oid
         phases = []
 
@@ -291,10 +249,8 @@ def test_a_build_that_is_about_to_end(auto: Connection, engine: Engine) -> None:
 def test_two_at_once(auto: Connection, database_url: str) -> None:
     """The second one waits for the first, or finds it there; neither removes the other's."""
     table(auto, rows=3_000)
-    both = [process(database_url, "build", SMALL) for _ in range(3)]
-    for one in both:
-        _, said = one.communicate(timeout=60)
-        assert one.returncode == 0, said.decode()[-800:]
+    builds = [processes.start(processes.build_index, database_url, TARGET, SMALL) for _ in range(3)]
+    assert [processes.ended(process) for process in builds] == [0, 0, 0]
     assert all_indexes(auto) == {NAME: as_built(SMALL)}
 
 

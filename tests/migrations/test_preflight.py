@@ -344,7 +344,7 @@ def _until(engine: Engine, question: str, process: subprocess.Popen[bytes]) -> N
 def test_progress_of_an_index_from_another_terminal(auto: Connection) -> None:
     """`pgmrl progress` shows the server's own words for a build that another session runs."""
     add_online(auto)
-    more = "SELECT id + 10000 * g, embedding, title FROM documents, generate_series(1, 5) AS g"
+    more = "SELECT id + 10000 * g, embedding, title FROM documents, generate_series(1, 2) AS g"
     auto.exec_driver_sql(f"INSERT INTO documents {more}")
     build = threading.Thread(target=index_builds.build, args=(auto, TARGET, Hnsw(16, 200)))
     build.start()
