@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import itertools
-import os
 import shutil
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from pgvector.sqlalchemy import HALFVEC, VECTOR
-from sqlalchemy import Engine, MetaData, Table, create_engine, inspect, text
+from sqlalchemy import Engine, MetaData, Table, inspect, text
 
 from pgmrl import database
 from pgmrl.database.table_state import table_state
@@ -26,6 +25,7 @@ from pgmrl.model.columns import INFO_KEY, Attachment
 from pgmrl.names import qualified
 from pgmrl.online import validation
 from pgmrl.online.target import Target
+from tests.databases import connected, new_database, shared_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,42 +51,28 @@ else:
             context.run_migrations()
 """
 ROWS = 20
-_numbers = itertools.count(1)
 
 
 @pytest.fixture
-def empty(server: local.LocalServer, database_url: str) -> Iterator[Engine]:
+def empty(server: local.LocalServer) -> Iterator[Engine]:
     """A database without pgmrl's schema and without pgvector."""
-    name = database_url.rpartition("/")[2].partition("?")[0] + "_empty"
-    admin = create_engine(database.sqlalchemy_url(server.url("postgres")), isolation_level="AUTOCOMMIT")
-    engine = create_engine(database.sqlalchemy_url(server.url(name)))
-    with admin.connect() as opened:
-        opened.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE template0")
-    yield engine
-    engine.dispose()
-    with admin.connect() as opened:
-        opened.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
-    admin.dispose()
+    with new_database(server, "empty", template="template0") as url, connected(url) as engine:
+        yield engine
 
 
 # -- an application ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
-def pgvector_template(server: local.LocalServer) -> Iterator[str]:
-    """A database with pgvector and the schema `shop`, to be copied; installing it for each test takes longer."""
-    name = f"pgvector_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
-    admin = create_engine(database.sqlalchemy_url(server.url("postgres")), isolation_level="AUTOCOMMIT")
-    with admin.connect() as opened:
-        opened.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE template0")
-    inside = create_engine(database.sqlalchemy_url(server.url(name)))
-    with inside.begin() as opened:
-        opened.exec_driver_sql("CREATE EXTENSION vector; CREATE SCHEMA shop")
-    inside.dispose()
-    yield name
-    with admin.connect() as opened:
-        opened.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
-    admin.dispose()
+def pgvector_template(server: local.LocalServer) -> str:
+    """The name of a database with pgvector and the schema `shop`, to be copied: installing it takes longer."""
+
+    def install(engine: Engine) -> None:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("CREATE EXTENSION vector; CREATE SCHEMA shop")
+
+    shared_database(server, "pgvector", install, template="template0")
+    return "pgvector"
 
 
 class Application:
@@ -102,11 +88,10 @@ class Application:
         self.folder = folder
         self.server = server
         self.template = template
+        self.databases = ExitStack()
         (folder / "versions").mkdir(parents=True)
         (folder / "env.py").write_text(ENV)
         shutil.copy(Path(alembic.__file__).parent / "templates" / "generic" / "script.py.mako", folder)
-        self.engines: list[Engine] = []
-        self.admin = create_engine(database.sqlalchemy_url(server.url("postgres")), isolation_level="AUTOCOMMIT")
 
     def new_database(self) -> Engine:
         """A database with pgvector and an empty schema `shop`, and nothing of pgmrl's."""
@@ -122,20 +107,8 @@ class Application:
         return self._create(str(engine.url.database))
 
     def _create(self, template: str) -> Engine:
-        name = f"autogenerate_{next(_numbers)}_{id(self)}"
-        with self.admin.connect() as opened:
-            opened.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
-        engine = create_engine(database.sqlalchemy_url(self.server.url(name)))
-        self.engines.append(engine)
-        return engine
-
-    def close(self) -> None:
-        """Drop the databases."""
-        for engine in self.engines:
-            engine.dispose()
-            with self.admin.connect() as opened:
-                opened.exec_driver_sql(f"DROP DATABASE {engine.url.database} WITH (FORCE)")
-        self.admin.dispose()
+        url = self.databases.enter_context(new_database(self.server, "autogenerate", template))
+        return self.databases.enter_context(connected(url))
 
     def config(
         self, engine: Engine, model: Model, options: dict[str, Any], printed: io.StringIO | None = None
@@ -196,8 +169,8 @@ class Application:
 def project(tmp_path: Path, server: local.LocalServer, pgvector_template: str) -> Iterator[Application]:
     """An application with autogenerated migrations, without tables yet."""
     application = Application(tmp_path / "alembic dir", server, pgvector_template)
-    yield application
-    application.close()
+    with application.databases:
+        yield application
 
 
 def fill(engine: Engine, model: Model) -> None:

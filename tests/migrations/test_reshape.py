@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, select, text
+from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, make_url, select, text
 
 from pgmrl import Hnsw, Matryoshka, Prefix, Rotation, Short, database, install_functions, reflect, search
 from pgmrl.database.index_states import index_states
@@ -21,11 +21,14 @@ from pgmrl.online.index_statements import Build
 from pgmrl.online.reshape import Reshape, reshape
 from pgmrl.online.target import Target
 from pgmrl.online.validation import validate
+from tests.databases import connected, new_database, vacuum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
+
+    from pgmrl import local
 
 ROWS, DIMS = 3_000, 32
 
@@ -58,15 +61,29 @@ def model(short: Short, full: Any = "vector", column: str = "embedding", index: 
 OLD = Short(16)
 
 
-@pytest.fixture
-def shop(engine: Engine, vectors: NDArray[np.float32]) -> Engine:
-    """The table as the old version of the application made it, with rows."""
+@pytest.fixture(scope="module")
+def filled(server: local.LocalServer, vectors: NDArray[np.float32]) -> Iterator[str]:
+    """The name of a database with the table as the old version of the application made it, with rows; to be copied."""
     table = model(OLD)
-    with engine.begin() as connection:
-        table.create(connection)
-        connection.execute(table.insert(), [{"id": n, "embedding": vectors[n]} for n in range(ROWS)])
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql("VACUUM ANALYZE documents")
+    with new_database(server, "shop") as url:
+        with connected(url) as engine:
+            with engine.begin() as connection:
+                table.create(connection)
+                connection.execute(table.insert(), [{"id": n, "embedding": vectors[n]} for n in range(ROWS)])
+            vacuum(engine)
+        yield str(make_url(url).database)
+
+
+@pytest.fixture
+def database_url(server: local.LocalServer, filled: str) -> Iterator[str]:
+    """A copy of it for one test."""
+    with new_database(server, "reshape", filled) as url:
+        yield url
+
+
+@pytest.fixture
+def shop(engine: Engine) -> Engine:
+    """The table as the old version of the application made it, with rows."""
     return engine
 
 
