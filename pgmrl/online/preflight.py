@@ -49,15 +49,15 @@ class Finding:
     message: str
 
 
-def parse_size(text: str) -> int:
+def parse_size(value: str) -> int:
     """Bytes of `50GB`, in PostgreSQL's units.
 
     Raises:
         ValueError: it is no size.
     """
-    size = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?b)?\s*", text.lower())
+    size = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?b)?\s*", value.lower())
     if size is None:
-        raise ValueError(f"expected a size such as 50GB or 800MB, got {text!r}")
+        raise ValueError(f"expected a size such as 50GB or 800MB, got {value!r}")
     return int(float(size.group(1)) * UNITS[size.group(2) or ""])
 
 
