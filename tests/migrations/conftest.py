@@ -116,19 +116,19 @@ class Application:
         """Alembic's configuration for one command."""
         metadata = MetaData()
         model(metadata)
-        made = Config(output_buffer=printed, stdout=io.StringIO())
-        made.set_main_option("script_location", str(self.folder))
+        config = Config(output_buffer=printed, stdout=io.StringIO())
+        config.set_main_option("script_location", str(self.folder))
         plugins = ["alembic.autogenerate.*", "pgmrl"]
-        made.attributes["engine"] = engine
-        made.attributes["options"] = {"target_metadata": metadata, "autogenerate_plugins": plugins, **options}
-        return made
+        config.attributes["engine"] = engine
+        config.attributes["options"] = {"target_metadata": metadata, "autogenerate_plugins": plugins, **options}
+        return config
 
     def revise(self, engine: Engine, model: Model, revision: str, **options: Any) -> str:
         """Write a revision; its text."""
-        made = command.revision(self.config(engine, model, options), revision, autogenerate=True, rev_id=revision)
-        assert made is not None
-        assert not isinstance(made, list)
-        return Path(made.path).read_text()
+        revised = command.revision(self.config(engine, model, options), revision, autogenerate=True, rev_id=revision)
+        assert revised is not None
+        assert not isinstance(revised, list)
+        return Path(revised.path).read_text()
 
     def upgrade(self, engine: Engine, model: Model, revision: str = "head", **options: Any) -> None:
         """Run what was written."""
@@ -194,36 +194,40 @@ def row(table: Table, n: int, random: np.random.Generator) -> tuple[Any, dict[st
         drawn = random.integers(1, 64, 8) / 8 * random.choice([-1, 1], 8)
         values[name] = None if n == ROWS - 1 else f"[{','.join(map(str, drawn))}]"
     names = ", ".join('"{}"'.format(name.replace('"', '""')) for name in values)
-    given = ", ".join(f":v{i}" if name not in vectors else f"CAST(:v{i} AS vector)" for i, name in enumerate(values))
+    values_sql = ", ".join(
+        f":v{i}" if name not in vectors else f"CAST(:v{i} AS vector)" for i, name in enumerate(values)
+    )
     owner = qualified(table.schema, table.name).replace(":", "\\:")
-    return text(f"INSERT INTO {owner} ({names}) VALUES ({given})"), {f"v{i}": v for i, v in enumerate(values.values())}
+    return text(f"INSERT INTO {owner} ({names}) VALUES ({values_sql})"), {
+        f"v{i}": v for i, v in enumerate(values.values())
+    }
 
 
 def state(engine: Engine) -> dict[str, Any]:
     """Everything of the application's database that a migration may change, without oids and sizes."""
-    found: dict[str, Any] = {}
+    objects: dict[str, Any] = {}
     with engine.connect() as connection:
         for schema in inspect(connection).get_schema_names():
             if schema in {"information_schema", "pgmrl"}:
                 continue
             for table in inspect(connection).get_table_names(schema):
                 if table != "alembic_version":
-                    found[f"{schema}.{table}"] = of_table(connection, schema, table)
+                    objects[f"{schema}.{table}"] = of_table(connection, schema, table)
         functions = connection.exec_driver_sql(
             r"SELECT proname FROM pg_proc WHERE proname LIKE 'z_\_pgmrl\_%%' ORDER BY 1"
         )
-        found["functions"] = list(functions.scalars())
-        found["rotations"] = sorted(database.installed_rotations(connection))
-        found["pgmrl"] = database.installed_revision(connection)
-        found["sets"] = sorted(installed_markers(connection), key=str)
-        found["called"] = sorted(map(str, installed.functions(connection))) if found["sets"] else []
+        objects["functions"] = list(functions.scalars())
+        objects["rotations"] = sorted(database.installed_rotations(connection))
+        objects["pgmrl"] = database.installed_revision(connection)
+        objects["sets"] = sorted(installed_markers(connection), key=str)
+        objects["called"] = sorted(map(str, installed.functions(connection))) if objects["sets"] else []
         views = connection.exec_driver_sql(
             "SELECT c.oid::regclass::text, pg_get_viewdef(c.oid) FROM pg_class AS c "
             "JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.relkind IN ('v', 'm') "
             "AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgmrl') ORDER BY 1"
         )
-        found["views"] = [tuple(row) for row in views]
-    return found
+        objects["views"] = [tuple(row) for row in views]
+    return objects
 
 
 def of_table(connection: Connection, schema: str, table: str) -> dict[str, Any]:
@@ -240,13 +244,13 @@ def of_table(connection: Connection, schema: str, table: str) -> dict[str, Any]:
         "keepers": seen.sync_triggers,
         "sides": seen.sides,
         "shorts": {
-            name: replace(one, indexes=tuple(replace(index, oid=0, bytes=0) for index in one.indexes))
-            for name, one in seen.shorts.items()
+            name: replace(short, indexes=tuple(replace(index, oid=0, bytes=0) for index in short.indexes))
+            for name, short in seen.shorts.items()
         },
-        "checks": [(one["name"], one["sqltext"]) for one in inspector.get_check_constraints(table, schema)],
+        "checks": [(check["name"], check["sqltext"]) for check in inspector.get_check_constraints(table, schema)],
         "key": inspector.get_pk_constraint(table, schema)["constrained_columns"],
-        "foreign": [one["constrained_columns"] for one in inspector.get_foreign_keys(table, schema)],
-        "rows": [tuple(one) for one in rows],
+        "foreign": [key["constrained_columns"] for key in inspector.get_foreign_keys(table, schema)],
+        "rows": [tuple(row) for row in rows],
     }
 
 
@@ -257,8 +261,8 @@ def validate(engine: Engine) -> int:
         for info in database.columns(connection):
             seen = table_state(connection, info.table_schema, info.table_name)
             assert seen is not None
-            one = seen.shorts[info.short_column]
-            validation.validate(connection, Target(info.table_name, one.full, one.definition, info.table_schema))
+            short = seen.shorts[info.short_column]
+            validation.validate(connection, Target(info.table_name, short.full, short.definition, info.table_schema))
             count += 1
     return count
 

@@ -10,7 +10,7 @@ from sqlalchemy import create_engine
 
 from pgmrl.database.connection import execute_plain
 from pgmrl.online.backfill import backfill, short_fill
-from pgmrl.online.index_builds import build, rebuild
+from pgmrl.online.index_builds import build
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,12 +55,6 @@ def build_index(url: str, target: Target, index: Hnsw) -> None:
     """Build an index."""
     with create_engine(url).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         build(connection, target, index)
-
-
-def rebuild_index(url: str, target: Target, index: Hnsw) -> None:
-    """Replace an index."""
-    with create_engine(url).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        rebuild(connection, target, index)
 
 
 def backfill_and_build(url: str, target: Target, throttle: Throttle, index: Hnsw, begun: Pipe) -> None:

@@ -50,12 +50,12 @@ def documents(*shorts: Short, schema: str | None = None) -> Model:
     return make
 
 
-def typed(schema: str | None = None, **given: Any) -> Model:
+def typed(schema: str | None = None, **options: Any) -> Model:
     """A table with a Matryoshka column."""
 
     def make(metadata: MetaData) -> None:
         key, title = Column("id", Integer, primary_key=True, autoincrement=False), Column("title", Text)
-        Table("documents", metadata, key, title, Column("embedding", Matryoshka(8, Short(4), **given)), schema=schema)
+        Table("documents", metadata, key, title, Column("embedding", Matryoshka(8, Short(4), **options)), schema=schema)
 
     return make
 
@@ -78,9 +78,9 @@ def migrated(project: Application, model: Model, **options: Any) -> Engine:
 def seen(engine: Engine) -> TableState:
     """The table, as the catalogue has it."""
     with engine.connect() as connection:
-        found = table_state(connection, None, "documents")
-    assert found is not None
-    return found
+        state = table_state(connection, None, "documents")
+    assert state is not None
+    return state
 
 
 def directives(written: str) -> list[str]:
@@ -459,9 +459,9 @@ def test_a_new_database(project: Application, options: dict[str, Any]) -> None:
     for one in (new, printed):
         project.fill(one, last)
         assert project.validate(one) == 2
-    wanted = project.state(engine)
-    wanted["public.documents"]["rows"] = project.state(new)["public.documents"]["rows"]
-    assert project.state(new) == project.state(printed) == wanted
+    expected = project.state(engine)
+    expected["public.documents"]["rows"] = project.state(new)["public.documents"]["rows"]
+    assert project.state(new) == project.state(printed) == expected
     project.downgrade(new, last, "base", **options)
     assert {name: one for name, one in project.state(new).items() if one} == {}
 
@@ -616,16 +616,16 @@ def python(code: str) -> str:
 
 def test_importing_alembic_does_not_import_pgmrl() -> None:
     """The entry point is loaded with Alembic, and pgmrl with its first comparison."""
-    told = python(
+    printed = python(
         "import sys, alembic.runtime.plugins as p; print('pgmrl' in p._all_plugins, 'pgmrl' in sys.modules, "
         "'numpy' in sys.modules)"
     )
-    assert told == "True False False"
+    assert printed == "True False False"
 
 
 def test_set_up_by_hand() -> None:
     """As its documentation says, where the entry point is not installed."""
-    told = python(
+    printed = python(
         "import importlib.metadata as m; m.entry_points = lambda **_: ()\n"
         "import pgmrl_alembic\n"
         "from alembic.runtime import plugins\n"
@@ -633,7 +633,7 @@ def test_set_up_by_hand() -> None:
         "plugins.Plugin.setup_plugin_from_module(pgmrl_alembic, 'pgmrl')\n"
         "print(len(plugins._all_plugins['pgmrl'].autogenerate_comparators._registry))"
     )
-    assert told.split() == ["0", "3"]
+    assert printed.split() == ["0", "3"]
 
 
 @pytest.mark.parametrize("version", ["1.16.5", "1.18.0", "1.20.0"])

@@ -85,11 +85,11 @@ def assert_right(connection: Connection, target: Target = TARGET) -> None:
     assert all(other is None for one, other in rows if one is None)
     if not filled:
         return
-    wanted = definition.shorten(np.array([json.loads(one) for one, _ in filled], np.float32))
+    expected = definition.shorten(np.array([json.loads(one) for one, _ in filled], np.float32))
     if definition.short.type == "bit":
-        assert ["".join("01"[bit] for bit in row) for row in wanted.astype(int)] == [other for _, other in filled]
+        assert ["".join("01"[bit] for bit in row) for row in expected.astype(int)] == [other for _, other in filled]
     else:
-        np.testing.assert_allclose(np.array([json.loads(other) for _, other in filled]), wanted, atol=2e-3)
+        np.testing.assert_allclose(np.array([json.loads(other) for _, other in filled]), expected, atol=2e-3)
 
 
 def left(connection: Connection, fill: Fill) -> int:
@@ -178,8 +178,8 @@ def test_every_kind_of_key(auto: Connection, engine: Engine, key: str) -> None:
     table(auto, key=columns, value=value)
     formats = ["-c datestyle=SQL,DMY -c intervalstyle=iso_8601 -c extra_float_digits=-5 -c timezone=Asia/Kolkata"]
     formats += ["-c datestyle=German -c bytea_output=escape -c lc_monetary=C -c timezone=America/St_Johns"]
-    for given in formats:  # the second goes on where the first one was
-        other = create_engine(engine.url, connect_args={"options": given})
+    for options in formats:  # the second goes on where the first one was
+        other = create_engine(engine.url, connect_args={"options": options})
         over = threading.Event()
         throttle = Throttle(max_rows_per_second=97, pause=0.05)
 
@@ -486,7 +486,7 @@ def test_a_column_that_was_dropped_and_made_again(auto: Connection, engine: Engi
         run(auto, statement)
     running = Running(engine, stop_event=(over := threading.Event()))
     # the job of before is removed first: for a moment there is none
-    until(lambda: any(one.id != before.id for one in jobs(auto)) and seen(auto, 100)())
+    until(lambda: any(job.id != before.id for job in jobs(auto)) and seen(auto, 100)())
     over.set()
     assert not running.joined().finished
     run(auto, "ALTER TABLE documents DROP CONSTRAINT documents_pkey, ADD COLUMN code text")
@@ -588,10 +588,10 @@ def clerk(auto: Connection, engine: Engine) -> Iterator[Engine]:
 def test_missing_rights(auto: Connection, clerk: Engine, missing: str) -> None:
     """One clear error each, before anything is written."""
     table(auto, rows=50)
-    statements, said = RIGHTS[missing]
+    statements, message = RIGHTS[missing]
     for statement in statements:
         run(auto, statement)
-    with pytest.raises(MigrationError, match=said):
+    with pytest.raises(MigrationError, match=message):
         backfill(clerk, short_fill(auto, TARGET), QUICK)
     assert jobs(auto) == []
     assert left(auto, short_fill(auto, TARGET)) == 45
@@ -627,8 +627,8 @@ def test_limits_of_the_role(auto: Connection, engine: Engine) -> None:
         "IF NEW.id = 7 THEN PERFORM pg_sleep(0.6); END IF; RETURN NEW; END $$;"
         "CREATE TRIGGER slow BEFORE UPDATE ON documents FOR EACH ROW EXECUTE FUNCTION slow()",
     )
-    given = "-c statement_timeout=300ms -c lock_timeout=300ms -c default_transaction_isolation=serializable"
-    other = create_engine(engine.url, connect_args={"options": given})
+    options = "-c statement_timeout=300ms -c lock_timeout=300ms -c default_transaction_isolation=serializable"
+    other = create_engine(engine.url, connect_args={"options": options})
     assert backfill(other, short_fill(auto, TARGET), QUICK).finished
     other.dispose()
     assert_right(auto)

@@ -155,7 +155,7 @@ def test_cancelled(auto: Connection, engine: Engine) -> None:
 
         thread = threading.Thread(target=doomed)
         thread.start()
-        until(lambda: any(one.pid == pid for one in build_progress(auto)))
+        until(lambda: any(progress.pid == pid for progress in build_progress(auto)))
         run(auto, f"SELECT pg_cancel_backend({pid})")
         until(
             lambda: run(
@@ -180,7 +180,7 @@ def test_the_connection_is_ended(auto: Connection, engine: Engine) -> None:
 
         def end() -> None:
             with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as killer:
-                until(lambda: any(one.pid == pid for one in build_progress(killer)))
+                until(lambda: any(progress.pid == pid for progress in build_progress(killer)))
                 run(killer, f"SELECT pg_terminate_backend({pid})")
 
         kill = threading.Thread(target=end)
@@ -199,7 +199,7 @@ def test_a_build_whose_client_was_killed(auto: Connection, engine: Engine, datab
     with engine.connect() as holder:
         run(holder, "LOCK TABLE documents IN ROW EXCLUSIVE MODE")
         killed = processes.start(processes.build_index, database_url, TARGET, SMALL)
-        [orphan] = until(lambda: [one for one in build_progress(auto) if one.index.endswith("hnsw")])
+        [orphan] = until(lambda: [progress for progress in build_progress(auto) if progress.index.endswith("hnsw")])
         killed.kill()
         assert processes.ended(killed) == -signal.SIGKILL
         oid = index_states(auto, "documents", TARGET.short)[0].oid
@@ -211,7 +211,7 @@ def test_a_build_whose_client_was_killed(auto: Connection, engine: Engine, datab
                 holder.rollback()
 
         build(auto, TARGET, SMALL, progress=progress)
-    assert {one.pid for one in phases} >= {orphan.pid}
+    assert {phase.pid for phase in phases} >= {orphan.pid}
     [state] = index_states(auto, "documents", TARGET.short)
     assert (state.oid, state.valid, state.builder) == (oid, True, None)
 

@@ -78,10 +78,10 @@ def application(tmp_path: Path) -> Callable[..., Config]:
     (tmp_path / "versions" / "a2.py").write_text(SECOND.replace("{id}", str(rotation.id)))
 
     def config(connection: Connection | None = None, output: io.StringIO | None = None) -> Config:
-        made = Config(output_buffer=output) if output else Config()
-        made.set_main_option("script_location", str(tmp_path))
-        made.attributes["connection"] = connection
-        return made
+        config = Config(output_buffer=output) if output else Config()
+        config.set_main_option("script_location", str(tmp_path))
+        config.attributes["connection"] = connection
+        return config
 
     return config
 

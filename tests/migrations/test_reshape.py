@@ -38,8 +38,8 @@ def vectors() -> NDArray[np.float32]:
     """Clustered, with a spread that falls from the first dimension to the last, as of a Matryoshka model."""
     random = np.random.default_rng(5)
     centres = random.normal(size=(40, DIMS))
-    found = centres[random.integers(40, size=ROWS + 200)] + 0.6 * random.normal(size=(ROWS + 200, DIMS))
-    return (found * np.linspace(2, 0.3, DIMS)).astype(np.float32)
+    drawn = centres[random.integers(40, size=ROWS + 200)] + 0.6 * random.normal(size=(ROWS + 200, DIMS))
+    return (drawn * np.linspace(2, 0.3, DIMS)).astype(np.float32)
 
 
 @pytest.fixture
@@ -130,10 +130,10 @@ class Traffic:
     def _once(self, random: np.random.Generator) -> None:
         table, number = self.table, int(random.integers(ROWS))
         with self.engine.begin() as connection:
-            found = connection.execute(search(select(table.c.id), table.c.embedding, self.vectors[number], k=10)).all()
-            assert len(found) == 10
-            assert found[0].distance < 0.01  # the row itself, or one that was given its vector
-            assert [row.distance for row in found] == sorted(row.distance for row in found)
+            rows = connection.execute(search(select(table.c.id), table.c.embedding, self.vectors[number], k=10)).all()
+            assert len(rows) == 10
+            assert rows[0].distance < 0.01  # the row itself, or one that was given its vector
+            assert [row.distance for row in rows] == sorted(row.distance for row in rows)
         self.searches += 1
         self.next += 1
         with self.engine.begin() as connection:
@@ -164,8 +164,8 @@ def same_everywhere(connection: Connection, *shorts: tuple[str, Any]) -> None:
     for full, definition in shorts:
         target = Target("documents", full, definition)
         validate(connection, target)
-        asked = f"SELECT count(*) FROM documents WHERE {target.short} IS NULL"
-        assert connection.exec_driver_sql(asked).scalar_one() == 0
+        query = f"SELECT count(*) FROM documents WHERE {target.short} IS NULL"
+        assert connection.exec_driver_sql(query).scalar_one() == 0
 
 
 CHANGES: list[tuple[str, Callable[[Rotation], dict[str, Any]]]] = [
@@ -305,8 +305,8 @@ def test_sql_functions_move_before_the_old_one_goes(shop: Engine, auto: Connecti
         contract(auto, what, watch=0)
     install_functions(auto, reflect(auto, "documents.embedding"))
     contract(auto, what, watch=0)
-    found = auto.exec_driver_sql("SELECT id FROM documents_similar((SELECT min(id) FROM documents), 5)").all()
-    assert len(found) == 5
+    rows = auto.exec_driver_sql("SELECT id FROM documents_similar((SELECT min(id) FROM documents), 5)").all()
+    assert len(rows) == 5
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,7 @@ def test_the_plan_says_what_runs(shop: Engine, auto: Connection, statements: lis
     """Each statement of the plan is one that the reshape runs."""
     change = change_of(shop, dims=8)
     with shop.connect() as connection:
-        planned, found = plan_expand(connection, change, Build())
+        planned, findings = plan_expand(connection, change, Build())
     assert [step.lock for step in planned] == [
         "ACCESS EXCLUSIVE",
         "ROW EXCLUSIVE",
@@ -343,7 +343,7 @@ def test_the_plan_says_what_runs(shop: Engine, auto: Connection, statements: lis
     ]
     assert not any(step.rewrites for step in planned)
     assert all(step.room > 0 for step in planned[1:3])
-    assert {one.level for one in found} <= {"note", "warning"}
+    assert {finding.level for finding in findings} <= {"note", "warning"}
     del statements[:]
     expand(shop, change, Build())
     run = "\n".join(statements)
@@ -357,16 +357,16 @@ def test_the_plan_says_what_runs(shop: Engine, auto: Connection, statements: lis
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({}, "is so already: say what is to change"),
         ({"dims": 16}, "is so already"),
         ({"index": Hnsw(8, 40)}, "is so already"),
     ],
 )
-def test_nothing_to_change(shop: Engine, changed: dict[str, Any], said: str) -> None:
+def test_nothing_to_change(shop: Engine, changed: dict[str, Any], message: str) -> None:
     """An error, not a rebuild."""
-    with pytest.raises(MigrationError, match=said):
+    with pytest.raises(MigrationError, match=message):
         change_of(shop, **changed)
 
 

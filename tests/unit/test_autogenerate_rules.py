@@ -49,12 +49,12 @@ def definition(
     return Definition.of(8, Short(dims), metric, full)
 
 
-def declared(*shorts: Definition, index: Hnsw | None = Hnsw(), **given: Any) -> DeclaredTable:  # noqa: B008 - immutable
+def declared(*shorts: Definition, index: Hnsw | None = Hnsw(), **options: Any) -> DeclaredTable:  # noqa: B008 - immutable
     """A model with a vector column and these short ones."""
-    full = DeclaredFull("embedding", f"{shorts[0].full}(8)" if shorts else "vector(8)", given.pop("storage", None))
-    wants = tuple(DeclaredShort("embedding", one, index) for one in shorts)
-    names = {"id", "embedding", *(want.name for want in wants)}
-    return DeclaredTable(frozenset(names), (full,), wants, **given)
+    full = DeclaredFull("embedding", f"{shorts[0].full}(8)" if shorts else "vector(8)", options.pop("storage", None))
+    declared_shorts = tuple(DeclaredShort("embedding", short, index) for short in shorts)
+    names = {"id", "embedding", *(short.name for short in declared_shorts)}
+    return DeclaredTable(frozenset(names), (full,), declared_shorts, **options)
 
 
 def index_of(one: Definition, index: Hnsw | None = None, *, valid: bool = True) -> IndexState:
@@ -83,13 +83,13 @@ def table(*shorts: ShortState, full: str = "vector(8)", storage: str = "external
         "embedding": ColumnState("embedding", full, None, storage, None, False),
     }
     keepers = {}
-    for one in shorts:
-        kind = f"{one.definition.short.type}({one.definition.short.dims})"
-        columns[one.short] = ColumnState(one.short, kind, None, "main", None, False)
-        if one.kept_by == "trigger":
-            metric = one.definition.metric.name
-            keepers[one.short] = SyncTrigger("zz", "embedding", one.short, "prefix", metric, "", complete)
-    return TableState("public", "documents", False, columns, keepers, {one.short: one for one in shorts}, (), ())
+    for short in shorts:
+        kind = f"{short.definition.short.type}({short.definition.short.dims})"
+        columns[short.short] = ColumnState(short.short, kind, None, "main", None, False)
+        if short.kept_by == "trigger":
+            metric = short.definition.metric.name
+            keepers[short.short] = SyncTrigger("zz", "embedding", short.short, "prefix", metric, "", complete)
+    return TableState("public", "documents", False, columns, keepers, {short.short: short for short in shorts}, (), ())
 
 
 def steps(ops: Sequence[MigrateOperation]) -> list[type]:
@@ -192,18 +192,18 @@ def test_marks(stage: str, online: bool) -> None:
 )
 def test_indexes(index: Hnsw | None, there: IndexState | None, expected: list[type]) -> None:
     """What the catalogue has and what the model says."""
-    found = short_of(definition(), *([there] if there else []))
-    assert up_and_down(declared(definition(), index=index), table(found))[0] == expected
+    existing = short_of(definition(), *([there] if there else []))
+    assert up_and_down(declared(definition(), index=index), table(existing))[0] == expected
 
 
 def test_an_index_comes_back_as_it_was() -> None:
     """Parameters and operator class."""
-    found = short_of(definition(metric="l2"), index_of(definition(metric="l2"), Hnsw(8, 40)))
-    (op,) = table_changes(None, "documents", declared(definition(metric="inner_product")), table(found)).all
+    existing = short_of(definition(metric="l2"), index_of(definition(metric="l2"), Hnsw(8, 40)))
+    (op,) = table_changes(None, "documents", declared(definition(metric="inner_product")), table(existing)).all
     back = op.reverse()
     assert isinstance(back, RebuildShortIndex)
     assert (back.index, back.definition.metric.name) == (Hnsw(8, 40), "l2")
-    (same,) = table_changes(None, "documents", declared(definition(metric="l2")), table(found)).all
+    (same,) = table_changes(None, "documents", declared(definition(metric="l2")), table(existing)).all
     assert isinstance(same, RebuildShortIndex)
     assert same.previous_definition is None
 
