@@ -37,7 +37,7 @@ from benchmarks.load import WRITES, Load
 from benchmarks.server import Server, environment, machine
 from pgmrl import Definition, Hnsw, Short, database
 from pgmrl.embedders import embedder
-from pgmrl.online import backfill, index_builds, steps
+from pgmrl.online import backfill, index_statements, steps
 from pgmrl.online.target import Target
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def naive(bench: Bench) -> list[Phase]:
     with psycopg.connect(bench.server.conninfo, autocommit=True) as connection:
         for name, statement in (
             ("add the generated column", steps.add_in_place(TARGET)[0]),
-            ("index", index_builds.create_statement(TARGET, INDEX, concurrently=False)),
+            ("index", index_statements.create_statement(TARGET, INDEX, concurrently=False)),
         ):
             began = time.time()
             connection.execute(statement.encode())
@@ -267,7 +267,7 @@ def _fill_for(engine: Any, fill: backfill.Fill, how: backfill.Throttle, seconds:
     over = threading.Event()
     timer = threading.Timer(seconds, over.set)
     timer.start()
-    job = backfill.backfill(engine, fill, how, over=over)
+    job = backfill.backfill(engine, fill, how, stop_event=over)
     timer.cancel()
     return job.rows_seen  # the triggers of the clients' own updates fill some of them
 

@@ -35,14 +35,14 @@ class Application:
         """Run a command, show it with what it says, and return that."""
         print(f"\n$ {' '.join(command)}", flush=True)
         program = [sys.executable, *_PROGRAMS[command[0]], *command[1:]]
-        told = subprocess.run(  # noqa: S603 - its own commands
+        ran = subprocess.run(  # noqa: S603 - its own commands
             program, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
         )
-        said = told.stdout + told.stderr
-        print(said, end="", flush=True)
-        if told.returncode != 0:
-            raise SystemExit(f"{' '.join(command)} failed with {told.returncode}")
-        return said
+        output = ran.stdout + ran.stderr
+        print(output, end="", flush=True)
+        if ran.returncode != 0:
+            raise SystemExit(f"{' '.join(command)} failed with {ran.returncode}")
+        return output
 
     @property
     def environment(self) -> dict[str, str]:
@@ -68,8 +68,8 @@ def application(name: str) -> Iterator[Application]:
 
     Without DATABASE_URL it is in the embedded PostgreSQL. Database and copy are removed at the end.
     """
-    with server_url() as found, tempfile.TemporaryDirectory() as made:
-        server = make_url(sqlalchemy_url(found))
+    with server_url() as server_address, tempfile.TemporaryDirectory() as temporary:
+        server = make_url(sqlalchemy_url(server_address))
         database = f"pgmrl_example_{name}"
         admin = create_engine(server, isolation_level="AUTOCOMMIT")
         with admin.connect() as connection:
@@ -77,7 +77,7 @@ def application(name: str) -> Iterator[Application]:
             connection.exec_driver_sql(f"CREATE DATABASE {database}")
         try:
             source = Path(__file__).parent / name
-            folder = Path(made) / name
+            folder = Path(temporary) / name
             shutil.copytree(source, folder, ignore=shutil.ignore_patterns("__pycache__"))
             shutil.copy(folder / "models.py", folder / "models_before.py")
             url = server.set(database=database)

@@ -1,5 +1,12 @@
 """pgmrl's entry point for Alembic, which imports it whenever it is imported itself: it imports nothing of pgmrl.
 
+Where the entry point is not found, `env.py` sets the plugin up:
+
+    import pgmrl_alembic
+    from alembic.runtime.plugins import Plugin
+
+    Plugin.setup_plugin_from_module(pgmrl_alembic, "pgmrl")
+
 The plugin proper is `pgmrl.alembic.plugin`; it is loaded when autogenerate first asks for a comparison. Alembic 1.18.0
 to 1.20.0 iterate over what an entry point gives: this module can be iterated, so that `import alembic` works there too.
 """
@@ -25,16 +32,18 @@ def setup(plugin: Plugin) -> None:
 
     first, last = DispatchPriority.FIRST, DispatchPriority.LAST
     add = plugin.add_autogenerate_comparator
-    add(_later("see_table"), "table", "pgmrl", qualifier="postgresql", priority=first)
-    add(_later("leave_short"), "column", "server_default", qualifier="postgresql", priority=first)
+    add(_later("compare_table"), "table", "pgmrl", qualifier="postgresql", priority=first)
+    add(_later("skip_short_default"), "column", "server_default", qualifier="postgresql", priority=first)
     add(_later("compare"), "autogenerate", "pgmrl", qualifier="postgresql", priority=last)
 
 
 def _later(name: str) -> Any:
-    def compare(*given: Any) -> Any:
-        return getattr(import_module("pgmrl.alembic.plugin"), name)(*given)
+    """A function of the plugin's, which is imported when it is called."""
 
-    return compare
+    def comparator(*arguments: Any) -> Any:
+        return getattr(import_module("pgmrl.alembic.plugin"), name)(*arguments)
+
+    return comparator
 
 
 class _Iterable(ModuleType):

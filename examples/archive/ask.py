@@ -13,10 +13,10 @@ questions = ["remove a directory", "parse a date", "send an e-mail", "compress a
 vectors = embedder("static").embed_queries(questions)
 with Session(create_engine(os.environ["DATABASE_URL"])) as session:
     check_schema(session, Note.embedding)
-    kept = 0
+    recalled = 0
     for question, vector in zip(questions, vectors, strict=True):
-        found = session.execute(search(select(Note.title), Note.embedding, vector, k=10)).all()
-        truth = session.execute(search(select(Note.title), Note.embedding, vector, k=10, exact=True)).all()
-        kept += sum(row.distance <= truth[-1].distance + 1e-6 for row in found)
-        print(f"{question}: {found[0].title}")
-print(f"recall@10: {kept / (10 * len(questions)):.2f}")
+        rows = session.execute(search(select(Note.title), Note.embedding, vector, k=10)).all()
+        exact = session.execute(search(select(Note.title), Note.embedding, vector, k=10, exact=True)).all()
+        recalled += sum(row.distance <= exact[-1].distance + 1e-6 for row in rows)
+        print(f"{question}: {rows[0].title}")
+print(f"recall@10: {recalled / (10 * len(questions)):.2f}")

@@ -10,9 +10,13 @@ from pgmrl.embedders import embedder
 
 NOTES = 4_000
 
-found = docstrings()[:: max(1, len(docstrings()) // NOTES)][:NOTES]
-vectors = embedder("static").embed_documents([one.text for one in found])
-notes = [{"title": one.name, "body": one.text, "embedding": vector} for one, vector in zip(found, vectors, strict=True)]
+documented = docstrings()
+chosen = documented[:: max(1, len(documented) // NOTES)][:NOTES]
+vectors = embedder("static").embed_documents([docstring.text for docstring in chosen])
+notes = [
+    {"title": docstring.name, "body": docstring.text, "embedding": vector}
+    for docstring, vector in zip(chosen, vectors, strict=True)
+]
 with create_engine(os.environ["DATABASE_URL"]).begin() as connection:
     connection.execute(insert(Note), notes)
 print(f"{len(notes):,} notes")

@@ -36,8 +36,8 @@ def in_use(archive: Application) -> Iterator[None]:
     try:
         yield
     finally:
-        told, _ = process.communicate("")
-        print(f"\nthe application meanwhile: {told}", flush=True)
+        summary, _ = process.communicate("")
+        print(f"\nthe application meanwhile: {summary}", flush=True)
     if process.returncode != 0:
         raise SystemExit("the application failed")
 
@@ -63,7 +63,7 @@ def main() -> None:
             archive.run("python", "ask.py")  # old code, while both are there
             archive.edit_models("models_reshaped.py")
             archive.run("python", "ask.py")  # new code
-            archive.run("pgmrl", "reshape", "notes.embedding", "--contract", "--watch", "2")
+            archive.run("pgmrl", "reshape", "notes.embedding", "--contract", "--watch", "1")
             archive.run("alembic", "check")
 
             archive.edit_models("models_before.py")

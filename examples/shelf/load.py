@@ -9,11 +9,15 @@ from pgmrl.demo.corpus import docstrings
 
 ENTRIES = 2_000
 
-found = docstrings()[:: max(1, len(docstrings()) // ENTRIES)][:ENTRIES]
-names = sorted({one.module for one in found})
+documented = docstrings()
+chosen = documented[:: max(1, len(documented) // ENTRIES)][:ENTRIES]
+names = sorted({docstring.module for docstring in chosen})
 modules = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
 numbers = {module["name"]: module["id"] for module in modules}
-entries = [{"module_id": numbers[one.module], "name": one.name, "text": one.text, "kind": one.kind} for one in found]
+entries = [
+    {"module_id": numbers[docstring.module], "name": docstring.name, "text": docstring.text, "kind": docstring.kind}
+    for docstring in chosen
+]
 with create_engine(os.environ["DATABASE_URL"]).begin() as connection:
     connection.execute(insert(Module), modules)
     connection.execute(insert(Entry), entries)

@@ -11,15 +11,17 @@ A second Alembic head would break `alembic upgrade head`; these operations keep 
 """
 
 from pgmrl.alembic import implementations  # noqa: F401 - registers how the operations are done
-from pgmrl.alembic.function_operations import DropFunctions, InstallFunctions
+from pgmrl.alembic.autogenerate.rendering import render_item
 from pgmrl.alembic.operations import (
     AddShort,
     AlterShort,
     BackfillShort,
     CreateShortIndex,
+    DropFunctions,
     DropShort,
     DropShortIndex,
     DropSide,
+    InstallFunctions,
     InstallRotation,
     KeepSide,
     MarkShort,
@@ -29,7 +31,7 @@ from pgmrl.alembic.operations import (
     UpgradePgmrl,
     ValidateShort,
 )
-from pgmrl.alembic.render import render_item
+from pgmrl.model.types import NumpyVector
 
 __all__ = [
     "AddShort",
@@ -44,6 +46,7 @@ __all__ = [
     "InstallRotation",
     "KeepSide",
     "MarkShort",
+    "NumpyVector",
     "RebuildShortIndex",
     "RemoveRotation",
     "SetStorage",

@@ -66,11 +66,11 @@ def operations_of(connection: Connection, config: Path, to: str = "head") -> lis
     if not config.is_file():
         raise MigrationError(f"there is no {config}: give the path of your alembic.ini")
     heads = MigrationContext.configure(connection).get_current_heads()
-    made = Config(str(config), output_buffer=io.StringIO())
+    printing = Config(str(config), output_buffer=io.StringIO())
     with collected() as listed:
         try:
             for head in heads or ("base",):
-                command.upgrade(made, f"{head}:{to}", sql=True)
+                command.upgrade(printing, f"{head}:{to}", sql=True)
         except CommandError as error:
             raise MigrationError(f"Alembic cannot print the pending migrations: {error}") from error
     return listed
@@ -88,25 +88,27 @@ def _checked(
     connection: Connection, owner: str, title: str, operations: list[MigrateOperation], free_space: int | None
 ) -> Checked:
     size = plan.size_of(connection, owner)
-    listed = [step for one in operations for step in planned(connection, one, size)]
-    target = next((one.target for one in operations if isinstance(one, OnShort)), None)
+    steps = [step for operation in operations for step in planned(connection, operation, size)]
+    target = next((operation.target for operation in operations if isinstance(operation, OnShort)), None)
     if target is None:
-        return title, listed, []
+        return title, steps, []
     state = table_state(connection, target.schema, target.table)
     if state is None or target.full not in state.columns:
-        what = f"{owner} or its column {target.full} is not there yet: these migrations make it"
-        return title, listed, [Finding("note", "definition", what)]
-    added = next((one for one in operations if isinstance(one, AddShort)), None)
-    made = next((one for one in operations if isinstance(one, CreateShortIndex | RebuildShortIndex)), None)
-    found = preflight.check(
+        message = f"{owner} or its column {target.full} is not there yet: these migrations make it"
+        return title, steps, [Finding("note", "definition", message)]
+    add = next((operation for operation in operations if isinstance(operation, AddShort)), None)
+    build = next(
+        (operation for operation in operations if isinstance(operation, CreateShortIndex | RebuildShortIndex)), None
+    )
+    findings = preflight.check(
         connection,
         target,
-        listed,
-        by_trigger=added is not None and added.by_trigger,
-        index=made.index if made else None,
-        build=made.build if made else None,
+        steps,
+        by_trigger=add is not None and add.by_trigger,
+        index=build.index if build else None,
+        build=build.build if build else None,
         free_space=free_space,
-        kept=added is None,
+        kept=add is None,
         installs=True,
     )
-    return title, listed, found
+    return title, steps, findings

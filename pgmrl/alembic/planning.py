@@ -1,4 +1,4 @@
-"""What an operation will do, said before it does: its steps, locks and room, and what stands in its way."""
+"""What an operation will do, logged before it does: its steps, locks and room, and what stands in its way."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from pgmrl.alembic.operations import (
 )
 from pgmrl.errors import MigrationError
 from pgmrl.names import qualified
-from pgmrl.online import backfill, plan, preflight, steps
+from pgmrl.online import backfill, plan, preflight
+from pgmrl.online.printed_scripts import backfill_script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,29 +36,21 @@ log = logging.getLogger("alembic.pgmrl")
 
 
 def announce(connection: Connection, operation: OnShort) -> None:
-    """Say in Alembic's log what is about to happen; called after the operation's own checks.
+    """Log with Alembic what is about to happen; called after the operation's own checks.
 
     Raises:
         MigrationError: it would fail, and why.
     """
     target = operation.target
-    listed = list(planned(connection, operation, plan.size_of(connection, target.owner)))
-    indexed = operation if isinstance(operation, OnIndex) else None
-    found = preflight.check(
-        connection,
-        target,
-        listed,
-        by_trigger=False,
-        index=indexed.index if indexed else None,
-        build=indexed.build if indexed else None,
-        kept=True,
-    )
-    for step in listed:
+    steps = list(planned(connection, operation, plan.size_of(connection, target.owner)))
+    index, build = (operation.index, operation.build) if isinstance(operation, OnIndex) else (None, None)
+    findings = preflight.check(connection, target, steps, by_trigger=False, index=index, build=build, kept=True)
+    for step in steps:
         log.info("%s: lock %s, %s", step.title, step.lock, step.held)
-    for one in found:
-        if one.level == "error":
-            raise MigrationError(one.message)
-        log.log(logging.WARNING if one.level == "warning" else logging.INFO, one.message)
+    for finding in findings:
+        if finding.level == "error":
+            raise MigrationError(finding.message)
+        log.log(logging.WARNING if finding.level == "warning" else logging.INFO, finding.message)
 
 
 def planned(connection: Connection, operation: Any, size: Size) -> Iterator[PlannedStep]:
@@ -87,4 +80,4 @@ def batch(connection: Connection, target: Target) -> str:
     try:
         return backfill.short_fill(connection, target).statement()
     except MigrationError:  # no table yet, or no key: the findings say so
-        return steps.backfill_script(target)
+        return backfill_script(target)

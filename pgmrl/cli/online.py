@@ -14,13 +14,12 @@ from rich.progress import Progress
 
 from pgmrl import database
 from pgmrl.cli.common import Json, Searched, Url, console, engine, errors, escaped, progress, write_json
+from pgmrl.database.index_states import BuildProgress, build_progress
 from pgmrl.database.table_state import TableState, table_state
 from pgmrl.errors import MigrationError
 from pgmrl.names import column_parts, qualified
 from pgmrl.online import backfill as jobs
-from pgmrl.online import index_builds
 from pgmrl.online.backfill import Fill, Job, Throttle
-from pgmrl.online.index_builds import BuildProgress
 from pgmrl.online.preflight import parse_size
 from pgmrl.online.target import Target
 
@@ -84,7 +83,9 @@ def backfill(
             return
         with progress(quiet=json) as bars, interrupted() as over:
             shown = Bars(bars)
-            done = [jobs.backfill(opened, fill, how, workers=workers, progress=shown, over=over) for fill in fills]
+            done = [
+                jobs.backfill(opened, fill, how, workers=workers, progress=shown, stop_event=over) for fill in fills
+            ]
     if json:
         write_json([asdict(job) for job in done])
     else:
@@ -230,7 +231,7 @@ def _jobs(connection: Connection) -> list[Job]:
 
 def _running(connection: Connection) -> tuple[list[Job], list[BuildProgress]]:
     installed = database.installed_revision(connection) is not None
-    return (jobs.jobs(connection) if installed else []), index_builds.build_progress(connection)
+    return (jobs.jobs(connection) if installed else []), build_progress(connection)
 
 
 def _watch(connection: Connection) -> None:

@@ -40,9 +40,11 @@ from pgmrl.model.columns import attachment_of
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.shortening import Definition, Prefix, Rotation, Short
 from pgmrl.names import column_parts
+from pgmrl.online import contract as contracting
 from pgmrl.online import plan, preflight
 from pgmrl.online import reshape as reshaping
-from pgmrl.online.index_builds import Build
+from pgmrl.online.expand import expand, plan_expand
+from pgmrl.online.index_statements import Build
 from pgmrl.online.target import Target
 from pgmrl.units import shown
 
@@ -151,7 +153,7 @@ def reshape(
                 console.print(escaped(reshaping.status(connection, table, full_column, schema=schema)), soft_wrap=True)
                 return
             if contract or undo:
-                what = reshaping.contraction(connection, table, full_column, schema=schema)
+                what = contracting.pending_contraction(connection, table, full_column, schema=schema)
         if contract or undo:
             _contract(opened, what, watch=watch, force=force, back=undo, dry_run=dry_run, json=json)
             return
@@ -170,7 +172,7 @@ def reshape(
                 full_name=full_name,
                 name=name,
             )
-            planned, found = reshaping.plan_expand(connection, change, build, free_space=_size(free_space))
+            planned, found = plan_expand(connection, change, build, free_space=_size(free_space))
         if not json or dry_run:
             _show([Checked(change.new.title, planned, found)], json=json, model=change)
         if dry_run:
@@ -180,8 +182,8 @@ def reshape(
         how = throttle(max_rows, batch_seconds, max_lag, max_lock_waits, without_triggers)
         with progress(quiet=json) as bars, interrupted() as over:
             say = (lambda _: None) if json else (lambda title: errors.print(escaped(title)))
-            complete = reshaping.expand(
-                opened, change, build, how, workers=workers, told=say, progress=Bars(bars), over=over
+            complete = expand(
+                opened, change, build, how, workers=workers, on_step=say, progress=Bars(bars), stop_event=over
             )
     if json:
         write_json({"complete": complete, "short": change.new.short, "full": change.new.full, "model": change.model})
@@ -256,20 +258,20 @@ def _size(given: str | None) -> int | None:
 
 
 def _contract(opened: Engine, what: Any, *, watch: float, force: bool, back: bool, dry_run: bool, json: bool) -> None:
-    planned = reshaping.plan_undo(what) if back else reshaping.plan_contract(what)
+    planned = contracting.plan_undo(what) if back else contracting.plan_contract(what)
     if dry_run:
         _show([Checked(what.owner, planned, [])], json=json)
         return
     with opened.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         if back:
-            reshaping.undo(connection, what)
+            contracting.undo(connection, what)
         else:
             if not json and not force:
                 errors.print(f"watching for {watch:g} s whether anything reads the old one")
-            reshaping.contract(connection, what, watch=watch, force=force)
-    gone = [what.kept.short] if back else [short.short for short in what.old]
+            contracting.contract(connection, what, watch=watch, force=force)
+    gone = [what.new.short] if back else [short.short for short in what.old]
     if json:
-        write_json({"dropped": gone, "kept": [one.short for one in what.old] if back else [what.kept.short]})
+        write_json({"dropped": gone, "kept": [one.short for one in what.old] if back else [what.new.short]})
     else:
         console.print(f"dropped {escaped(', '.join(gone))}")
 

@@ -78,8 +78,9 @@ def _fill(connection: Connection, owner: str, source: str, target: str, value: s
     if not keys:
         raise MigrationError(f"table {owner} has no primary key, by which a backfill goes: add one")
     # with its schema: a worker's search_path may be another one
-    found = qualified(place[0], place[1])
-    return Fill(place[0], place[1], found, source, target, value, rule, tuple((name, type_) for name, type_ in keys))
+    owner = qualified(place.nspname, place.relname)
+    key_columns = tuple((name, type_) for name, type_ in keys)
+    return Fill(place.nspname, place.relname, owner, source, target, value, rule, key_columns)
 
 
 # -- the job -------------------------------------------------------------------------------------------------------
@@ -92,7 +93,7 @@ def backfill(
     *,
     workers: int = 1,
     progress: Callable[[Job], None] | None = None,
-    over: threading.Event | None = None,
+    stop_event: threading.Event | None = None,
 ) -> Job:
     """Fill a column until no row is left, or until told to stop. Begins anew or goes on, alone or beside others.
 
@@ -102,7 +103,7 @@ def backfill(
         throttle: how much of the server each worker takes.
         workers: threads of this process; other processes can work at the same job.
         progress: called after each batch, by one worker at a time.
-        over: set it to stop after the batches at hand; set here where a worker fails.
+        stop_event: set it to stop after the batches at hand; set here where a worker fails.
 
     Returns:
         The job as it is now; `finished` says whether every row has its value.
@@ -112,15 +113,11 @@ def backfill(
         NotMigrated: pgmrl's schema is missing or too old.
     """
     if workers < 1:
-        raise MigrationError(f"workers={workers}: give at least 1")
-    how, ending, lock, failed = (
-        throttle or Throttle(),
-        over or threading.Event(),
-        threading.Lock(),
-        list[BaseException](),
-    )
+        raise MigrationError(f"workers: expected at least 1, got {workers}")
+    throttle, stop_event, lock = throttle or Throttle(), stop_event or threading.Event(), threading.Lock()
+    errors: list[BaseException] = []
 
-    def told(job: Job) -> None:
+    def report(job: Job) -> None:
         if progress is not None:
             with lock:
                 progress(job)
@@ -128,18 +125,18 @@ def backfill(
     def work() -> None:
         try:
             with _autocommit(engine) as connection, clear_errors(fill):
-                _work(Worker(connection, fill, job_id, how, ending, told))
-        except BaseException as error:  # told to the caller below
-            failed.append(error)
-            ending.set()
+                _work(Worker(connection, fill, job_id, throttle, stop_event, report))
+        except BaseException as error:  # raised to the caller below
+            errors.append(error)
+            stop_event.set()
 
     with _autocommit(engine) as connection, clear_errors(fill):
-        check(connection, fill, how)
+        check(connection, fill, throttle)
         job_id, done = begin(connection, fill)  # once: a worker that starts late must not undo a stop
     if not done:
-        _all_of(work, workers, ending)
-    if failed:
-        raise failed[0]
+        _run_threads(work, workers, stop_event)
+    if errors:
+        raise errors[0]
     with _autocommit(engine) as connection, clear_errors(fill):
         return job_of(connection, fill, job_id)
 
@@ -150,15 +147,15 @@ def backfill_on(
     throttle: Throttle | None = None,
     *,
     progress: Callable[[Job], None] | None = None,
-    over: threading.Event | None = None,
+    stop_event: threading.Event | None = None,
 ) -> Job:
     """One worker of `backfill`, on a connection in autocommit."""
-    how = throttle or Throttle()
+    throttle = throttle or Throttle()
     with clear_errors(fill):
-        check(connection, fill, how)
+        check(connection, fill, throttle)
         job_id, done = begin(connection, fill)
         if not done:
-            _work(Worker(connection, fill, job_id, how, over or threading.Event(), progress))
+            _work(Worker(connection, fill, job_id, throttle, stop_event or threading.Event(), progress))
         return job_of(connection, fill, job_id)
 
 
@@ -175,7 +172,7 @@ def _autocommit(engine: Engine) -> Connection:
     return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
 
-def _all_of(work: Callable[[], None], count: int, ending: threading.Event) -> None:
+def _run_threads(work: Callable[[], None], count: int, stop_event: threading.Event) -> None:
     threads = [threading.Thread(target=work, daemon=True) for _ in range(count)]
     for thread in threads:
         thread.start()
@@ -183,7 +180,7 @@ def _all_of(work: Callable[[], None], count: int, ending: threading.Event) -> No
         for thread in threads:
             thread.join()
     except BaseException:  # Ctrl-C: the batches at hand are finished
-        ending.set()
+        stop_event.set()
         for thread in threads:
             thread.join()
         raise

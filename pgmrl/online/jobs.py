@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Fill", "Job", "Throttle", "begin", "check", "clear_errors", "job_of", "jobs", "stop", "transaction"]
 
-PASSING: Final = {"40001", "40P01"}  # serialization_failure, deadlock_detected: another try gets through
+RETRYABLE: Final = {"40001", "40P01"}  # serialization_failure, deadlock_detected: another try gets through
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Fill:
         """The condition that a row has one of these keys."""
         return f"({self.key_names}) IN (VALUES {', '.join(map(self.key, keys))})"
 
-    def said(self, key: Sequence[str]) -> str:
+    def key_title(self, key: Sequence[str]) -> str:
         """A key for people."""
         return ", ".join(f"{name}={value}" for (name, _), value in zip(self.keys, key, strict=True))
 
@@ -128,7 +128,7 @@ class Throttle:
         for name in ("batch_seconds", "max_rows_per_second", "pause"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise MigrationError(f"{name}={value}: give a number above 0")
+                raise MigrationError(f"{name}: expected a number above 0, got {value}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,11 +191,11 @@ def job_of(connection: Connection, fill: Fill, job_id: int) -> Job:
     """
     row = execute_plain(connection, f"{_JOBS} WHERE id = {job_id}").first()
     if row is None:
-        raise removed(fill)
+        raise removed_error(fill)
     return Job(*tuple(row))
 
 
-def removed(fill: Fill) -> MigrationError:
+def removed_error(fill: Fill) -> MigrationError:
     """The error where a job is gone: the column was dropped and made again, or means something else now."""
     return MigrationError(f"the backfill of {fill.title} was removed or begun anew while it ran: run it again")
 
@@ -230,8 +230,8 @@ def check(connection: Connection, fill: Fill, throttle: Throttle) -> None:
         NotMigrated: as `database.require_schema`.
     """
     read = [fill.source, fill.target, *(name for name, _ in fill.keys)]
-    given = {"owner": fill.owner, "source": fill.source, "target": fill.target, "read": read}
-    row = connection.execute(text(_RIGHTS), given).first()
+    parameters = {"owner": fill.owner, "source": fill.source, "target": fill.target, "read": read}
+    row = connection.execute(text(_RIGHTS), parameters).first()
     if row is None:
         raise MigrationError(f"{fill.owner} has no columns {fill.source} and {fill.target}: add the column first")
     database.require_schema(connection)
@@ -287,7 +287,7 @@ def begin(connection: Connection, fill: Fill) -> tuple[int, bool]:
 
     A job that was for another column of this name or by another key, or is finished and yet rows are left, begins anew.
     """
-    given = {
+    parameters = {
         "schema": fill.schema,
         "table": fill.table,
         "source": fill.source,
@@ -296,14 +296,14 @@ def begin(connection: Connection, fill: Fill) -> tuple[int, bool]:
         "keys": [f"{quoted(name)} {type_}" for name, type_ in fill.keys],
         "owner": fill.owner,
     }
-    row = connection.execute(text(_BEGIN), given).one()
+    row = connection.execute(text(_BEGIN), parameters).one()
     if not row.other and not (row.finished and _any_left(connection, fill)):
         return int(row.id), bool(row.finished)
     # its ranges may be held by workers for a batch
     with transaction(connection):
         execute_plain(connection, f"DELETE FROM pgmrl.backfill_ranges WHERE backfill_id = {row.id}")
         execute_plain(connection, f"DELETE FROM pgmrl.backfills WHERE id = {row.id}")
-    row = connection.execute(text(_BEGIN), given).one()
+    row = connection.execute(text(_BEGIN), parameters).one()
     return int(row.id), bool(row.finished)
 
 
@@ -350,10 +350,10 @@ def clear_errors(fill: Fill) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        raise _cleared(error, fill) from error
+        raise _clear_error(error, fill) from error
 
 
-def _cleared(error: DBAPIError, fill: Fill) -> MigrationError:
+def _clear_error(error: DBAPIError, fill: Fill) -> MigrationError:
     if error.connection_invalidated:
         return MigrationError(
             f"the connection was lost while {fill.title} was filled: run it again, it goes on where it was"
@@ -364,6 +364,6 @@ def _cleared(error: DBAPIError, fill: Fill) -> MigrationError:
     )
 
 
-def passing(error: Any) -> bool:
+def is_retryable(error: Any) -> bool:
     """Whether the same transaction may succeed at another try."""
-    return isinstance(error, DBAPIError) and sqlstate(error) in PASSING
+    return isinstance(error, DBAPIError) and sqlstate(error) in RETRYABLE

@@ -71,17 +71,17 @@ def in_transaction(
     Raises:
         Locked: the locks were not free in any of the tries; nothing was changed.
     """
-    how = patience or Patience()
-    for left in _tries(connection, owner, how):
+    patience = patience or Patience()
+    for tries_left in _tries(connection, owner, patience):
         execute_plain(connection, "BEGIN")
         try:
-            for statement in (how.setting, *statements):
+            for statement in (patience.setting, *statements):
                 execute_plain(connection, statement)
             execute_plain(connection, "COMMIT")
         except BaseException as error:
             with _ignored():  # a dropped connection has rolled back already
                 execute_plain(connection, "ROLLBACK")
-            if not (left and is_locked(error)):
+            if not (tries_left and is_locked(error)):
                 raise
         else:
             return
@@ -92,25 +92,21 @@ def with_savepoints(
 ) -> None:
     """Run statements inside a transaction that somebody else ends; each try is a savepoint.
 
-    Args:
-        connection: in a transaction.
-        statements: as `in_transaction`.
-        owner: as `in_transaction`.
-        patience: as `in_transaction`.
+    Arguments as of `in_transaction`, on a connection that is in a transaction.
 
     Raises:
-        Locked: as `in_transaction`; the transaction can go on.
+        Locked: the locks were not free in any of the tries; the transaction can go on.
     """
-    how = patience or Patience()
+    patience = patience or Patience()
     before = connection.execute(text("SELECT current_setting('lock_timeout')")).scalar_one()
-    for left in _tries(connection, owner, how):
+    for tries_left in _tries(connection, owner, patience):
         try:
             with connection.begin_nested():
-                for statement in (how.setting, *statements):
+                for statement in (patience.setting, *statements):
                     execute_plain(connection, statement)
                 execute_plain(connection, f"SELECT set_config('lock_timeout', {literal(before)}, true)")
         except DBAPIError as error:
-            if not (left and is_locked(error)):
+            if not (tries_left and is_locked(error)):
                 raise
         else:
             return
@@ -121,15 +117,15 @@ def is_locked(error: BaseException) -> bool:
     return isinstance(error, DBAPIError) and sqlstate(error) in RETRIED
 
 
-def _tries(connection: Connection, owner: str | None, how: Patience) -> Iterator[int]:
-    for left in range(how.attempts, 0, -1):
-        yield left  # the body that gets through returns, and does not come back
-        if left == how.attempts:
+def _tries(connection: Connection, owner: str | None, patience: Patience) -> Iterator[int]:
+    for tries_left in range(patience.attempts, 0, -1):
+        yield tries_left  # the body that gets through returns, and does not come back
+        if tries_left == patience.attempts:
             log.info("waiting for a lock on %s: %s", owner, _holders(connection, owner))
-        if left > 1:
-            time.sleep(how.pause)
+        if tries_left > 1:
+            time.sleep(patience.pause)
     raise Locked(
-        f"{owner} is held by others: {how.attempts} tries of {how.lock_timeout:g} s were in vain.\n"
+        f"{owner} is held by others: {patience.attempts} tries of {patience.lock_timeout:g} s were in vain.\n"
         f"{_holders(connection, owner)}\nEnd these transactions, or run this again when they are over."
     )
 
@@ -144,8 +140,8 @@ def _holders(connection: Connection, owner: str | None) -> str:
         "AND l.granted AND a.pid <> pg_backend_pid() ORDER BY 4 DESC NULLS LAST"
     )
     rows = connection.execute(query, {"owner": owner}).all()
-    told = [f"process {row.pid} ({row.usename}, {row.state}, {row.seconds} s): {row.query}" for row in rows[:5]]
-    return "\n".join(told) or "it is free again now"
+    holders = [f"process {row.pid} ({row.usename}, {row.state}, {row.seconds} s): {row.query}" for row in rows[:5]]
+    return "\n".join(holders) or "it is free again now"
 
 
 @contextmanager

@@ -9,7 +9,10 @@ from sqlalchemy import text
 
 from pgmrl.database.connection import execute_plain
 from pgmrl.model import ddl
-from pgmrl.online import index_builds, locks, steps
+from pgmrl.online import locks, steps
+from pgmrl.online.index_statements import create_statement, drop_statement
+from pgmrl.online.printed_scripts import index_script, rebuild_script
+from pgmrl.online.validation import sample_statement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from pgmrl.model.hnsw import Hnsw
-    from pgmrl.online.index_builds import Build
+    from pgmrl.online.index_statements import Build
     from pgmrl.online.target import Target
 
 __all__ = ["PlannedStep", "Size", "size_of"]
@@ -26,6 +29,7 @@ PAGE: Final = 8_192
 PAGE_USED: Final = 8_152  # without the page's header and what HNSW keeps at its end
 COUNTED: Final = 50_000_000  # bytes of a table without statistics that are read to count its rows
 MOMENT: Final = "a moment; retried, never queued for long"
+BATCH: Final = "a batch of rows at a time, about 0.2 s; rows that others hold are skipped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +135,7 @@ def _aligned(size: int) -> int:
 
 def add(target: Target, *, online: bool, size: Size) -> PlannedStep:
     """Add the short column."""
-    whole = short_bytes(target) * size.rows
+    vectors = short_bytes(target) * size.rows
     if online:
         sql = (locks.lock_table(target.owner), *steps.add_online(target))
         return PlannedStep(f"add {target.title}, empty, and its trigger", sql, "ACCESS EXCLUSIVE", MOMENT)
@@ -140,54 +144,52 @@ def add(target: Target, *, online: bool, size: Size) -> PlannedStep:
         "until the migration's transaction ends, the " + ("rewrite" if prefix else "UPDATE of every row") + " included"
     )
     sql = (locks.lock_table(target.owner), *steps.add_in_place(target))
-    room = size.table + whole if prefix else size.heap + whole
+    room = size.table + vectors if prefix else size.heap + vectors
     return PlannedStep(f"add {target.title}, filled", sql, "ACCESS EXCLUSIVE", held, rewrites=True, room=room)
 
 
 def fill(target: Target, size: Size, statement: str) -> PlannedStep:
     """Backfill the short column."""
     room = size.heap + short_bytes(target) * size.rows  # every row is written once more
-    held = "a batch of rows at a time, about 0.2 s; rows that others hold are skipped"
-    return PlannedStep(f"backfill {target.title}", (statement,), "ROW EXCLUSIVE", held, room=room)
+    return PlannedStep(f"backfill {target.title}", (statement,), "ROW EXCLUSIVE", BATCH, room=room)
 
 
 def fill_full(target: Target, size: Size, statement: str) -> PlannedStep:
     """Copy the full vectors into their new column."""
-    each = target.definition.dims * (2 if target.definition.full == "halfvec" else 4) + 8
-    held = "a batch of rows at a time, about 0.2 s; rows that others hold are skipped"
-    room = size.heap + each * size.rows
-    return PlannedStep(f"backfill {target.table}.{target.full}", (statement,), "ROW EXCLUSIVE", held, room=room)
+    full_bytes = target.definition.dims * (2 if target.definition.full == "halfvec" else 4) + 8
+    room = size.heap + full_bytes * size.rows
+    return PlannedStep(f"backfill {target.table}.{target.full}", (statement,), "ROW EXCLUSIVE", BATCH, room=room)
 
 
-def index(target: Target, how: Hnsw, build: Build, size: Size) -> PlannedStep:
+def index(target: Target, hnsw: Hnsw, build: Build, size: Size) -> PlannedStep:
     """Build the index."""
     title = f"build the HNSW index on {target.title}"
-    room = index_bytes(target, how, size.rows)
+    room = index_bytes(target, hnsw, size.rows)
     if build.concurrently:
-        sql = tuple(steps.index_script(target, how, build))
+        sql = tuple(index_script(target, hnsw, build))
         held = "the whole build; reading and writing go on. It waits for transactions that are older than it"
         return PlannedStep(title, sql, "SHARE UPDATE EXCLUSIVE", held, room=room)
-    sql = (index_builds.create_statement(target, how, concurrently=False),)
+    sql = (create_statement(target, hnsw, concurrently=False),)
     return PlannedStep(title, sql, "SHARE", "the whole build: reading goes on, writing waits", room=room)
 
 
-def rebuild(target: Target, how: Hnsw, build: Build, size: Size) -> PlannedStep:
+def rebuild(target: Target, hnsw: Hnsw, build: Build, size: Size) -> PlannedStep:
     """Replace the index."""
-    sql = tuple(steps.rebuild_script(target, how, build))
+    sql = tuple(rebuild_script(target, hnsw, build))
     held = "the whole build; reading and writing go on, and the old index serves"
-    room = index_bytes(target, how, size.rows)
+    room = index_bytes(target, hnsw, size.rows)
     return PlannedStep(f"rebuild the index on {target.title}", sql, "SHARE UPDATE EXCLUSIVE", held, room=room)
 
 
 def validate(target: Target) -> PlannedStep:
     """Check that no row is left."""
-    sql = (f"SELECT count(*) FROM {target.owner} WHERE {target.missing}", steps.sample_statement(target))
+    sql = (f"SELECT count(*) FROM {target.owner} WHERE {target.missing}", sample_statement(target))
     return PlannedStep(f"check {target.title}", sql, "ACCESS SHARE", "one reading of the table")
 
 
 def drop_index(target: Target, name: str) -> PlannedStep:
     """Drop an index."""
-    sql = (index_builds.drop_statement(target.schema, name),)
+    sql = (drop_statement(target.schema, name),)
     held = "until transactions that may use it are over; reading and writing go on"
     return PlannedStep(f"drop the index {name}", sql, "SHARE UPDATE EXCLUSIVE", held)
 

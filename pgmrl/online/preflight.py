@@ -14,7 +14,8 @@ from sqlalchemy import text
 from pgmrl import database
 from pgmrl.database.table_state import table_state
 from pgmrl.errors import MigrationError, NotMigrated, PgmrlError, PgvectorMissing
-from pgmrl.online import backfill, plan, steps
+from pgmrl.online import backfill, plan
+from pgmrl.online.preconditions import check_add
 from pgmrl.units import shown
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from pgmrl.model.hnsw import Hnsw
-    from pgmrl.online.index_builds import Build
+    from pgmrl.online.index_statements import Build
     from pgmrl.online.plan import PlannedStep, Size
     from pgmrl.online.target import Target
 
@@ -48,16 +49,16 @@ class Finding:
     message: str
 
 
-def parse_size(given: str) -> int:
+def parse_size(value: str) -> int:
     """Bytes of `50GB`, in PostgreSQL's units.
 
     Raises:
         ValueError: it is no size.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?b)?\s*", given.lower())
-    if found is None:
-        raise ValueError(f"{given!r} is no size: write 50GB or 800MB")
-    return int(float(found.group(1)) * UNITS[found.group(2) or ""])
+    size = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?b)?\s*", value.lower())
+    if size is None:
+        raise ValueError(f"expected a size such as 50GB or 800MB, got {value!r}")
+    return int(float(size.group(1)) * UNITS[size.group(2) or ""])
 
 
 def check(
@@ -88,29 +89,29 @@ def check(
     Returns:
         Findings, the worst first.
     """
-    found = list(_pgvector(connection))
-    if any(one.level == "error" for one in found):
-        return found  # nothing else can be asked
+    findings = list(_pgvector(connection))
+    if any(finding.level == "error" for finding in findings):
+        return findings  # nothing else can be looked at
     if not kept:
-        found += _definition(connection, target, by_trigger=by_trigger and not installs)
-        found += _schema(connection) if by_trigger and installs else []
+        findings += _definition(connection, target, by_trigger=by_trigger and not installs)
+        findings += _schema(connection) if by_trigger and installs else []
     state = table_state(connection, target.schema, target.table)
     if state is None:
-        return found
+        return findings
     size = plan.size_of(connection, target.owner)
     backfilled = any(step.title.startswith("backfill") for step in planned)
-    found += [_table(target, planned, size), *_rewrites(planned, size), *_transactions(connection, target.owner)]
-    found += [*_room(connection, planned, free_space), *_replication(connection, backfilled=backfilled)]
+    findings += [_table(target, planned, size), *_rewrites(planned, size), *_transactions(connection, target.owner)]
+    findings += [*_room(connection, planned, free_space), *_replication(connection, backfilled=backfilled)]
     if index is not None:
-        found += _memory(connection, target, index, build, size)
+        findings += _memory(connection, target, index, build, size)
     if backfilled:
-        found += [
+        findings += [
             *_key(connection, target),
             *_triggers(connection, target.owner),
             *_full_index(connection, target, size),
         ]
     order = {"error": 0, "warning": 1, "note": 2}
-    return sorted(found, key=lambda one: order[one.level])
+    return sorted(findings, key=lambda finding: order[finding.level])
 
 
 def _schema(connection: Connection) -> Iterator[Finding]:
@@ -122,22 +123,22 @@ def _schema(connection: Connection) -> Iterator[Finding]:
 
 def _definition(connection: Connection, target: Target, *, by_trigger: bool) -> list[Finding]:
     try:
-        there = steps.check_add(connection, target, by_trigger=by_trigger)
+        complete = check_add(connection, target, by_trigger=by_trigger)
     except PgmrlError as error:
         return [Finding("error", "definition", str(error))]
-    return [Finding("note", "definition", f"{target.title} is there already and kept in step")] if there else []
+    return [Finding("note", "definition", f"{target.title} is there already and kept in step")] if complete else []
 
 
 def _pgvector(connection: Connection) -> Iterator[Finding]:
     try:
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as recorded:
             warnings.simplefilter("always")
             database.check_pgvector(connection)
     except PgvectorMissing as error:
         yield Finding("error", "pgvector", str(error))
         return
-    for one in said:
-        yield Finding("warning", "pgvector", str(one.message))
+    for warning in recorded:
+        yield Finding("warning", "pgvector", str(warning.message))
 
 
 def _table(target: Target, planned: Sequence[PlannedStep], size: Size) -> Finding:
@@ -183,11 +184,11 @@ def _transactions(connection: Connection, owner: str) -> Iterator[Finding]:
         yield Finding("warning", "transaction", message)
 
 
-def _room(connection: Connection, planned: Sequence[PlannedStep], given: int | None) -> Iterator[Finding]:
+def _room(connection: Connection, planned: Sequence[PlannedStep], free_space: int | None) -> Iterator[Finding]:
     needed = sum(step.room for step in planned)
     if needed == 0:
         return
-    free = given if given is not None else _free_here(connection)
+    free = free_space if free_space is not None else _free_here(connection)
     if free is None:
         message = f"about {shown(needed)} of disk are needed; SQL cannot say what is free (--free-space 50GB says it)"
         yield Finding("note", "disk", message)
@@ -215,20 +216,18 @@ def _free_here(connection: Connection) -> int | None:
 
 
 def _memory(connection: Connection, target: Target, index: Hnsw, build: Build | None, size: Size) -> Iterator[Finding]:
-    setting = connection.execute(
-        text("SELECT pg_size_bytes(current_setting('maintenance_work_mem')), current_setting('maintenance_work_mem')")
-    ).one()
-    have, named = (setting[0], setting[1])
+    setting = "current_setting('maintenance_work_mem')"
+    memory, memory_text = connection.execute(text(f"SELECT pg_size_bytes({setting}), {setting}")).one()
     if build is not None and build.maintenance_work_mem is not None:
-        have, named = parse_size(build.maintenance_work_mem), build.maintenance_work_mem
+        memory, memory_text = parse_size(build.maintenance_work_mem), build.maintenance_work_mem
     needed = plan.graph_bytes(target, index, size.rows)
     large = shown(plan.index_bytes(target, index, size.rows))
-    said = f"the index will be about {large}; its graph is built in {shown(needed)}"
-    if needed > have:
-        message = f"{said}, maintenance_work_mem is {named}: past it a build is many times slower; give it more"
+    sizes = f"the index will be about {large}; its graph is built in {shown(needed)}"
+    if needed > memory:
+        message = f"{sizes}, maintenance_work_mem is {memory_text}: past it a build is many times slower; give it more"
         yield Finding("warning", "maintenance_work_mem", message)
     else:
-        yield Finding("note", "maintenance_work_mem", f"{said}, maintenance_work_mem is {named}: it fits")
+        yield Finding("note", "maintenance_work_mem", f"{sizes}, maintenance_work_mem is {memory_text}: it fits")
 
 
 def _replication(connection: Connection, *, backfilled: bool) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from pgmrl.database.connection import execute_plain, sqlstate
 from pgmrl.errors import MigrationError
 from pgmrl.names import literal, quoted
-from pgmrl.online.jobs import job_of, passing, removed, transaction
+from pgmrl.online.jobs import is_retryable, job_of, removed_error, transaction
 
 if TYPE_CHECKING:
     import threading
@@ -56,7 +56,7 @@ class Worker:
         fill: what is filled.
         job_id: of the job.
         throttle: how much of the server it takes.
-        over: set when it is to stop.
+        stop_event: set when it is to stop.
         progress: called after each batch.
     """
 
@@ -66,17 +66,17 @@ class Worker:
         fill: Fill,
         job_id: int,
         throttle: Throttle,
-        over: threading.Event,
+        stop_event: threading.Event,
         progress: Callable[[Job], None] | None,
     ) -> None:
         self.connection = connection
         self.fill = fill
         self.job_id = job_id
         self.throttle = throttle
-        self.over = over
+        self.stop_event = stop_event
         self.progress = progress
         self.batch = self._within_rate(BATCH_FIRST)
-        self.looked = float("-inf")
+        self.last_look = float("-inf")
 
     def run(self) -> None:
         """Work until the job is finished or is to stop.
@@ -84,13 +84,13 @@ class Worker:
         Raises:
             MigrationError: a value cannot be computed, or the job was removed.
         """
-        while not self._ending():
+        while not self._stops():
             if self._waits_while_busy():
                 continue
             began = time.perf_counter()
             done = self._attempt(self._write_next)
             if done is not None:
-                self._told()
+                self._report_progress()
                 self._pace(*done, time.perf_counter() - began)
             elif not self._attempt(self._hand_out) and self._finish():
                 return
@@ -98,22 +98,22 @@ class Worker:
     def report(self, state: str) -> None:
         """Say in the database what this worker does; what failed is not hidden by the others, who stop for it."""
         log.info("%s: %s", self.fill.title, state)
-        self._plain(
+        self._execute(
             f"UPDATE pgmrl.backfills SET state = {literal(state)}, updated_at = clock_timestamp() "
             f"WHERE id = {self.job_id} AND NOT ({literal(state)} = 'stopped' AND state LIKE 'failed:%')"
         )
-        self._told()
+        self._report_progress()
 
-    def _ending(self) -> bool:
-        asked = self._one(f"SELECT stop_requested FROM pgmrl.backfills WHERE id = {self.job_id}")
-        if asked is None:
-            raise removed(self.fill)
-        if asked or self.over.is_set():
+    def _stops(self) -> bool:
+        requested = self._scalar(f"SELECT stop_requested FROM pgmrl.backfills WHERE id = {self.job_id}")
+        if requested is None:
+            raise removed_error(self.fill)
+        if requested or self.stop_event.is_set():
             self.report("stopped")
             return True
         return False
 
-    def _told(self) -> None:
+    def _report_progress(self) -> None:
         if self.progress is not None:
             self.progress(job_of(self.connection, self.fill, self.job_id))
 
@@ -145,7 +145,7 @@ class Worker:
         return True
 
     def _page(self, after: Sequence[str] | None) -> Any:
-        self._plain(BY_KEY)
+        self._execute(BY_KEY)
         listed = ", ".join(f"t.{quoted(name)} AS k{n}" for n, (name, _) in enumerate(self.fill.keys))
         texts = ", ".join(f"p.k{n}::text" for n, _ in enumerate(self.fill.keys))
         backwards = ", ".join(f"p.k{n} DESC" for n, _ in enumerate(self.fill.keys))
@@ -167,67 +167,69 @@ class Worker:
         if taken is None:
             return None
         written = self._write(f"{self.fill.after(taken.after_key)} AND {self.fill.up_to(taken.up_to_key)}")
-        self._plain(f"DELETE FROM pgmrl.backfill_ranges WHERE id = {taken.id}")
+        self._execute(f"DELETE FROM pgmrl.backfill_ranges WHERE id = {taken.id}")
         self._count(taken.size, written)
         return int(taken.size), written
 
     def _write(self, where: str) -> int:
         if self.throttle.without_triggers:
-            self._plain("SET LOCAL session_replication_role = replica")
-        self._plain(f"{BY_KEY}, set_config('pgmrl.computed_by', {literal(computed_by(self.fill))}, true)")
+            self._execute("SET LOCAL session_replication_role = replica")
+        self._execute(f"{BY_KEY}, set_config('pgmrl.computed_by', {literal(computed_by(self.fill))}, true)")
         try:
-            return int(self._plain(self.fill.statement(where)).rowcount)
+            return int(self._execute(self.fill.statement(where)).rowcount)
         except DBAPIError as error:
             if not error.connection_invalidated and (sqlstate(error) or "").startswith("22"):
                 raise self._explained(error, where) from error
             raise
 
     def _count(self, seen: int, written: int) -> None:
-        self._plain(
+        self._execute(
             f"UPDATE pgmrl.backfills SET rows_seen = rows_seen + {seen}, rows_written = rows_written + {written}, "
             f"updated_at = clock_timestamp(), state = 'running' WHERE id = {self.job_id}"
         )
 
     def _explained(self, error: DBAPIError, where: str) -> MigrationError:
         """Which row it was; the transaction has failed and another one asks."""
-        self._plain("ROLLBACK")
-        fill, said = self.fill, str(error.orig).strip()
+        self._execute("ROLLBACK")
+        fill, reason = self.fill, str(error.orig).strip()
         with transaction(self.connection):
-            rows = self._plain(f"SELECT {fill.key_texts} FROM {fill.owner} AS t WHERE {where} AND {fill.missing}")
+            rows = self._execute(f"SELECT {fill.key_texts} FROM {fill.owner} AS t WHERE {where} AND {fill.missing}")
             keys = list(rows.scalars())
         for key in keys:
             try:
                 with transaction(self.connection):
-                    self._plain(f"SELECT {fill.value} FROM {fill.owner} AS t WHERE {fill.among([key])}")
+                    self._execute(f"SELECT {fill.value} FROM {fill.owner} AS t WHERE {fill.among([key])}")
             except DBAPIError:
                 return MigrationError(
-                    f"{fill.title} of row {fill.said(key)} cannot be computed: {said}\n"
+                    f"{fill.title} of row {fill.key_title(key)} cannot be computed: {reason}\n"
                     f"Nothing of its batch was written. Correct {fill.source} there and run this again."
                 )
-        return MigrationError(f"{fill.title} cannot be computed: {said}\nNothing of this batch was written.")
+        return MigrationError(f"{fill.title} cannot be computed: {reason}\nNothing of this batch was written.")
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def _finish(self) -> bool:
         """Rows that were held, or whose key moved: the whole table is asked until none is left."""
-        if self._one(f"SELECT count(*) FROM pgmrl.backfill_ranges WHERE backfill_id = {self.job_id}"):
-            self.over.wait(0.1)  # another worker is at the last ranges
+        if self._scalar(f"SELECT count(*) FROM pgmrl.backfill_ranges WHERE backfill_id = {self.job_id}"):
+            self.stop_event.wait(0.1)  # another worker is at the last ranges
             return False
         missed = self._missing("true")  # a plain read: no row is locked while the table is read
         if missed:
             self._write_missed(missed)
             return False
-        self._plain(
+        self._execute(
             "UPDATE pgmrl.backfills SET finished_at = coalesce(finished_at, clock_timestamp()), state = 'finished', "
             f"updated_at = clock_timestamp(), rows_estimated = rows_seen WHERE id = {self.job_id}"
         )
-        self._told()
+        self._report_progress()
         return True
 
     def _write_missed(self, missed: list[list[str]]) -> None:
         """Write these rows, and wait for those that others hold; only they are looked at again."""
-        while missed and not self.over.is_set():
+        while missed and not self.stop_event.is_set():
             for start in range(0, len(missed), self.batch):
+                if self.stop_event.is_set() or self._stop_requested():
+                    return
                 began = time.perf_counter()
                 chunk = missed[start : start + self.batch]
                 written = self._attempt(lambda chunk=chunk: self._write_keys(chunk))  # type: ignore[misc]
@@ -235,7 +237,7 @@ class Worker:
             missed = self._missing(self.fill.among(missed))
             if missed:
                 self.report("waiting for rows that others hold")
-                self.over.wait(self.throttle.pause)
+                self.stop_event.wait(self.throttle.pause)
                 if self._stop_requested():
                     return
 
@@ -250,18 +252,18 @@ class Worker:
             f"SELECT {fill.key_texts} FROM {fill.owner} AS t WHERE {where} AND {fill.missing} LIMIT {MISSED_AT_ONCE}"
         )
         with transaction(self.connection):
-            return list(self._plain(query).scalars())
+            return list(self._execute(query).scalars())
 
     # -- pace ------------------------------------------------------------------------------------------------------
 
     def _pace(self, rows: int, written: int, seconds: float) -> None:
-        """The next batch lasts as long as it should, and no more is written in a second than was asked for."""
-        how = self.throttle
-        if rows >= self.batch or seconds > how.batch_seconds:  # a small range says little
-            factor = min(2.0, max(0.5, how.batch_seconds / max(seconds, 1e-4)))
+        """The next batch lasts as long as it should, and no more is written in a second than the throttle allows."""
+        throttle = self.throttle
+        if rows >= self.batch or seconds > throttle.batch_seconds:  # a small range says little
+            factor = min(2.0, max(0.5, throttle.batch_seconds / max(seconds, 1e-4)))
             self.batch = self._within_rate(int(min(BATCH_LARGEST, max(BATCH_LEAST, self.batch * factor))))
-        if how.max_rows_per_second is not None:
-            self._rest(written / how.max_rows_per_second - seconds)
+        if throttle.max_rows_per_second is not None:
+            self._rest(written / throttle.max_rows_per_second - seconds)
 
     def _within_rate(self, rows: int) -> int:
         rate = self.throttle.max_rows_per_second
@@ -269,40 +271,40 @@ class Worker:
 
     def _rest(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        while (remaining := end - time.monotonic()) > 0 and not self.over.wait(min(LOOK, remaining)):
+        while (remaining := end - time.monotonic()) > 0 and not self.stop_event.wait(min(LOOK, remaining)):
             if remaining > LOOK and self._stop_requested():
                 return
 
     def _stop_requested(self) -> bool:
-        return self._one(f"SELECT stop_requested FROM pgmrl.backfills WHERE id = {self.job_id}") is not False
+        return self._scalar(f"SELECT stop_requested FROM pgmrl.backfills WHERE id = {self.job_id}") is not False
 
     def _waits_while_busy(self) -> bool:
-        if time.monotonic() - self.looked < self.throttle.pause:
+        if time.monotonic() - self.last_look < self.throttle.pause:
             return False
         reason = self._busy()
         if reason is None:
-            self.looked = time.monotonic()
+            self.last_look = time.monotonic()
             return False
         self.report(reason)
-        self.over.wait(self.throttle.pause)
+        self.stop_event.wait(self.throttle.pause)
         return True
 
     def _busy(self) -> str | None:
-        how = self.throttle
-        if how.max_lag_bytes is not None:
-            lag = self._one(
+        throttle = self.throttle
+        if throttle.max_lag_bytes is not None:
+            lag = self._scalar(
                 "SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)) FROM pg_stat_replication "
                 "WHERE NOT pg_is_in_recovery()"
             )
-            if lag is not None and lag > how.max_lag_bytes:
+            if lag is not None and lag > throttle.max_lag_bytes:
                 return f"waiting: a standby is {int(lag) / 1e6:,.0f} MB behind"
-        if how.max_lock_waits is not None:
+        if throttle.max_lock_waits is not None:
             # pg_stat_activity hides from most roles what others wait for
-            waits = self._one(
+            waits = self._scalar(
                 "SELECT count(DISTINCT l.pid) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid) "
                 "WHERE NOT l.granted AND a.datname = current_database()"
             )
-            if waits > how.max_lock_waits:
+            if waits > throttle.max_lock_waits:
                 return f"waiting: {waits} sessions wait for locks"
         return None
 
@@ -315,19 +317,19 @@ class Worker:
                 with transaction(self.connection):
                     return step()
             except DBAPIError as error:
-                if not remaining or not passing(error):
+                if not remaining or not is_retryable(error):
                     raise
-                self.over.wait(0.05)
+                self.stop_event.wait(0.05)
         raise AssertionError("the last attempt returns or raises")
 
-    def _plain(self, statement: str) -> Any:
+    def _execute(self, statement: str) -> Any:
         return execute_plain(self.connection, statement)
 
     def _row(self, statement: str) -> Any:
-        return self._plain(statement).first()
+        return self._execute(statement).first()
 
-    def _one(self, statement: str) -> Any:
-        return self._plain(statement).scalar()
+    def _scalar(self, statement: str) -> Any:
+        return self._execute(statement).scalar()
 
 
 def computed_by(fill: Fill) -> str:

@@ -11,7 +11,7 @@ from alembic.autogenerate import render_python_code
 from alembic.operations.ops import UpgradeOps
 
 from pgmrl import database
-from pgmrl.alembic.operations import (
+from pgmrl.alembic import (
     AddShort,
     BackfillShort,
     CreateShortIndex,
@@ -20,8 +20,8 @@ from pgmrl.alembic.operations import (
     RebuildShortIndex,
     UpgradePgmrl,
     ValidateShort,
+    render_item,
 )
-from pgmrl.alembic.render import render_item
 from pgmrl.database.settings import Setting, store_setting
 from pgmrl.errors import MeasureError
 from pgmrl.model.columns import attachment_of, vectors_table

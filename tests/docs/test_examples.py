@@ -28,24 +28,24 @@ def run(name: str, url: str) -> str:
 
 def test_the_shelf_by_autogenerate(database_url: str) -> None:
     """Two revisions written by Alembic, each followed by an empty comparison; all the way back leaves nothing."""
-    said = run("shelf", database_url)
-    assert said.count("No new upgrade operations detected.") == 2
-    assert "op.add_short('entries', 'embedding', Definition.of(256, Short(64), 'cosine', 'halfvec'))" in said
-    assert "op.add_short('entries', 'embedding', Definition.of(256, Short(32), 'cosine', 'halfvec'))" in said
-    assert said.count("rmtree") + said.count("unlink") + said.count("rmdir") >= 2  # what was asked for
-    assert "There and back again." in said
+    output = run("shelf", database_url)
+    assert output.count("No new upgrade operations detected.") == 2
+    assert "op.add_short('entries', 'embedding', Definition.of(256, Short(64), 'cosine', 'halfvec'))" in output
+    assert "op.add_short('entries', 'embedding', Definition.of(256, Short(32), 'cosine', 'halfvec'))" in output
+    assert output.count("rmtree") + output.count("unlink") + output.count("rmdir") >= 2  # what was asked for
+    assert "There and back again." in output
 
 
 def test_the_archive_online(database_url: str) -> None:
     """The table is read and written from beginning to end, and nobody fails."""
-    said = run("archive", database_url)
-    assert said.count("No new upgrade operations detected.") == 3
+    output = run("archive", database_url)
+    assert output.count("No new upgrade operations detected.") == 3
     for line in ("online=True)", "op.backfill_short(", "dropped embedding_short_64"):
-        assert line in said
-    kept = [float(one) for one in re.findall(r"recall@10: (\S+)", said)]
-    assert len(kept) == 3
-    assert min(kept) >= 0.85
-    assert re.search(r"[\d,]+ transactions, none failed", said)
+        assert line in output
+    recalls = [float(recall) for recall in re.findall(r"recall@10: (\S+)", output)]
+    assert len(recalls) == 3
+    assert min(recalls) >= 0.85
+    assert re.search(r"[\d,]+ transactions, none failed", output)
 
 
 @pytest.mark.parametrize("name", ["shelf", "archive"])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import itertools
 import shutil
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from pgvector.sqlalchemy import HALFVEC, VECTOR
-from sqlalchemy import Engine, MetaData, Table, create_engine, inspect, text
+from sqlalchemy import Engine, MetaData, Table, inspect, text
 
 from pgmrl import database
 from pgmrl.database.table_state import table_state
@@ -23,8 +23,9 @@ from pgmrl.functions import installed
 from pgmrl.functions.installed import installed_markers
 from pgmrl.model.columns import INFO_KEY, Attachment
 from pgmrl.names import qualified
-from pgmrl.online import steps
+from pgmrl.online import validation
 from pgmrl.online.target import Target
+from tests.databases import connected, new_database, shared_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,73 +39,76 @@ if TYPE_CHECKING:
 ENV = """
 from alembic import context
 
-given = context.config.attributes["given"]
+options = context.config.attributes["options"]
 if context.is_offline_mode():
-    context.configure(dialect_name="postgresql", dialect_opts={"paramstyle": "named"}, literal_binds=True, **given)
+    context.configure(dialect_name="postgresql", dialect_opts={"paramstyle": "named"}, literal_binds=True, **options)
     with context.begin_transaction():
         context.run_migrations()
 else:
     with context.config.attributes["engine"].connect() as connection:
-        context.configure(connection=connection, **given)
+        context.configure(connection=connection, **options)
         with context.begin_transaction():
             context.run_migrations()
 """
 ROWS = 20
-_numbers = itertools.count(1)
 
 
 @pytest.fixture
-def empty(server: local.LocalServer, database_url: str) -> Iterator[Engine]:
+def empty(server: local.LocalServer) -> Iterator[Engine]:
     """A database without pgmrl's schema and without pgvector."""
-    name = database_url.rpartition("/")[2].partition("?")[0] + "_empty"
-    admin = create_engine(database.sqlalchemy_url(server.url("postgres")), isolation_level="AUTOCOMMIT")
-    engine = create_engine(database.sqlalchemy_url(server.url(name)))
-    with admin.connect() as opened:
-        opened.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE template0")
-    yield engine
-    engine.dispose()
-    with admin.connect() as opened:
-        opened.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
-    admin.dispose()
+    with new_database(server, "empty", template="template0") as url, connected(url) as engine:
+        yield engine
 
 
 # -- an application ------------------------------------------------------------------------------------------------
 
 
-class Application:
-    """A script directory, and databases that it migrates."""
+@pytest.fixture(scope="session")
+def pgvector_template(server: local.LocalServer) -> str:
+    """The name of a database with pgvector and the schema `shop`, to be copied: installing it takes longer."""
 
-    def __init__(self, folder: Path, server: local.LocalServer) -> None:
+    def install(engine: Engine) -> None:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("CREATE EXTENSION vector; CREATE SCHEMA shop")
+
+    shared_database(server, "pgvector", install, template="template0")
+    return "pgvector"
+
+
+class Application:
+    """A script directory, and databases that it migrates.
+
+    Args:
+        folder: of the scripts.
+        server: of the databases.
+        template: a database with pgvector and the schema `shop`.
+    """
+
+    def __init__(self, folder: Path, server: local.LocalServer, template: str) -> None:
         self.folder = folder
         self.server = server
+        self.template = template
+        self.databases = ExitStack()
         (folder / "versions").mkdir(parents=True)
         (folder / "env.py").write_text(ENV)
-        template = Path(alembic.__file__).parent / "templates" / "generic" / "script.py.mako"
-        shutil.copy(template, folder / "script.py.mako")
-        self.engines: list[Engine] = []
-        self.admin = create_engine(database.sqlalchemy_url(server.url("postgres")), isolation_level="AUTOCOMMIT")
+        shutil.copy(Path(alembic.__file__).parent / "templates" / "generic" / "script.py.mako", folder)
 
-    def new_database(self, *schemas: str, vector: str | None = "public") -> Engine:
-        """A database with pgvector in this schema (None: without), and nothing of pgmrl's."""
-        name = f"autogenerate_{next(_numbers)}_{id(self)}"
-        with self.admin.connect() as opened:
-            opened.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE template0")
-        engine = create_engine(database.sqlalchemy_url(self.server.url(name)))
-        self.engines.append(engine)
-        with engine.begin() as opened:
-            for schema in schemas:
-                opened.exec_driver_sql(f"CREATE SCHEMA {schema}")
-            if vector is not None:
-                opened.exec_driver_sql(f"CREATE EXTENSION vector SCHEMA {vector}")
-        return engine
+    def new_database(self) -> Engine:
+        """A database with pgvector and an empty schema `shop`, and nothing of pgmrl's."""
+        return self._create(self.template)
 
-    def close(self) -> None:
-        """Drop the databases."""
-        for engine in self.engines:
-            engine.dispose()
-            with self.admin.connect() as opened:
-                opened.exec_driver_sql(f"DROP DATABASE {engine.url.database} WITH (FORCE)")
-        self.admin.dispose()
+    def database_without_pgvector(self) -> Engine:
+        """A database with nothing in it."""
+        return self._create("template0")
+
+    def copy(self, engine: Engine) -> Engine:
+        """A copy of one of them."""
+        engine.dispose()  # nobody may be connected to it
+        return self._create(str(engine.url.database))
+
+    def _create(self, template: str) -> Engine:
+        url = self.databases.enter_context(new_database(self.server, "autogenerate", template))
+        return self.databases.enter_context(connected(url))
 
     def config(
         self, engine: Engine, model: Model, options: dict[str, Any], printed: io.StringIO | None = None
@@ -112,19 +116,19 @@ class Application:
         """Alembic's configuration for one command."""
         metadata = MetaData()
         model(metadata)
-        made = Config(output_buffer=printed, stdout=io.StringIO())
-        made.set_main_option("script_location", str(self.folder))
+        config = Config(output_buffer=printed, stdout=io.StringIO())
+        config.set_main_option("script_location", str(self.folder))
         plugins = ["alembic.autogenerate.*", "pgmrl"]
-        made.attributes["engine"] = engine
-        made.attributes["given"] = {"target_metadata": metadata, "autogenerate_plugins": plugins, **options}
-        return made
+        config.attributes["engine"] = engine
+        config.attributes["options"] = {"target_metadata": metadata, "autogenerate_plugins": plugins, **options}
+        return config
 
     def revise(self, engine: Engine, model: Model, revision: str, **options: Any) -> str:
         """Write a revision; its text."""
-        made = command.revision(self.config(engine, model, options), revision, autogenerate=True, rev_id=revision)
-        assert made is not None
-        assert not isinstance(made, list)
-        return Path(made.path).read_text()
+        revised = command.revision(self.config(engine, model, options), revision, autogenerate=True, rev_id=revision)
+        assert revised is not None
+        assert not isinstance(revised, list)
+        return Path(revised.path).read_text()
 
     def upgrade(self, engine: Engine, model: Model, revision: str = "head", **options: Any) -> None:
         """Run what was written."""
@@ -162,11 +166,11 @@ class Application:
 
 
 @pytest.fixture
-def project(tmp_path: Path, server: local.LocalServer) -> Iterator[Application]:
+def project(tmp_path: Path, server: local.LocalServer, pgvector_template: str) -> Iterator[Application]:
     """An application with autogenerated migrations, without tables yet."""
-    made = Application(tmp_path / "alembic dir", server)
-    yield made
-    made.close()
+    application = Application(tmp_path / "alembic dir", server, pgvector_template)
+    with application.databases:
+        yield application
 
 
 def fill(engine: Engine, model: Model) -> None:
@@ -190,36 +194,40 @@ def row(table: Table, n: int, random: np.random.Generator) -> tuple[Any, dict[st
         drawn = random.integers(1, 64, 8) / 8 * random.choice([-1, 1], 8)
         values[name] = None if n == ROWS - 1 else f"[{','.join(map(str, drawn))}]"
     names = ", ".join('"{}"'.format(name.replace('"', '""')) for name in values)
-    given = ", ".join(f":v{i}" if name not in vectors else f"CAST(:v{i} AS vector)" for i, name in enumerate(values))
+    values_sql = ", ".join(
+        f":v{i}" if name not in vectors else f"CAST(:v{i} AS vector)" for i, name in enumerate(values)
+    )
     owner = qualified(table.schema, table.name).replace(":", "\\:")
-    return text(f"INSERT INTO {owner} ({names}) VALUES ({given})"), {f"v{i}": v for i, v in enumerate(values.values())}
+    return text(f"INSERT INTO {owner} ({names}) VALUES ({values_sql})"), {
+        f"v{i}": v for i, v in enumerate(values.values())
+    }
 
 
 def state(engine: Engine) -> dict[str, Any]:
     """Everything of the application's database that a migration may change, without oids and sizes."""
-    found: dict[str, Any] = {}
+    objects: dict[str, Any] = {}
     with engine.connect() as connection:
         for schema in inspect(connection).get_schema_names():
             if schema in {"information_schema", "pgmrl"}:
                 continue
             for table in inspect(connection).get_table_names(schema):
                 if table != "alembic_version":
-                    found[f"{schema}.{table}"] = of_table(connection, schema, table)
+                    objects[f"{schema}.{table}"] = of_table(connection, schema, table)
         functions = connection.exec_driver_sql(
             r"SELECT proname FROM pg_proc WHERE proname LIKE 'z_\_pgmrl\_%%' ORDER BY 1"
         )
-        found["functions"] = list(functions.scalars())
-        found["rotations"] = sorted(database.installed_rotations(connection))
-        found["pgmrl"] = database.installed_revision(connection)
-        found["sets"] = sorted(installed_markers(connection), key=str)
-        found["called"] = sorted(map(str, installed.functions(connection))) if found["sets"] else []
+        objects["functions"] = list(functions.scalars())
+        objects["rotations"] = sorted(database.installed_rotations(connection))
+        objects["pgmrl"] = database.installed_revision(connection)
+        objects["sets"] = sorted(installed_markers(connection), key=str)
+        objects["called"] = sorted(map(str, installed.functions(connection))) if objects["sets"] else []
         views = connection.exec_driver_sql(
             "SELECT c.oid::regclass::text, pg_get_viewdef(c.oid) FROM pg_class AS c "
             "JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.relkind IN ('v', 'm') "
             "AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgmrl') ORDER BY 1"
         )
-        found["views"] = [tuple(row) for row in views]
-    return found
+        objects["views"] = [tuple(row) for row in views]
+    return objects
 
 
 def of_table(connection: Connection, schema: str, table: str) -> dict[str, Any]:
@@ -236,13 +244,13 @@ def of_table(connection: Connection, schema: str, table: str) -> dict[str, Any]:
         "keepers": seen.sync_triggers,
         "sides": seen.sides,
         "shorts": {
-            name: replace(one, indexes=tuple(replace(index, oid=0, bytes=0) for index in one.indexes))
-            for name, one in seen.shorts.items()
+            name: replace(short, indexes=tuple(replace(index, oid=0, bytes=0) for index in short.indexes))
+            for name, short in seen.shorts.items()
         },
-        "checks": [(one["name"], one["sqltext"]) for one in inspector.get_check_constraints(table, schema)],
+        "checks": [(check["name"], check["sqltext"]) for check in inspector.get_check_constraints(table, schema)],
         "key": inspector.get_pk_constraint(table, schema)["constrained_columns"],
-        "foreign": [one["constrained_columns"] for one in inspector.get_foreign_keys(table, schema)],
-        "rows": [tuple(one) for one in rows],
+        "foreign": [key["constrained_columns"] for key in inspector.get_foreign_keys(table, schema)],
+        "rows": [tuple(row) for row in rows],
     }
 
 
@@ -253,8 +261,8 @@ def validate(engine: Engine) -> int:
         for info in database.columns(connection):
             seen = table_state(connection, info.table_schema, info.table_name)
             assert seen is not None
-            one = seen.shorts[info.short_column]
-            steps.validate(connection, Target(info.table_name, one.full, one.definition, info.table_schema))
+            short = seen.shorts[info.short_column]
+            validation.validate(connection, Target(info.table_name, short.full, short.definition, info.table_schema))
             count += 1
     return count
 

@@ -50,12 +50,12 @@ def documents(*shorts: Short, schema: str | None = None) -> Model:
     return make
 
 
-def typed(schema: str | None = None, **given: Any) -> Model:
+def typed(schema: str | None = None, **options: Any) -> Model:
     """A table with a Matryoshka column."""
 
     def make(metadata: MetaData) -> None:
         key, title = Column("id", Integer, primary_key=True, autoincrement=False), Column("title", Text)
-        Table("documents", metadata, key, title, Column("embedding", Matryoshka(8, Short(4), **given)), schema=schema)
+        Table("documents", metadata, key, title, Column("embedding", Matryoshka(8, Short(4), **options)), schema=schema)
 
     return make
 
@@ -66,9 +66,9 @@ def without_vectors(metadata: MetaData) -> None:
     Table("documents", metadata, key, title)
 
 
-def migrated(project: Application, model: Model, *schemas: str, **options: Any) -> Engine:
+def migrated(project: Application, model: Model, **options: Any) -> Engine:
     """A database in which this model is, with rows."""
-    engine = project.new_database(*schemas)
+    engine = project.new_database()
     project.revise(engine, model, "a1", **options)
     project.upgrade(engine, model, **options)
     project.fill(engine, model)
@@ -78,9 +78,9 @@ def migrated(project: Application, model: Model, *schemas: str, **options: Any) 
 def seen(engine: Engine) -> TableState:
     """The table, as the catalogue has it."""
     with engine.connect() as connection:
-        found = table_state(connection, None, "documents")
-    assert found is not None
-    return found
+        state = table_state(connection, None, "documents")
+    assert state is not None
+    return state
 
 
 def directives(written: str) -> list[str]:
@@ -272,7 +272,7 @@ def test_a_model_that_names_the_default_schema(project: Application) -> None:
 
 def test_a_schema_of_the_search_path(project: Application) -> None:
     """A model without schemas, in a database whose search_path leads elsewhere."""
-    engine = project.new_database("shop")
+    engine = project.new_database()
     with engine.begin() as connection:
         connection.exec_driver_sql(f"ALTER DATABASE {engine.url.database} SET search_path = shop, public")
     engine.dispose()
@@ -291,14 +291,16 @@ def test_a_schema_of_the_search_path(project: Application) -> None:
 @pytest.mark.filterwarnings("ignore:Did not recognize type")
 def test_pgvector_off_the_search_path(project: Application) -> None:
     """Types and definitions name its schema; there and back."""
-    engine = project.new_database("extensions", vector="extensions")
-    given: Any = {"vector_schema": "extensions"}
-    small, model = typed(**given, full="vector"), typed(**given)
+    engine = project.database_without_pgvector()
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE SCHEMA extensions; CREATE EXTENSION vector SCHEMA extensions")
+    small, model = typed(vector_schema="extensions", full="vector"), typed(vector_schema="extensions")
     project.revise(engine, small, "a1")
     project.upgrade(engine, small)
     project.check(engine, small)
     before = project.state(engine)
     written = project.revise(engine, model, "a2")
+    assert "\nfrom pgmrl.alembic import NumpyVector\n" in written
     assert "type_=NumpyVector(8, 'halfvec', vector_schema='extensions')" in written
     assert "existing_type=NumpyVector(8, 'vector', vector_schema='extensions')" in written
     project.upgrade(engine, model)
@@ -309,7 +311,7 @@ def test_pgvector_off_the_search_path(project: Application) -> None:
 
 def test_a_database_without_pgvector(project: Application) -> None:
     """The migration installs it; models without vectors do not ask for it."""
-    engine = project.new_database(vector=None)
+    engine = project.database_without_pgvector()
     project.revise(engine, without_vectors, "a1")
     project.upgrade(engine, without_vectors)
     written = project.revise(engine, typed(), "a2")
@@ -457,9 +459,9 @@ def test_a_new_database(project: Application, options: dict[str, Any]) -> None:
     for one in (new, printed):
         project.fill(one, last)
         assert project.validate(one) == 2
-    wanted = project.state(engine)
-    wanted["public.documents"]["rows"] = project.state(new)["public.documents"]["rows"]
-    assert project.state(new) == project.state(printed) == wanted
+    expected = project.state(engine)
+    expected["public.documents"]["rows"] = project.state(new)["public.documents"]["rows"]
+    assert project.state(new) == project.state(printed) == expected
     project.downgrade(new, last, "base", **options)
     assert {name: one for name, one in project.state(new).items() if one} == {}
 
@@ -614,30 +616,30 @@ def python(code: str) -> str:
 
 def test_importing_alembic_does_not_import_pgmrl() -> None:
     """The entry point is loaded with Alembic, and pgmrl with its first comparison."""
-    told = python(
+    printed = python(
         "import sys, alembic.runtime.plugins as p; print('pgmrl' in p._all_plugins, 'pgmrl' in sys.modules, "
         "'numpy' in sys.modules)"
     )
-    assert told == "True False False"
+    assert printed == "True False False"
 
 
 def test_set_up_by_hand() -> None:
     """As its documentation says, where the entry point is not installed."""
-    told = python(
+    printed = python(
         "import importlib.metadata as m; m.entry_points = lambda **_: ()\n"
-        "import pgmrl.alembic.plugin\n"
+        "import pgmrl_alembic\n"
         "from alembic.runtime import plugins\n"
         "print(list(plugins._all_plugins).count('pgmrl'))\n"
-        "plugins.Plugin.setup_plugin_from_module(pgmrl.alembic.plugin, 'pgmrl')\n"
+        "plugins.Plugin.setup_plugin_from_module(pgmrl_alembic, 'pgmrl')\n"
         "print(len(plugins._all_plugins['pgmrl'].autogenerate_comparators._registry))"
     )
-    assert told.split() == ["0", "3"]
+    assert printed.split() == ["0", "3"]
 
 
 @pytest.mark.parametrize("version", ["1.16.5", "1.18.0", "1.20.0"])
 def test_an_old_alembic_is_refused(version: str) -> None:
     """With what to install."""
-    with pytest.raises(MigrationError, match=rf"Alembic {version} is too old .* pip install 'alembic>=1.20.1'"):
+    with pytest.raises(MigrationError, match=rf"expected Alembic 1.20.1 or later .*, got {version}: pip install"):
         _require_alembic(version)
     _require_alembic("1.20.1")
     _require_alembic("2.0")

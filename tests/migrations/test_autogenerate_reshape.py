@@ -12,8 +12,10 @@ from pgmrl import database
 from pgmrl.database.table_state import table_state
 from pgmrl.model.columns import Matryoshka, add_short
 from pgmrl.model.shortening import Short
-from pgmrl.online import reshape as reshaping
-from pgmrl.online.index_builds import Build
+from pgmrl.online.contract import contract, pending_contraction
+from pgmrl.online.expand import expand
+from pgmrl.online.index_statements import Build
+from pgmrl.online.reshape import reshape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,21 +60,21 @@ def there(project: Application) -> Engine:
     return engine
 
 
-def contract(engine: Engine, full: str) -> None:
+def finish_reshape(engine: Engine, full: str) -> None:
     """The end of a reshape."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        reshaping.contract(connection, reshaping.contraction(connection, "documents", full), watch=0)
+        contract(connection, pending_contraction(connection, "documents", full), watch=0)
 
 
 @pytest.mark.parametrize("online", [False, True])
 def test_full_vectors_that_are_moving(project: Application, there: Engine, online: bool) -> None:
     """Neither the model before the switch nor the one after it would drop the other's column."""
     with there.connect() as connection:
-        change = reshaping.reshape(connection, "documents", "embedding", full_type="halfvec")
-    assert reshaping.expand(there, change, Build())
+        change = reshape(connection, "documents", "embedding", full_type="halfvec")
+    assert expand(there, change, Build())
     project.check(there, before, pgmrl_online=online)
     project.check(there, halved, pgmrl_online=online)
-    contract(there, "embedding_halfvec")
+    finish_reshape(there, "embedding_halfvec")
     project.check(there, halved, pgmrl_online=online)
     with there.connect() as connection:
         state = table_state(connection, None, "documents")
@@ -83,10 +85,10 @@ def test_full_vectors_that_are_moving(project: Application, there: Engine, onlin
 def test_the_model_before_the_switch(project: Application, there: Engine) -> None:
     """A short column that is arriving is not dropped by the version that does not know it."""
     with there.connect() as connection:
-        change = reshaping.reshape(connection, "documents", "embedding", dims=2)
-    assert reshaping.expand(there, change, Build())
+        change = reshape(connection, "documents", "embedding", dims=2)
+    assert expand(there, change, Build())
     project.check(there, before)
-    contract(there, "embedding")
+    finish_reshape(there, "embedding")
     project.check(there, shorter)
 
 
@@ -101,7 +103,7 @@ def test_expanded_by_a_migration_contracted_by_the_command(project: Application,
             "embedding_short_4": "retired",
             "embedding_short_2": None,
         }
-    contract(there, "embedding")
+    finish_reshape(there, "embedding")
     project.check(there, shorter, pgmrl_online=True)
 
 
@@ -111,9 +113,9 @@ def test_the_command_first_and_then_the_migration(project: Application, there: E
     project.upgrade(other, before)
     project.revise(other, shorter, "a2", pgmrl_online=True)
     with there.connect() as connection:
-        change = reshaping.reshape(connection, "documents", "embedding", dims=2)
-    assert reshaping.expand(there, change, Build())
-    contract(there, "embedding")
+        change = reshape(connection, "documents", "embedding", dims=2)
+    assert expand(there, change, Build())
+    finish_reshape(there, "embedding")
     with there.connect() as connection:
         reshaped = table_state(connection, None, "documents")
     project.upgrade(there, shorter, pgmrl_online=True)

@@ -48,9 +48,9 @@ def generated(engine: Engine, schema: str | None) -> dict[str, str]:
     """The generated columns with their expressions, and the definitions of indexes."""
     with engine.connect() as connection:
         columns = inspect(connection).get_columns("documents", schema)
-        found = {one["name"]: one["computed"]["sqltext"] for one in columns if "computed" in one}
+        computed = {column["name"]: column["computed"]["sqltext"] for column in columns if "computed" in column}
         query = text("SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'documents'")
-        return found | {str(name): str(definition) for name, definition in connection.execute(query)}
+        return computed | {str(name): str(definition) for name, definition in connection.execute(query)}
 
 
 @pytest.mark.parametrize("schema", [None, "shop"])
@@ -68,13 +68,13 @@ def test_a_column_is_added(project: Application, columns: list[Column[Any]], sch
     """To a table with rows; there, found complete, back, there again, and printed."""
     options: dict[str, Any] = {"include_schemas": True, "pgmrl_online": online, "compare_server_default": True}
     before, after = documents(schema=schema), documents(*columns, trigrams=True, schema=schema)
-    engine, second = (project.new_database("shop") for _ in range(2))
+    engine = project.new_database()
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE EXTENSION pg_trgm")
     project.revise(engine, before, "a1", **options)
-    for one in (engine, second):
-        with one.begin() as connection:
-            connection.exec_driver_sql("CREATE EXTENSION pg_trgm")
-        project.upgrade(one, before, "a1", **options)
-        project.fill(one, before)
+    project.upgrade(engine, before, "a1", **options)
+    project.fill(engine, before)
+    second = project.copy(engine)
     there = generated(engine, schema)
     written = project.revise(engine, after, "a2", **options)
     assert "FullText" not in written
@@ -103,8 +103,8 @@ def assert_finds(engine: Engine, model: Model, columns: list[Column[Any]]) -> No
     (table,) = metadata.sorted_tables
     with engine.connect() as connection:
         for column in columns:
-            found: Select[Any] = search_hybrid(table.select(), [Words(table.c[column.name], "title 7")])
-            assert [row.id for row in connection.execute(found)] == [7]
+            statement: Select[Any] = search_hybrid(table.select(), [Words(table.c[column.name], "title 7")])
+            assert [row.id for row in connection.execute(statement)] == [7]
 
 
 def test_a_new_table_of_a_declarative_class(project: Application) -> None:
@@ -157,6 +157,6 @@ def test_an_index_of_ones_own(project: Application) -> None:
     project.revise(engine, model, "a1")
     project.upgrade(engine, model)
     project.check(engine, model)
-    found = generated(engine, None)
-    assert "own" in found
-    assert "documents_words_gin" not in found
+    names = generated(engine, None)
+    assert "own" in names
+    assert "documents_words_gin" not in names

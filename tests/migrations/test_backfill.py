@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -25,6 +22,9 @@ from pgmrl.online import backfill as backfills
 from pgmrl.online import steps
 from pgmrl.online.backfill import Fill, Throttle, backfill, backfill_on, full_fill, jobs, short_fill, stop
 from pgmrl.online.target import Target
+from pgmrl.online.validation import validate
+from tests.migrations import processes
+from tests.migrations.processes import until, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,43 +78,23 @@ def table(
 
 def assert_right(connection: Connection, target: Target = TARGET) -> None:
     """Every row's short vector is what the definition computes, in NumPy and in SQL; none has one without a full."""
-    steps.validate(connection, target)
+    validate(connection, target)
     short, full, definition = quoted(target.short), quoted(target.full), target.definition
     rows: list[Any] = list(run(connection, f"SELECT {full}::text, {short}::text FROM {target.owner}"))
     filled = [(one, other) for one, other in rows if one is not None]
     assert all(other is None for one, other in rows if one is None)
     if not filled:
         return
-    wanted = definition.shorten(np.array([json.loads(one) for one, _ in filled], np.float32))
+    expected = definition.shorten(np.array([json.loads(one) for one, _ in filled], np.float32))
     if definition.short.type == "bit":
-        assert ["".join("01"[bit] for bit in row) for row in wanted.astype(int)] == [other for _, other in filled]
+        assert ["".join("01"[bit] for bit in row) for row in expected.astype(int)] == [other for _, other in filled]
     else:
-        np.testing.assert_allclose(np.array([json.loads(other) for _, other in filled]), wanted, atol=2e-3)
+        np.testing.assert_allclose(np.array([json.loads(other) for _, other in filled]), expected, atol=2e-3)
 
 
 def left(connection: Connection, fill: Fill) -> int:
     """The number of rows that still have no value."""
     return int(run(connection, f"SELECT count(*) FROM {fill.owner} AS t WHERE {fill.missing}").scalar_one())
-
-
-def until(question: Callable[[], Any], seconds: float = 30) -> Any:
-    """Wait until something is so."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        answer = question()
-        if answer:
-            return answer
-        time.sleep(0.01)
-    raise AssertionError("it never came to be so")
-
-
-def waiting(connection: Connection) -> int:
-    """How many sessions of this database wait for a lock; the server has other databases."""
-    query = (
-        "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid) "
-        "WHERE NOT l.granted AND a.datname = current_database()"
-    )
-    return int(run(connection, query).scalar_one())
 
 
 class Running:
@@ -198,8 +178,8 @@ def test_every_kind_of_key(auto: Connection, engine: Engine, key: str) -> None:
     table(auto, key=columns, value=value)
     formats = ["-c datestyle=SQL,DMY -c intervalstyle=iso_8601 -c extra_float_digits=-5 -c timezone=Asia/Kolkata"]
     formats += ["-c datestyle=German -c bytea_output=escape -c lc_monetary=C -c timezone=America/St_Johns"]
-    for given in formats:  # the second goes on where the first one was
-        other = create_engine(engine.url, connect_args={"options": given})
+    for options in formats:  # the second goes on where the first one was
+        other = create_engine(engine.url, connect_args={"options": options})
         over = threading.Event()
         throttle = Throttle(max_rows_per_second=97, pause=0.05)
 
@@ -207,7 +187,7 @@ def test_every_kind_of_key(auto: Connection, engine: Engine, key: str) -> None:
             if 97 <= job.rows_seen < ROWS:
                 over.set()
 
-        assert not backfill(other, short_fill(auto, TARGET), throttle, over=over, progress=progress).finished
+        assert not backfill(other, short_fill(auto, TARGET), throttle, stop_event=over, progress=progress).finished
         other.dispose()
     job = backfill(engine, short_fill(auto, TARGET), QUICK)
     assert (job.finished, job.rows_seen, job.rows_written) == (True, 1_000, 900)
@@ -381,33 +361,13 @@ def test_the_applications_triggers(auto: Connection, engine: Engine, without: bo
 
 # -- more than one worker, and the end of one ----------------------------------------------------------------------
 
-SCRIPT = """
-import sys
-from sqlalchemy import create_engine
-from pgmrl.online.backfill import Fill, Throttle, backfill, short_fill
-from pgmrl.online.target import Target
-from pgmrl.model.shortening import Definition, Short
-engine = create_engine(sys.argv[1])
-with engine.connect() as connection:
-    fill = short_fill(connection, Target("documents", "embedding", Definition.of(16, Short(4), full="vector")))
-job = backfill(engine, fill, Throttle(max_rows_per_second=float(sys.argv[2]), pause=0.05), workers=2)
-sys.exit(0 if job.finished else 3)
-"""
-
-
-def process(database_url: str, rate: int) -> subprocess.Popen[bytes]:
-    """A backfill by two workers in a process of its own."""
-    command = [sys.executable, "-c", SCRIPT, database_url, str(rate)]
-    return subprocess.Popen(command, env=dict(os.environ), stderr=subprocess.PIPE)  # noqa: S603
-
 
 def test_two_processes_of_two_workers(auto: Connection, database_url: str) -> None:
     """Each row is written once."""
     table(auto)
-    both = [process(database_url, 200) for _ in range(2)]
-    for one in both:
-        _, said = one.communicate(timeout=60)
-        assert one.returncode == 0, said
+    throttle = Throttle(max_rows_per_second=200, pause=0.05)
+    both = [processes.start(processes.backfill_by_two, database_url, TARGET, throttle) for _ in range(2)]
+    assert [processes.ended(process) for process in both] == [0, 0]
     [job] = jobs(auto)
     assert (job.finished, job.rows_written, job.rows_seen) == (True, 900, 1_000)
     assert_right(auto)
@@ -417,10 +377,11 @@ def test_killed_in_the_middle(auto: Connection, engine: Engine, database_url: st
     """With SIGKILL, several times: nothing is lost or counted twice, and the next run goes on."""
     table(auto)
     for n in range(1, 4):
-        killed = process(database_url, 100)
+        throttle = Throttle(max_rows_per_second=100, pause=0.05)
+        killed = processes.start(processes.backfill_by_two, database_url, TARGET, throttle)
         until(seen(auto, n * 150))
-        killed.send_signal(signal.SIGKILL)
-        killed.communicate()
+        killed.kill()
+        assert processes.ended(killed) == -signal.SIGKILL
         assert not jobs(auto)[0].finished
     job = backfill(engine, short_fill(auto, TARGET), QUICK)
     assert (job.finished, job.rows_seen, job.rows_written) == (True, 1_000, 900)
@@ -430,7 +391,7 @@ def test_killed_in_the_middle(auto: Connection, engine: Engine, database_url: st
 def test_a_worker_that_dies_with_a_range(auto: Connection, engine: Engine) -> None:
     """A range that was handed out and not written is still there for the next one, whatever its size."""
     table(auto)
-    assert not backfill(engine, short_fill(auto, TARGET), SLOW, over=set_event()).finished
+    assert not backfill(engine, short_fill(auto, TARGET), SLOW, stop_event=set_event()).finished
     run(
         auto,
         "INSERT INTO pgmrl.backfill_ranges (backfill_id, after_key, up_to_key, size) SELECT id, NULL, '{600}', 600 "
@@ -470,7 +431,7 @@ def test_stopped(auto: Connection, engine: Engine, how: str) -> None:
     """After the batch at hand; another run goes on."""
     table(auto)
     over = threading.Event()
-    running = Running(engine, workers=2, over=over)
+    running = Running(engine, workers=2, stop_event=over)
     until(seen(auto, 100))
     if how == "by the event":
         over.set()
@@ -517,15 +478,15 @@ def test_a_column_that_was_dropped_and_made_again(auto: Connection, engine: Engi
     """Begins anew, finished or not; so does one whose key has changed."""
     table(auto)
     over = threading.Event()
-    running = Running(engine, over=over)
+    running = Running(engine, stop_event=over)
     until(seen(auto, 100))
     over.set()
     before = running.joined()
     for statement in (*steps.drop_short(None, "documents", TARGET.short), *steps.add_online(TARGET)):
         run(auto, statement)
-    running = Running(engine, over=(over := threading.Event()))
+    running = Running(engine, stop_event=(over := threading.Event()))
     # the job of before is removed first: for a moment there is none
-    until(lambda: any(one.id != before.id for one in jobs(auto)) and seen(auto, 100)())
+    until(lambda: any(job.id != before.id for job in jobs(auto)) and seen(auto, 100)())
     over.set()
     assert not running.joined().finished
     run(auto, "ALTER TABLE documents DROP CONSTRAINT documents_pkey, ADD COLUMN code text")
@@ -591,7 +552,7 @@ def test_what_is_not_there(auto: Connection, engine: Engine) -> None:
         run(auto, statement)
     with pytest.raises(MigrationError, match="is a generated column, which is filled already"):
         backfill(engine, short_fill(auto, TARGET))
-    with pytest.raises(MigrationError, match="workers=0: give at least 1"):
+    with pytest.raises(MigrationError, match="workers: expected at least 1, got 0"):
         backfill(engine, short_fill(auto, TARGET), workers=0)
     assert jobs(auto) == []
 
@@ -627,10 +588,10 @@ def clerk(auto: Connection, engine: Engine) -> Iterator[Engine]:
 def test_missing_rights(auto: Connection, clerk: Engine, missing: str) -> None:
     """One clear error each, before anything is written."""
     table(auto, rows=50)
-    statements, said = RIGHTS[missing]
+    statements, message = RIGHTS[missing]
     for statement in statements:
         run(auto, statement)
-    with pytest.raises(MigrationError, match=said):
+    with pytest.raises(MigrationError, match=message):
         backfill(clerk, short_fill(auto, TARGET), QUICK)
     assert jobs(auto) == []
     assert left(auto, short_fill(auto, TARGET)) == 45
@@ -666,8 +627,8 @@ def test_limits_of_the_role(auto: Connection, engine: Engine) -> None:
         "IF NEW.id = 7 THEN PERFORM pg_sleep(0.6); END IF; RETURN NEW; END $$;"
         "CREATE TRIGGER slow BEFORE UPDATE ON documents FOR EACH ROW EXECUTE FUNCTION slow()",
     )
-    given = "-c statement_timeout=300ms -c lock_timeout=300ms -c default_transaction_isolation=serializable"
-    other = create_engine(engine.url, connect_args={"options": given})
+    options = "-c statement_timeout=300ms -c lock_timeout=300ms -c default_transaction_isolation=serializable"
+    other = create_engine(engine.url, connect_args={"options": options})
     assert backfill(other, short_fill(auto, TARGET), QUICK).finished
     other.dispose()
     assert_right(auto)
@@ -682,7 +643,7 @@ def test_no_more_rows_in_a_second_than_asked_for(auto: Connection, engine: Engin
     began = time.monotonic()
     job = backfill(engine, short_fill(auto, TARGET), Throttle(max_rows_per_second=450, pause=0.05))
     assert job.rows_written / (time.monotonic() - began) < 450 * 1.05
-    with pytest.raises(MigrationError, match="max_rows_per_second=0: give a number above 0"):
+    with pytest.raises(MigrationError, match="max_rows_per_second: expected a number above 0, got 0"):
         Throttle(max_rows_per_second=0)
 
 

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import Connection, Engine, text
 
 from pgmrl.database.connection import execute_plain as run
+from pgmrl.database.index_states import BuildProgress, build_progress, index_states
 from pgmrl.errors import MigrationError
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.shortening import Definition, Short
 from pgmrl.names import literal, qualified, quoted
-from pgmrl.online import index_builds, steps
-from pgmrl.online.index_builds import Build, build, build_progress, drop, index_states, rebuild
+from pgmrl.online import build_session, index_builds, index_leftovers, locks, steps
+from pgmrl.online.index_builds import build, drop, rebuild
+from pgmrl.online.index_statements import Build, create_statement
 from pgmrl.online.target import Target
+from tests.migrations import processes
+from tests.migrations.processes import until, waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 DEFINITION = Definition.of(16, Short(8), full="vector")
 TARGET = Target("documents", "embedding", DEFINITION)
@@ -42,7 +42,7 @@ def auto(engine: Engine) -> Iterator[Connection]:
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at builds more often than for people."""
-    monkeypatch.setattr(index_builds, "POLL", 0.02)
+    monkeypatch.setattr(build_session, "POLL", 0.02)
 
 
 def table(connection: Connection, target: Target = TARGET, rows: int = 500, parts: int = 0, levels: int = 1) -> None:
@@ -85,33 +85,13 @@ def invalid(connection: Connection, name: str = NAME, index: Hnsw = SMALL, targe
         run(holder, f"SELECT FROM {target.owner}")
         run(holder, "CREATE TEMPORARY TABLE held (id int)")  # a transaction that has written is waited for
         run(holder, f"LOCK TABLE {target.owner} IN ROW EXCLUSIVE MODE")
-        statement = index_builds.create_statement(target, index, concurrently=True, name=name)
+        statement = create_statement(target, index, concurrently=True, name=name)
         with connection.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as doomed:
             run(doomed, "SET statement_timeout = '300ms'")
             with pytest.raises(Exception, match="statement timeout"):
                 run(doomed, statement)
             run(doomed, "RESET statement_timeout")
     assert all_indexes(connection)[name][0] is False
-
-
-def until(question: Callable[[], Any], seconds: float = 30) -> Any:
-    """Wait until something is so."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        answer = question()
-        if answer:
-            return answer
-        time.sleep(0.01)
-    raise AssertionError("it never came to be so")
-
-
-def waiting(connection: Connection) -> int:
-    """How many sessions of this database wait for a lock; the server has other databases."""
-    query = (
-        "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid) "
-        "WHERE NOT l.granted AND a.datname = current_database()"
-    )
-    return int(run(connection, query).scalar_one())
 
 
 # -- one index -----------------------------------------------------------------------------------------------------
@@ -175,7 +155,7 @@ def test_cancelled(auto: Connection, engine: Engine) -> None:
 
         thread = threading.Thread(target=doomed)
         thread.start()
-        until(lambda: any(one.pid == pid for one in build_progress(auto)))
+        until(lambda: any(progress.pid == pid for progress in build_progress(auto)))
         run(auto, f"SELECT pg_cancel_backend({pid})")
         until(
             lambda: run(
@@ -200,7 +180,7 @@ def test_the_connection_is_ended(auto: Connection, engine: Engine) -> None:
 
         def end() -> None:
             with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as killer:
-                until(lambda: any(one.pid == pid for one in build_progress(killer)))
+                until(lambda: any(progress.pid == pid for progress in build_progress(killer)))
                 run(killer, f"SELECT pg_terminate_backend({pid})")
 
         kill = threading.Thread(target=end)
@@ -213,45 +193,25 @@ def test_the_connection_is_ended(auto: Connection, engine: Engine) -> None:
     assert all_indexes(auto) == {NAME: as_built(SMALL)}
 
 
-SCRIPT = """
-import sys
-from sqlalchemy import create_engine
-from pgmrl.model.hnsw import Hnsw
-from pgmrl.online.index_builds import build, rebuild
-from pgmrl.online.target import Target
-from pgmrl.model.shortening import Definition, Short
-engine = create_engine(sys.argv[1])
-target = Target("documents", "embedding", Definition.of(16, Short(8), full="vector"))
-with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-    {"build": build, "rebuild": rebuild}[sys.argv[2]](connection, target, Hnsw(int(sys.argv[3]), int(sys.argv[4])))
-"""
-
-
-def process(database_url: str, what: str, index: Hnsw) -> subprocess.Popen[bytes]:
-    """A build in a process of its own."""
-    command = [sys.executable, "-c", SCRIPT, database_url, what, str(index.m), str(index.ef_construction)]
-    return subprocess.Popen(command, env=dict(os.environ), stderr=subprocess.PIPE)  # noqa: S603
-
-
 def test_a_build_whose_client_was_killed(auto: Connection, engine: Engine, database_url: str) -> None:
     """Goes on in the server; another run waits for it instead of beginning anew."""
     table(auto)
     with engine.connect() as holder:
         run(holder, "LOCK TABLE documents IN ROW EXCLUSIVE MODE")
-        killed = process(database_url, "build", SMALL)
-        [orphan] = until(lambda: [one for one in build_progress(auto) if one.index.endswith("hnsw")])
-        killed.send_signal(signal.SIGKILL)
-        killed.communicate()
+        killed = processes.start(processes.build_index, database_url, TARGET, SMALL)
+        [orphan] = until(lambda: [progress for progress in build_progress(auto) if progress.index.endswith("hnsw")])
+        killed.kill()
+        assert processes.ended(killed) == -signal.SIGKILL
         oid = index_states(auto, "documents", TARGET.short)[0].oid
         phases = []
 
-        def progress(now: index_builds.BuildProgress) -> None:
+        def progress(now: BuildProgress) -> None:
             phases.append(now)
             if len(phases) == 2:
                 holder.rollback()
 
         build(auto, TARGET, SMALL, progress=progress)
-    assert {one.pid for one in phases} >= {orphan.pid}
+    assert {phase.pid for phase in phases} >= {orphan.pid}
     [state] = index_states(auto, "documents", TARGET.short)
     assert (state.oid, state.valid, state.builder) == (oid, True, None)
 
@@ -289,10 +249,8 @@ def test_a_build_that_is_about_to_end(auto: Connection, engine: Engine) -> None:
 def test_two_at_once(auto: Connection, database_url: str) -> None:
     """The second one waits for the first, or finds it there; neither removes the other's."""
     table(auto, rows=3_000)
-    both = [process(database_url, "build", SMALL) for _ in range(3)]
-    for one in both:
-        _, said = one.communicate(timeout=60)
-        assert one.returncode == 0, said.decode()[-800:]
+    builds = [processes.start(processes.build_index, database_url, TARGET, SMALL) for _ in range(3)]
+    assert [processes.ended(process) for process in builds] == [0, 0, 0]
     assert all_indexes(auto) == {NAME: as_built(SMALL)}
 
 
@@ -312,7 +270,7 @@ def test_the_name_appears_while_the_statement_waits(auto: Connection, engine: En
         thread = threading.Thread(target=other)
         thread.start()
         until(lambda: waiting(auto))
-        run(holder, index_builds.create_statement(TARGET, SMALL, concurrently=False))
+        run(holder, create_statement(TARGET, SMALL, concurrently=False))
         oid = run(holder, f"SELECT {literal(NAME)}::regclass::oid").scalar_one()
         holder.commit()
         thread.join(60)
@@ -381,11 +339,11 @@ def test_settings_of_the_build(auto: Connection, engine: Engine) -> None:
 def test_progress_is_seen_from_a_second_connection(auto: Connection, engine: Engine) -> None:
     """While the build waits for a writer it says so; what is told cannot end it."""
     table(auto)
-    phases: list[index_builds.BuildProgress] = []
+    phases: list[BuildProgress] = []
     with engine.connect() as holder:
         run(holder, "LOCK TABLE documents IN ROW EXCLUSIVE MODE")
 
-        def progress(now: index_builds.BuildProgress) -> None:
+        def progress(now: BuildProgress) -> None:
             phases.append(now)
             if len(phases) == 2:
                 holder.rollback()
@@ -480,8 +438,8 @@ def test_killed_between_any_two_statements(
             return original(connection, statement)
 
         with monkeypatch.context() as patch:
-            patch.setattr(index_builds, "execute_plain", counted)
-            patch.setattr("pgmrl.online.locks.execute_plain", counted)
+            for module in (index_builds, index_leftovers, locks):
+                patch.setattr(module, "execute_plain", counted)
             try:
                 rebuild(auto, TARGET, LARGE)
             except Killed:

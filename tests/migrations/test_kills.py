@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -14,52 +11,36 @@ from pgmrl.database.connection import execute_plain as run
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.shortening import Definition, Short
 from pgmrl.online import steps
-from pgmrl.online.backfill import jobs
+from pgmrl.online.backfill import Throttle, jobs
 from pgmrl.online.target import Target
+from pgmrl.online.validation import validate
+from tests.migrations import processes
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-ROWS, DIMS, KILLS = 20_000, 64, 8
-TARGET = Target("documents", "embedding", Definition.of(DIMS, Short(16), full="vector"))
+ROWS, KILLS, LONGEST = 10_000, 8, 0.3  # seconds to a kill, in which two workers cannot be done
+TARGET = Target("documents", "embedding", Definition.of(64, Short(16), full="vector"))
+THROTTLE = Throttle(batch_seconds=0.02, max_rows_per_second=4_000)
 INDEX = Hnsw(6, 24)
-SCRIPT = """
-import sys
-from sqlalchemy import create_engine
-from pgmrl.model.hnsw import Hnsw
-from pgmrl.online.backfill import Throttle, backfill, short_fill
-from pgmrl.online.index_builds import build
-from pgmrl.online.target import Target
-from pgmrl.model.shortening import Definition, Short
-engine = create_engine(sys.argv[1])
-target = Target("documents", "embedding", Definition.of(64, Short(16), full="vector"))
-with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-    fill = short_fill(connection, target)
-print("begun", flush=True)
-assert backfill(engine, fill, Throttle(batch_seconds=0.02, max_rows_per_second=4_000), workers=2).finished
-with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-    build(connection, target, Hnsw(6, 24))
-"""
 
 
-def finish_under_kills(database_url: str, kills: int, seed: int, longest: float) -> int:
+def finish_under_kills(database_url: str, seed: int) -> int:
     """Run until it is done; the first runs are killed at random moments. How many were."""
     chance, killed = random.Random(seed), 0  # noqa: S311
     while True:
-        process: Any = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-c", SCRIPT, database_url],
-            env=dict(os.environ),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        process.stdout.readline()
-        if killed < kills:
-            time.sleep(chance.uniform(0, longest))
-            process.send_signal(signal.SIGKILL)
-        _, said = process.communicate(timeout=120)
-        if process.returncode == 0:
+        begun, sender = processes.CONTEXT.Pipe(duplex=False)
+        process = processes.start(processes.backfill_and_build, database_url, TARGET, THROTTLE, INDEX, sender)
+        begun.recv()
+        if killed < KILLS:
+            time.sleep(chance.uniform(0, LONGEST))
+            process.kill()
+        exit_code = processes.ended(process)
+        begun.close()
+        sender.close()
+        if exit_code == 0:
             return killed
-        assert process.returncode == -signal.SIGKILL, said.decode()
+        assert exit_code == -signal.SIGKILL
         killed += 1
 
 
@@ -74,7 +55,7 @@ def test_killed_at_random_moments(engine: Engine, database_url: str) -> None:
         )
         for statement in steps.add_online(TARGET):
             run(connection, statement)
-        killed = finish_under_kills(database_url, KILLS, seed=11, longest=0.6)
+        killed = finish_under_kills(database_url, seed=11)
         assert killed >= KILLS // 2
         [job] = jobs(connection)
         assert (job.finished, job.rows_seen, job.rows_written) == (True, ROWS, ROWS)
@@ -88,4 +69,4 @@ def test_killed_at_random_moments(engine: Engine, database_url: str) -> None:
         )
         name = INDEX.index_name("documents", TARGET.short)
         assert [tuple(row) for row in built] == [(name, True, True, ["m=6", "ef_construction=24"])]
-        steps.validate(connection, TARGET)
+        validate(connection, TARGET)

@@ -16,7 +16,7 @@ from pgmrl.database.connection import execute_plain as run
 from pgmrl.errors import DefinitionError, MigrationError, NotMigrated, RotationError
 from pgmrl.model.rotation import Rotation
 from pgmrl.model.shortening import Definition, Short
-from pgmrl.online import backfill, index_builds, steps
+from pgmrl.online import backfill, index_builds, validation
 from pgmrl.online.target import Target
 
 if TYPE_CHECKING:
@@ -27,17 +27,17 @@ ENV = """
 from alembic import context
 import pgmrl.alembic
 
-given = context.config.attributes
+attributes = context.config.attributes
 if context.is_offline_mode():
     context.configure(dialect_name="postgresql", dialect_opts={"paramstyle": "named"}, literal_binds=True)
     with context.begin_transaction():
         context.run_migrations()
-elif given.get("connection") is not None:
-    context.configure(connection=given["connection"])
+elif attributes.get("connection") is not None:
+    context.configure(connection=attributes["connection"])
     with context.begin_transaction():
         context.run_migrations()
 else:
-    with given["engine"].connect() as connection:
+    with attributes["engine"].connect() as connection:
         context.configure(connection=connection, transaction_per_migration=True)
         with context.begin_transaction():
             context.run_migrations()
@@ -59,9 +59,7 @@ def downgrade():
 """
 SECOND = """
 from alembic import op
-from pgmrl import Hnsw
-from pgmrl.model.rotation import Rotation
-from pgmrl.model.shortening import Definition, Short
+from pgmrl import Definition, Hnsw, Rotation, Short
 revision, down_revision = "a2", "a1"
 SHORT = Definition.of(8, Short({short}), full="vector")
 WHERE = ("{name}", "{full}", SHORT)
@@ -94,16 +92,16 @@ class Application:
 
     def write(self, short: str = "4", name: str = "documents", full: str = "embedding", **first: str) -> None:
         """Its two revisions."""
-        given = {"table": "documents", "column": "embedding", "tail": ""} | first
-        (self.folder / "versions" / "a1.py").write_text(FIRST.format(**given))
+        names = {"table": "documents", "column": "embedding", "tail": ""} | first
+        (self.folder / "versions" / "a1.py").write_text(FIRST.format(**names))
         (self.folder / "versions" / "a2.py").write_text(SECOND.format(short=short, name=name, full=full))
 
     def config(self, engine: Engine | None, connection: Connection | None = None, output: Any = None) -> Config:
         """Alembic's configuration."""
-        made = Config(output_buffer=output) if output else Config()
-        made.set_main_option("script_location", str(self.folder))
-        made.attributes.update(engine=engine, connection=connection)
-        return made
+        config = Config(output_buffer=output) if output else Config()
+        config.set_main_option("script_location", str(self.folder))
+        config.attributes.update(engine=engine, connection=connection)
+        return config
 
 
 @pytest.fixture
@@ -137,7 +135,7 @@ def test_all_of_it(empty: Engine, application: Application) -> None:
     command.upgrade(application.config(empty), "head")
     after = state(empty)
     with empty.connect() as connection:
-        steps.validate(connection, TARGET)
+        validation.validate(connection, TARGET)
         [info] = database.columns(connection)
         assert (info.kept_by, info.index_valid, info.metric) == ("trigger", True, "cosine")
         assert run(connection, "SHOW maintenance_work_mem").scalar_one() != "8MB"
@@ -172,7 +170,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(backfill, "backfill_on"), (steps, "validate"), (index_builds, "build"), (index_builds, "_build_one")],
+    [(backfill, "backfill_on"), (validation, "validate"), (index_builds, "build"), (index_builds, "_build_one")],
     ids=["added", "filled", "validated", "at the build"],
 )
 @pytest.mark.parametrize("after", [False, True])
@@ -185,9 +183,9 @@ def test_killed_in_between(
     path.write_text(path.read_text().replace("CREATE TABLE earlier", "CREATE TABLE IF NOT EXISTS earlier"))
     original = getattr(module, name)
 
-    def dying(*given: Any, **options: Any) -> Any:
+    def dying(*arguments: Any, **options: Any) -> Any:
         if after:
-            original(*given, **options)
+            original(*arguments, **options)
         raise Killed
 
     with monkeypatch.context() as patch:
@@ -196,11 +194,11 @@ def test_killed_in_between(
             command.upgrade(application.config(empty), "head")
     assert state(empty)["version"] == [("a1",)]
     command.upgrade(application.config(empty), "head")
-    found = state(empty)
-    assert found["version"] == [("a2",)]
-    assert [one[1] for one in found["indexes"] if "hnsw" in one[0]] == [True]
+    after_all = state(empty)
+    assert after_all["version"] == [("a2",)]
+    assert [valid for name, valid, _ in after_all["indexes"] if "hnsw" in name] == [True]
     with empty.connect() as connection:
-        steps.validate(connection, TARGET)
+        validation.validate(connection, TARGET)
 
 
 def test_partitioned(empty: Engine, application: Application) -> None:
@@ -215,7 +213,7 @@ def test_partitioned(empty: Engine, application: Application) -> None:
     command.upgrade(application.config(empty), "a1")
     before = state(empty)
     command.upgrade(application.config(empty), "head")
-    assert [one[1] for one in state(empty)["indexes"] if "hnsw" in one[0]] == [True] * 3
+    assert [valid for name, valid, _ in state(empty)["indexes"] if "hnsw" in name] == [True] * 3
     command.downgrade(application.config(empty), "a1")
     assert state(empty) == before
 
@@ -235,7 +233,7 @@ def test_another_schema(empty: Engine, application: Application) -> None:
     with empty.connect() as connection:
         [info] = database.columns(connection)
         assert (info.table_schema, info.index_valid) == ("shop", True)
-        steps.validate(connection, Target("documents", "embedding", TARGET.definition, "shop"))
+        validation.validate(connection, Target("documents", "embedding", TARGET.definition, "shop"))
     command.downgrade(application.config(empty), "a1")
     assert state(empty) == before
 
@@ -256,7 +254,7 @@ BAD: dict[str, tuple[dict[str, str], str, type[Exception], str]] = {
         {},
         "ALTER TABLE documents ALTER embedding TYPE vector",
         MigrationError,
-        r"documents\.embedding is vector, the definition says vector\(8\): correct one",
+        r"documents\.embedding: expected vector\(8\) as the definition says, got vector: correct one",
     ),
     "no rotation": (
         {"short": f"4, Rotation('{ROTATION.id}')"},
@@ -279,13 +277,13 @@ BAD: dict[str, tuple[dict[str, str], str, type[Exception], str]] = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input(empty: Engine, application: Application, case: str) -> None:
     """One clear error with the remedy, and nothing is changed."""
-    given, prepared, kind, said = BAD[case]
+    names, prepared, kind, message = BAD[case]
     command.upgrade(application.config(empty), "a1")
-    application.write(**given)
+    application.write(**names)
     with empty.begin() as connection:
         run(connection, prepared or "SELECT")
     before = state(empty)
-    with pytest.raises(kind, match=said):
+    with pytest.raises(kind, match=message):
         command.upgrade(application.config(empty), "head")
     assert state(empty) == before
 
@@ -316,7 +314,7 @@ def test_a_transaction_that_is_not_alembics(empty: Engine, application: Applicat
 @pytest.fixture
 def clerk(empty: Engine) -> Iterator[Callable[[], Engine]]:
     """Connections of a role that owns nothing; the role is made when it is asked for."""
-    made: list[Engine] = []
+    engines: list[Engine] = []
 
     def make() -> Engine:
         with empty.begin() as connection:
@@ -325,11 +323,11 @@ def clerk(empty: Engine) -> Iterator[Callable[[], Engine]]:
                 connection,
                 "GRANT ALL ON documents, alembic_version TO stranger; GRANT ALL ON SCHEMA public TO stranger",
             )
-        made.append(create_engine(empty.url, connect_args={"options": "-c role=stranger"}))
-        return made[0]
+        engines.append(create_engine(empty.url, connect_args={"options": "-c role=stranger"}))
+        return engines[0]
 
     yield make
-    for engine in made:
+    for engine in engines:
         engine.dispose()
     with empty.begin() as connection:
         run(connection, "DROP OWNED BY stranger; DROP ROLE stranger")

@@ -78,10 +78,10 @@ def application(tmp_path: Path) -> Callable[..., Config]:
     (tmp_path / "versions" / "a2.py").write_text(SECOND.replace("{id}", str(rotation.id)))
 
     def config(connection: Connection | None = None, output: io.StringIO | None = None) -> Config:
-        made = Config(output_buffer=output) if output else Config()
-        made.set_main_option("script_location", str(tmp_path))
-        made.attributes["connection"] = connection
-        return made
+        config = Config(output_buffer=output) if output else Config()
+        config.set_main_option("script_location", str(tmp_path))
+        config.attributes["connection"] = connection
+        return config
 
     return config
 
@@ -155,5 +155,8 @@ def test_a_revision_that_does_not_exist(empty: Engine, application: Callable[...
     """Named with those there are."""
     path = tmp_path / "versions" / "a2.py"
     path.write_text(path.read_text().replace('op.upgrade_pgmrl("0001")', 'op.upgrade_pgmrl("9999")'))
-    with empty.begin() as connection, pytest.raises(DefinitionError, match="no revision '9999': it has 0001"):
+    with (
+        empty.begin() as connection,
+        pytest.raises(DefinitionError, match=r"expected one of the revisions 0001, got '9999'"),
+    ):
         command.upgrade(application(connection), "head")

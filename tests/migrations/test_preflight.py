@@ -17,10 +17,12 @@ from sqlalchemy import Connection, Engine
 
 from pgmrl import Definition, Hnsw, Short
 from pgmrl.database.connection import execute_plain
+from pgmrl.database.index_states import index_states
 from pgmrl.online import index_builds, locks, plan, preflight, steps
 from pgmrl.online.backfill import short_fill
-from pgmrl.online.index_builds import Build
+from pgmrl.online.index_statements import Build, create_statement
 from pgmrl.online.target import Target
+from pgmrl.online.validation import validate
 from tests.cli import failure, ok, ok_json, run
 
 if TYPE_CHECKING:
@@ -52,13 +54,13 @@ def auto(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def found(connection: Connection, **given: Any) -> dict[str, preflight.Finding]:
+def findings(connection: Connection, **options: Any) -> dict[str, preflight.Finding]:
     """The findings for the online path, by subject."""
     size = plan.size_of(connection, TARGET.owner)
     planned = [plan.add(TARGET, online=True, size=size), plan.fill(TARGET, size, "UPDATE …")]
     planned.append(plan.index(TARGET, Hnsw(), Build(), size))
-    listed = preflight.check(connection, TARGET, planned, by_trigger=True, index=Hnsw(), build=Build(), **given)
-    return {one.subject: one for one in listed}
+    listed = preflight.check(connection, TARGET, planned, by_trigger=True, index=Hnsw(), build=Build(), **options)
+    return {finding.subject: finding for finding in listed}
 
 
 def add_online(connection: Connection, target: Target = TARGET) -> None:
@@ -71,7 +73,7 @@ def add_online(connection: Connection, target: Target = TARGET) -> None:
 
 def test_nothing_in_the_way(auto: Connection) -> None:
     """On a quiet database there are notes: the disk, the memory."""
-    listed = found(auto)
+    listed = findings(auto)
     assert {name: one.level for name, one in listed.items()} == dict.fromkeys(
         ("table", "disk", "maintenance_work_mem"), "note"
     )
@@ -82,7 +84,7 @@ def test_nothing_in_the_way(auto: Connection) -> None:
 
 
 @pytest.mark.parametrize(
-    ("statement", "subject", "level", "said"),
+    ("statement", "subject", "level", "message"),
     [
         (
             TOUCH,
@@ -112,19 +114,19 @@ def test_nothing_in_the_way(auto: Connection) -> None:
         ("SET maintenance_work_mem = '1MB'", "maintenance_work_mem", "warning", "is 1MB: past it.*give it more"),
     ],
 )
-def test_what_is_in_the_way(auto: Connection, statement: str, subject: str, level: str, said: str) -> None:
+def test_what_is_in_the_way(auto: Connection, statement: str, subject: str, level: str, message: str) -> None:
     """Each with its remedy."""
     auto.exec_driver_sql(statement)
-    finding = found(auto)[subject]
+    finding = findings(auto)[subject]
     assert finding.level == level
-    assert re.search(said, finding.message)
+    assert re.search(message, finding.message)
 
 
 def test_disk(auto: Connection) -> None:
     """Too little room is an error, before anything is written."""
-    assert found(auto, free_space=1000)["disk"].level == "error"
-    assert found(auto, free_space=10**12)["disk"].level == "note"
-    with pytest.raises(ValueError, match="'lots' is no size: write 50GB"):
+    assert findings(auto, free_space=1000)["disk"].level == "error"
+    assert findings(auto, free_space=10**12)["disk"].level == "note"
+    with pytest.raises(ValueError, match="expected a size such as 50GB or 800MB, got 'lots'"):
         preflight.parse_size("lots")
     assert preflight.parse_size("1.5 GB") == 1.5 * 1024**3
 
@@ -135,7 +137,7 @@ def test_a_long_transaction(auto: Connection, engine: Engine, monkeypatch: pytes
     with engine.connect() as other:
         other.exec_driver_sql("LOCK TABLE documents IN ACCESS SHARE MODE")
         time.sleep(0.05)
-        finding = found(auto)["transaction"]
+        finding = findings(auto)["transaction"]
     assert finding.level == "warning"
     assert "holds the table: let it end, or SELECT pg_terminate_backend(" in finding.message
 
@@ -144,16 +146,18 @@ def test_an_older_pgvector(auto: Connection) -> None:
     """By the catalogue's number: vacuuming HNSW was broken before 0.8.4."""
     auto.exec_driver_sql("UPDATE pg_extension SET extversion = '0.8.2' WHERE extname = 'vector'")
     with pytest.warns(match=r"pgvector 0\.8\.2"):
-        assert found(auto)["pgvector"].level == "warning"
+        assert findings(auto)["pgvector"].level == "warning"
     auto.exec_driver_sql("UPDATE pg_extension SET extversion = '0.7.4' WHERE extname = 'vector'")
-    assert found(auto)["pgvector"].level == "error"
+    assert findings(auto)["pgvector"].level == "error"
 
 
 def test_a_rewrite_is_named(auto: Connection) -> None:
     """The generated column; how large, and what it stops."""
     size = plan.size_of(auto, TARGET.owner)
     planned = [plan.add(TARGET, online=False, size=size)]
-    [note] = [one for one in preflight.check(auto, TARGET, planned, by_trigger=False) if one.subject == "rewrite"]
+    [note] = [
+        finding for finding in preflight.check(auto, TARGET, planned, by_trigger=False) if finding.subject == "rewrite"
+    ]
     assert f"all {ROWS:,} rows" in note.message
     assert "nobody reads or writes until it is done" in note.message
     assert planned[0].lock == "ACCESS EXCLUSIVE"
@@ -167,7 +171,7 @@ def test_the_index_is_as_large_as_expected(auto: Connection, short: Short, index
     add_online(auto, target)
     auto.exec_driver_sql(f"UPDATE documents SET {target.short} = {target.value}")
     index_builds.build(auto, target, index)
-    [state] = index_builds.index_states(auto, "documents", target.short)
+    [state] = index_states(auto, "documents", target.short)
     assert state.bytes == pytest.approx(plan.index_bytes(target, index, ROWS), rel=0.25)
 
 
@@ -297,15 +301,15 @@ def test_backfill(auto: Connection) -> None:
     assert "finished, 3,000 rows filled" in ok("backfill", "documents.embedding", "--status")
     assert "finished" in ok("progress")
     assert ok_json("progress")["backfills"][0]["finished"]
-    steps.validate(auto, TARGET)
+    validate(auto, TARGET)
 
 
 def test_backfill_of_what_needs_none(auto: Connection) -> None:
     """A generated column, an unknown one, an unknown table."""
     for statement in steps.add_in_place(TARGET):
         auto.exec_driver_sql(statement)
-    said = str(failure("backfill", "documents.embedding"))
-    assert "embedding_short_16 (kept by generated)); a generated column needs no" in said
+    message = str(failure("backfill", "documents.embedding"))
+    assert "embedding_short_16 (kept by generated)); a generated column needs no" in message
     assert "has no column 'nothing'" in str(failure("backfill", "documents.nothing"))
     assert "there is no table nothing" in str(failure("backfill", "nothing.embedding"))
     assert run("backfill", "documents.embedding", "--max-lag", "much").exit_code == 2
@@ -326,7 +330,7 @@ def test_stopped_from_another_terminal_and_by_a_signal(auto: Connection, engine:
         assert process.returncode == 1
         assert "%" in ok("backfill", "documents.embedding", "--status")
     ok("backfill", "documents.embedding")
-    steps.validate(auto, TARGET)
+    validate(auto, TARGET)
 
 
 def _until(engine: Engine, question: str, process: subprocess.Popen[bytes]) -> None:
@@ -342,7 +346,7 @@ def _until(engine: Engine, question: str, process: subprocess.Popen[bytes]) -> N
 def test_progress_of_an_index_from_another_terminal(auto: Connection) -> None:
     """`pgmrl progress` shows the server's own words for a build that another session runs."""
     add_online(auto)
-    more = "SELECT id + 10000 * g, embedding, title FROM documents, generate_series(1, 5) AS g"
+    more = "SELECT id + 10000 * g, embedding, title FROM documents, generate_series(1, 2) AS g"
     auto.exec_driver_sql(f"INSERT INTO documents {more}")
     build = threading.Thread(target=index_builds.build, args=(auto, TARGET, Hnsw(16, 200)))
     build.start()
@@ -350,7 +354,7 @@ def test_progress_of_an_index_from_another_terminal(auto: Connection) -> None:
     while build.is_alive():
         shown.append(ok("progress"))
     build.join()
-    assert any(re.search(r"documents_embedding_short_16_hnsw on documents: .*building index", one) for one in shown)
+    assert any(re.search(r"documents_embedding_short_16_hnsw on documents: .*building index", lines) for lines in shown)
 
 
 def test_progress_where_nothing_was_ever_done() -> None:
@@ -365,15 +369,15 @@ def test_reshape_from_the_command_line(auto: Connection) -> None:
     """Dry run, expand, status, contract; the model to deploy is printed."""
     for statement in [
         *steps.add_in_place(TARGET),
-        index_builds.create_statement(TARGET, Hnsw(8, 40), concurrently=False),
+        create_statement(TARGET, Hnsw(8, 40), concurrently=False),
     ]:
         auto.exec_driver_sql(statement)
     dry = ok("reshape", "documents.embedding", "--short-dims", 8, "--dry-run")
     assert "CREATE INDEX CONCURRENTLY documents_embedding_short_8_hnsw" in dry
     assert auto.exec_driver_sql("SELECT count(*) FROM pg_attribute WHERE attname = 'embedding_short_8'").scalar() == 0
-    done = ok("reshape", "documents.embedding", "--short-dims", 8)
+    output = ok("reshape", "documents.embedding", "--short-dims", 8)
     model = "matryoshka(64, Short(8, by=Prefix()), metric='cosine', full='vector', index=Hnsw(m=8, ef_construction=40))"
-    assert model in done
+    assert model in output
     status = ok("reshape", "documents.embedding", "--status")
     assert "embedding_short_16 (in use" in status
     assert "embedding_short_8 (arriving" in status
@@ -381,7 +385,7 @@ def test_reshape_from_the_command_line(auto: Connection) -> None:
     assert "DROP INDEX CONCURRENTLY IF EXISTS documents_embedding_short_16_hnsw" in planned
     assert "dropped embedding_short_16" in ok("reshape", "documents.embedding", "--contract", "--watch", 0.1)
     assert ok_json("reshape", "documents.embedding", "--m", 12)["complete"]
-    [state] = index_builds.index_states(auto, "documents", "embedding_short_8")
+    [state] = index_states(auto, "documents", "embedding_short_8")
     assert (state.index, state.valid) == (Hnsw(12, 40), True)
     ok("reshape", "documents.embedding", "--full", "halfvec")
     assert "dropped embedding_halfvec_short_8" in ok("reshape", "documents.embedding", "--undo")
@@ -448,12 +452,12 @@ def test_the_lock_of_a_concurrent_build(auto: Connection, engine: Engine) -> Non
     def look() -> None:
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as other:
             while not over.is_set():
-                found = execute_plain(
+                modes = execute_plain(
                     other,
                     "SELECT l.mode FROM pg_locks AS l JOIN pg_stat_progress_create_index AS p USING (pid) "
                     "WHERE l.relation = 'documents'::regclass",
                 )
-                seen.update(found.scalars())
+                seen.update(modes.scalars())
 
     thread = threading.Thread(target=look)
     thread.start()

@@ -9,20 +9,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, select, text
+from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, make_url, select, text
 
 from pgmrl import Hnsw, Matryoshka, Prefix, Rotation, Short, database, install_functions, reflect, search
+from pgmrl.database.index_states import index_states
 from pgmrl.database.table_state import table_state
 from pgmrl.errors import MigrationError
-from pgmrl.online import reshape as reshaping
-from pgmrl.online import steps
-from pgmrl.online.index_builds import Build, index_states
+from pgmrl.online.contract import contract, pending_contraction, undo
+from pgmrl.online.expand import expand, plan_expand
+from pgmrl.online.index_statements import Build
+from pgmrl.online.reshape import Reshape, reshape
 from pgmrl.online.target import Target
+from pgmrl.online.validation import validate
+from tests.databases import connected, new_database, vacuum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
+
+    from pgmrl import local
 
 ROWS, DIMS = 3_000, 32
 
@@ -32,8 +38,8 @@ def vectors() -> NDArray[np.float32]:
     """Clustered, with a spread that falls from the first dimension to the last, as of a Matryoshka model."""
     random = np.random.default_rng(5)
     centres = random.normal(size=(40, DIMS))
-    found = centres[random.integers(40, size=ROWS + 200)] + 0.6 * random.normal(size=(ROWS + 200, DIMS))
-    return (found * np.linspace(2, 0.3, DIMS)).astype(np.float32)
+    drawn = centres[random.integers(40, size=ROWS + 200)] + 0.6 * random.normal(size=(ROWS + 200, DIMS))
+    return (drawn * np.linspace(2, 0.3, DIMS)).astype(np.float32)
 
 
 @pytest.fixture
@@ -55,15 +61,29 @@ def model(short: Short, full: Any = "vector", column: str = "embedding", index: 
 OLD = Short(16)
 
 
-@pytest.fixture
-def shop(engine: Engine, vectors: NDArray[np.float32]) -> Engine:
-    """The table as the old version of the application made it, with rows."""
+@pytest.fixture(scope="module")
+def filled(server: local.LocalServer, vectors: NDArray[np.float32]) -> Iterator[str]:
+    """The name of a database with the table as the old version of the application made it, with rows; to be copied."""
     table = model(OLD)
-    with engine.begin() as connection:
-        table.create(connection)
-        connection.execute(table.insert(), [{"id": n, "embedding": vectors[n]} for n in range(ROWS)])
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql("VACUUM ANALYZE documents")
+    with new_database(server, "shop") as url:
+        with connected(url) as engine:
+            with engine.begin() as connection:
+                table.create(connection)
+                connection.execute(table.insert(), [{"id": n, "embedding": vectors[n]} for n in range(ROWS)])
+            vacuum(engine)
+        yield str(make_url(url).database)
+
+
+@pytest.fixture
+def database_url(server: local.LocalServer, filled: str) -> Iterator[str]:
+    """A copy of it for one test."""
+    with new_database(server, "reshape", filled) as url:
+        yield url
+
+
+@pytest.fixture
+def shop(engine: Engine) -> Engine:
+    """The table as the old version of the application made it, with rows."""
     return engine
 
 
@@ -75,16 +95,16 @@ def auto(shop: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def change_of(engine: Engine, **changed: Any) -> reshaping.Reshape:
+def change_of(engine: Engine, **changed: Any) -> Reshape:
     """A reshape of the table's column."""
     with engine.connect() as connection:
-        return reshaping.reshape(connection, "documents", "embedding", **changed)
+        return reshape(connection, "documents", "embedding", **changed)
 
 
-def expanded(engine: Engine, **changed: Any) -> reshaping.Reshape:
+def expanded(engine: Engine, **changed: Any) -> Reshape:
     """A reshape that has been expanded."""
     change = change_of(engine, **changed)
-    assert reshaping.expand(engine, change, Build())
+    assert expand(engine, change, Build())
     return change
 
 
@@ -110,10 +130,10 @@ class Traffic:
     def _once(self, random: np.random.Generator) -> None:
         table, number = self.table, int(random.integers(ROWS))
         with self.engine.begin() as connection:
-            found = connection.execute(search(select(table.c.id), table.c.embedding, self.vectors[number], k=10)).all()
-            assert len(found) == 10
-            assert found[0].distance < 0.01  # the row itself, or one that was given its vector
-            assert [row.distance for row in found] == sorted(row.distance for row in found)
+            rows = connection.execute(search(select(table.c.id), table.c.embedding, self.vectors[number], k=10)).all()
+            assert len(rows) == 10
+            assert rows[0].distance < 0.01  # the row itself, or one that was given its vector
+            assert [row.distance for row in rows] == sorted(row.distance for row in rows)
         self.searches += 1
         self.next += 1
         with self.engine.begin() as connection:
@@ -143,9 +163,9 @@ def same_everywhere(connection: Connection, *shorts: tuple[str, Any]) -> None:
     """Every row of the table has its short vectors, and each is what its definition says."""
     for full, definition in shorts:
         target = Target("documents", full, definition)
-        steps.validate(connection, target)
-        asked = f"SELECT count(*) FROM documents WHERE {target.short} IS NULL"
-        assert connection.exec_driver_sql(asked).scalar_one() == 0
+        validate(connection, target)
+        query = f"SELECT count(*) FROM documents WHERE {target.short} IS NULL"
+        assert connection.exec_driver_sql(query).scalar_one() == 0
 
 
 CHANGES: list[tuple[str, Callable[[Rotation], dict[str, Any]]]] = [
@@ -170,7 +190,7 @@ def test_old_and_new_code_side_by_side(
     after = model(change.new.definition.short, change.new.definition.full, change.new.full)
     old = Traffic(shop, before, vectors, 100_000)
     with running(old):
-        assert reshaping.expand(shop, change, Build())
+        assert expand(shop, change, Build())
         new = Traffic(shop, after, vectors, 200_000)
         with running(new):
             time.sleep(0.5)
@@ -185,7 +205,7 @@ def test_old_and_new_code_side_by_side(
     shop.dispose()  # a backend that is idle reports what it read only after a while; one that ends does at once
     late = Traffic(shop, after, vectors, 300_000)
     with running(late), shop.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        reshaping.contract(connection, reshaping.contraction(connection, "documents", change.new.full), watch=0.2)
+        contract(connection, pending_contraction(connection, "documents", change.new.full), watch=0.2)
     with shop.connect() as connection:
         state = table_state(connection, None, "documents")
         assert state is not None
@@ -245,13 +265,13 @@ def test_stopped_and_gone_on(shop: Engine, auto: Connection) -> None:
     over = threading.Event()
     over.set()
     change = change_of(shop, dims=8)
-    assert not reshaping.expand(shop, change, Build(), over=over)
+    assert not expand(shop, change, Build(), stop_event=over)
     state = table_state(auto, None, "documents")
     assert state is not None
     assert state.shorts["embedding_short_8"].stage == "arriving"
     with pytest.raises(MigrationError, match="no valid index yet"):
-        reshaping.contract(auto, reshaping.contraction(auto, "documents", "embedding"), watch=0)
-    assert reshaping.expand(shop, change, Build())
+        contract(auto, pending_contraction(auto, "documents", "embedding"), watch=0)
+    assert expand(shop, change, Build())
 
 
 def test_undo(shop: Engine, auto: Connection) -> None:
@@ -259,34 +279,34 @@ def test_undo(shop: Engine, auto: Connection) -> None:
     before = table_state(auto, None, "documents")
     for changed in ({"dims": 8}, {"full_type": "halfvec"}):
         expanded(shop, **changed)
-        reshaping.undo(auto, reshaping.contraction(auto, "documents", "embedding"))
+        undo(auto, pending_contraction(auto, "documents", "embedding"))
         assert table_state(auto, None, "documents") == before
 
 
 def test_it_can_tell_that_the_old_one_is_read(shop: Engine, auto: Connection, vectors: NDArray[np.float32]) -> None:
     """Nothing is dropped while searches use the old index."""
     expanded(shop, dims=8)
-    what = reshaping.contraction(auto, "documents", "embedding")
+    what = pending_contraction(auto, "documents", "embedding")
     with running(Traffic(shop, model(OLD), vectors, 100_000)):
         with pytest.raises(MigrationError, match=r"embedding_short_16 was searched \d+ times in the last 2 s"):
-            reshaping.contract(auto, what, watch=2)
+            contract(auto, what, watch=2)
         assert len(index_states(auto, "documents", "embedding_short_16")) == 1
     shop.dispose()  # what an idle backend has not reported yet would still count
     time.sleep(0.5)
-    reshaping.contract(auto, what, watch=0.2)
+    contract(auto, what, watch=0.2)
 
 
 def test_sql_functions_move_before_the_old_one_goes(shop: Engine, auto: Connection) -> None:
     """They name the old short column; installed again, they search by the new one."""
     install_functions(auto, reflect(auto, "documents.embedding"))
     expanded(shop, dims=8)
-    what = reshaping.contraction(auto, "documents", "embedding")
+    what = pending_contraction(auto, "documents", "embedding")
     with pytest.raises(MigrationError, match=r"function documents_search_v1\(.*\) reads embedding_short_16"):
-        reshaping.contract(auto, what, watch=0)
+        contract(auto, what, watch=0)
     install_functions(auto, reflect(auto, "documents.embedding"))
-    reshaping.contract(auto, what, watch=0)
-    found = auto.exec_driver_sql("SELECT id FROM documents_similar((SELECT min(id) FROM documents), 5)").all()
-    assert len(found) == 5
+    contract(auto, what, watch=0)
+    rows = auto.exec_driver_sql("SELECT id FROM documents_similar((SELECT min(id) FROM documents), 5)").all()
+    assert len(rows) == 5
 
 
 @pytest.mark.parametrize(
@@ -304,7 +324,7 @@ def test_who_else_reads_it(shop: Engine, auto: Connection, reader: str, named: s
     expanded(shop, dims=8)
     auto.exec_driver_sql(reader)
     with pytest.raises(MigrationError, match=named):
-        reshaping.contract(auto, reshaping.contraction(auto, "documents", "embedding"), watch=0)
+        contract(auto, pending_contraction(auto, "documents", "embedding"), watch=0)
     state = table_state(auto, None, "documents")
     assert state is not None
     assert len(state.shorts) == 2
@@ -314,7 +334,7 @@ def test_the_plan_says_what_runs(shop: Engine, auto: Connection, statements: lis
     """Each statement of the plan is one that the reshape runs."""
     change = change_of(shop, dims=8)
     with shop.connect() as connection:
-        planned, found = reshaping.plan_expand(connection, change, Build())
+        planned, findings = plan_expand(connection, change, Build())
     assert [step.lock for step in planned] == [
         "ACCESS EXCLUSIVE",
         "ROW EXCLUSIVE",
@@ -323,9 +343,9 @@ def test_the_plan_says_what_runs(shop: Engine, auto: Connection, statements: lis
     ]
     assert not any(step.rewrites for step in planned)
     assert all(step.room > 0 for step in planned[1:3])
-    assert {one.level for one in found} <= {"note", "warning"}
+    assert {finding.level for finding in findings} <= {"note", "warning"}
     del statements[:]
-    reshaping.expand(shop, change, Build())
+    expand(shop, change, Build())
     run = "\n".join(statements)
     for step in (planned[0], planned[2]):
         for statement in step.sql:
@@ -337,16 +357,16 @@ def test_the_plan_says_what_runs(shop: Engine, auto: Connection, statements: lis
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({}, "is so already: say what is to change"),
         ({"dims": 16}, "is so already"),
         ({"index": Hnsw(8, 40)}, "is so already"),
     ],
 )
-def test_nothing_to_change(shop: Engine, changed: dict[str, Any], said: str) -> None:
+def test_nothing_to_change(shop: Engine, changed: dict[str, Any], message: str) -> None:
     """An error, not a rebuild."""
-    with pytest.raises(MigrationError, match=said):
+    with pytest.raises(MigrationError, match=message):
         change_of(shop, **changed)
 
 
@@ -354,27 +374,27 @@ def test_what_is_not_there(shop: Engine) -> None:
     """Unknown tables and columns are named with what there is."""
     with shop.connect() as connection:
         with pytest.raises(MigrationError, match="there is no table nothing"):
-            reshaping.reshape(connection, "nothing", "embedding", dims=8)
+            reshape(connection, "nothing", "embedding", dims=8)
         with pytest.raises(MigrationError, match=r"nothing has no short column to start from \(there: embedding"):
-            reshaping.reshape(connection, "documents", "nothing", dims=8)
+            reshape(connection, "documents", "nothing", dims=8)
         with pytest.raises(MigrationError, match=r"no reshape of documents\.embedding is under way"):
-            reshaping.contraction(connection, "documents", "embedding")
+            pending_contraction(connection, "documents", "embedding")
 
 
 def test_a_name_that_is_taken(shop: Engine, auto: Connection) -> None:
     """A column of another meaning, or of another kind, is not touched."""
     auto.exec_driver_sql("ALTER TABLE documents ADD COLUMN embedding_short_8 text")
     with pytest.raises(MigrationError, match="of type text is in the way"):
-        reshaping.expand(shop, change_of(shop, dims=8), Build())
+        expand(shop, change_of(shop, dims=8), Build())
     auto.exec_driver_sql("ALTER TABLE documents ADD COLUMN embedding_halfvec text")
     with pytest.raises(MigrationError, match="embedding_halfvec is in the way"):
-        reshaping.expand(shop, change_of(shop, full_type="halfvec"), Build())
+        expand(shop, change_of(shop, full_type="halfvec"), Build())
 
 
 def test_a_rotation_that_is_not_installed(shop: Engine) -> None:
     """Pinned by its id alone, its axes can come from nowhere."""
     with pytest.raises(Exception, match="rotation r000000000000 is not in this database"):
-        reshaping.expand(shop, change_of(shop, by=Rotation("r000000000000"), dims=8), Build())
+        expand(shop, change_of(shop, by=Rotation("r000000000000"), dims=8), Build())
 
 
 def test_a_partitioned_table(engine: Engine, vectors: NDArray[np.float32]) -> None:
@@ -399,7 +419,7 @@ def test_a_partitioned_table(engine: Engine, vectors: NDArray[np.float32]) -> No
         same_everywhere(connection, ("embedding", change.new.definition))
         [state] = index_states(connection, "documents", "embedding_short_8")
         assert state.valid
-        reshaping.contract(connection, reshaping.contraction(connection, "documents", "embedding"), watch=0)
+        contract(connection, pending_contraction(connection, "documents", "embedding"), watch=0)
         [info] = database.columns(connection)
         assert (info.short_column, info.index_valid, info.kept_by) == ("embedding_short_8", True, "trigger")
         assert info.index_bytes is not None

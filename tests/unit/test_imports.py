@@ -45,6 +45,11 @@ def imports() -> dict[str, set[str]]:
 
 
 def _imported(path: Path) -> list[str]:
+    """The modules of the package that a file imports."""
+    return [name.removeprefix("pgmrl.") for name in _named(path) if name.startswith("pgmrl.")]
+
+
+def _named(path: Path) -> list[str]:
     found: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -53,7 +58,7 @@ def _imported(path: Path) -> list[str]:
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
                 found.append(inner if inner.removeprefix("pgmrl.") in modules() else node.module)
-    return [name.removeprefix("pgmrl.") for name in found if name.startswith("pgmrl.")]
+    return found
 
 
 def test_every_folder_has_its_place() -> None:
@@ -80,6 +85,12 @@ def test_no_circles() -> None:
         for name in free:
             del left[name]
     assert not left
+
+
+def test_alembics_entry_point_stands_apart() -> None:
+    """Alembic loads it with itself: it imports nothing of pgmrl, and nothing of pgmrl imports it."""
+    assert not [name for name in _named(PACKAGE.parent / "pgmrl_alembic" / "__init__.py") if name.startswith("pgmrl")]
+    assert not [name for name, path in modules().items() if "pgmrl_alembic" in _named(path)]
 
 
 def test_a_public_name_is_no_module() -> None:

@@ -10,7 +10,7 @@ from pgmrl.doctor.examined_columns import parts
 from pgmrl.doctor.finding import Finding
 from pgmrl.model.columns import attachment_of
 from pgmrl.names import literal, qualified, quoted
-from pgmrl.online.index_builds import beside, create_statement, drop_statement
+from pgmrl.online.index_statements import beside, create_statement, drop_statement
 from pgmrl.units import shown
 
 if TYPE_CHECKING:

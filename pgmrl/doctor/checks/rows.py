@@ -10,7 +10,7 @@ from pgmrl.doctor.examined_columns import parts
 from pgmrl.doctor.finding import Finding
 from pgmrl.names import literal, quoted
 from pgmrl.online.plan import size_of
-from pgmrl.online.steps import differs, sample_statement
+from pgmrl.online.validation import differs, sample_statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,10 +1,11 @@
-"""SQL functions in migrations: what the models declare against what the database has."""
+"""The rules for SQL functions: what the models declare against what the database has."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from pgmrl.alembic.function_operations import DropFunctions, InstallFunctions
+from pgmrl.alembic.operations import DropFunctions, InstallFunctions
 from pgmrl.functions.searched_column import SearchedColumn
 from pgmrl.model.columns import INFO_KEY, Attachment
 from pgmrl.model.shortening import Definition, Prefix, Rotation, Short
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from alembic.operations import MigrateOperation
     from sqlalchemy import Table
 
-    from pgmrl.alembic.modify import Seen
+    from pgmrl.alembic.autogenerate.compared_tables import ComparedTable
     from pgmrl.model.metrics import FullType, MetricName, ShortType
 
 __all__ = ["function_changes"]
@@ -27,49 +28,56 @@ REPLACED_APART = ("full", "keys", "side")
 
 
 def function_changes(
-    seen: Iterable[Seen], markers: Sequence[tuple[str, Marker]], default_schema: str
+    tables: Iterable[ComparedTable], markers: Sequence[tuple[str, Marker]], default_schema: str
 ) -> tuple[list[MigrateOperation], list[MigrateOperation]]:
     """The operations to run before all others, and those after.
 
     Functions that no model ever declared, such as those of `pgmrl functions install`, are left alone.
 
     Args:
-        seen: the tables that are compared.
+        tables: that are compared.
         markers: schema and declaration of the sets of functions that are there.
         default_schema: of the connection.
 
     """
     first: list[MigrateOperation] = []
     last: list[MigrateOperation] = []
-    for one in seen:
-        schema = one.said_schema or default_schema
-        there = {
-            (place, marker["name"]): _as_operation(place, marker, one.said_schema)
-            for place, marker in markers
-            if (marker["schema"], marker["table"]) == (schema, one.name)
+    installed = {(schema, marker["name"]): marker for schema, marker in markers}
+    for table in tables:
+        schema = table.declared_schema or default_schema
+        undeclared = {
+            key: _as_operation(key[0], marker, table.declared_schema)
+            for key, marker in installed.items()
+            if (marker["schema"], marker["table"]) == (schema, table.name)
         }
-        said = {(place, marker["name"]): marker for place, marker in markers}
-        for key, operation, marker in _wanted(one, schema):
-            old = there.pop(key, None)
-            if old is not None and said[key] == marker:
+        for key, operation, marker in _declared_sets(table, schema):
+            previous = undeclared.pop(key, None)
+            if previous is not None and installed[key] == marker:
                 continue
-            if old is not None and any(said[key][name] != marker[name] for name in REPLACED_APART):
-                first.append(DropFunctions(key[1], key[0], old))
-                old = None
-            last.append(operation if old is None else operation.instead_of(old))
-        first += [DropFunctions(key[1], key[0], old) for key, old in there.items() if said[key]["managed"]]
+            if previous is not None and any(installed[key][name] != marker[name] for name in REPLACED_APART):
+                first.append(DropFunctions(key[1], key[0], previous))
+                previous = None
+            last.append(replace(operation, previous=previous))
+        first += [
+            DropFunctions(key[1], key[0], operation)
+            for key, operation in undeclared.items()
+            if installed[key]["managed"]
+        ]
     return first, last
 
 
-def _wanted(one: Seen, schema: str) -> Iterator[tuple[tuple[str, str], InstallFunctions, Marker]]:
-    for column, attachment, functions in [] if one.model is None else declared(one.model):
+def _declared_sets(table: ComparedTable, schema: str) -> Iterator[tuple[tuple[str, str], InstallFunctions, Marker]]:
+    """Schema and name, operation and marker of each set of functions that the model declares."""
+    if table.model is None:
+        return
+    for column, attachment, functions in declared_functions(table.model):
         # pgvector's schema is not part of what is compared
         searched = SearchedColumn.of(column, attachment, functions, schema, "public", managed=True)
         operation = InstallFunctions(
-            one.name,
+            table.name,
             searched.full_column,
             searched.definition,
-            one.said_schema,
+            table.declared_schema,
             searched.functions,
             searched.key_columns,
             searched.other_columns,
@@ -78,15 +86,15 @@ def _wanted(one: Seen, schema: str) -> Iterator[tuple[tuple[str, str], InstallFu
         yield (searched.functions_schema, searched.prefix), operation, dict(searched.marker())
 
 
-def declared(table: Table) -> Iterator[tuple[Any, Attachment, SqlFunctions]]:
+def declared_functions(table: Table) -> Iterator[tuple[Any, Attachment, SqlFunctions]]:
     """The columns of a model whose functions it declares."""
     for column in table.columns:
-        found = column.info.get(INFO_KEY)
-        if isinstance(found, Attachment) and found.functions is not None and found.full == column.name:
-            yield column, found, found.functions
+        attachment = column.info.get(INFO_KEY)
+        if isinstance(attachment, Attachment) and attachment.functions is not None and attachment.full == column.name:
+            yield column, attachment, attachment.functions
 
 
-def _as_operation(place: str, marker: Marker, schema: str | None) -> InstallFunctions:
+def _as_operation(functions_schema: str, marker: Marker, schema: str | None) -> InstallFunctions:
     """What installed a set of functions, from what its worker says."""
     return InstallFunctions(
         marker["table"],
@@ -102,7 +110,7 @@ def _as_operation(place: str, marker: Marker, schema: str | None) -> InstallFunc
             words=marker["words"],
             config=marker["config"],
             grant_to=tuple(marker["grant_to"]),
-            schema=None if place == marker["schema"] else place,
+            schema=None if functions_schema == marker["schema"] else functions_schema,
         ),
         tuple((name, type_) for name, type_ in marker["keys"]),
         tuple((name, type_) for name, type_ in marker["types"]),

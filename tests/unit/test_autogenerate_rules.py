@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from pgmrl.alembic.diff import WantedFull, WantedShort, WantedTable, diff
+from pgmrl.alembic.autogenerate.compared_tables import DeclaredFull, DeclaredShort, DeclaredSide, DeclaredTable
+from pgmrl.alembic.autogenerate.prerequisites import commits, needs_schema, rotations_used
+from pgmrl.alembic.autogenerate.short_column_rules import table_changes
+from pgmrl.alembic.autogenerate.side_table_rules import side_changes
 from pgmrl.alembic.operations import (
     AddShort,
     AlterShort,
@@ -23,11 +26,10 @@ from pgmrl.alembic.operations import (
     SetStorage,
     ValidateShort,
 )
-from pgmrl.alembic.requirements import WantedSide, commits, needs_schema, rotations_used, side_changes
+from pgmrl.database.index_states import IndexState
 from pgmrl.database.table_state import ColumnState, ShortState, SideState, SyncTrigger, TableState
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.shortening import Definition, Rotation, Short
-from pgmrl.online.index_builds import IndexState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,12 +49,12 @@ def definition(
     return Definition.of(8, Short(dims), metric, full)
 
 
-def wanted(*shorts: Definition, index: Hnsw | None = Hnsw(), **given: Any) -> WantedTable:  # noqa: B008 - immutable
+def declared(*shorts: Definition, index: Hnsw | None = Hnsw(), **options: Any) -> DeclaredTable:  # noqa: B008 - immutable
     """A model with a vector column and these short ones."""
-    full = WantedFull("embedding", f"{shorts[0].full}(8)" if shorts else "vector(8)", given.pop("storage", None))
-    wants = tuple(WantedShort("embedding", one, index) for one in shorts)
-    names = {"id", "embedding", *(want.name for want in wants)}
-    return WantedTable(frozenset(names), (full,), wants, **given)
+    full = DeclaredFull("embedding", f"{shorts[0].full}(8)" if shorts else "vector(8)", options.pop("storage", None))
+    declared_shorts = tuple(DeclaredShort("embedding", short, index) for short in shorts)
+    names = {"id", "embedding", *(short.name for short in declared_shorts)}
+    return DeclaredTable(frozenset(names), (full,), declared_shorts, **options)
 
 
 def index_of(one: Definition, index: Hnsw | None = None, *, valid: bool = True) -> IndexState:
@@ -81,13 +83,13 @@ def table(*shorts: ShortState, full: str = "vector(8)", storage: str = "external
         "embedding": ColumnState("embedding", full, None, storage, None, False),
     }
     keepers = {}
-    for one in shorts:
-        kind = f"{one.definition.short.type}({one.definition.short.dims})"
-        columns[one.short] = ColumnState(one.short, kind, None, "main", None, False)
-        if one.kept_by == "trigger":
-            metric = one.definition.metric.name
-            keepers[one.short] = SyncTrigger("zz", "embedding", one.short, "prefix", metric, "", complete)
-    return TableState("public", "documents", False, columns, keepers, {one.short: one for one in shorts}, (), ())
+    for short in shorts:
+        kind = f"{short.definition.short.type}({short.definition.short.dims})"
+        columns[short.short] = ColumnState(short.short, kind, None, "main", None, False)
+        if short.kept_by == "trigger":
+            metric = short.definition.metric.name
+            keepers[short.short] = SyncTrigger("zz", "embedding", short.short, "prefix", metric, "", complete)
+    return TableState("public", "documents", False, columns, keepers, {short.short: short for short in shorts}, (), ())
 
 
 def steps(ops: Sequence[MigrateOperation]) -> list[type]:
@@ -95,17 +97,17 @@ def steps(ops: Sequence[MigrateOperation]) -> list[type]:
     done = []
     for op in ops:
         if isinstance(op, OneWay):
-            done += [] if op.back else [type(op.operation)]
-        elif not getattr(op, "undo", False):
+            done += [] if op.downgrade else [type(op.operation)]
+        else:
             done.append(type(op))
     return done
 
 
 def up_and_down(
-    want: WantedTable | None, state: TableState | None, *, online: bool = False
+    model: DeclaredTable | None, state: TableState | None, *, online: bool = False
 ) -> tuple[list[type], list[type]]:
     """Both directions."""
-    ops = diff(None, "documents", want, state, online=online).all
+    ops = table_changes(None, "documents", model, state, online=online).all
     return steps(ops), steps([op.reverse() for op in reversed(ops)])
 
 
@@ -117,15 +119,15 @@ BY_TRIGGER = short_of(definition(), index_of(definition()), kept_by="trigger")
 @pytest.mark.parametrize("online", [False, True])
 def test_the_same_whichever_way_it_is_kept(there: ShortState, online: bool) -> None:
     """No operation, whatever road led there."""
-    assert diff(None, "documents", wanted(definition()), table(there), online=online).all == []
+    assert table_changes(None, "documents", declared(definition()), table(there), online=online).all == []
 
 
 def test_a_new_table() -> None:
     """Its way back is the table's; a trigger's function has to be removed."""
-    assert up_and_down(wanted(definition(), storage="main"), None) == ([SetStorage, AddShort, CreateShortIndex], [])
+    assert up_and_down(declared(definition(), storage="main"), None) == ([SetStorage, AddShort, CreateShortIndex], [])
     rotated = Definition.of(8, Short(4, ROTATION), full="vector")
-    assert up_and_down(wanted(rotated), None)[1] == [DropShort]
-    (index,) = diff(None, "documents", wanted(definition()), None, online=True).indexes
+    assert up_and_down(declared(rotated), None)[1] == [DropShort]
+    (index,) = table_changes(None, "documents", declared(definition()), None, online=True).indexes
     assert not commits(index)
 
 
@@ -137,29 +139,31 @@ def test_a_removed_table() -> None:
 
 def test_a_new_short_column() -> None:
     """In place, or while the table is in use."""
-    assert up_and_down(wanted(definition()), table()) == ([AddShort, CreateShortIndex], [DropShort])
+    assert up_and_down(declared(definition()), table()) == ([AddShort, CreateShortIndex], [DropShort])
     expected = [AddShort, BackfillShort, ValidateShort, CreateShortIndex]
-    assert up_and_down(wanted(definition()), table(), online=True) == (expected, [DropShort])
+    assert up_and_down(declared(definition()), table(), online=True) == (expected, [DropShort])
 
 
 def test_the_new_one_is_searchable_before_the_old_one_goes() -> None:
     """In both directions."""
     both = [AddShort, CreateShortIndex, DropShort]
-    assert up_and_down(wanted(definition(2)), table(KEPT)) == (both, both)
-    up, down = up_and_down(wanted(definition(2)), table(KEPT), online=True)
+    assert up_and_down(declared(definition(2)), table(KEPT)) == (both, both)
+    up, down = up_and_down(declared(definition(2)), table(KEPT), online=True)
     assert up[-1] is MarkShort
     assert down == [MarkShort, DropShort]
 
 
 def test_one_that_a_trigger_kept_comes_back_so() -> None:
     """Added online and filled, then indexed."""
-    up, down = up_and_down(wanted(), table(BY_TRIGGER))
+    up, down = up_and_down(declared(), table(BY_TRIGGER))
     assert up == [DropShort]
     assert down == [AddShort, BackfillShort, ValidateShort, CreateShortIndex]
-    (dropped,) = [op for op in diff(None, "documents", wanted(), table(BY_TRIGGER)).drops if isinstance(op, DropShort)]
-    assert dropped.was is not None
-    assert dropped.was.online
-    assert dropped.was.definition.short.name is None  # the usual name needs no saying
+    (dropped,) = [
+        op for op in table_changes(None, "documents", declared(), table(BY_TRIGGER)).drops if isinstance(op, DropShort)
+    ]
+    assert dropped.previous is not None
+    assert dropped.previous.online
+    assert dropped.previous.definition.short.name is None  # the usual name needs no saying
 
 
 @pytest.mark.parametrize("stage", ["arriving", "retired"])
@@ -167,8 +171,8 @@ def test_one_that_a_trigger_kept_comes_back_so() -> None:
 def test_marks(stage: str, online: bool) -> None:
     """Left alone where the model does not have it, taken off where it has."""
     marked = replace(KEPT, stage=stage)
-    assert diff(None, "documents", wanted(), table(marked), online=online).all == []
-    (op,) = diff(None, "documents", wanted(definition()), table(marked), online=online).all
+    assert table_changes(None, "documents", declared(), table(marked), online=online).all == []
+    (op,) = table_changes(None, "documents", declared(definition()), table(marked), online=online).all
     assert isinstance(op, MarkShort)
     assert (op.stage, op.reverse().stage) == (None, stage)
 
@@ -188,25 +192,25 @@ def test_marks(stage: str, online: bool) -> None:
 )
 def test_indexes(index: Hnsw | None, there: IndexState | None, expected: list[type]) -> None:
     """What the catalogue has and what the model says."""
-    found = short_of(definition(), *([there] if there else []))
-    assert up_and_down(wanted(definition(), index=index), table(found))[0] == expected
+    existing = short_of(definition(), *([there] if there else []))
+    assert up_and_down(declared(definition(), index=index), table(existing))[0] == expected
 
 
 def test_an_index_comes_back_as_it_was() -> None:
     """Parameters and operator class."""
-    found = short_of(definition(metric="l2"), index_of(definition(metric="l2"), Hnsw(8, 40)))
-    (op,) = diff(None, "documents", wanted(definition(metric="inner_product")), table(found)).all
+    existing = short_of(definition(metric="l2"), index_of(definition(metric="l2"), Hnsw(8, 40)))
+    (op,) = table_changes(None, "documents", declared(definition(metric="inner_product")), table(existing)).all
     back = op.reverse()
     assert isinstance(back, RebuildShortIndex)
     assert (back.index, back.definition.metric.name) == (Hnsw(8, 40), "l2")
-    (same,) = diff(None, "documents", wanted(definition(metric="l2")), table(found)).all
+    (same,) = table_changes(None, "documents", declared(definition(metric="l2")), table(existing)).all
     assert isinstance(same, RebuildShortIndex)
-    assert same.was_definition is None
+    assert same.previous_definition is None
 
 
 def test_another_meaning_under_the_same_name() -> None:
     """Replaced in place; online, and where a trigger kept it, dropped and added."""
-    l2 = wanted(definition(metric="l2"))
+    l2 = declared(definition(metric="l2"))
     assert up_and_down(l2, table(KEPT)) == ([AlterShort, CreateShortIndex], [AlterShort, CreateShortIndex])
     up, down = up_and_down(l2, table(BY_TRIGGER))
     assert up == [DropShort, AddShort, CreateShortIndex]
@@ -216,8 +220,8 @@ def test_another_meaning_under_the_same_name() -> None:
 
 def test_the_full_column_of_another_type() -> None:
     """Short columns go before, in whatever stage, and storage is said again behind."""
-    want = wanted(definition(full="halfvec"), storage="main")
-    changes = diff(None, "documents", want, table(replace(KEPT, stage="retired"), storage="main"))
+    want = declared(definition(full="halfvec"), storage="main")
+    changes = table_changes(None, "documents", want, table(replace(KEPT, stage="retired"), storage="main"))
     assert changes.retyped == {"embedding"}
     assert steps(changes.before) == [DropShort]
     assert steps(changes.after) == [SetStorage, AddShort]
@@ -230,17 +234,17 @@ def test_a_trigger_that_is_missing(there: TableState | None) -> None:
     """It is installed again and what it missed is filled; there is nothing to undo."""
     if there is None:  # a plain column of the name, which nothing keeps
         there = replace(table(KEPT), shorts={})
-    want = wanted(definition(), indexed=frozenset({index_of(definition()).name}))
+    want = declared(definition(), existing_indexes=frozenset({index_of(definition()).name}))
     assert up_and_down(want, there) == ([AddShort, BackfillShort, ValidateShort], [])
 
 
 def test_storage() -> None:
     """Of the full column where the model says it, of the short one always."""
-    up, down = up_and_down(wanted(definition(), storage="main"), table(KEPT))
+    up, down = up_and_down(declared(definition(), storage="main"), table(KEPT))
     assert (up, down) == ([SetStorage], [SetStorage])
     state = table(KEPT)
     state.columns[SHORT] = replace(state.columns[SHORT], storage="external")
-    (op,) = diff(None, "documents", wanted(definition()), state).all
+    (op,) = table_changes(None, "documents", declared(definition()), state).all
     assert isinstance(op, SetStorage)
     assert (op.column, op.storage, op.reverse().storage) == (SHORT, "main", "external")
 
@@ -248,11 +252,11 @@ def test_storage() -> None:
 def test_what_the_filters_leave_out() -> None:
     """Columns and indexes."""
     hidden = frozenset({SHORT})
-    assert diff(None, "documents", wanted(definition(), hidden=hidden), table()).all == []
-    assert diff(None, "documents", wanted(hidden=hidden), table(KEPT)).all == []
+    assert table_changes(None, "documents", declared(definition(), hidden=hidden), table()).all == []
+    assert table_changes(None, "documents", declared(hidden=hidden), table(KEPT)).all == []
     index = frozenset({index_of(definition()).name})
-    assert up_and_down(wanted(definition(), hidden=index), table())[0] == [AddShort]
-    assert up_and_down(wanted(definition(), hidden=index), table(short_of(definition())))[0] == []
+    assert up_and_down(declared(definition(), hidden=index), table())[0] == [AddShort]
+    assert up_and_down(declared(definition(), hidden=index), table(short_of(definition())))[0] == []
 
 
 @pytest.mark.parametrize(
@@ -266,7 +270,7 @@ def test_what_the_filters_leave_out() -> None:
 )
 def test_side_tables(text: str, name: str) -> None:
     """Known by their trigger's name; one that goes comes back to the table it was for."""
-    want = WantedSide("documents_embedding", ("id",), "embedding")
+    want = DeclaredSide("documents_embedding", ("id",), "embedding")
     kept, dropped = side_changes("shop", "documents", [want], [], ["id"])
     assert kept == [KeepSide("documents", "documents_embedding", ("id",), "embedding", "shop")]
     assert dropped == []
@@ -282,16 +286,21 @@ def test_what_operations_need() -> None:
     """A trigger needs pgmrl's schema, a rotation its axes; what is done on the way back needs nothing yet."""
     plain = AddShort("documents", "embedding", definition())
     online, rotated = replace(plain, online=True), replace(plain, definition=Definition.of(8, Short(4, ROTATION)))
-    assert not needs_schema([plain, OneWay(online, True)])
+    assert not needs_schema([plain, OneWay(online, downgrade=True)])
     assert needs_schema([OneWay(online)])
     assert needs_schema([rotated])
     assert rotations_used([plain, rotated, rotated, OneWay(rotated)]) == [ROTATION]
-    assert rotations_used([OneWay(rotated, True)]) == []
-    assert [commits(op) for op in (plain, rotated, online, OneWay(online, True))] == [False, False, True, False]
+    assert rotations_used([OneWay(rotated, downgrade=True)]) == []
+    assert [commits(op) for op in (plain, rotated, online, OneWay(online, downgrade=True))] == [
+        False,
+        False,
+        True,
+        False,
+    ]
 
 
 def test_operations_for_alembic_check() -> None:
     """Each says what it is."""
     plain = AddShort("documents", "embedding", definition())
     assert plain.to_diff_tuple() == ("add_short", plain)
-    assert OneWay(plain, True).to_diff_tuple() == ("add_short", plain)
+    assert OneWay(plain, downgrade=True).to_diff_tuple() == ("add_short", plain)

@@ -1,4 +1,4 @@
-"""The operations on SQL functions in a migration, of the same kind as those in `operations`."""
+"""The operations on the SQL functions of a column."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from alembic.operations import MigrateOperation, Operations
 
-from pgmrl.alembic.operations import OnShort, PgmrlOperation
-from pgmrl.errors import DefinitionError
+from pgmrl.alembic.operations.base_operations import PgmrlOperation, stated
+from pgmrl.alembic.operations.short_operations import OnShort
 from pgmrl.functions.searched_column import SearchedColumn
 from pgmrl.model.sql_functions import SqlFunctions
 
@@ -26,11 +26,11 @@ class InstallFunctions(OnShort):
     """Install the SQL functions of a column, or replace those of another version or declaration.
 
     Attributes:
-        functions: what is wanted.
+        functions: which functions, and what they take.
         keys: the primary key's columns with their types, in order.
         types: the filters' columns with their types.
         side: the side table, where the vectors are searched there.
-        was: what was installed before; None for nothing.
+        previous: what was installed before; None for nothing.
 
     """
 
@@ -38,7 +38,7 @@ class InstallFunctions(OnShort):
     keys: tuple[tuple[str, str], ...] = ()
     types: tuple[tuple[str, str], ...] = ()
     side: str | None = None
-    was: InstallFunctions | None = None
+    previous: InstallFunctions | None = None
 
     @classmethod
     def install_functions(
@@ -64,7 +64,7 @@ class InstallFunctions(OnShort):
             table: the table.
             column: the full vector's column.
             definition: full and short vector.
-            functions: what is wanted.
+            functions: which functions, and what they take.
             keys: the primary key's columns with their types as SQL, in order.
             types: the filters' columns with their types as SQL.
             side: the side table, where the vectors are searched there.
@@ -76,10 +76,10 @@ class InstallFunctions(OnShort):
             NotMigrated: pgmrl's schema is missing or too old.
 
         """
-        typed = tuple(dict(types or {}).items())
-        operations.invoke(cls(table, column, definition, schema, functions, tuple(keys.items()), typed, side))
+        filters = tuple((types or {}).items())
+        operations.invoke(cls(table, column, definition, schema, functions, tuple(keys.items()), filters, side))
 
-    def place(self, default_schema: str, vector_schema: str) -> SearchedColumn:
+    def searched_column(self, default_schema: str, vector_schema: str) -> SearchedColumn:
         """The functions with everything their text needs.
 
         Args:
@@ -103,14 +103,10 @@ class InstallFunctions(OnShort):
             managed=True,
         )
 
-    def instead_of(self, old: InstallFunctions) -> InstallFunctions:
-        """The same, replacing others that the way back brings back."""
-        return replace(self, was=old)
-
     def reverse(self) -> MigrateOperation:
-        """The way back."""
-        if self.was is not None:
-            return replace(self.was, was=replace(self, was=None))
+        """Drop them, or install those again that they replaced."""
+        if self.previous is not None:
+            return replace(self.previous, previous=replace(self, previous=None))
         return DropFunctions(self.functions.name or self.table, self.functions.schema or self.schema, self)
 
 
@@ -122,13 +118,13 @@ class DropFunctions(PgmrlOperation):
     Attributes:
         name: what their names begin with.
         schema: where they are.
-        was: how to install them again; None where nobody said.
+        previous: how to install them again; None where the operation does not say.
 
     """
 
     name: str
     schema: str | None = None
-    was: InstallFunctions | None = None
+    previous: InstallFunctions | None = None
 
     @classmethod
     def drop_functions(cls, operations: Operations, name: str, *, schema: str | None = None) -> None:
@@ -142,12 +138,10 @@ class DropFunctions(PgmrlOperation):
         operations.invoke(cls(name, schema))
 
     def reverse(self) -> InstallFunctions:
-        """The way back.
+        """Install them again.
 
         Raises:
-            DefinitionError: it was not said what they were.
+            DefinitionError: `previous` is None.
 
         """
-        if self.was is None:
-            raise DefinitionError(f"drop_functions({self.name!r}) cannot be reversed: give `was`")
-        return self.was
+        return stated(self.previous, f"drop_functions({self.name!r})")

@@ -13,15 +13,16 @@ from alembic.autogenerate.render import render_op, renderers
 from pgvector.sqlalchemy import BIT, HALFVEC, VECTOR
 from sqlalchemy.dialects.postgresql import BIT as POSTGRESQL_BIT
 
-from pgmrl.alembic.function_operations import DropFunctions, InstallFunctions
 from pgmrl.alembic.operations import (
     AddShort,
     AlterShort,
     BackfillShort,
     CreateShortIndex,
+    DropFunctions,
     DropShort,
     DropShortIndex,
     DropSide,
+    InstallFunctions,
     InstallRotation,
     KeepSide,
     MarkShort,
@@ -67,7 +68,7 @@ def render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[
         return False
     if isinstance(item, NumpyVector):
         if item.vector_schema:  # pgvector's own types cannot say a schema
-            context.imports.add("from pgmrl.model.types import NumpyVector")
+            context.imports.add("from pgmrl.alembic import NumpyVector")
             return NumpyVector.__repr__(item)
         return _plain(item.kind.upper(), item.dims, context)
     if isinstance(item, VECTOR | HALFVEC):
@@ -101,24 +102,24 @@ def with_types(own: RenderItem | None) -> RenderItem:
 def _import(context: AutogenContext, *names: str) -> None:
     """Add to the one line that imports from pgmrl."""
     lines = {line for line in context.imports if line.startswith(FROM)}
-    there = {name for line in lines for name in line.removeprefix(FROM).split(", ")}
+    imported = {name for line in lines for name in line.removeprefix(FROM).split(", ")}
     context.imports.difference_update(lines)
-    context.imports.add(FROM + ", ".join(sorted(there | set(names))))
+    context.imports.add(FROM + ", ".join(sorted(imported | set(names))))
 
 
 def _definition(context: AutogenContext, definition: Definition) -> str:
     short = definition.short
-    given = [str(short.dims)]
+    arguments = [str(short.dims)]
     if isinstance(short.by, Rotation):
         _import(context, "Rotation")
-        given.append(f"Rotation({short.by.id!r})")
-    given += [f"type={short.type!r}"] if short.type != "halfvec" else []
-    given += [f"name={_name(short.name)}"] if short.name is not None else []
+        arguments.append(f"Rotation({short.by.id!r})")
+    arguments += [f"type={short.type!r}"] if short.type != "halfvec" else []
+    arguments += [f"name={_name(short.name)}"] if short.name is not None else []
     _import(context, "Definition", "Short")
-    place = f", {definition.vector_schema!r}" if definition.vector_schema else ""
+    vector_schema = f", {definition.vector_schema!r}" if definition.vector_schema else ""
     return (
-        f"Definition.of({definition.dims}, Short({', '.join(given)}), {definition.metric.name!r}, "
-        f"{definition.full!r}{place})"
+        f"Definition.of({definition.dims}, Short({', '.join(arguments)}), {definition.metric.name!r}, "
+        f"{definition.full!r}{vector_schema})"
     )
 
 
@@ -131,16 +132,18 @@ def _name(name: str) -> str:
     return repr(str(name))  # SQLAlchemy's quoted_name has a repr of its own
 
 
-def _call(context: AutogenContext, directive: str, *given: str, schema: str | None = None, **named: str) -> str:
+def _call(context: AutogenContext, directive: str, *positional: str, schema: str | None = None, **named: str) -> str:
+    """A call of a directive, from rendered arguments."""
     context.imports.add(REGISTERS)
-    schema_given = {"schema": _name(schema)} if schema else {}
-    arguments = [*given, *(f"{name}={value}" for name, value in {**named, **schema_given}.items())]
+    if schema:
+        named["schema"] = _name(schema)
+    arguments = [*positional, *(f"{name}={value}" for name, value in named.items())]
     return f"{context.opts['alembic_module_prefix'] or ''}{directive}({', '.join(arguments)})"
 
 
 def _on_short(context: AutogenContext, directive: str, op: OnShort, **named: str) -> str:
-    given = (_name(op.table), _name(op.column), _definition(context, op.definition))
-    return _call(context, directive, *given, schema=op.schema, **named)
+    short = (_name(op.table), _name(op.column), _definition(context, op.definition))
+    return _call(context, directive, *short, schema=op.schema, **named)
 
 
 # -- operations ----------------------------------------------------------------------------------------------------
@@ -148,7 +151,7 @@ def _on_short(context: AutogenContext, directive: str, op: OnShort, **named: str
 
 @renderers.dispatch_for(OneWay)
 def _one_way(context: AutogenContext, op: OneWay) -> list[str]:
-    return [] if op.back else render_op(context, op.operation)
+    return [] if op.downgrade else render_op(context, op.operation)
 
 
 @renderers.dispatch_for(UpgradePgmrl)
@@ -204,15 +207,15 @@ def _alter_short(context: AutogenContext, op: AlterShort) -> str:
 
 
 @renderers.dispatch_for(BackfillShort)
-def _backfill_short(context: AutogenContext, op: BackfillShort) -> str | list[str]:
+def _backfill_short(context: AutogenContext, op: BackfillShort) -> str:
     rate = op.max_rows_per_second
     named = {} if rate is None else {"max_rows_per_second": repr(rate)}
-    return [] if op.undo else _on_short(context, "backfill_short", op, **named)
+    return _on_short(context, "backfill_short", op, **named)
 
 
 @renderers.dispatch_for(ValidateShort)
-def _validate_short(context: AutogenContext, op: ValidateShort) -> str | list[str]:
-    return [] if op.undo else _on_short(context, "validate_short", op)
+def _validate_short(context: AutogenContext, op: ValidateShort) -> str:
+    return _on_short(context, "validate_short", op)
 
 
 @renderers.dispatch_for(MarkShort)
@@ -222,20 +225,20 @@ def _mark_short(context: AutogenContext, op: MarkShort) -> str:
 
 @renderers.dispatch_for(CreateShortIndex)
 def _create_short_index(context: AutogenContext, op: CreateShortIndex) -> str:
-    return _on_short(context, "create_short_index", op, **_how(context, op))
+    return _on_short(context, "create_short_index", op, **_build_arguments(context, op))
 
 
 @renderers.dispatch_for(DropShortIndex)
 def _drop_short_index(context: AutogenContext, op: DropShortIndex) -> str:
-    return _on_short(context, "drop_short_index", op, **_how(context, op))
+    return _on_short(context, "drop_short_index", op, **_build_arguments(context, op))
 
 
 @renderers.dispatch_for(RebuildShortIndex)
 def _rebuild_short_index(context: AutogenContext, op: RebuildShortIndex) -> str:
-    return _on_short(context, "rebuild_short_index", op, **_how(context, op))
+    return _on_short(context, "rebuild_short_index", op, **_build_arguments(context, op))
 
 
-def _how(context: AutogenContext, op: OnIndex) -> dict[str, str]:
+def _build_arguments(context: AutogenContext, op: OnIndex) -> dict[str, str]:
     named = {"index": _hnsw(context, op.index)}
     if not op.build.concurrently:
         named["concurrently"] = "False"
@@ -263,16 +266,18 @@ def _install_functions(context: AutogenContext, op: InstallFunctions) -> str:
     named = {"keys": repr({str(name): type_ for name, type_ in op.keys})}
     named |= {"types": repr({str(name): type_ for name, type_ in op.types})} if op.types else {}
     named |= {"side": _name(op.side)} if op.side else {}
-    given = (_name(op.table), _name(op.column), _definition(context, op.definition), _functions(context, op.functions))
-    return _call(context, "install_functions", *given, schema=op.schema, **named)
+    searched = (_name(op.table), _name(op.column), _definition(context, op.definition))
+    functions = _functions(context, op.functions)
+    return _call(context, "install_functions", *searched, functions, schema=op.schema, **named)
 
 
 def _functions(context: AutogenContext, functions: SqlFunctions) -> str:
     _import(context, "SqlFunctions")
     values = {field.name: getattr(functions, field.name) for field in fields(functions)}
     values["filters"] = tuple(map(str, functions.tests))
-    usual = {field.name: field.default for field in fields(functions)}
-    return f"SqlFunctions({', '.join(f'{name}={value!r}' for name, value in values.items() if value != usual[name])})"
+    defaults = {field.name: field.default for field in fields(functions)}
+    arguments = [f"{name}={value!r}" for name, value in values.items() if value != defaults[name]]
+    return f"SqlFunctions({', '.join(arguments)})"
 
 
 @renderers.dispatch_for(DropFunctions)

@@ -1,0 +1,157 @@
+"""The operations on the HNSW index of a short column."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from alembic.operations import Operations
+
+from pgmrl.alembic.operations.short_operations import OnShort
+from pgmrl.model.hnsw import Hnsw
+from pgmrl.online.index_statements import Build
+
+if TYPE_CHECKING:
+    from pgmrl.model.shortening import Definition
+
+__all__ = ["CreateShortIndex", "DropShortIndex", "OnIndex", "RebuildShortIndex"]
+
+
+@dataclass(frozen=True)
+class OnIndex(OnShort):
+    """What the operations on the index of a short column have in common.
+
+    Attributes:
+        index: build parameters.
+        build: how it is built.
+
+    """
+
+    index: Hnsw = Hnsw()  # noqa: RUF009 - immutable
+    build: Build = Build()  # noqa: RUF009 - immutable
+
+
+@Operations.register_operation("create_short_index")
+@dataclass(frozen=True)
+class CreateShortIndex(OnIndex):
+    """Build the HNSW index on a short column."""
+
+    @classmethod
+    def create_short_index(
+        cls,
+        operations: Operations,
+        table: str,
+        column: str,
+        definition: Definition,
+        *,
+        index: Hnsw | None = None,
+        concurrently: bool = True,
+        maintenance_work_mem: str | None = None,
+        parallel_workers: int | None = None,
+        schema: str | None = None,
+    ) -> None:
+        """Build the HNSW index on a short column, by default while others read and write.
+
+        Concurrently, it commits what the migration has done so far and can be run again after any failure: an INVALID
+        leftover is removed first, a build that is still running is waited for. Does nothing where it is there.
+
+        Args:
+            operations: Alembic's own, filled in by `op`.
+            table: the table.
+            column: the full vector's column.
+            definition: full and short vector.
+            index: build parameters; default `Hnsw()`.
+            concurrently: False: inside the migration's transaction, writers wait.
+            maintenance_work_mem: for this build, such as "8GB": the graph should fit.
+            parallel_workers: for this build.
+            schema: of the table.
+
+        Raises:
+            MigrationError: another index has its name, Alembic does not own the transaction, or it cannot be built.
+
+        """
+        build = Build(concurrently, maintenance_work_mem, parallel_workers)
+        operations.invoke(cls(table, column, definition, schema, index or Hnsw(), build))
+
+    def reverse(self) -> DropShortIndex:
+        """Drop it."""
+        return DropShortIndex(self.table, self.column, self.definition, self.schema, self.index, self.build)
+
+
+@Operations.register_operation("drop_short_index")
+@dataclass(frozen=True)
+class DropShortIndex(OnIndex):
+    """Drop the HNSW index on a short column."""
+
+    @classmethod
+    def drop_short_index(
+        cls,
+        operations: Operations,
+        table: str,
+        column: str,
+        definition: Definition,
+        *,
+        index: Hnsw | None = None,
+        concurrently: bool = True,
+        schema: str | None = None,
+    ) -> None:
+        """Drop the HNSW index on a short column, by default without stopping anybody.
+
+        Raises:
+            MigrationError: Alembic does not own the transaction.
+
+        """
+        operations.invoke(cls(table, column, definition, schema, index or Hnsw(), Build(concurrently)))
+
+    def reverse(self) -> CreateShortIndex:
+        """Build it."""
+        return CreateShortIndex(self.table, self.column, self.definition, self.schema, self.index, self.build)
+
+
+@Operations.register_operation("rebuild_short_index")
+@dataclass(frozen=True)
+class RebuildShortIndex(OnIndex):
+    """Replace the HNSW index on a short column by one with other parameters, the old one serving meanwhile.
+
+    Attributes:
+        previous: the parameters it had.
+        previous_definition: what it was built for, where that was another metric.
+
+    """
+
+    previous: Hnsw | None = None
+    previous_definition: Definition | None = None
+
+    @classmethod
+    def rebuild_short_index(
+        cls,
+        operations: Operations,
+        table: str,
+        column: str,
+        definition: Definition,
+        *,
+        index: Hnsw | None = None,
+        maintenance_work_mem: str | None = None,
+        parallel_workers: int | None = None,
+        schema: str | None = None,
+    ) -> None:
+        """Build the index anew beside the old one, then exchange them by name and drop the old one.
+
+        For other parameters, another operator class, or an INVALID index. Needs room for both for a while.
+
+        Raises:
+            MigrationError: as `create_short_index`.
+
+        """
+        build = Build(True, maintenance_work_mem, parallel_workers)
+        operations.invoke(cls(table, column, definition, schema, index or Hnsw(), build))
+
+    def reverse(self) -> RebuildShortIndex:
+        """Rebuild it as it was."""
+        return replace(
+            self,
+            definition=self.previous_definition or self.definition,
+            previous_definition=self.definition,
+            index=self.previous or self.index,
+            previous=self.index,
+        )

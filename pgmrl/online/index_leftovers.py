@@ -1,0 +1,177 @@
+"""What is there under an index's name: a build that still runs is waited for, an INVALID leftover removed.
+
+An interrupted `CREATE INDEX CONCURRENTLY` leaves an index that every write maintains and no search uses, and
+`IF NOT EXISTS` keeps it for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import text
+
+from pgmrl.database.connection import execute_plain
+from pgmrl.database.index_states import IndexState, build_progress, index_states
+from pgmrl.errors import MigrationError
+from pgmrl.model.hnsw import Hnsw
+from pgmrl.names import qualified
+from pgmrl.online import build_session
+from pgmrl.online.index_statements import Build, beside, drop_statement
+from pgmrl.online.locks import Patience, in_transaction
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from pgmrl.online.build_session import Progress
+    from pgmrl.online.target import Target
+
+__all__ = [
+    "PARTITIONS",
+    "check_name_free",
+    "drop",
+    "drop_rebuild_leftover",
+    "index_state",
+    "is_for",
+    "is_partitioned",
+    "settled_index",
+    "usual_name",
+]
+
+log = logging.getLogger("alembic.pgmrl")
+
+ENDING: Final = 0.01  # seconds between looks at a commit that is under way
+_ENDING = """
+SELECT EXISTS (SELECT FROM pg_index AS x JOIN pg_locks AS l ON l.transactionid = x.xmax AND l.granted
+    WHERE x.indexrelid = :index)
+"""
+"""Whether a transaction that has not ended yet has changed an index's row."""
+
+PARTITIONS: Final = """
+SELECT n.nspname, c.relname,
+    (SELECT x.indexrelid::regclass::text FROM pg_inherits AS h JOIN pg_index AS x ON x.indexrelid = h.inhrelid
+     WHERE h.inhparent = to_regclass(CAST(:index AS text)) AND x.indrelid = c.oid) AS attached
+FROM pg_partition_tree(to_regclass(:owner)) AS t
+JOIN pg_class AS c ON c.oid = t.relid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE t.parentrelid = to_regclass(:owner) AND c.relkind IN ('r', 'p')
+ORDER BY 1, 2
+"""
+"""The partitions one level below a table, with the index of each that is attached to a parent's index."""
+
+
+def index_state(connection: Connection, target: Target, name: str) -> IndexState | None:
+    """The index of this name on a short column; None where there is none."""
+    states = index_states(connection, target.owner, target.short)
+    return next((state for state in states if state.name == name), None)
+
+
+def is_for(state: IndexState, target: Target, index: Hnsw) -> bool:
+    """Whether an index has these parameters and the operator class of this definition."""
+    definition = target.definition
+    return state.index == index and state.operator_class == definition.metric.operator_class(definition.short.type)
+
+
+def usual_name(target: Target) -> str:
+    """The name of a short column's index as the model names it, whatever its parameters."""
+    return Hnsw().index_name(target.table, target.short)
+
+
+def is_partitioned(connection: Connection, target: Target) -> bool:
+    """Whether the table is a partitioned parent."""
+    query = text("SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass(:owner)")
+    return bool(connection.execute(query, {"owner": target.owner}).scalar())
+
+
+def check_name_free(connection: Connection, target: Target, name: str) -> None:
+    """Check that an index of this name can be built.
+
+    Raises:
+        MigrationError: something else has the name.
+    """
+    taken = connection.execute(
+        text("SELECT to_regclass(:name) IS NOT NULL"), {"name": qualified(target.schema, name)}
+    ).scalar_one()
+    if taken and index_state(connection, target, name) is None:
+        raise MigrationError(
+            f"{qualified(target.schema, name)} is there already and is no HNSW index on {target.title}: "
+            "rename or drop it"
+        )
+
+
+def settled_index(connection: Connection, target: Target, name: str, progress: Progress | None) -> IndexState | None:
+    """The index of this name; one being built is waited for, an INVALID one removed unless it lacks partitions."""
+    state, settled = _built_index(connection, target, name, progress), None
+    while state is not None and not state.valid and not is_partitioned(connection, target):
+        if state.oid == settled:
+            log.info("index %s is INVALID: an earlier build was interrupted; removing it", name)
+            drop(connection, target.schema, name)
+            return None
+        _wait_for_commit(connection, target, state.oid)
+        settled = state.oid
+        state = _built_index(connection, target, name, progress)
+    return state
+
+
+def _built_index(connection: Connection, target: Target, name: str, progress: Progress | None) -> IndexState | None:
+    """The index of this name, when the build that the server reports is over."""
+    state = index_state(connection, target, name)
+    while state is not None and state.builder is not None:
+        log.info("index %s is being built by process %s: waiting for it", name, state.builder)
+        _wait_for_build(connection, state.builder, progress)
+        state = index_state(connection, target, name)
+    return state
+
+
+def _wait_for_build(connection: Connection, pid: int, progress: Progress | None) -> None:
+    while builds := [build for build in build_progress(connection) if build.pid == pid]:
+        if progress is not None:
+            progress(builds[0])
+        time.sleep(build_session.POLL)
+
+
+def _wait_for_commit(connection: Connection, target: Target, oid: int) -> None:
+    """Wait until an index that nobody seems to build is what it looks like.
+
+    The server reports a build only after the index has come into the catalogue, and no longer when it makes it valid.
+    From before to almost after that the build holds a lock on its table, at the very end only the row of pg_index.
+    """
+    lock = f"LOCK TABLE {target.owner} IN SHARE UPDATE EXCLUSIVE MODE"
+    in_transaction(connection, [lock], target.owner, Patience(lock_timeout=0, attempts=1))  # 0 is no limit
+    while connection.execute(text(_ENDING), {"index": oid}).scalar():
+        time.sleep(ENDING)
+
+
+def drop(connection: Connection, schema: str | None, name: str) -> None:
+    """Drop an index without stopping readers or writers; does nothing where it is not there.
+
+    Args:
+        connection: in autocommit.
+        schema: of the index.
+        name: of the index.
+
+    Raises:
+        MigrationError: the server refused, or was told to end it.
+    """
+    partitioned = connection.execute(
+        text("SELECT relkind = 'I' FROM pg_class WHERE oid = to_regclass(:name)"), {"name": qualified(schema, name)}
+    ).scalar()
+    if partitioned:  # PostgreSQL does not drop these concurrently
+        statement = drop_statement(schema, name, concurrently=False)
+        in_transaction(connection, [statement], qualified(schema, name))
+        return
+    problem = f"index {name} could not be dropped"
+    with build_session.settings(connection, Build()), build_session.clear_errors(problem):
+        execute_plain(connection, drop_statement(schema, name))
+
+
+def drop_rebuild_leftover(connection: Connection, target: Target, name: str) -> None:
+    """Drop what a rebuild has left, `_new` or `_old`; in partitions those that were not attached yet."""
+    if index_state(connection, target, name) is not None:
+        drop(connection, target.schema, name)
+    if is_partitioned(connection, target):
+        position = beside(usual_name(target)).index(name)
+        for schema, table, _ in connection.execute(text(PARTITIONS), {"owner": target.owner, "index": None}).all():
+            partition = replace(target, schema=schema, table=table)
+            drop_rebuild_leftover(connection, partition, beside(usual_name(partition))[position])
