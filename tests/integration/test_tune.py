@@ -58,10 +58,10 @@ def bare(connection: Connection, name: str = "packages") -> Any:
 def packages(module_engine: Engine, corpus: Corpus) -> Engine:
     """5,000 real vectors, ten rows without one and ten with a zero one; no short column."""
     with module_engine.begin() as connection:
-        connection.exec_driver_sql("CREATE TABLE packages (id integer PRIMARY KEY, embedding halfvec(768))")
+        connection.exec_driver_sql("CREATE TABLE packages (id integer PRIMARY KEY, embedding halfvec(256))")
         fill(connection, "packages", parted(corpus)[0])
         connection.exec_driver_sql(
-            "INSERT INTO packages SELECT n, CASE WHEN mod(n, 2) = 0 THEN array_fill(0, ARRAY[768])::halfvec(768) END "
+            "INSERT INTO packages SELECT n, CASE WHEN mod(n, 2) = 0 THEN array_fill(0, ARRAY[256])::halfvec(256) END "
             f"FROM generate_series({ROWS + 1}, {ROWS + 20}) AS n"
         )
     with module_engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -118,7 +118,7 @@ def test_what_it_predicts_is_what_the_column_does(found: Tuning, packages: Engin
         "built",
         MetaData(),
         Column("id", Integer, primary_key=True),
-        Column("embedding", Matryoshka(768, short, index=index)),
+        Column("embedding", Matryoshka(256, short, index=index)),
     )
     recalls = []
     with packages.connect() as connection:
@@ -196,11 +196,11 @@ def test_ranks_are_those_of_the_server(
 ) -> None:
     """The place of each true neighbour in the order that the server computes from its own short vectors."""
     vectors = corpus.documents[:1_500] * np.random.default_rng(0).uniform(0.5, 2, (1_500, 1)).astype(np.float32)
-    definition = Definition.of(768, Short(dims, rotation if rule == "rotation" else Prefix(), kind), metric, full)
+    definition = Definition.of(256, Short(dims, rotation if rule == "rotation" else Prefix(), kind), metric, full)
     queries = definition.stored(corpus.queries[:8])
     with engine.connect() as connection:
         database.install_rotation(connection, rotation)
-        connection.exec_driver_sql(f"CREATE TABLE packages (id integer PRIMARY KEY, embedding {full}(768))")
+        connection.exec_driver_sql(f"CREATE TABLE packages (id integer PRIMARY KEY, embedding {full}(256))")
         fill(connection, "packages", vectors, full)
         connection.commit()
         table = bare(connection).table
@@ -291,12 +291,12 @@ def test_a_bad_graph(packages: Engine) -> None:
 
 @pytest.fixture
 def shop(engine: Engine, corpus: Corpus) -> Table:
-    """5,000 rows with a prefix of 256 dimensions under an index."""
+    """5,000 rows with a prefix of 128 dimensions under an index."""
     table = Table(
         "packages",
         MetaData(),
         Column("id", Integer, primary_key=True),
-        Column("embedding", Matryoshka(768, Short(256), index=Hnsw(12, 60))),
+        Column("embedding", Matryoshka(256, Short(128), index=Hnsw(12, 60))),
     )
     with engine.begin() as connection:
         table.create(connection)
@@ -308,7 +308,7 @@ def shop(engine: Engine, corpus: Corpus) -> Table:
 def test_the_choice_becomes_the_default(engine: Engine, shop: Table, corpus: Corpus) -> None:
     """Of a column that stays: only numbers change, and searches take them."""
     with engine.connect() as connection:
-        found = tune(connection, shop.c.embedding, 0.9, dims=(256,), by=("prefix",), **QUICK)
+        found = tune(connection, shop.c.embedding, 0.9, dims=(128,), by=("prefix",), **QUICK)
         assert found.keeps_column
         assert found.choice is not None
         assert found.current is not None
@@ -320,7 +320,7 @@ def test_the_choice_becomes_the_default(engine: Engine, shop: Table, corpus: Cor
         assert real.measured.mean == pytest.approx(trial.measured.mean, abs=0.03)
         assert migration(connection, shop.c.embedding, found) is None
         connection.rollback()
-        assert apply_tuning(connection, shop.c.embedding, found) == "embedding_short_256"
+        assert apply_tuning(connection, shop.c.embedding, found) == "embedding_short_128"
         connection.commit()
         load_settings(connection, shop.c.embedding)
         plan = explained(connection, search(select(shop.c.id), shop.c.embedding, corpus.queries[0]))
@@ -328,7 +328,7 @@ def test_the_choice_becomes_the_default(engine: Engine, shop: Table, corpus: Cor
         assert shortlist is not None
         assert shortlist["Plan Rows"] == found.choice.shortlist
         connection.rollback()
-        again = tune(connection, shop.c.embedding, 0.9, dims=(256,), by=("prefix",), **QUICK)
+        again = tune(connection, shop.c.embedding, 0.9, dims=(128,), by=("prefix",), **QUICK)
     assert again.current is not None
     assert (again.current.shortlist, again.current.ef_search) == (found.choice.shortlist, found.choice.ef_search)
     assert any("as it is today" in row[0] for row in kept_rows(again)[1])
@@ -340,7 +340,7 @@ def test_a_table_of_the_same_name(engine: Engine, shop: Table) -> None:
         connection.exec_driver_sql("CREATE SCHEMA a_tenant")
         connection.exec_driver_sql("CREATE TABLE a_tenant.packages (LIKE public.packages INCLUDING GENERATED)")
     with engine.connect() as connection:
-        found = tune(connection, shop.c.embedding, 0.9, dims=(256,), by=("prefix",), **QUICK)
+        found = tune(connection, shop.c.embedding, 0.9, dims=(128,), by=("prefix",), **QUICK)
     assert found.current is not None
     assert found.keeps_column
 
@@ -349,7 +349,7 @@ def test_a_table_of_the_same_name(engine: Engine, shop: Table) -> None:
 def test_the_callers_transaction_goes_on(engine: Engine, shop: Table, opened: Any) -> None:
     """One that has begun and sent nothing yet; what is stored in it after tuning is there after its commit."""
     with opened(engine) as own:
-        found = tune(own, shop.c.embedding, 0.9, dims=(256,), by=("prefix",), **QUICK)
+        found = tune(own, shop.c.embedding, 0.9, dims=(128,), by=("prefix",), **QUICK)
         apply_tuning(own, shop.c.embedding, found)
     assert found.choice is not None
     with engine.connect() as connection:
@@ -374,7 +374,7 @@ def test_another_column_comes_by_a_migration(engine: Engine, shop: Table, tmp_pa
     assert body is not None
     path = found.rotation.save(tmp_path)
     name = f"embedding_{found.rotation.id}_64"
-    assert "op.mark_short('packages', 'embedding_short_256', 'retired'" in body
+    assert "op.mark_short('packages', 'embedding_short_128', 'retired'" in body
     assert path.name in model(shop.c.embedding, found)
     run(engine, body)
     with engine.connect() as connection:
@@ -404,7 +404,7 @@ def run(engine: Engine, body: str) -> None:
 
 def test_the_index_alone_changes(engine: Engine, shop: Table) -> None:
     """Then it is rebuilt: with half as many links it is smaller."""
-    small: dict[str, Any] = {"dims": (256,), "by": ("prefix",), "index": Hnsw(6, 40), "minimise": "size", **QUICK}
+    small: dict[str, Any] = {"dims": (128,), "by": ("prefix",), "index": Hnsw(6, 40), "minimise": "size", **QUICK}
     with engine.connect() as connection:
         found = tune(connection, shop.c.embedding, 0.9, **small)
         assert found.choice is not None
@@ -419,13 +419,13 @@ def test_the_index_alone_changes(engine: Engine, shop: Table) -> None:
 def test_a_side_table(engine: Engine, corpus: Corpus) -> None:
     """The vectors are in another table than the one that is searched."""
     metadata = MetaData()
-    table = Table("docs", metadata, Column("id", Integer, primary_key=True), Column("e", reflectable(768)))
-    add_side_table(table.c.e, Short(128))
+    table = Table("docs", metadata, Column("id", Integer, primary_key=True), Column("e", reflectable(256)))
+    add_side_table(table.c.e, Short(64))
     with engine.begin() as connection:
         metadata.create_all(connection)
         ingest(connection, table.c.e, ({"id": n} for n in range(2_000)), vectors=corpus.documents[:2_000])
     with engine.connect() as connection:
-        found = tune(connection, table.c.e, 0.8, dims=(128,), by=("prefix",), queries=200, types=("halfvec",))
+        found = tune(connection, table.c.e, 0.8, dims=(64,), by=("prefix",), queries=200, types=("halfvec",))
     assert found.choice is not None
     assert found.keeps_column
     assert len(found.checks) == 2
@@ -495,15 +495,15 @@ def partitioned(connection: Connection, dims: int, short: int, first: int, end: 
 def test_partitions(engine: Engine, corpus: Corpus) -> None:
     """Each has an index of its own; they are tuned as they are."""
     with engine.begin() as connection:
-        partitioned(connection, 768, 128, 1_000, 3_000)
+        partitioned(connection, 256, 64, 1_000, 3_000)
         fill(connection, "packages", corpus.documents[:3_000])
         connection.exec_driver_sql("ANALYZE packages")
     with engine.connect() as connection:
-        found = tune(connection, bare(connection), 0.8, dims=(64,), queries=200)
+        found = tune(connection, bare(connection), 0.8, dims=(32,), queries=200)
     assert any("partition" in note for note in found.notes)
     assert found.rows_read == 2_800
     assert found.choice is not None
-    assert found.choice.candidate.dims == 128
+    assert found.choice.candidate.dims == 64
 
 
 def test_partitions_of_which_one_holds_equal_vectors(engine: Engine) -> None:
@@ -527,7 +527,7 @@ def test_partitions_of_which_one_holds_equal_vectors(engine: Engine) -> None:
 def test_rows_that_come_meanwhile_are_not_seen(engine: Engine, corpus: Corpus) -> None:
     """All passes read one snapshot."""
     with engine.begin() as connection:
-        connection.exec_driver_sql("CREATE TABLE packages (id integer PRIMARY KEY, embedding halfvec(768))")
+        connection.exec_driver_sql("CREATE TABLE packages (id integer PRIMARY KEY, embedding halfvec(256))")
         fill(connection, "packages", corpus.documents[:2_000])
     seen: set[str] = set()
 
@@ -573,12 +573,12 @@ def test_a_connection_that_drops(packages: Engine, when: str) -> None:
 def test_pgvector_in_another_schema(elsewhere: Engine, corpus: Corpus) -> None:
     """Types and operators with their schema, also of signs."""
     with elsewhere.begin() as connection:
-        connection.exec_driver_sql("CREATE TABLE packages (id integer PRIMARY KEY, embedding extensions.halfvec(768))")
+        connection.exec_driver_sql("CREATE TABLE packages (id integer PRIMARY KEY, embedding extensions.halfvec(256))")
         column = reflect(connection, "packages.embedding")
         ingest(connection, column, ({"id": n} for n in range(800)), vectors=corpus.documents[:800])
     with elsewhere.connect() as connection:
         for kind in ("halfvec", "bit"):
-            found = tune(connection, column, 0.5, dims=(256,), by=("prefix",), types=(kind,), queries=60)
+            found = tune(connection, column, 0.5, dims=(128,), by=("prefix",), types=(kind,), queries=60)
             assert found.choice is not None
 
 
@@ -616,8 +616,8 @@ def test_in_a_transaction_of_the_callers(packages: Engine) -> None:
         ({"k": 0}, SearchError, "k=0"),
         ({"k": 2_000}, SearchError, "max_shortlist"),
         ({"max_shortlist": 5}, SearchError, "max_shortlist=5"),
-        ({"dims": (0,)}, DefinitionError, "1 to 768"),
-        ({"dims": (769,)}, DefinitionError, "1 to 768"),
+        ({"dims": (0,)}, DefinitionError, "1 to 256"),
+        ({"dims": (257,)}, DefinitionError, "1 to 256"),
         ({"by": ("magic",)}, DefinitionError, "magic"),
         ({"types": ()}, DefinitionError, "halfvec"),
         ({"minimise": "money"}, DefinitionError, "money"),
@@ -636,7 +636,7 @@ def test_bad_input(packages: Engine, given: dict[str, Any], error: type[Exceptio
 def test_tables_with_little_in_them(engine: Engine, corpus: Corpus) -> None:
     """No rows, fewer than k, and just enough."""
     with engine.begin() as connection:
-        connection.exec_driver_sql("CREATE TABLE packages (id integer PRIMARY KEY, embedding halfvec(768))")
+        connection.exec_driver_sql("CREATE TABLE packages (id integer PRIMARY KEY, embedding halfvec(256))")
     with engine.connect() as connection:
         with pytest.raises(MeasureError, match="no row"):
             tune(connection, bare(connection))
@@ -678,9 +678,9 @@ def test_unknown_columns(packages: Engine) -> None:
 def test_names_that_need_quotes(engine: Engine, corpus: Corpus) -> None:
     """Of table, column and key."""
     with engine.begin() as connection:
-        connection.exec_driver_sql("CREATE TABLE packages (id integer PRIMARY KEY, embedding halfvec(768))")
+        connection.exec_driver_sql("CREATE TABLE packages (id integer PRIMARY KEY, embedding halfvec(256))")
         database.execute_plain(
-            connection, 'CREATE TABLE "My :t %s" ("Order" integer PRIMARY KEY, "from 100%" halfvec(768))'
+            connection, 'CREATE TABLE "My :t %s" ("Order" integer PRIMARY KEY, "from 100%" halfvec(256))'
         )
         fill(connection, "packages", corpus.documents[:600])
         database.execute_plain(connection, 'INSERT INTO "My :t %s" SELECT id, embedding FROM packages')
