@@ -168,9 +168,9 @@ def _cost_reasons(
     if not serving.used:
         return [_cannot_serve(connection, table) for table in tables]
     chosen, other = (sum(part["Total Cost"] for part in subplans(tree, SHORTLIST)) for tree in (plan, unsorted))
-    names = " and ".join(serving.indexes)
+    costs = f"cost {chosen:,.0f} against {other:,.0f} with {' and '.join(serving.indexes)}"
     why = [
-        f"the planner estimated a plan without the index to be cheaper: cost {chosen:,.0f}, {other:,.0f} with {names}",
+        f"the planner estimated a plan without the index to be cheaper: {costs}",
         *(_estimates(connection, table) for table in tables),
     ]
     return list(dict.fromkeys(why))
