@@ -12,7 +12,17 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
-from pgmrl.doctor import CHECKS, Finding, NotChecked, Report, doctor, health, measure_columns, prometheus_metrics
+from pgmrl.doctor import (
+    CHECKS,
+    Finding,
+    NotChecked,
+    Report,
+    bounded_reads,
+    doctor,
+    health,
+    measure_columns,
+    prometheus_metrics,
+)
 from pgmrl.doctor.recall_series import recall_series
 from pgmrl.errors import DefinitionError, Locked, MeasureError, NotMigrated
 from tests.cli import run
@@ -338,8 +348,9 @@ def test_what_cannot_be_compared_is_not_one_series(patient: Patient) -> None:
     }
 
 
-def test_the_history_says_what_holds_it_up(patient: Patient) -> None:
+def test_the_history_says_what_holds_it_up(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the checks do: a table that somebody holds is no traceback."""
+    monkeypatch.setattr(bounded_reads, "LOCK_SECONDS", 0.2)  # nobody lets go of it meanwhile
     with patient.engine.connect() as holder:
         holder.exec_driver_sql("LOCK TABLE packages IN ACCESS EXCLUSIVE MODE")
         for option in ("--history", "--measure"):

@@ -11,7 +11,7 @@ from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, tex
 from sqlalchemy.orm import Session
 
 from pgmrl import Matryoshka, Prefix, Rotation, Short, add_functions, add_side_table, database
-from pgmrl.doctor import Check, NotChecked, Report, Thresholds, doctor, health, measure_columns
+from pgmrl.doctor import Check, NotChecked, Report, Thresholds, bounded_reads, doctor, health, measure_columns
 from pgmrl.doctor.check_context import CheckContext, Server
 from pgmrl.doctor.checked_columns import checked_columns
 from pgmrl.doctor.run_checks import run_check
@@ -252,8 +252,9 @@ def test_rows_that_row_level_security_hides(engine: Engine, role: str) -> None:
 # -- time ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_table_that_somebody_holds(engine: Engine) -> None:
-    """A check that reads it gives up after two seconds; where its size cannot be read, nothing can be examined."""
+def test_a_table_that_somebody_holds(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that reads it gives up; where its size cannot be read, nothing can be checked."""
+    monkeypatch.setattr(bounded_reads, "LOCK_SECONDS", 0.2)  # nobody lets go of it meanwhile
     metadata = MetaData()
     table = Table("docs", metadata, Column("id", Integer, primary_key=True), Column("e", NumpyVector(8, "vector")))
     add_side_table(table.c.e, Short(4))
