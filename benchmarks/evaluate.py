@@ -21,7 +21,7 @@ from benchmarks.asking import prepare, say
 from benchmarks.relevance import by_tags, tagged
 from benchmarks.server import Server, environment
 from pgmrl import Hnsw, Matryoshka, Rotation, Short, evaluate, ingest
-from pgmrl.embedders import embedder
+from pgmrl.embedders import load_embedder
 from pgmrl.evaluation import EXACT, SHORT_ONLY, TWO_STAGE, file_judgements, plot
 from pgmrl.measure.fit_rotation import fit_rotation
 
@@ -174,7 +174,7 @@ def main() -> None:
         with server.connect() as plain:
             told = environment(plain)
         engine = create_engine(server.sqlalchemy_url)
-        model = embedder()
+        model = load_embedder()
         made = model.embed_documents([f"{one['name']}: {one['synopsis']}" for one in packages])
         with engine.begin() as connection:
             trained = prepare_trained(connection, packages, made)

@@ -36,7 +36,7 @@ from benchmarks.data import packages
 from benchmarks.load import WRITES, Load
 from benchmarks.server import Server, environment, machine
 from pgmrl import Definition, Hnsw, Short, database
-from pgmrl.embedders import embedder
+from pgmrl.embedders import load_embedder
 from pgmrl.online import backfill, index_statements, steps
 from pgmrl.online.target import Target
 
@@ -132,7 +132,7 @@ def texts(rows: int) -> tuple[list[str], np.ndarray[Any, Any]]:
     """Titles and vectors of as many packages as there are, at most `rows`."""
     found = packages(rows)
     titles = [f"{one['name']}: {one['synopsis']}" for one in found]
-    return titles, np.asarray(embedder("static").embed_documents(titles))
+    return titles, np.asarray(load_embedder("static").embed_documents(titles))
 
 
 # -- two ways ------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import numpy as np
 from sqlalchemy import create_engine, select
 
 from pgmrl import Nearest, Weighted, Words, search_hybrid
-from pgmrl.embedders import embedder
+from pgmrl.embedders import load_embedder
 from pgmrl.evaluation.measures import Scorer, parsed
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _ways(table: Table) -> dict[str, Callable[[Connection, Any, str, int], list[
 
 def _known(connection: Connection, table: Table, packages: list[dict[str, Any]], asked: list[int]) -> dict[str, Any]:
     """Mean reciprocal rank of the package that a query was made of; vectors of the static model, for both sides."""
-    model = embedder()
+    model = load_embedder()
     documents = model.embed_documents([f"{one['name']}: {one['synopsis']}" for one in packages])
     documents /= np.maximum(np.linalg.norm(documents, axis=1, keepdims=True), 1e-9)
     scorer = Scorer(parsed([f"RR@{LIST}"]), {str(n): {str(n): 1} for n in asked})

@@ -27,7 +27,7 @@ from sqlalchemy import Column, Integer, MetaData, Table, create_engine, select
 from benchmarks.data import Truth, debian, packages, spread
 from benchmarks.server import Server, environment
 from pgmrl import Matryoshka, Rotation, Short, compile_sql, database, ingest, reflect, search
-from pgmrl.embedders import DEFAULT, embedder
+from pgmrl.embedders import DEFAULT, load_embedder
 from pgmrl.measure import given_queries, mean_interval
 from pgmrl.tune import tune
 from pgmrl.tune.index_trials import TIMING
@@ -124,7 +124,7 @@ def load(name: str, rows: int | None, many: int) -> Data:
 def wordllama() -> NDArray[np.float32]:
     """The texts by the bundled static model, 256 dimensions, trained with a Matryoshka loss."""
     texts = [f"{one['name']}: {one['synopsis']}" for one in packages()]
-    found = np.asarray(embedder(DEFAULT).embed_documents(texts), np.float32)
+    found = np.asarray(load_embedder(DEFAULT).embed_documents(texts), np.float32)
     return found[found.any(axis=1)]
 
 

@@ -20,7 +20,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 import pgmrl.alembic  # noqa: F401 - registers the operations
 from pgmrl import Prefix, Rotation, Short, add_short, add_side_table, check_schema, database, fit_rotation, search
 from pgmrl.demo.corpus import docstrings
-from pgmrl.embedders import embed_batches, embedder
+from pgmrl.embedders import embed_batches, load_embedder
 from pgmrl.local import server_url
 from pgmrl.model.shortening import Definition
 
@@ -80,7 +80,7 @@ def main() -> None:
 def _the_application_so_far(engine: Engine) -> Any:
     """Make the tables and fill them, with nothing of pgmrl's; a query vector."""
     texts = docstrings()[:ROWS]
-    _, vectors = next(embed_batches(embedder("static"), (one.text for one in texts), ROWS))
+    _, vectors = next(embed_batches(load_embedder("static"), (one.text for one in texts), ROWS))
     with engine.begin() as connection:
         database.create_pgvector(connection)
         connection.execute(text("DROP TABLE IF EXISTS existing_reviews_embedding"))

@@ -14,7 +14,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from pgmrl import Short, VectorArray, compile_sql, database, ingest, matryoshka, search
 from pgmrl.demo.corpus import docstrings
-from pgmrl.embedders import embed_batches, embed_query, embedder
+from pgmrl.embedders import embed_batches, embed_query, load_embedder
 from pgmrl.local import server_url
 from pgmrl.measure import recall_at_k
 
@@ -38,7 +38,7 @@ class Docstring(Base):
 # --8<-- [end:declare]
 def main() -> None:
     """Everything, step by step."""
-    model = embedder("static")  # 256 dimensions, Matryoshka-trained, in the wheel
+    model = load_embedder("static")  # 256 dimensions, Matryoshka-trained, in the wheel
     # --8<-- [start:connect]
     with server_url() as url:  # DATABASE_URL, or the embedded server
         engine = create_engine(database.sqlalchemy_url(url))

@@ -7,10 +7,10 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
 from pgmrl import check_schema, search
-from pgmrl.embedders import embedder
+from pgmrl.embedders import load_embedder
 
 questions = ["remove a directory", "parse a date", "send an e-mail", "compress a file", "a lock between threads"]
-vectors = embedder("static").embed_queries(questions)
+vectors = load_embedder("static").embed_queries(questions)
 with Session(create_engine(os.environ["DATABASE_URL"])) as session:
     check_schema(session, Note.embedding)
     recalled = 0

@@ -6,13 +6,13 @@ from models import Note
 from sqlalchemy import create_engine, insert
 
 from pgmrl.demo.corpus import docstrings
-from pgmrl.embedders import embedder
+from pgmrl.embedders import load_embedder
 
 NOTES = 4_000
 
 documented = docstrings()
 chosen = documented[:: max(1, len(documented) // NOTES)][:NOTES]
-vectors = embedder("static").embed_documents([docstring.text for docstring in chosen])
+vectors = load_embedder("static").embed_documents([docstring.text for docstring in chosen])
 notes = [
     {"title": docstring.name, "body": docstring.text, "embedding": vector}
     for docstring, vector in zip(chosen, vectors, strict=True)

@@ -6,9 +6,9 @@ from models import Entry
 from sqlalchemy import create_engine, select, update
 from sqlalchemy.orm import Session
 
-from pgmrl.embedders import embedder
+from pgmrl.embedders import load_embedder
 
-model = embedder("static")
+model = load_embedder("static")
 with Session(create_engine(os.environ["DATABASE_URL"])) as session:
     rows = session.execute(select(Entry.id, Entry.text).where(Entry.embedding.is_(None))).all()
     vectors = model.embed_documents([row.text for row in rows])

@@ -15,7 +15,7 @@ from pgmrl.cli.load import analyze
 from pgmrl.cli.runs import Run, run
 from pgmrl.cli.search import as_json, print_run
 from pgmrl.demo import corpus
-from pgmrl.embedders import DEFAULT, embed_batches, embed_query, embedder
+from pgmrl.embedders import DEFAULT, embed_batches, embed_query, load_embedder
 from pgmrl.errors import EmbedderError
 from pgmrl.functions import SqlFunctions
 from pgmrl.functions.install import drop_functions, install_functions
@@ -76,7 +76,7 @@ def demo(
 
     Example: `pgmrl demo --question "parse command line options"`
     """
-    model = embedder()
+    model = load_embedder()
     with engine(url) as opened:
         took = _prepare(opened, model, fresh=fresh, quiet=json)
         with opened.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:

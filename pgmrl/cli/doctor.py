@@ -11,13 +11,13 @@ from sqlalchemy.exc import DBAPIError
 
 from pgmrl.cli.common import Json, Url, console, engine, escaped, progress, write_json
 from pgmrl.cli.measuring import check_drawing, telling
-from pgmrl.doctor import CHECKS, Health, Measurement, Report, health, measure, prometheus
+from pgmrl.doctor import CHECKS, Health, Measurement, Report, health, measure_columns, prometheus_metrics
 from pgmrl.doctor import doctor as examined
-from pgmrl.doctor.examination import surveying
-from pgmrl.doctor.examined_columns import subjects
+from pgmrl.doctor.bounded_reads import read_catalogue
+from pgmrl.doctor.checked_columns import checked_columns
 from pgmrl.doctor.finding import SEVERITIES
-from pgmrl.doctor.recall_series import SUFFIXES, Series, plotted, series, sparkline
-from pgmrl.doctor.run import SECONDS, chosen
+from pgmrl.doctor.recall_series import SUFFIXES, RecallSeries, draw_series, recall_series, sparkline
+from pgmrl.doctor.run_checks import SECONDS, select_checks
 from pgmrl.errors import NotMigrated, PgmrlError
 
 if TYPE_CHECKING:
@@ -84,11 +84,11 @@ def doctor(
         return
     try:
         with engine(url) as opened, opened.connect() as connection:
-            chosen(only or (), skip or ())  # a wrong name is said before anything is measured
+            select_checks(only or (), skip or ())  # a wrong name is said before anything is measured
             measured = _measured(connection, asked, seconds, quiet=json or as_metrics or nagios) if take else []
             recalls = {one.name: one.recall for one in measured if one.recall is not None and not one.recorded}
             report = examined(connection, *asked, only=only or (), skip=skip or (), seconds=seconds, recalls=recalls)
-            metrics = prometheus(report, _health(connection, report)) if as_metrics else ""
+            metrics = prometheus_metrics(report, _health(connection, report)) if as_metrics else ""
     except (PgmrlError, DBAPIError) as error:
         if not nagios:
             raise
@@ -107,11 +107,11 @@ def doctor(
 
 def _list(*, json: bool) -> None:
     if json:
-        write_json([{"name": one.name, "severity": one.severity, "about": one.about} for one in CHECKS])
+        write_json([{"name": one.name, "severity": one.severity, "description": one.description} for one in CHECKS])
         return
     for one in CHECKS:
         severity = f"[{COLORS[one.severity]}]{one.severity:8}[/]"
-        console.print(f"[bold]{one.name:20}[/] {severity}  {escaped(one.about)}", soft_wrap=True)
+        console.print(f"[bold]{one.name:20}[/] {severity}  {escaped(one.description)}", soft_wrap=True)
     console.print(TERMS, style="dim", soft_wrap=True)
 
 
@@ -131,7 +131,7 @@ def _only_history(**others: bool) -> None:
 
 def _measured(connection: Connection, asked: list[str], seconds: float, *, quiet: bool) -> list[Measurement]:
     with progress(quiet=quiet) as bars:
-        return measure(connection, *asked, seconds=seconds, progress=telling(bars))
+        return measure_columns(connection, *asked, seconds=seconds, progress=telling(bars))
 
 
 def _health(connection: Connection, report: Report) -> list[Health]:
@@ -228,15 +228,15 @@ def _as_json(report: Report, measured: list[Measurement]) -> dict[str, Any]:
 # -- history -------------------------------------------------------------------------------------------------------
 
 
-def _history(connection: Connection, asked: list[str], seconds: float) -> list[Series]:
-    with surveying(connection, seconds):
-        found = [subject for subject in subjects(connection, asked)[0] if subject.serves]
-        return [one for subject in found for one in series(connection, subject.column, subject.name)]
+def _history(connection: Connection, asked: list[str], seconds: float) -> list[RecallSeries]:
+    with read_catalogue(connection, seconds):
+        columns = [column for column in checked_columns(connection, asked).columns if column.serves]
+        return [series for column in columns for series in recall_series(connection, column.searched, column.name)]
 
 
-def _show_history(found: list[Series], plot: Path | None, *, json: bool) -> None:
+def _show_history(found: list[RecallSeries], plot: Path | None, *, json: bool) -> None:
     if plot is not None:
-        plotted(found, plot)
+        draw_series(found, plot)
     if json:
         write_json([asdict(one) for one in found])
         return

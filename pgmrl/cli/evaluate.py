@@ -27,7 +27,7 @@ from pgmrl.cli.common import (
 from pgmrl.cli.measuring import check_drawing, sizes, telling
 from pgmrl.cli.search import EfSearch, ShortlistSize
 from pgmrl.database.reflection import reflect
-from pgmrl.embedders import DEFAULT, embedder
+from pgmrl.embedders import DEFAULT, load_embedder
 from pgmrl.errors import MeasureError
 from pgmrl.evaluation import EXACT, SHORT_ONLY, TWO_STAGE, beir_judgements, file_judgements, plot, selected_judgements
 from pgmrl.evaluation.measures import DEFAULT as MEASURES
@@ -119,7 +119,7 @@ def evaluate(
             searched,
             judged,
             measures=measure or MEASURES,
-            embedder=embedder(model) if any(one.vector is None for one in judged.queries) else None,
+            embedder=load_embedder(model) if any(one.vector is None for one in judged.queries) else None,
             document_id=document_id,
             shortlist=shortlist,
             ef_search=ef_search,

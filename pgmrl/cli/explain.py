@@ -77,7 +77,7 @@ def explain(
 def _print(found: Explanation) -> None:
     table = Table(box=None, header_style="dim")
     table.add_column("stage")
-    for name in found.heads[1:]:
+    for name in found.headings[1:]:
         table.add_column(name, justify="right")
     for row in found.table():
         table.add_row(*map(escaped, row))

@@ -16,7 +16,7 @@ from pgmrl.cli.common import Json, Url, console, engine, known_metric, progress,
 from pgmrl.cli.fit import fit_and_add
 from pgmrl.cli.sources import column_types, file_rows, peeked, query_rows
 from pgmrl.database.reflection import reflect
-from pgmrl.embedders import DEFAULT, embed_batches, embedder
+from pgmrl.embedders import DEFAULT, embed_batches, load_embedder
 from pgmrl.errors import DefinitionError, IngestError
 from pgmrl.ingestion.ingest import ingest
 from pgmrl.model.columns import Matryoshka
@@ -71,7 +71,7 @@ def load(
         raise typer.BadParameter("--by is prefix or rotation")
     schema, _, name = table.rpartition(".")
     shortened = Short(short, by=Prefix() if by == "prefix" else Rotation())
-    maker = embedder(model) if text is not None else None
+    maker = load_embedder(model) if text is not None else None
     job = _Job(schema or None, name, key, column, text, vector, maker, shortened, metric, quiet=json)
     with engine(url) as opened, _rows(opened, source, query) as rows:
         first, everything = peeked(rows)

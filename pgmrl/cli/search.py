@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from pgmrl.cli.common import Json, Metric, Searched, Url, console, engine, escaped, metric_name, write_json
 from pgmrl.cli.runs import Run, run
 from pgmrl.database.reflection import reflect
-from pgmrl.embedders import DEFAULT, embed_query, embedder
+from pgmrl.embedders import DEFAULT, embed_query, load_embedder
 from pgmrl.errors import DatabaseError, DefinitionError, VectorError
 from pgmrl.model.types import NumpyVector
 from pgmrl.searching.plans import explained
@@ -182,7 +182,7 @@ def query_vector(question: str | None, vector: str | None, model: str) -> Vector
     if (question is None) == (vector is None):
         raise typer.BadParameter("give a question or --vector")
     if question is not None:
-        return embed_query(embedder(model), question)
+        return embed_query(load_embedder(model), question)
     return _vector(vector or "")
 
 

@@ -1,11 +1,13 @@
-"""The doctor: one page of what makes searches wrong or slow, the worst first, with remedies and the SQL behind them."""
+"""The doctor: everything that makes searches wrong or slow, the worst first, with remedies and the SQL behind it."""
 
-from pgmrl.doctor.examination import Check, Thresholds
+from pgmrl.doctor.checks import CHECKS
+from pgmrl.doctor.checks.registry import Check
 from pgmrl.doctor.finding import Finding, NotChecked, Report
-from pgmrl.doctor.health import Health, health
-from pgmrl.doctor.measured_recall import Measurement, measure
-from pgmrl.doctor.prometheus import prometheus
-from pgmrl.doctor.run import CHECKS, doctor
+from pgmrl.doctor.health_view import Health, health
+from pgmrl.doctor.measured_recall import Measurement, measure_columns
+from pgmrl.doctor.prometheus import prometheus_metrics
+from pgmrl.doctor.run_checks import doctor
+from pgmrl.doctor.thresholds import Thresholds
 
 __all__ = [
     "CHECKS",
@@ -18,6 +20,6 @@ __all__ = [
     "Thresholds",
     "doctor",
     "health",
-    "measure",
-    "prometheus",
+    "measure_columns",
+    "prometheus_metrics",
 ]

@@ -1,4 +1,4 @@
-"""What was found: findings, the worst first, and what could not be looked at."""
+"""What checks report: findings, the worst first, and what could not be checked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-__all__ = ["SEVERITIES", "Finding", "NotChecked", "Report", "Severity"]
+__all__ = ["SEVERITIES", "Finding", "NotChecked", "Problem", "Report", "Severity", "Unchecked"]
 
 Severity = Literal["critical", "warning", "info"]
 SEVERITIES: Final[tuple[Severity, ...]] = ("critical", "warning", "info")
@@ -14,14 +14,50 @@ SEVERITIES: Final[tuple[Severity, ...]] = ("critical", "warning", "info")
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that a person should look at.
+class Problem:
+    """What a check's function yields for each problem; the check's name makes it a `Finding`.
 
     Attributes:
-        check: the check that found it, such as `index-missing`.
+        message: what the problem is, and its consequence.
+        remedy: what to do about it.
+        sql: the statement that shows it; empty where it is not one statement.
+        values: the numbers behind it, for machines.
+        severity: where it is not the check's own.
+        subject: where it is not the column that was checked, or `database`.
+
+    """
+
+    message: str
+    remedy: str
+    sql: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    severity: Severity | None = None
+    subject: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unchecked:
+    """What a check's function yields for what it could not check; the check's name makes it a `NotChecked`.
+
+    Attributes:
+        reason: why, and what would allow the check.
+        subject: where it is not the column that was checked, or `database`.
+
+    """
+
+    reason: str
+    subject: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One problem that somebody should look at.
+
+    Attributes:
+        check: the name of the check, such as `index-missing`.
         severity: `critical`, `warning` or `info`.
         subject: the column (`schema.table.column`), or `database`.
-        message: what is, and what follows from it.
+        message: what the problem is, and its consequence.
         remedy: what to do about it.
         sql: the statement that shows it; empty where it is not one statement.
         values: the numbers behind it, for machines.
@@ -42,9 +78,9 @@ class NotChecked:
     """A check that could not be made, in whole or in part.
 
     Attributes:
-        check: its name; `all` where nothing could look at the subject.
+        check: the name of the check; `all` where no check could be made on the subject.
         subject: the column, or `database`.
-        reason: why, and what would let it be made.
+        reason: why, and what would allow the check.
 
     """
 
@@ -55,13 +91,13 @@ class NotChecked:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What `doctor` found; iterating it gives the findings.
+    """What `doctor` returns; iterating it gives the findings.
 
     Attributes:
         findings: the worst first.
-        not_checked: what could not be looked at.
-        columns: what was looked at, one `schema.table.column (short_column)` a short column.
-        checks: the names of the checks that were asked for.
+        not_checked: what could not be checked.
+        columns: what was checked, `schema.table.column (short_column)` for each short column.
+        checks: the names of the checks that were selected.
         standby: whether the server is a hot standby, whose statistics are its own.
 
     """
@@ -83,4 +119,4 @@ class Report:
 
     def count(self, severity: Severity) -> int:
         """How many findings of this severity there are."""
-        return sum(one.severity == severity for one in self.findings)
+        return sum(finding.severity == severity for finding in self.findings)

@@ -1,4 +1,4 @@
-"""Recall measured for the doctor: one row of history a column, where it can be kept."""
+"""Measuring the recall of columns, with a row in the history of each where it can be recorded."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
-from pgmrl.doctor.checks.searches import numbers
-from pgmrl.doctor.examination import surveying
-from pgmrl.doctor.examined_columns import subjects
+from pgmrl.doctor.bounded_reads import first_line, read_catalogue
+from pgmrl.doctor.checked_columns import checked_columns
+from pgmrl.doctor.checks.search_settings import search_numbers
 from pgmrl.errors import MeasureError, PgmrlError
 from pgmrl.measure import measure_recall, record_recall
 from pgmrl.measure.recall import SAMPLE, SECONDS
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from pgmrl.doctor.examined_columns import Subject
+    from pgmrl.doctor.checked_columns import CheckedColumn
     from pgmrl.measure import Recall
 
-__all__ = ["Measurement", "measure"]
+__all__ = ["Measurement", "measure_columns"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Measurement:
     """What measuring one column gave.
 
     Attributes:
-        name: the column's.
+        name: the column's, `schema.table.column`.
         recall: None where it could not be measured.
         recorded: whether it is in the history now.
         reason: why it was not measured, or not recorded; None where it was.
@@ -46,7 +46,7 @@ class Measurement:
     reason: str | None = None
 
 
-def measure(
+def measure_columns(
     connection: Connection,
     *columns: Any,
     seconds: float = SECONDS,
@@ -54,72 +54,71 @@ def measure(
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Measurement]:
-    """Measure the recall of each column as its searches run, and add a row to its history.
+    """Measure the recall of each column's searches, and add a row to its history.
 
-    What cannot be measured or recorded says why and keeps no other from it: on a standby, or without INSERT on
-    pgmrl.recall_history, the measurement is only returned.
+    A column that cannot be measured or recorded has a reason, and the others are measured all the same: on a standby,
+    or without INSERT on pgmrl.recall_history, the measurement is returned and not recorded.
 
     Args:
-        connection: of the database, not in a transaction; each row of history is committed.
-        *columns: as for `doctor`.
-        seconds: for all columns together.
-        sample: queries of each.
-        seed: of the sampling.
+        connection: a connection to the database, not in a transaction; each row of history is committed.
+        *columns: Matryoshka attributes or columns, or names (`packages.embedding`); by default all of the database.
+        seconds: time limit of all columns together.
+        sample: queries for each column.
+        seed: seed of the samples.
         progress: called after each query with what is measured, the number tried and the number to try.
 
     Raises:
         MeasureError: the connection is in a transaction.
-        DefinitionError: as `doctor`.
-        NotMigrated: as `doctor`.
+        DefinitionError: a column is not a Matryoshka column.
+        NotMigrated: there is no table or column of a name.
         PgvectorMissing: pgvector is not installed or too old.
-        Locked: as `doctor`.
-        DatabaseError: as `doctor`.
+        Locked: another transaction holds a table, so that not even its size can be read.
+        DatabaseError: the catalogue was not read in time, or a column is in a schema that the role may not use.
 
     """
-    if connection.in_transaction() and not _commits_itself(connection):
+    if connection.in_transaction() and not _in_autocommit(connection):
         raise MeasureError("the connection is in a transaction, and each measurement is committed: end it first")
-    end = time.monotonic() + seconds
-    with surveying(connection, seconds):
-        found, _, closed = subjects(connection, columns)
-        serving = [(subject, numbers(connection, subject.column)) for subject in found if subject.serves]
-    measured = [Measurement(one.subject, None, False, one.reason) for one in closed]
-    for left, (subject, (k, shortlist, ef_search)) in zip(range(len(serving), 0, -1), serving, strict=True):
-        share = max(1.0, (end - time.monotonic()) / left)
-        options = {"k": k, "shortlist": shortlist, "ef_search": ef_search, "seconds": share}
-        measured.append(_measured(connection, subject, options, sample, seed, progress))
-    return measured
+    deadline = time.monotonic() + seconds
+    with read_catalogue(connection, seconds):
+        selection = checked_columns(connection, columns)
+        searched = [
+            (column, search_numbers(connection, column.searched)) for column in selection.columns if column.serves
+        ]
+    measurements = [Measurement(entry.subject, None, False, entry.reason) for entry in selection.not_checked]
+    for remaining, (column, numbers) in zip(range(len(searched), 0, -1), searched, strict=True):
+        share = max(1.0, (deadline - time.monotonic()) / remaining)
+        options = {**numbers._asdict(), "seconds": share, "queries": sample, "seed": seed}
+        measurements.append(_measure(connection, column, options, progress))
+    return measurements
 
 
-def _measured(
+def _measure(
     connection: Connection,
-    subject: Subject,
+    column: CheckedColumn,
     options: dict[str, Any],
-    sample: int,
-    seed: int,
     progress: Callable[[str, int, int], None] | None,
 ) -> Measurement:
-    def tell(done: int, whole: int) -> None:
+    def report(done: int, total: int) -> None:
         if progress is not None:
-            progress(f"recall of {subject.name}", done, whole)
+            progress(f"recall of {column.name}", done, total)
 
-    options |= {"queries": sample, "seed": seed, "worst": 0, "progress": tell}
     try:
-        recall = measure_recall(connection, subject.column, **options)
+        recall = measure_recall(connection, column.searched, worst=0, progress=report, **options)
     except (PgmrlError, DBAPIError) as error:
-        return Measurement(subject.name, None, False, _said(error))
+        return Measurement(column.name, None, False, _reason(error))
     try:
-        with nullcontext() if _commits_itself(connection) else connection.begin():
+        with nullcontext() if _in_autocommit(connection) else connection.begin():
             if database.execute_plain(connection, "SELECT pg_is_in_recovery()").scalar():
-                return Measurement(subject.name, recall, False, "a standby keeps no history: measure on its primary")
-            record_recall(connection, subject.column, recall)
+                return Measurement(column.name, recall, False, "a standby keeps no history: measure on its primary")
+            record_recall(connection, column.searched, recall)
     except (PgmrlError, DBAPIError) as error:
-        return Measurement(subject.name, recall, False, _said(error))
-    return Measurement(subject.name, recall, True)
+        return Measurement(column.name, recall, False, _reason(error))
+    return Measurement(column.name, recall, True)
 
 
-def _commits_itself(connection: Connection) -> bool:
+def _in_autocommit(connection: Connection) -> bool:
     return bool(getattr(connection.connection.dbapi_connection, "autocommit", False))
 
 
-def _said(error: PgmrlError | DBAPIError) -> str:
-    return str(error if isinstance(error, PgmrlError) else error.orig).strip().splitlines()[0]
+def _reason(error: PgmrlError | DBAPIError) -> str:
+    return first_line(error) if isinstance(error, DBAPIError) else str(error).strip().splitlines()[0]

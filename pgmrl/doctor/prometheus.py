@@ -1,4 +1,4 @@
-"""A report in Prometheus' text format, for node_exporter's textfile collector or a scrape by any means.
+"""A report in Prometheus' text format, for node_exporter's textfile collector or any other scrape.
 
 The format: https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 """
@@ -6,7 +6,7 @@ The format: https://prometheus.io/docs/instrumenting/exposition_formats/#text-ba
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pgmrl.doctor.finding import SEVERITIES
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pgmrl.doctor.finding import Report
-    from pgmrl.doctor.health import Health
+    from pgmrl.doctor.health_view import Health
 
-__all__ = ["prometheus"]
+__all__ = ["prometheus_metrics"]
 
 Samples = list[tuple["Mapping[str, str]", float]]
 
-OF_COLUMNS: Final = {
+GAUGES: Final = {
     "pgmrl_index_bytes": ("index_bytes", "Size of the index on the short column."),
     "pgmrl_table_bytes": ("table_bytes", "Size of the table with TOAST, without indexes."),
     "pgmrl_rows": ("estimated_rows", "Rows of the table as of its last ANALYZE."),
-    "pgmrl_dead_rows_ratio": ("dead_share", "Dead rows among all, by the statistics."),
+    "pgmrl_dead_rows_ratio": ("dead_share", "Share of dead rows, by the statistics."),
     "pgmrl_recall": ("recall", "Latest recorded recall at k."),
     "pgmrl_recall_low": ("recall_low", "Lower end of its 95 % confidence interval."),
     "pgmrl_recall_high": ("recall_high", "Upper end of its 95 % confidence interval."),
@@ -37,8 +37,8 @@ COUNTERS: Final = {
 }
 
 
-def prometheus(report: Report, columns: Sequence[Health] = ()) -> str:
-    """The report's findings as numbers, and the columns' own.
+def prometheus_metrics(report: Report, columns: Sequence[Health] = ()) -> str:
+    """The report's findings and the columns' numbers as metrics.
 
     Args:
         report: of `doctor`.
@@ -52,41 +52,46 @@ def prometheus(report: Report, columns: Sequence[Health] = ()) -> str:
 
 
 def _lines(report: Report, columns: Sequence[Health]) -> Iterator[str]:
-    counts: Samples = [({"severity": one}, report.count(one)) for one in SEVERITIES]
-    yield from _metric("pgmrl_doctor_findings", "gauge", "Findings of pgmrl doctor by severity.", counts)
-    found = Counter((one.check, one.severity, one.subject) for one in report)
-    each: Samples = [(dict(zip(("check", "severity", "subject"), key, strict=True)), n) for key, n in found.items()]
-    yield from _metric("pgmrl_doctor_finding", "gauge", "Findings of pgmrl doctor by check and subject.", each)
-    skipped = Counter((one.check, one.subject) for one in report.not_checked)
-    missing: Samples = [(dict(zip(("check", "subject"), key, strict=True)), n) for key, n in skipped.items()]
-    yield from _metric("pgmrl_doctor_not_checked", "gauge", "Checks that could not be made.", missing)
-    valid: Samples = [(_labels(one), float(one.index_state == "valid")) for one in columns]
+    by_severity: Samples = [({"severity": severity}, report.count(severity)) for severity in SEVERITIES]
+    yield from _metric("pgmrl_doctor_findings", "gauge", "Findings of pgmrl doctor by severity.", by_severity)
+    findings = Counter((finding.check, finding.severity, finding.subject) for finding in report)
+    by_check = _samples(("check", "severity", "subject"), findings)
+    yield from _metric("pgmrl_doctor_finding", "gauge", "Findings of pgmrl doctor by check and subject.", by_check)
+    not_checked = _samples(("check", "subject"), Counter((entry.check, entry.subject) for entry in report.not_checked))
+    yield from _metric("pgmrl_doctor_not_checked", "gauge", "Checks that could not be made.", not_checked)
+    valid: Samples = [(_labels(column), float(column.index_state == "valid")) for column in columns]
     yield from _metric("pgmrl_index_valid", "gauge", "Whether a valid index is on the short column.", valid)
-    for kind, metrics in (("gauge", OF_COLUMNS), ("counter", COUNTERS)):
+    for kind, metrics in (("gauge", GAUGES), ("counter", COUNTERS)):
         for name, (attribute, meaning) in metrics.items():
-            known = [(_labels(one), getattr(one, attribute)) for one in columns]
-            yield from _metric(name, kind, meaning, [(labels, value) for labels, value in known if value is not None])
+            values = [(_labels(column), getattr(column, attribute)) for column in columns]
+            yield from _metric(name, kind, meaning, [(labels, value) for labels, value in values if value is not None])
     times: Samples = [
-        (_labels(one), one.recall_measured_at.timestamp()) for one in columns if one.recall_measured_at is not None
+        (_labels(column), column.recall_measured_at.timestamp())
+        for column in columns
+        if column.recall_measured_at is not None
     ]
     yield from _metric("pgmrl_recall_measured_timestamp_seconds", "gauge", "When recall was last recorded.", times)
+
+
+def _samples(names: tuple[str, ...], counts: Mapping[Any, int]) -> Samples:
+    return [(dict(zip(names, values, strict=True)), count) for values, count in counts.items()]
 
 
 def _metric(name: str, kind: str, meaning: str, samples: Iterable[tuple[Mapping[str, str], float]]) -> Iterator[str]:
     yield f"# HELP {name} {meaning}"
     yield f"# TYPE {name} {kind}"
     for labels, value in samples:
-        said = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
-        yield f"{name}{{{said}}} {float(value)!r}"
+        text = ",".join(f'{label}="{_escaped(label_value)}"' for label, label_value in labels.items())
+        yield f"{name}{{{text}}} {float(value)!r}"
 
 
-def _labels(one: Health) -> dict[str, str]:
-    """What names a short column."""
+def _labels(column: Health) -> dict[str, str]:
+    """The labels that identify a short column."""
     return {
-        "schema": one.table_schema,
-        "table": one.table_name,
-        "column": one.full_column,
-        "short_column": one.short_column,
+        "schema": column.table_schema,
+        "table": column.table_name,
+        "column": column.full_column,
+        "short_column": column.short_column,
     }
 
 

@@ -20,16 +20,17 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
 
+    from pgmrl.doctor.checks.search_settings import SearchNumbers
     from pgmrl.measure.history import Measured
 
-__all__ = ["SUFFIXES", "Series", "plotted", "series", "sparkline"]
+__all__ = ["SUFFIXES", "RecallSeries", "draw_series", "recall_series", "sparkline"]
 
 SUFFIXES: Final = (".png", ".svg", ".pdf")
 BLOCKS: Final = "▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class RecallSeries:
     """The measurements of one column that can be compared: of the same searches, with the same numbers.
 
     Attributes:
@@ -37,12 +38,12 @@ class Series:
         numbers: k, shortlist and ef_search.
         filter: the conditions of the searches; None for none.
         target: the recall that the column's setting was chosen for, where the numbers are the setting's; else None.
-        measured: the oldest first.
+        measured: the measurements, the oldest first.
 
     """
 
     name: str
-    numbers: tuple[int, int, int]
+    numbers: SearchNumbers
     filter: str | None
     target: float | None
     measured: tuple[Measured, ...]
@@ -51,17 +52,17 @@ class Series:
     def title(self) -> str:
         """For people."""
         k, shortlist, ef_search = self.numbers
-        said = f"{self.name}  recall@{k}, shortlist {shortlist:,}, ef_search {ef_search:,}"
-        return said if self.filter is None else f"{said}, where {self.filter}"
+        searches = f"{self.name}  recall@{k}, shortlist {shortlist:,}, ef_search {ef_search:,}"
+        return searches if self.filter is None else f"{searches}, where {self.filter}"
 
 
-def series(connection: Connection | Session, column: Any, name: str) -> list[Series]:
-    """A column's recorded measurements of its short column, by what can be compared: the latest hundred of all.
+def recall_series(connection: Connection | Session, column: Any, name: str) -> list[RecallSeries]:
+    """A column's recorded measurements of its short column, grouped by what can be compared: the latest hundred of all.
 
     Args:
-        connection: of the database.
+        connection: a connection to the database.
         column: the Matryoshka attribute or column.
-        name: what to call it.
+        name: the name of the series.
 
     Raises:
         NotMigrated: pgmrl's schema is missing or too old.
@@ -69,16 +70,17 @@ def series(connection: Connection | Session, column: Any, name: str) -> list[Ser
     """
     connection = database.sqlalchemy_connection(connection)
     setting = stored_setting(connection, column)
-    found: dict[tuple[tuple[int, int, int], str | None], list[Measured]] = {}
+    groups: dict[tuple[SearchNumbers, str | None], list[Measured]] = {}
     short = attachment_of(column).short
-    for one in recall_history(connection, column):
-        if one.short_column == short:
-            found.setdefault((numbers_of(one), one.filter), []).append(one)
-    every = []
-    for (numbers, where), measured in found.items():
-        aimed = setting is not None and where is None and numbers == numbers_of(setting)
-        every.append(Series(name, numbers, where, setting.target if setting and aimed else None, tuple(measured)))
-    return every
+    for measurement in recall_history(connection, column):
+        if measurement.short_column == short:
+            groups.setdefault((numbers_of(measurement), measurement.filter), []).append(measurement)
+    listed = []
+    for (numbers, condition), measured in groups.items():
+        current = setting is not None and condition is None and numbers == numbers_of(setting)
+        target = setting.target if setting and current else None
+        listed.append(RecallSeries(name, numbers, condition, target, tuple(measured)))
+    return listed
 
 
 def sparkline(values: Sequence[float]) -> str:
@@ -88,30 +90,30 @@ def sparkline(values: Sequence[float]) -> str:
     return "".join(BLOCKS[round((value - low) / width * (len(BLOCKS) - 1))] for value in values)
 
 
-def plotted(every: Sequence[Series], path: Path) -> None:
-    """Write a picture of recall over time, with intervals and targets; its form by the file's name.
+def draw_series(listed: Sequence[RecallSeries], path: Path) -> None:
+    """Write a picture of recall over time, with intervals and targets; its format by the file's suffix.
 
     Raises:
-        MeasureError: there is nothing to plot, another suffix, the extra `plot` is not installed, or the file cannot be
+        MeasureError: there is nothing to draw, another suffix, the extra `plot` is not installed, or the file cannot be
             written.
 
     """
-    if not every:
-        raise MeasureError("there is nothing to plot: `pgmrl recall --record` measures, and keeps it")
+    if not listed:
+        raise MeasureError("no recall has been recorded: `pgmrl recall --record` measures and records it")
     check_path(path, SUFFIXES)
-    drawn = figure(figsize=(9, 4.5))
-    axes = drawn.subplots()
-    for number, one in enumerate(every):
+    drawing = figure(figsize=(9, 4.5))
+    axes = drawing.subplots()
+    for number, series in enumerate(listed):
         color = f"C{number}"
-        times: Any = [point.measured_at for point in one.measured]
-        recalls = [point.recall for point in one.measured]
-        below = [point.recall - point.recall_low for point in one.measured]
-        above = [point.recall_high - point.recall for point in one.measured]
-        axes.errorbar(times, recalls, [below, above], fmt="o-", color=color, capsize=3, label=one.title)
-        if one.target is not None:
-            axes.axhline(one.target, color=color, linestyle="--", linewidth=1)
+        times: Any = [point.measured_at for point in series.measured]
+        recalls = [point.recall for point in series.measured]
+        below = [point.recall - point.recall_low for point in series.measured]
+        above = [point.recall_high - point.recall for point in series.measured]
+        axes.errorbar(times, recalls, [below, above], fmt="o-", color=color, capsize=3, label=series.title)
+        if series.target is not None:
+            axes.axhline(series.target, color=color, linestyle="--", linewidth=1)
     axes.set_ylabel("recall, with its 95 % interval; dashed: target")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left", fontsize="small")
-    drawn.autofmt_xdate()
-    write(path, saved(drawn, path.suffix.lower()[1:]))
+    drawing.autofmt_xdate()
+    write(path, saved(drawing, path.suffix.lower()[1:]))

@@ -1,4 +1,4 @@
-"""What an embedding model has to offer, and the checks on what it gives."""
+"""The protocol of embedding models, and checks of the vectors that they return."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Embedder",
-    "as_texts",
-    "checked",
+    "check_vectors",
     "embed_batches",
     "embed_query",
-    "normalised",
+    "text_list",
+    "unit_length",
     "zero_vectors",
 ]
 
@@ -29,16 +29,16 @@ __all__ = [
 class Embedder(Protocol):
     """An embedding model: texts in, full vectors out. Any object with these five members is one.
 
-    The contract on the vectors: their leading dimensions, scaled back to unit length, are the right short vector.
-    A model with a rule of its own before truncation (nomic's layer-norm) applies it before it returns.
+    The contract on the vectors: their leading dimensions, scaled to unit length, are their short vector. A model that
+    needs a transformation before truncation (nomic's layer normalization) applies it before it returns.
 
-    A text the model knows nothing of may come out as a zero vector. An embedder returns what the model gives;
-    `zero_vectors` finds such rows, so that a caller can report them: an index on cosine distance leaves them out.
+    The vector of a text without a known token may be zero. An embedder returns what the model returns; `zero_vectors`
+    finds such rows, so that a caller can report them: an index on cosine distance leaves them out.
     """
 
     @property
     def name(self) -> str:
-        """Which model this is, for people and for records; another name where the vectors differ."""
+        """The model, for people and for records; a different name where the vectors differ."""
         ...
 
     @property
@@ -48,7 +48,7 @@ class Embedder(Protocol):
 
     @property
     def trained_dims(self) -> tuple[int, ...]:
-        """The truncations the model was trained for, ascending; empty where it is not Matryoshka-trained."""
+        """Dimensions of the truncations the model was trained for, ascending; empty if it is not Matryoshka-trained."""
         ...
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -63,38 +63,38 @@ class Embedder(Protocol):
 def embed_batches(
     embedder: Embedder, texts: Iterable[str], batch_size: int = 1024
 ) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
-    """Documents embedded batch by batch: for progress bars, and for texts that do not fit memory at once.
+    """Embed documents batch by batch: for progress bars, and for texts that do not fit in memory together.
 
     Args:
         embedder: the model.
-        texts: any iterable; read one batch ahead of what is embedded, no further.
+        texts: any iterable; one batch is read ahead.
         batch_size: texts in a batch.
 
     Yields:
         The batch's texts and their vectors, checked; shape (len(batch), dims), float32.
 
     Raises:
-        EmbedderError: as `checked`.
+        EmbedderError: as `check_vectors`.
     """
     remaining = iter(texts)
     while batch := list(islice(remaining, batch_size)):
-        yield batch, checked(embedder, embedder.embed_documents(batch), len(batch))
+        yield batch, check_vectors(embedder, embedder.embed_documents(batch), len(batch))
 
 
 def embed_query(embedder: Embedder, text: str) -> NDArray[np.float32]:
     """One query's vector, checked; shape (dims,), float32.
 
     Raises:
-        EmbedderError: as `checked`; or the model knows nothing of the text, so that there is nothing to search with.
+        EmbedderError: as `check_vectors`; or the vector is zero, with which nothing can be searched.
     """
-    vector = checked(embedder, embedder.embed_queries([text]), 1)[0]
+    vector = check_vectors(embedder, embedder.embed_queries([text]), 1)[0]
     if not vector.any():
-        raise EmbedderError(f"{embedder.name} gives a zero vector for the query {text!r}: use other words")
+        raise EmbedderError(f"{embedder.name} returned a zero vector for the query {text!r}: use other words")
     return cast("NDArray[np.float32]", vector)
 
 
-def checked(embedder: Embedder, vectors: Any, count: int) -> NDArray[np.float32]:
-    """What an embedder returned, if it is what it promised.
+def check_vectors(embedder: Embedder, vectors: Any, count: int) -> NDArray[np.float32]:
+    """Check that an embedder returned finite vectors of its dimensions, one for each text.
 
     Args:
         embedder: the model, for its dimensions and its name.
@@ -105,29 +105,32 @@ def checked(embedder: Embedder, vectors: Any, count: int) -> NDArray[np.float32]
         Shape (count, dims), float32.
 
     Raises:
-        EmbedderError: not numbers, another shape, or a value that is not finite; names the first text concerned.
+        EmbedderError: not numbers, another shape, or a value that is not finite, with the first text concerned.
     """
     try:
         with np.errstate(over="ignore"):  # an overflow becomes infinity, which is named below
             array = np.asarray(vectors, np.float32)
     except (TypeError, ValueError) as error:
-        raise EmbedderError(f"{embedder.name} returned no array of numbers: {error}") from error
+        raise EmbedderError(
+            f"expected an array of numbers from {embedder.name}, got {type(vectors).__name__}: {error}"
+        ) from error
     if array.shape != (count, embedder.dims):
         expected = (count, embedder.dims)
         raise EmbedderError(
-            f"{embedder.name} returned shape {array.shape} for {count} texts, expected {expected}: "
-            "one row a text, as many columns as its `dims`"
+            f"expected vectors of shape {expected} from {embedder.name} (one row for each text, `dims` columns), got "
+            f"shape {array.shape}"
         )
     bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
     if bad.size:
         raise EmbedderError(
-            f"{embedder.name} returned NaN or infinity for {bad.size} of {count} texts, first text {bad[0]}"
+            f"expected finite numbers from {embedder.name}, got NaN or infinity for {bad.size} of {count} texts, "
+            f"the first of them text {bad[0]}"
         )
     return array
 
 
 def zero_vectors(vectors: NDArray[np.floating]) -> list[int]:
-    """Indices of the rows that are all zeros: texts the model knows nothing of.
+    """Indices of the rows that are all zeros: texts without a known token.
 
     Args:
         vectors: shape (n, dims).
@@ -135,24 +138,26 @@ def zero_vectors(vectors: NDArray[np.floating]) -> list[int]:
     return [int(index) for index in np.flatnonzero(~vectors.any(axis=1))]
 
 
-# For embedders
+# For implementations
 
 
-def as_texts(texts: Sequence[str]) -> list[str]:
-    """The texts as the list that tokenizers want.
+def text_list(texts: Sequence[str]) -> list[str]:
+    """The texts as a list, as tokenizers need it.
 
     Raises:
-        EmbedderError: a single string, which would be embedded letter by letter, or an element that is no text.
+        EmbedderError: a single string, which would be embedded letter by letter, or an element that is no string.
     """
     if isinstance(texts, str):
-        raise EmbedderError("texts is a single string: give a list of texts")
+        raise EmbedderError("expected a list of texts, got a single string: put it in a list")
     for index, text in enumerate(texts):
         if not isinstance(text, str):
-            raise EmbedderError(f"text {index} is {text!r}, not a string: leave it out or give an empty text")
+            raise EmbedderError(
+                f"expected a string as text {index}, got {text!r}: leave it out or pass an empty string"
+            )
     return list(texts)
 
 
-def normalised(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
+def unit_length(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     """Rows scaled to unit length; a zero row stays zero.
 
     Args:

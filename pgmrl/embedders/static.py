@@ -1,7 +1,7 @@
 """A small model that needs no network and no account: 256 dimensions, Matryoshka-trained, thousands of texts a second.
 
-It is the mean of token vectors, so word order means nothing to it. Good enough to try things out and for keyword-like
-text; a sentence-transformers model understands more and takes some hundred times longer.
+A vector is the mean of token vectors, so word order has no effect. Use it for first trials and for keyword-like texts;
+a sentence-transformers model ranks better and takes some hundred times longer.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
-from pgmrl.embedders.base import as_texts
+from pgmrl.embedders.base import text_list
 from pgmrl.errors import EmbedderError
 
 if TYPE_CHECKING:
@@ -33,13 +33,13 @@ class StaticEmbedder:
     """WordLlama's l2_supercat, loaded from the files in the `wordllama` wheel.
 
     Documents and queries are embedded alike. Vectors have unit length; a text without a known token (an empty one)
-    has a zero vector. Texts are read to their end, however long.
+    has a zero vector. Texts are never truncated.
 
     Attributes:
-        name: `static:l2_supercat_256`, which `embedder()` takes as well.
+        name: `static:l2_supercat_256`, which `load_embedder` accepts as well.
         dims: 256.
-        trained_dims: 64, 128 and 256. (The loss was over 64, 128, 256, 512 and 1024 dimensions, says the model's
-            training configuration; the wheel carries the first 256.)
+        trained_dims: 64, 128 and 256. (The training configuration lists 64, 128, 256, 512 and 1024 dimensions; the
+            wheel has the first 256.)
 
     Raises:
         EmbedderError: model2vec or wordllama is not installed, or wordllama is another version.
@@ -55,7 +55,7 @@ class StaticEmbedder:
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of unit length; shape (len(texts), 256), float32."""
-        batch = as_texts(texts)
+        batch = text_list(texts)
         if not batch:
             return np.empty((0, self.dims), np.float32)
         # its multiprocessing would set an environment variable for the whole process, and is no faster:
@@ -64,7 +64,7 @@ class StaticEmbedder:
         return cast("NDArray[np.float32]", vectors)
 
     def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """As `embed_documents`."""
+        """Vectors of unit length; shape (len(texts), 256), float32."""
         return self.embed_documents(texts)
 
 
@@ -88,5 +88,5 @@ def _bundled(name: str) -> Path:
         raise EmbedderError(f"the static model needs the files of wordllama: {_INSTALL}")
     path = Path(spec.origin).parent / name
     if not path.is_file():
-        raise EmbedderError(f"wordllama is installed without {name}: {_INSTALL}, which asks for the right version")
+        raise EmbedderError(f"wordllama is installed without {name}: {_INSTALL}, which requires the right version")
     return path

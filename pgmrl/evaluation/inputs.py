@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from pgmrl.embedders import checked
+from pgmrl.embedders import check_vectors
 from pgmrl.errors import MeasureError, VectorError
 from pgmrl.evaluation.judged import some
 from pgmrl.limits import TEXT_LIMIT
@@ -176,7 +176,7 @@ def _vectors(
         for start in range(0, len(texts), EMBED):
             part = texts[start : start + EMBED]
             made = embedder.embed_queries([str(queries[place].text) for place in part])
-            for place, vector in zip(part, checked(embedder, made, len(part)), strict=True):
+            for place, vector in zip(part, check_vectors(embedder, made, len(part)), strict=True):
                 found[place] = vector
             tell("embedding", start + len(part), len(texts))
     return found

@@ -1,8 +1,8 @@
-"""Why no index serves a shortlist: from the catalogue, and from what the planner says when sorting is made dear.
+"""Why no index serves a shortlist: from the catalogue, and from the plan that the planner makes without sorts.
 
 Nothing is guessed. A reason is one of: no index, an INVALID one, one of another operator class, index scans switched
-off, a plan that the planner found cheaper (both costs are known), or an index that cannot serve the statement whatever
-it costs, such as a partial one.
+off, a plan that the planner estimated to be cheaper (both costs are known), or an index that cannot serve the statement
+at any cost, such as a partial one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pgmrl.searching.statement import SHORTLIST
 from pgmrl.units import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection, Row, SelectBase
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["reasons"]
 
 _NAME: Final = r'(?:"(?:[^"]|"")+"|[^\s".()]+)'
-_KEY: Final = re.compile(rf"\(*{_NAME}\.({_NAME}) (?:OPERATOR\({_NAME}\.)?(<=>|<->|<#>|<~>|<\+>|<%>)")
+_SORT_KEY: Final = re.compile(rf"\(*{_NAME}\.({_NAME}) (?:OPERATOR\({_NAME}\.)?(<=>|<->|<#>|<~>|<\+>|<%>)")
 
 _INDEXES: Final = text("""
 SELECT i.relname AS name, x.indisvalid AND x.indisready AND x.indislive AS valid, x.indcheckxmin AS young,
@@ -55,8 +55,17 @@ FROM pg_class AS c WHERE c.oid = to_regclass(:owner)
 
 
 @dataclass(frozen=True, slots=True)
-class _Sorted:
-    """A sort where an index could have given the order."""
+class _SortedTable:
+    """A table whose rows are sorted by a short vector, where an index could have given the order.
+
+    Attributes:
+        schema: schema of the table.
+        table: name of the table.
+        short: the short column.
+        operator: the distance operator.
+        node: the sort.
+
+    """
 
     schema: str
     table: str
@@ -77,115 +86,114 @@ def reasons(
     Runs EXPLAIN of the statement, which is not executed, and sets parameters for it: call it in a savepoint.
 
     Args:
-        connection: of the database.
+        connection: a connection to the database.
         statement: as `search` returns it.
-        plan: its plan, of EXPLAIN with VERBOSE.
+        plan: the top node of its plan, of EXPLAIN with VERBOSE.
         parameters: values of the statement's own parameters, by name.
 
     """
     if index_serving(plan).used:
         return []
     if not subplans(plan, SHORTLIST):
-        return ["the statement has no shortlist: it ranks every row that the filters leave"]
-    found = list(_sorted(connection, plan))
-    if not found:
-        return ["the planner sees that no row can pass the filter, and reads nothing"]
-    said = [reason for one in found for reason in _of_catalogue(connection, one)]
-    return list(dict.fromkeys(said)) or _of_cost(connection, statement, plan, found, parameters)
+        return ["the statement has no shortlist: it ranks every row that passes the filter"]
+    tables = list(_sorted_tables(connection, plan))
+    if not tables:
+        return ["the planner proved that no row can pass the filter, and reads nothing"]
+    why = [reason for table in tables for reason in _catalogue_reasons(connection, table)]
+    return list(dict.fromkeys(why)) or _cost_reasons(connection, statement, plan, tables, parameters)
 
 
-def _sorted(connection: Connection, plan: Node) -> Iterator[_Sorted]:
-    """The tables whose rows are sorted by a short vector."""
+def _sorted_tables(connection: Connection, plan: Node) -> Iterator[_SortedTable]:
     for part in subplans(plan, SHORTLIST):
         for source in sources(part):
-            key = _KEY.match(str(source.get("Sort Key", [""])[0]))
+            key = _SORT_KEY.match(str(source.get("Sort Key", [""])[0]))
             if key is None or "Order By" in source:
                 continue
             short = key[1][1:-1].replace('""', '"') if key[1].startswith('"') else key[1]
             for node in nodes(source):
                 if "Relation Name" in node and _table(connection, node["Schema"], node["Relation Name"], short).has:
-                    yield _Sorted(node["Schema"], node["Relation Name"], short, key[2], source)
+                    yield _SortedTable(node["Schema"], node["Relation Name"], short, key[2], source)
 
 
 def _table(connection: Connection, schema: str, table: str, short: str) -> Row[Any]:
     return connection.execute(_TABLE, {"owner": qualified(schema, table), "short": short}).one()
 
 
-# -- what the catalogue says ---------------------------------------------------------------------------------------
+def _indexes(connection: Connection, table: _SortedTable) -> Sequence[Row[Any]]:
+    parameters = {"owner": table.owner, "short": table.short, "operator": table.operator}
+    return connection.execute(_INDEXES, parameters).all()
 
 
-def _of_catalogue(connection: Connection, one: _Sorted) -> list[str]:
+# -- from the catalogue --------------------------------------------------------------------------------------------
+
+
+def _catalogue_reasons(connection: Connection, table: _SortedTable) -> list[str]:
     """Reasons that hold whatever a plan costs."""
-    given = {"owner": one.owner, "short": one.short, "operator": one.operator}
-    indexes = connection.execute(_INDEXES, given).all()
-    place = f"{one.table}.{one.short}"
+    indexes = _indexes(connection, table)
     if not indexes:
-        return [f"there is no HNSW index on {place}: create one"]
-    usable = [index for index in indexes if index.valid and index.answers]
-    if not usable:
-        return [_unusable(index, one) for index in indexes]
+        return [f"there is no HNSW index on {table.table}.{table.short}: create one"]
+    if not any(index.valid and index.answers for index in indexes):
+        return [_unusable(index, table) for index in indexes]
     if connection.execute(text("SELECT current_setting('enable_indexscan')")).scalar_one() == "off":
         return ["enable_indexscan is off in this session: RESET enable_indexscan"]
     return []
 
 
-def _unusable(index: Row[Any], one: _Sorted) -> str:
+def _unusable(index: Row[Any], table: _SortedTable) -> str:
     if index.builder is not None:
         return f"the index {index.name} is being built by process {index.builder}"
     if not index.valid:
-        repair = f"REINDEX INDEX CONCURRENTLY {qualified(one.schema, index.name)}"
-        return f"the index {index.name} is INVALID, as an interrupted build leaves it: {repair}"
+        repair = f"REINDEX INDEX CONCURRENTLY {qualified(table.schema, index.name)}"
+        return f"the index {index.name} is INVALID, left by an interrupted build: {repair}"
     return (
-        f"the index {index.name} has the operator class {index.operator_class}, which does not answer the search's "
-        f"{one.operator}: index and model are of different metrics"
+        f"the index {index.name} has the operator class {index.operator_class}, which does not support the search's "
+        f"operator {table.operator}: index and model use different metrics"
     )
 
 
-# -- what the planner says -----------------------------------------------------------------------------------------
+# -- from the planner ----------------------------------------------------------------------------------------------
 
 
-def _of_cost(
+def _cost_reasons(
     connection: Connection,
     statement: SelectBase,
     plan: Node,
-    found: list[_Sorted],
+    tables: list[_SortedTable],
     parameters: Mapping[str, Any] | None,
 ) -> list[str]:
     """Whether the index could serve, and at what cost."""
     connection.execute(text("SET LOCAL enable_sort = off"))
-    forced = explained(connection, statement, "VERBOSE", parameters)["Plan"]
-    with_index = index_serving(forced)
-    if not with_index.used:
-        return [_cannot(connection, one) for one in found]
-    chosen, other = (sum(part["Total Cost"] for part in subplans(one, SHORTLIST)) for one in (plan, forced))
-    through = " and ".join(with_index.indexes)
-    said = [
-        f"the planner found it cheaper than the index: cost {chosen:,.0f} against {other:,.0f} through {through}",
-        *(_size(connection, one) for one in found),
+    unsorted = explained(connection, statement, "VERBOSE", parameters)["Plan"]
+    serving = index_serving(unsorted)
+    if not serving.used:
+        return [_cannot_serve(connection, table) for table in tables]
+    chosen, other = (sum(part["Total Cost"] for part in subplans(tree, SHORTLIST)) for tree in (plan, unsorted))
+    costs = f"cost {chosen:,.0f} against {other:,.0f} with {' and '.join(serving.indexes)}"
+    why = [
+        f"the planner estimated a plan without the index to be cheaper: {costs}",
+        *(_estimates(connection, table) for table in tables),
     ]
-    return list(dict.fromkeys(said))
+    return list(dict.fromkeys(why))
 
 
-def _cannot(connection: Connection, one: _Sorted) -> str:
-    given = {"owner": one.owner, "short": one.short, "operator": one.operator}
-    usable = [index for index in connection.execute(_INDEXES, given) if index.valid and index.answers]
+def _cannot_serve(connection: Connection, table: _SortedTable) -> str:
+    usable = [index for index in _indexes(connection, table) if index.valid and index.answers]
     partial = [index for index in usable if index.predicate is not None]
     if partial and len(partial) == len(usable):
-        covers = "; ".join(f"{index.name} holds only rows with {index.predicate}" for index in partial)
-        return f"{covers}, which the statement's filter does not say as a constant"
-    if any(index.young for index in usable):
-        names = ", ".join(index.name for index in usable)
-        return f"{names} was built over rows that transactions still running had changed: try again in a new one"
+        predicates = "; ".join(f"{index.name} is a partial index on {index.predicate}" for index in partial)
+        return f"{predicates}, which does not follow from the constants of the statement's filter"
     names = ", ".join(index.name for index in usable)
-    return f"{names} cannot give this order of {one.table}, whatever it costs: look at the plan"
+    if any(index.young for index in usable):
+        return f"{names} was built while running transactions had changed its rows: only later transactions can use it"
+    return f"{names} cannot give {table.table} in this order at any cost: see the plan"
 
 
-def _size(connection: Connection, one: _Sorted) -> str:
-    """What the planner thinks of the table and of the filter."""
-    row = _table(connection, one.schema, one.table, one.short)
+def _estimates(connection: Connection, table: _SortedTable) -> str:
+    """What the planner assumes of the table and of the filter."""
+    row = _table(connection, table.schema, table.table, table.short)
     if row.row_count < 0:
-        return f"{one.table} has never been analyzed, so the planner guesses: run ANALYZE {quoted(one.table)}"
-    expected = next((n["Plan Rows"] for n in nodes(one.node) if n.get("Relation Name") == one.table), 0)
+        return f"{table.table} was never analyzed, so the planner guesses: run ANALYZE {quoted(table.table)}"
+    expected = next((n["Plan Rows"] for n in nodes(table.node) if n.get("Relation Name") == table.table), 0)
     if expected < row.row_count / 2:
-        return f"it expects {expected:,} of the {row.row_count:,} rows of {one.table} to pass the filter"
-    return f"{one.table} has {row.row_count:,} rows in {shown(row.bytes)}, which is quickly read"
+        return f"it expects {expected:,} of the {row.row_count:,} rows of {table.table} to pass the filter"
+    return f"{table.table} has {row.row_count:,} rows in {shown(row.bytes)}: it costs little to read all of it"

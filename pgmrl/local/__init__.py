@@ -1,12 +1,12 @@
-"""The embedded server: PostgreSQL with pgvector from a wheel, started on demand and stopped when nobody uses it.
+"""The embedded server: PostgreSQL with pgvector from a wheel, started on demand and stopped after its last use.
 
-Nothing is imported from the extra `local` and nothing is touched on disk before the first call.
+Before the first call nothing is imported from the extra `local`, and nothing is written to disk.
 
-On Linux and macOS the server listens only on a socket in a folder of mode 0700, and trusts whoever can open it.
-On Windows, where this is untested, it listens on a free port of 127.0.0.1 and trusts every user of the machine.
+On Linux and macOS the server listens only on a socket in a folder of mode 0700, and trusts every process that can open
+it. On Windows, where this is untested, it listens on a free port of 127.0.0.1 and trusts every user of the machine.
 
-A process ended by SIGKILL, or by SIGTERM without a handler, cannot stop the server it was the last to use; the
-next use finds that server, and stops it in its turn.
+A process ended by SIGKILL, or by SIGTERM without a handler, cannot stop the server; the next use joins that server, and
+stops it when it ends.
 """
 
 from pgmrl.local.server import LocalServer, LocalStatus, database_url, server_url, start, status, stop

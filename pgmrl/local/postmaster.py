@@ -1,4 +1,4 @@
-"""The server process of a data directory: where it listens, whether it still is the one the directory names."""
+"""The server process of a data directory: where it listens, and whether it is still the directory's server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import psycopg
 
-from pgmrl.local.programs import extra
+from pgmrl.local.programs import import_extra
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,7 @@ __all__ = ["Postmaster"]
 
 @dataclass(frozen=True, slots=True)
 class Postmaster:
-    """A server process as its postmaster.pid describes it; the file may be stale.
+    """A server process as postmaster.pid describes it; the file may be stale.
 
     Attributes:
         pid: its process id.
@@ -39,7 +39,7 @@ class Postmaster:
 
     @classmethod
     def read(cls, data: Path) -> Postmaster | None:
-        """What postmaster.pid in this folder says, as far as a starting server has written it; None without one."""
+        """From postmaster.pid in this folder, as far as a starting server has written it; None without one."""
         try:
             lines = os.fsdecode((data / "postmaster.pid").read_bytes()).splitlines()
             lines += [""] * (8 - len(lines))
@@ -53,7 +53,7 @@ class Postmaster:
         return psycopg.conninfo.make_conninfo(host=self.host, port=self.port, user="postgres", dbname=database)
 
     def url(self, database: str) -> str:
-        """The same as a libpq URI. The port is said because PGPORT would otherwise change it."""
+        """The same as a libpq URI. The port is in it because PGPORT would otherwise change it."""
         name = quote(database, safe="")
         if sys.platform == "win32":
             return f"postgresql://postgres@{self.host}:{self.port}/{name}"
@@ -65,7 +65,7 @@ class Postmaster:
 
     def is_alive(self, data: Path) -> bool:
         """Whether the process is this folder's server: after a container starts again, small numbers are reused."""
-        psutil = extra("psutil")
+        psutil = import_extra("psutil")
         try:
             process = psutil.Process(self.pid)
             # Its command line, not its working directory: that is hidden from root in a container.

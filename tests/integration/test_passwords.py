@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, make_url
 
 from pgmrl import database, local
 from pgmrl.errors import Unreachable
-from pgmrl.local.programs import extra
+from pgmrl.local.programs import import_extra
 from pgmrl.urls import connection_options, display_url, engine_arguments, libpq_url, masked
 from tests.cli import failed
 
@@ -204,7 +204,7 @@ def test_an_unexpected_error_shows_no_variables(tmp_path: Path) -> None:
 
 def arguments_of_all() -> Mapping[int, str]:
     """The command line of every process that may be looked at."""
-    lines, psutil = {}, extra("psutil")
+    lines, psutil = {}, import_extra("psutil")
     for process in psutil.process_iter():
         try:
             lines[process.pid] = " ".join(process.cmdline())

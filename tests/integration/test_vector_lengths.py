@@ -60,7 +60,9 @@ def stored_rows(connection: Connection, table: Table) -> NDArray[np.float64]:
     return np.stack(list(connection.execute(select(table.c.e).order_by(table.c.id)).scalars())).astype(np.float64)
 
 
-def searches(connection: Connection, table: Table, query: NDArray[np.float64]) -> Iterator[tuple[str, Callable[[], Found]]]:
+def searches(
+    connection: Connection, table: Table, query: NDArray[np.float64]
+) -> Iterator[tuple[str, Callable[[], Found]]]:
     """Each way to ask with this vector."""
     rows, column = select(table.c.id), table.c.e
     wide = sql_cast(bindparam("given", query, type_=NumpyVector(DIMS, "vector")), NumpyVector(DIMS, "vector"))
@@ -169,7 +171,9 @@ def test_leading_dimensions_that_the_column_rounds_to_zero(connection: Connectio
     table = table_of(connection, "halfvec", "cosine")
     value = np.array([1e-9] * DIMS)
     value[-1] = 1.0
-    narrow = Table("narrow", MetaData(), Column("id", Integer, primary_key=True), Column("e", Matryoshka(DIMS, Short(4))))
+    narrow = Table(
+        "narrow", MetaData(), Column("id", Integer, primary_key=True), Column("e", Matryoshka(DIMS, Short(4)))
+    )
     narrow.create(connection)
     assert ingest(connection, narrow.c.e, [{"id": 1, "e": value}]).zero_vectors == 1
     assert ingest(connection, table.c.e, [{"id": 1, "e": value}]).zero_vectors == 0

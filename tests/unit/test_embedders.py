@@ -15,11 +15,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pgmrl.demo.corpus import docstrings
 from pgmrl.embedders import (
     Embedder,
-    checked,
+    check_vectors,
     embed_batches,
     embed_query,
-    embedder,
-    normalised,
+    load_embedder,
+    unit_length,
     zero_vectors,
 )
 from pgmrl.embedders.static import StaticEmbedder
@@ -100,7 +100,7 @@ def test_static_finds_what_is_meant(
 @pytest.mark.parametrize(("dims", "at_least"), [(64, 0.9), (128, 0.98)])
 def test_static_short_vectors_keep_neighbours(vectors: NDArray[np.float32], dims: int, at_least: float) -> None:
     """Recall@10 of a shortlist of 100: leading dimensions, scaled back, hold the neighbours as trained."""
-    short = normalised(vectors[:, :dims])
+    short = unit_length(vectors[:, :dims])
     recall = []
     for row in range(0, len(vectors), len(vectors) // 200):
         exact = np.argsort(-vectors @ vectors[row])[:10]
@@ -124,9 +124,9 @@ def test_static_needs_no_network_and_no_torch() -> None:
             if event in {"socket.connect", "socket.getaddrinfo"}:
                 raise SystemExit(f"{event} {args}")
         sys.addaudithook(forbid)
-        from pgmrl.embedders import embedder
+        from pgmrl.embedders import load_embedder
         assert not {"model2vec", "torch", "tokenizers"} & set(sys.modules), "imported before it is used"
-        assert embedder("static").embed_queries(["json"]).shape == (1, 256)
+        assert load_embedder("static").embed_queries(["json"]).shape == (1, 256)
         assert not {"torch", "wordllama"} & set(sys.modules)
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
@@ -143,13 +143,13 @@ def test_no_texts_are_no_rows(static: StaticEmbedder) -> None:
 
 def test_a_single_string_is_refused(static: StaticEmbedder) -> None:
     """A string is a sequence of strings, too: it would be embedded letter by letter."""
-    with pytest.raises(EmbedderError, match="give a list of texts"):
+    with pytest.raises(EmbedderError, match="expected a list of texts, got a single string"):
         static.embed_documents("json")
 
 
 def test_null_among_texts_is_named(static: StaticEmbedder) -> None:
     """A NULL from a database column is reported with its place."""
-    with pytest.raises(EmbedderError, match="text 1 is None"):
+    with pytest.raises(EmbedderError, match="expected a string as text 1, got None"):
         static.embed_documents(["json", None])  # type: ignore[list-item]
 
 
@@ -199,7 +199,7 @@ def test_batches_read_no_further_than_needed(static: StaticEmbedder) -> None:
 def test_vectors_of_no_length_are_normalised_to_nothing() -> None:
     """Zero rows stay zero and do not become NaN; input is left as it was."""
     rows = np.array([[3.0, 4.0], [0.0, 0.0]])
-    assert_allclose(normalised(rows), np.array([[0.6, 0.8], [0.0, 0.0]]), atol=1e-7)
+    assert_allclose(unit_length(rows), np.array([[0.6, 0.8], [0.0, 0.0]]), atol=1e-7)
     assert_array_equal(rows[0], [3, 4])
 
 
@@ -209,27 +209,27 @@ def test_vectors_of_no_length_are_normalised_to_nothing() -> None:
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        (np.zeros((2, 255)), r"shape \(2, 255\) for 2 texts, expected \(2, 256\)"),
-        (np.zeros((1, 256)), r"shape \(1, 256\) for 2 texts"),
-        (np.zeros(256), r"shape \(256,\)"),
-        ([[1.0, 2.0], [1.0]], "no array of numbers"),
-        ([["a"] * 256] * 2, "no array of numbers"),
-        (None, "returned shape"),
-        (np.vstack([np.ones(256), np.full(256, np.nan)]), "NaN or infinity for 1 of 2 texts, first text 1"),
-        (np.vstack([np.full(256, np.inf), np.ones(256)]), "for 1 of 2 texts, first text 0"),
-        (np.full((2, 256), 1e300), "for 2 of 2 texts, first text 0"),
+        (np.zeros((2, 255)), r"expected vectors of shape \(2, 256\) .* got shape \(2, 255\)"),
+        (np.zeros((1, 256)), r"got shape \(1, 256\)"),
+        (np.zeros(256), r"got shape \(256,\)"),
+        ([[1.0, 2.0], [1.0]], "expected an array of numbers"),
+        ([["a"] * 256] * 2, "expected an array of numbers"),
+        (None, r"got shape \(\)"),
+        (np.vstack([np.ones(256), np.full(256, np.nan)]), "NaN or infinity for 1 of 2 texts, the first of them text 1"),
+        (np.vstack([np.full(256, np.inf), np.ones(256)]), "for 1 of 2 texts, the first of them text 0"),
+        (np.full((2, 256), 1e300), "for 2 of 2 texts, the first of them text 0"),
     ],
 )
 def test_what_is_not_as_promised_is_refused(static: StaticEmbedder, returned: Any, message: str) -> None:
     """Wrong shapes, things that are no numbers, and values a database refuses, with the model's name."""
     with pytest.raises(EmbedderError, match=message) as refused:
-        checked(static, returned, 2)
+        check_vectors(static, returned, 2)
     assert static.name in str(refused.value)
 
 
 def test_lists_and_double_precision_are_accepted(static: StaticEmbedder) -> None:
     """An embedder that wraps a web service returns lists; they come out as float32."""
-    assert checked(static, np.ones((2, 256)).tolist(), 2).dtype == np.float32
+    assert check_vectors(static, np.ones((2, 256)).tolist(), 2).dtype == np.float32
 
 
 # The factory
@@ -238,8 +238,8 @@ def test_lists_and_double_precision_are_accepted(static: StaticEmbedder) -> None
 def test_factory_gives_the_bundled_model_by_default() -> None:
     """Without a word, by its name, and by the name it records."""
     for spec in ("static", StaticEmbedder.name):
-        assert embedder(spec).name == StaticEmbedder.name
-    assert embedder().name == StaticEmbedder.name
+        assert load_embedder(spec).name == StaticEmbedder.name
+    assert load_embedder().name == StaticEmbedder.name
 
 
 @pytest.mark.parametrize(
@@ -248,8 +248,8 @@ def test_factory_gives_the_bundled_model_by_default() -> None:
 )
 def test_factory_refuses_what_it_does_not_know(spec: str) -> None:
     """The error says which forms there are."""
-    with pytest.raises(EmbedderError, match=r"unknown embedder .*package\.module:attribute"):
-        embedder(spec)
+    with pytest.raises(EmbedderError, match=r"expected .*package\.module:attribute., got the embedder"):
+        load_embedder(spec)
 
 
 OWN = '''
@@ -299,7 +299,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("attribute", ["made", "make", "Short"])
 def test_factory_takes_the_users_own(attribute: str) -> None:
     """An instance, a function and a class all give an embedder."""
-    found = embedder(f"own_embedders:{attribute}")
+    found = load_embedder(f"own_embedders:{attribute}")
     assert (found.name, found.dims) == ("short", 64)
     assert embed_query(found, "json").shape == (64,)
 
@@ -309,13 +309,13 @@ def test_factory_takes_the_users_own(attribute: str) -> None:
     ("spec", "message"),
     [
         ("own_embedders:nothing", "own_embedders has no attribute 'nothing'"),
-        ("own_embedders:number", "is a int without name, dims"),
+        ("own_embedders:number", "got a int without name, dims"),
         ("own_embedders:NoEmbedder", "NoEmbedder without dims, trained_dims, embed_queries"),
         ("own_embedders:fails", "calling it failed: ZeroDivisionError"),
         ("own_embedders:wants", "calling it failed: TypeError"),
-        ("own_embedders:Bad", "dims is 0"),
-        ("own_embedders:Unordered", "should ascend"),
-        ("own_embedders:Beyond", "within its 64 dimensions"),
+        ("own_embedders:Bad", "expected a positive whole number as dims, got 0"),
+        ("own_embedders:Unordered", "expected trained_dims in ascending order"),
+        ("own_embedders:Beyond", "from 1 to 64, got"),
         ("own_broken:made", "importing own_broken failed: RuntimeError: no key"),
         ("own_needs:made", "own_needs needs 'not_installed_anywhere'"),
         ("nowhere_to_be_found:made", "no module 'nowhere_to_be_found'"),
@@ -325,7 +325,7 @@ def test_factory_takes_the_users_own(attribute: str) -> None:
 def test_factory_says_what_is_wrong_with_the_users_own(spec: str, message: str) -> None:
     """Each way to fail has its own words."""
     with pytest.raises(EmbedderError, match=message):
-        embedder(spec)
+        load_embedder(spec)
 
 
 @pytest.mark.parametrize("package", ["model2vec", "wordllama", "safetensors.numpy", "tokenizers"])
@@ -333,11 +333,11 @@ def test_missing_extra_is_named_with_its_remedy(package: str, monkeypatch: pytes
     """Without the extra the error says which command brings it."""
     monkeypatch.setitem(sys.modules, package, None)  # what Python itself takes for "not there"
     with pytest.raises(EmbedderError, match=rf"needs .*{package}.*pip install 'pgmrl\[local\]'"):
-        embedder("static")
+        load_embedder("static")
 
 
 def test_missing_sentence_transformers_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same for the other extra."""
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(EmbedderError, match=r"pip install 'pgmrl\[sentence-transformers\]'"):
-        embedder("sentence-transformers:all-MiniLM-L6-v2")
+        load_embedder("sentence-transformers:all-MiniLM-L6-v2")

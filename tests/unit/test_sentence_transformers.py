@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from pgmrl.embedders import Embedder, embed_query, embedder, normalised
+from pgmrl.embedders import Embedder, embed_query, load_embedder, unit_length
 from pgmrl.embedders.sentence_transformers import SentenceTransformersEmbedder
 from pgmrl.errors import EmbedderError
 
@@ -87,7 +87,7 @@ def test_factory_gives_the_same_model(minilm: SentenceTransformersEmbedder) -> N
     """By the packaged name and by a folder, whose path is its name."""
     folder = package.get_model_path()
     for spec in (minilm.name, f"sentence-transformers:{folder}"):
-        found = embedder(spec)
+        found = load_embedder(spec)
         assert found.name == spec
         assert_allclose(found.embed_queries(["json"]), minilm.embed_queries(["json"]), atol=1e-6)
 
@@ -99,7 +99,7 @@ def test_no_texts_are_no_rows(minilm: SentenceTransformersEmbedder) -> None:
 
 def test_a_single_string_is_refused(minilm: SentenceTransformersEmbedder) -> None:
     """The library would give one vector without a row."""
-    with pytest.raises(EmbedderError, match="give a list of texts"):
+    with pytest.raises(EmbedderError, match="expected a list of texts"):
         minilm.embed_queries("json")
 
 
@@ -132,7 +132,7 @@ def test_layer_norm_comes_before_truncation_and_length(reference: Any) -> None:
     full = torch.nn.functional.layer_norm(reference.encode(TEXTS, convert_to_tensor=True), (384,))
     short = torch.nn.functional.normalize(full[:, :64], dim=1).cpu().numpy()
     vectors = ours.embed_documents(TEXTS)
-    assert_allclose(normalised(vectors[:, :64]), short, atol=1e-5)
+    assert_allclose(unit_length(vectors[:, :64]), short, atol=1e-5)
     assert "layer_norm=True" in ours.name
 
 
@@ -140,7 +140,7 @@ def test_layer_norm_makes_a_difference() -> None:
     """Otherwise the option would be decoration."""
     plain = SentenceTransformersEmbedder(MODEL).embed_documents(TEXTS)[:, :64]
     layered = SentenceTransformersEmbedder(MODEL, layer_norm=True).embed_documents(TEXTS)[:, :64]
-    assert np.abs(normalised(plain) - normalised(layered)).max() > 1e-3
+    assert np.abs(unit_length(plain) - unit_length(layered)).max() > 1e-3
 
 
 def test_truncated_full_vectors(minilm: SentenceTransformersEmbedder) -> None:
@@ -148,7 +148,7 @@ def test_truncated_full_vectors(minilm: SentenceTransformersEmbedder) -> None:
     short = SentenceTransformersEmbedder(MODEL, truncate_dim=128, trained_dims=(64, 128))
     assert (short.dims, short.trained_dims) == (128, (64, 128))
     assert short.name.endswith("(truncate_dim=128)")
-    assert_allclose(short.embed_documents(TEXTS), normalised(minilm.embed_documents(TEXTS)[:, :128]), atol=1e-5)
+    assert_allclose(short.embed_documents(TEXTS), unit_length(minilm.embed_documents(TEXTS)[:, :128]), atol=1e-5)
 
 
 def test_a_models_saved_truncation_is_ours_to_make(tmp_path: Path, minilm: SentenceTransformersEmbedder) -> None:
@@ -169,13 +169,13 @@ def test_length_can_be_kept() -> None:
 @pytest.mark.parametrize("dims", [0, -1, 385])
 def test_truncation_beyond_the_model_is_refused(dims: int) -> None:
     """The message gives the model's dimensions."""
-    with pytest.raises(EmbedderError, match="the model has 384 dimensions"):
+    with pytest.raises(EmbedderError, match="from 1 to the model's 384 dimensions"):
         SentenceTransformersEmbedder(MODEL, truncate_dim=dims)
 
 
 def test_trained_dims_outside_the_vector_are_refused() -> None:
     """A mistyped dimension is found when it is said, not when a migration fails."""
-    with pytest.raises(EmbedderError, match=r"trained_dims \[768\] lie outside"):
+    with pytest.raises(EmbedderError, match=r"expected trained_dims from 1 to .*, got \[768\]"):
         SentenceTransformersEmbedder(MODEL, trained_dims=[64, 768])
 
 
@@ -216,7 +216,7 @@ def test_trained_dims_from_the_configuration(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there() -> None:
     """The name, the reason and what to do."""
     with pytest.raises(EmbedderError, match=r"cannot load the model '/no/such/folder'.*\nCheck its name"):
-        embedder("sentence-transformers:/no/such/folder")
+        load_embedder("sentence-transformers:/no/such/folder")
 
 
 def test_a_model_that_is_not_downloaded() -> None:

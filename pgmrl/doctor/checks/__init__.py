@@ -1,1 +1,47 @@
-"""The checks: each module looks at one kind of thing and returns findings."""
+"""All checks of the doctor, from the modules of this folder, each of which looks at one kind of thing."""
+
+from typing import Final
+
+from pgmrl.doctor.checks import (
+    backfills,
+    declared_columns,
+    indexes,
+    installed_functions,
+    memory,
+    recorded_recall,
+    rotation_axes,
+    rows,
+    search_plans,
+    search_settings,
+    short_vectors,
+    side_table_rows,
+    sync_triggers,
+    vacuum,
+    versions,
+)
+from pgmrl.doctor.checks.registry import Check, checks_of
+
+__all__ = ["CHECKS"]
+
+CHECKS: Final[tuple[Check, ...]] = tuple(
+    check
+    for module in (
+        declared_columns,
+        rows,
+        short_vectors,
+        sync_triggers,
+        side_table_rows,
+        rotation_axes,
+        indexes,
+        search_settings,
+        search_plans,
+        recorded_recall,
+        vacuum,
+        memory,
+        backfills,
+        installed_functions,
+        versions,
+    )
+    for check in checks_of(module)
+)
+"""Every check, in the order in which they run: first what makes results wrong, then what makes searches slow."""

@@ -1,13 +1,13 @@
-"""Indexes: there, valid, of the right operator class, used, and there once."""
+"""HNSW indexes: missing, invalid, of the wrong operator class, duplicate or unused."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from pgmrl.doctor.examination import Check
-from pgmrl.doctor.examined_columns import parts
-from pgmrl.doctor.finding import Finding
+from pgmrl.doctor.checked_columns import partitions_sql
+from pgmrl.doctor.checks.registry import column_check
+from pgmrl.doctor.finding import Problem
 from pgmrl.model.columns import attachment_of
 from pgmrl.names import literal, qualified, quoted
 from pgmrl.online.index_statements import beside, create_statement, drop_statement
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pgmrl.database.index_states import IndexState
-    from pgmrl.doctor.examination import Exam
-    from pgmrl.doctor.examined_columns import Subject
+    from pgmrl.doctor.check_context import CheckContext
+    from pgmrl.doctor.checked_columns import CheckedColumn
 
-__all__ = ["CHECKS"]
+__all__ = ["index_duplicate", "index_invalid", "index_missing", "index_operator_class", "index_unused"]
 
 
-def indexes_sql(subject: Subject) -> str:
+def _indexes_sql(column: CheckedColumn) -> str:
     """The statement that lists the indexes on a short column, of any kind."""
     return (
         "SELECT x.indexrelid::regclass AS index, m.amname AS kind, o.opcname AS operator_class, x.indisvalid AS valid, "
@@ -31,180 +31,167 @@ def indexes_sql(subject: Subject) -> str:
         "FROM pg_index AS x JOIN pg_class AS i ON i.oid = x.indexrelid JOIN pg_am AS m ON m.oid = i.relam\n"
         "JOIN pg_opclass AS o ON o.oid = x.indclass[0]\n"
         "JOIN pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = x.indkey[0]\n"
-        f"WHERE x.indrelid = {literal(subject.owner)}::regclass AND a.attname = {literal(subject.short)}"
+        f"WHERE x.indrelid = {literal(column.owner)}::regclass AND a.attname = {literal(column.short)}"
     )
 
 
-def usual_name(subject: Subject) -> str:
-    """What models and migrations call the index."""
-    return attachment_of(subject.column).index.index_name(subject.target.table, subject.short)
+def _default_name(column: CheckedColumn) -> str:
+    """The name that models and migrations give the index."""
+    return attachment_of(column.searched).index.index_name(column.target.table, column.short)
 
 
-def create_sql(exam: Exam, subject: Subject) -> tuple[str, str]:
-    """What builds the index that searches need, and its name: another one where something else has the usual name."""
-    name = usual_name(subject)
-    place = literal(qualified(subject.target.schema, name))
-    if exam.one(f"SELECT to_regclass({place}) IS NOT NULL AS taken").taken:
+def _create_sql(context: CheckContext, column: CheckedColumn) -> tuple[str, str]:
+    """The statement that builds the index that searches need, and its name: another one where the default is taken."""
+    name = _default_name(column)
+    qualified_name = literal(qualified(column.target.schema, name))
+    if context.row(f"SELECT to_regclass({qualified_name}) IS NOT NULL AS taken").taken:
         name, _ = beside(name)
     # on a partitioned table the server refuses CONCURRENTLY; op.create_short_index goes by partition
-    index, online = attachment_of(subject.column).index, not subject.partitioned
-    return create_statement(subject.target, index, concurrently=online, name=name), name
+    index, concurrently = attachment_of(column.searched).index, not column.partitioned
+    return create_statement(column.target, index, concurrently=concurrently, name=name), name
 
 
-def drop_sql(subject: Subject, index: IndexState) -> str:
-    """What drops an index; that of a partitioned table not concurrently, which the server refuses."""
-    return drop_statement(subject.target.schema, index.name, concurrently=not subject.partitioned)
+def _drop_sql(column: CheckedColumn, index: IndexState) -> str:
+    """The statement that drops an index; for a partitioned table the server refuses CONCURRENTLY."""
+    return drop_statement(column.target.schema, index.name, concurrently=not column.partitioned)
 
 
-def missing(exam: Exam, subject: Subject) -> Iterator[Finding]:
-    """No HNSW index."""
-    sql = indexes_sql(subject)
-    if subject.indexes or any(row.valid and not row.partial for row in exam.ask(sql)):
+@column_check("index-missing", "warning", "no HNSW index on the short column")
+def index_missing(context: CheckContext, column: CheckedColumn) -> Iterator[Problem]:
+    """No HNSW index, nor a valid one of another kind."""
+    sql = _indexes_sql(column)
+    if column.indexes or any(row.valid and not row.partial for row in context.rows(sql)):
         return
-    rows = subject.size.rows
-    idle = subject.stage is not None or rows < exam.thresholds.small_rows
-    yield Finding(
-        "index-missing",
-        "info" if idle else "warning",
-        subject.name,
-        f"{subject.short} has no HNSW index: each search reads all {rows:,} rows",
-        f"{create_sql(exam, subject)[0]};  or op.create_short_index in a migration",
+    rows = column.size.rows
+    idle = column.stage is not None or rows < context.thresholds.small_rows
+    yield Problem(
+        f"{column.short} has no HNSW index: each search reads all {rows:,} rows",
+        f"{_create_sql(context, column)[0]};  or op.create_short_index in a migration",
         sql,
         {"rows": rows},
+        "info" if idle else "warning",
     )
 
 
-def invalid(exam: Exam, subject: Subject) -> Iterator[Finding]:
-    """An index that every write keeps and no search uses."""
-    for index in subject.indexes:
+@column_check("index-invalid", "warning", "an index left INVALID by an interrupted concurrent build")
+def index_invalid(context: CheckContext, column: CheckedColumn) -> Iterator[Problem]:
+    """An index that every write maintains and no search uses."""
+    for index in column.indexes:
         if index.valid:
             continue
-        name = qualified(subject.target.schema, index.name)
+        name = qualified(column.target.schema, index.name)
         values = {"index": index.name, "bytes": index.bytes}
         if index.builder is not None:
             message = f"index {index.name} is being built by process {index.builder}"
-            yield Finding("index-invalid", "info", subject.name, message, "Wait: `pgmrl progress`.", values=values)
+            yield Problem(message, "Wait: `pgmrl progress`.", values=values, severity="info")
             continue
-        message = f"index {index.name} is INVALID, as an interrupted CREATE INDEX CONCURRENTLY leaves it: every write "
-        message += "keeps it and no search uses it"
-        again, sql = _again(exam, subject, name)
-        if subject.indexed:
-            remedy = f"{drop_sql(subject, index)};  another index serves"
-        elif index.operator_class != subject.operator_class:
-            remedy = f"{drop_sql(subject, index)};  it is for another metric than the searches'"
+        message = f"index {index.name} is INVALID, left by an interrupted CREATE INDEX CONCURRENTLY: every write "
+        message += "maintains it and no search uses it"
+        repair, sql = _repair(context, column, name)
+        if column.indexed:
+            remedy = f"{_drop_sql(column, index)};  another index serves the searches"
+        elif index.operator_class != column.operator_class:
+            remedy = f"{_drop_sql(column, index)};  it is for another metric than the searches'"
         else:
-            message += f", so each search reads all {subject.size.rows:,} rows"
-            remedy = again
-        yield Finding("index-invalid", "warning", subject.name, message, remedy, sql, values)
+            message += f", so each search reads all {column.size.rows:,} rows"
+            remedy = repair
+        yield Problem(message, remedy, sql, values)
 
 
-def _again(exam: Exam, subject: Subject, name: str) -> tuple[str, str]:
+def _repair(context: CheckContext, column: CheckedColumn, name: str) -> tuple[str, str]:
     """What makes an index valid, and the statement that shows what is wrong."""
-    if not subject.partitioned:
-        return f"REINDEX INDEX CONCURRENTLY {name};", indexes_sql(subject)
+    if not column.partitioned:
+        return f"REINDEX INDEX CONCURRENTLY {name};", _indexes_sql(column)
     sql = (
-        "SELECT t.relid::regclass AS partition_without\n"
-        f"FROM pg_partition_tree({literal(subject.owner)}::regclass) AS t\n"
+        "SELECT t.relid::regclass AS partition_without_index\n"
+        f"FROM pg_partition_tree({literal(column.owner)}::regclass) AS t\n"
         f"WHERE t.isleaf AND NOT EXISTS (SELECT FROM pg_partition_tree({literal(name)}::regclass) AS i "
         "JOIN pg_index AS x ON x.indexrelid = i.relid WHERE x.indrelid = t.relid AND x.indisvalid)"
     )
-    without = ", ".join(str(row[0]) for row in exam.ask(sql))
-    return f"Run op.create_short_index again: it builds what is missing on {without or 'its partitions'}.", sql
+    partitions = ", ".join(str(row[0]) for row in context.rows(sql))
+    return f"Run op.create_short_index again: it builds the missing index on {partitions or 'each partition'}.", sql
 
 
-def operator_class(exam: Exam, subject: Subject) -> Iterator[Finding]:
+@column_check("index-operator-class", "warning", "an index for another metric than the searches'")
+def index_operator_class(context: CheckContext, column: CheckedColumn) -> Iterator[Problem]:
     """An index for another metric, and none for the searches'."""
-    wanted = subject.operator_class
-    index = next((one for one in subject.indexes if one.valid and one.operator_class != wanted), None)
-    if index is None or subject.indexed:
+    expected = column.operator_class
+    index = next((index for index in column.indexes if index.valid and index.operator_class != expected), None)
+    if index is None or column.indexed:
         return
-    if any(one.operator_class == wanted for one in subject.indexes):
-        remedy = f"First what `index-invalid` says of the other one;  then {drop_sql(subject, index)};"
+    if any(index.operator_class == expected for index in column.indexes):
+        remedy = f"First the remedy of `index-invalid` for the other index;  then {_drop_sql(column, index)};"
     else:
-        create, name = create_sql(exam, subject)
-        remedy = f"{create};  then {drop_sql(subject, index)};"
-        if index.name == usual_name(subject):
-            new = qualified(subject.target.schema, name)
+        create, name = _create_sql(context, column)
+        remedy = f"{create};  then {_drop_sql(column, index)};"
+        if index.name == _default_name(column):
+            new = qualified(column.target.schema, name)
             remedy += f"  then ALTER INDEX {new} RENAME TO {quoted(index.name)};"
-    yield Finding(
-        "index-operator-class",
-        "warning",
-        subject.name,
-        f"index {index.name} is for {index.operator_class}; searches by {subject.definition.metric.name} need {wanted} "
-        f"and do not use it: each reads all {subject.size.rows:,} rows",
+    yield Problem(
+        f"index {index.name} has the operator class {index.operator_class}, searches by "
+        f"{column.definition.metric.name} need {expected}: each reads all {column.size.rows:,} rows",
         remedy,
-        indexes_sql(subject),
-        {"index": index.name, "operator_class": index.operator_class, "wanted": wanted},
+        _indexes_sql(column),
+        {"index": index.name, "operator_class": index.operator_class, "expected": expected},
     )
 
 
-def duplicate(_exam: Exam, subject: Subject) -> Iterator[Finding]:
-    """Two indexes for the same searches; the one that migrations know by its name stays, else the best one."""
-    alike: dict[str, list[IndexState]] = defaultdict(list)
-    for index in subject.indexes:
+@column_check("index-duplicate", "warning", "several indexes for the same searches")
+def index_duplicate(_context: CheckContext, column: CheckedColumn) -> Iterator[Problem]:
+    """Two indexes for the same searches; the one with the default name is kept, else the best one."""
+    by_class: dict[str, list[IndexState]] = defaultdict(list)
+    for index in column.indexes:
         if index.valid:
-            alike[index.operator_class].append(index)
-    for same in alike.values():
-        if len(same) < 2:
+            by_class[index.operator_class].append(index)
+    for indexes in by_class.values():
+        if len(indexes) < 2:
             continue
-        names = ", ".join(f"{one.name} (m={one.index.m}, {shown(one.bytes)})" for one in same)
-        known = usual_name(subject)
-        keep = max(same, key=lambda one: (one.name == known, one.index.m, one.index.ef_construction, one.name))
-        drops = "; ".join(drop_sql(subject, one) for one in same if one is not keep)
-        yield Finding(
-            "index-duplicate",
-            "warning",
-            subject.name,
-            f"{len(same)} indexes serve the same searches: {names}. Each write enters all of them, and all take memory",
-            f"Drop all but {keep.name}: {drops};",
-            indexes_sql(subject),
-            {"indexes": [one.name for one in same], "bytes": sum(one.bytes for one in same)},
+        names = ", ".join(f"{index.name} (m={index.index.m}, {shown(index.bytes)})" for index in indexes)
+        default = _default_name(column)
+        kept = max(indexes, key=lambda i: (i.name == default, i.index.m, i.index.ef_construction, i.name))
+        drops = "; ".join(_drop_sql(column, index) for index in indexes if index is not kept)
+        yield Problem(
+            f"{len(indexes)} indexes serve the same searches: {names}. Every write maintains all of them, and all take "
+            "memory",
+            f"Drop all but {kept.name}: {drops};",
+            _indexes_sql(column),
+            {"indexes": [index.name for index in indexes], "bytes": sum(index.bytes for index in indexes)},
         )
 
 
-def unused(exam: Exam, subject: Subject) -> Iterator[Finding]:
+@column_check("index-unused", "warning", "an index that no search uses, while its table is read whole")
+def index_unused(context: CheckContext, column: CheckedColumn) -> Iterator[Problem]:
     """Never scanned since the statistics began, while the table was read whole."""
-    if subject.stage is not None or subject.size.rows < exam.thresholds.small_rows:
+    if column.stage is not None or column.size.rows < context.thresholds.small_rows:
         return
-    for index in subject.indexes:
+    for index in column.indexes:
         if not index.valid:
             continue
-        sql = _unused_sql(subject, qualified(subject.target.schema, index.name))
-        row = exam.one(sql)
-        if row.index_scans or row.seconds < exam.thresholds.unused_seconds or not row.counted:
+        sql = _scans_sql(column, qualified(column.target.schema, index.name))
+        row = context.row(sql)
+        if row.index_scans or row.seconds < context.thresholds.unused_seconds or not row.counted:
             continue
-        elsewhere = row.standbys or exam.server.standby
-        severity = "warning" if row.reads >= exam.thresholds.unused_reads and not elsewhere else "info"
-        where = " on this server, whose statistics are its own;" if elsewhere else ","
-        yield Finding(
-            "index-unused",
-            severity,  # type: ignore[arg-type]  # two of the three
-            subject.name,
+        replicated = row.standbys or context.server.standby
+        many = row.reads >= context.thresholds.unused_reads and not replicated
+        where = " on this server, whose statistics are its own;" if replicated else ","
+        yield Problem(
             f"no search has used index {index.name} ({shown(index.bytes)}) in {row.seconds / 86_400:,.1f} days{where} "
             f"and its table was read whole {row.reads:,} times",
-            "If it is new, wait. Else look at the plan (check `plan`), and whether searches use the metric's operator.",
+            "If it is new, wait. Else see the check `plan`, and whether searches use the metric's operator.",
             sql,
             {"index": index.name, "seconds": row.seconds, "reads": int(row.reads), "bytes": index.bytes},
+            "warning" if many else "info",
         )
 
 
-def _unused_sql(subject: Subject, name: str) -> str:
+def _scans_sql(column: CheckedColumn, index: str) -> str:
     return (
         "SELECT (SELECT coalesce(sum(pg_stat_get_numscans(p.relid)), 0)\n"
-        f"        FROM {parts(literal(name) + '::regclass')} AS p) AS index_scans,\n"
+        f"        FROM {partitions_sql(literal(index) + '::regclass')} AS p) AS index_scans,\n"
         "    (SELECT coalesce(sum(pg_stat_get_numscans(p.relid)), 0)\n"
-        f"     FROM {parts(literal(subject.owner) + '::regclass')} AS p) AS reads,\n"
+        f"     FROM {partitions_sql(literal(column.owner) + '::regclass')} AS p) AS reads,\n"
         "    extract(epoch FROM now() - coalesce(d.stats_reset, pg_postmaster_start_time()))::float8 AS seconds,\n"
         "    (SELECT count(*) FROM pg_stat_replication) AS standbys,\n"
         "    current_setting('track_counts')::boolean AS counted\n"
         "FROM pg_stat_database AS d WHERE d.datname = current_database()"
     )
-
-
-CHECKS = (
-    Check("index-missing", "warning", "no HNSW index on the short column", each=missing),
-    Check("index-invalid", "warning", "an index left INVALID by an interrupted concurrent build", each=invalid),
-    Check("index-operator-class", "warning", "an index for another metric than the searches'", each=operator_class),
-    Check("index-duplicate", "warning", "several indexes for the same searches", each=duplicate),
-    Check("index-unused", "warning", "an index that no search uses, while its table is read whole", each=unused),
-)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from pgmrl.doctor.examination import PRIMARY, Check, Skipped
-from pgmrl.doctor.finding import Finding
+from pgmrl.doctor.checks.registry import column_check, database_check
+from pgmrl.doctor.checks.vacuum import PRIMARY_ONLY
+from pgmrl.doctor.finding import Problem, Unchecked
 from pgmrl.names import literal
 from pgmrl.online.plan import graph_bytes
 from pgmrl.units import shown
@@ -13,78 +14,85 @@ from pgmrl.units import shown
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgmrl.doctor.examination import Exam
-    from pgmrl.doctor.examined_columns import Subject
+    from pgmrl.doctor.check_context import CheckContext
+    from pgmrl.doctor.checked_columns import CheckedColumn
 
-__all__ = ["CHECKS"]
+__all__ = ["build_memory", "memory"]
 
-MEMORY_SQL = (
-    "SELECT pg_size_bytes(current_setting('shared_buffers')) AS buffers,\n"
+MEMORY_SQL: Final = (
+    "SELECT pg_size_bytes(current_setting('shared_buffers')) AS shared_buffers,\n"
     "    pg_size_bytes(current_setting('effective_cache_size')) AS cache,\n"
-    "    (SELECT source = 'default' FROM pg_settings WHERE name = 'effective_cache_size') AS untold"
+    "    (SELECT source = 'default' FROM pg_settings WHERE name = 'effective_cache_size') AS is_default"
 )
 
 
-def memory(exam: Exam) -> Iterator[Finding]:
+@database_check("memory", "warning", "short indexes, and their tables, larger than the server's memory")
+def memory(context: CheckContext) -> Iterator[Problem]:
     """All short indexes against the server's memory."""
-    row = exam.one(MEMORY_SQL)
-    indexes = sum(index.bytes for subject in exam.subjects for index in subject.indexes if index.valid)
-    tables = sum({subject.owner: subject.size.table for subject in exam.subjects}.values())
-    values = {"index_bytes": indexes, "table_bytes": tables, "shared_buffers": row.buffers, "cache_bytes": row.cache}
-    told = "its default, which nobody has set" if row.untold else "what the server was told to count on"
-    cache = f"effective_cache_size, {shown(row.cache)} ({told})"
-    names = ", ".join(literal(subject.owner) for subject in exam.subjects)
+    row = context.row(MEMORY_SQL)
+    indexes = sum(index.bytes for column in context.columns for index in column.indexes if index.valid)
+    tables = sum({column.owner: column.size.table for column in context.columns}.values())
+    values = {
+        "index_bytes": indexes,
+        "table_bytes": tables,
+        "shared_buffers": row.shared_buffers,
+        "cache_bytes": row.cache,
+    }
+    origin = "the default, which may not be this server's memory" if row.is_default else "as configured"
+    cache = f"effective_cache_size, {shown(row.cache)} ({origin})"
+    names = ", ".join(literal(column.owner) for column in context.columns)
     sql = (
         f"SELECT t::regclass AS table, pg_size_pretty(pg_indexes_size(t::regclass)) AS indexes, "
         f"pg_size_pretty(pg_table_size(t::regclass)) AS rows FROM unnest(ARRAY[{names}]) AS t"
         if names
         else ""
     )
-    subject = "database"
     if indexes > row.cache:
-        message = f"the short indexes have {shown(indexes)} together, more than {cache}: searches read from disk"
-        remedy = (
-            "Give the server memory, or tell it of what it has (ALTER SYSTEM SET effective_cache_size). Else fewer "
-            "short dimensions or `bit`: `pgmrl reshape`; REINDEX CONCURRENTLY where an index has bloated."
+        yield Problem(
+            f"the short indexes have {shown(indexes)} together, more than {cache}: searches read from disk",
+            "Add memory to the server, or configure the memory it has (ALTER SYSTEM SET effective_cache_size). Else "
+            "fewer short dimensions or `bit`: `pgmrl reshape`; REINDEX CONCURRENTLY where an index is bloated.",
+            sql,
+            values,
         )
-        yield Finding("memory", "warning", subject, message, remedy, sql, values)
         return
-    if indexes > row.buffers:
-        message = f"the short indexes have {shown(indexes)} together, more than shared_buffers, {shown(row.buffers)}: "
-        message += "what does not fit comes from the system's cache, at the cost of a copy for each page"
-        remedy = "Set shared_buffers above their size, where the machine has the memory. It takes a restart."
-        yield Finding("memory", "info", subject, message, remedy, sql, values)
+    if indexes > row.shared_buffers:
+        yield Problem(
+            f"the short indexes have {shown(indexes)} together, more than shared_buffers, {shown(row.shared_buffers)}: "
+            "what does not fit is read from the operating system's cache, at the cost of a copy for each page",
+            "Set shared_buffers above their size, if the machine has the memory. It takes a restart.",
+            sql,
+            values,
+            "info",
+        )
     if indexes + tables > row.cache:
-        message = f"the short indexes and their tables have {shown(indexes + tables)} together, more than {cache}: "
-        message += "the full vectors of a shortlist are partly read from disk"
-        remedy = "Nothing, while searches are fast enough. Full vectors in half precision take half: `pgmrl reshape`."
-        yield Finding("memory", "info", subject, message, remedy, sql, values)
+        yield Problem(
+            f"the short indexes and their tables have {shown(indexes + tables)} together, more than {cache}: the full "
+            "vectors of a shortlist are partly read from disk",
+            "Nothing, if searches are fast enough. Full vectors in half precision take half: `pgmrl reshape`.",
+            sql,
+            values,
+            "info",
+        )
 
 
-def build_memory(exam: Exam, subject: Subject) -> Iterator[Finding]:
+@column_check("build-memory", "info", "maintenance_work_mem too small to rebuild the index")
+def build_memory(context: CheckContext, column: CheckedColumn) -> Iterator[Problem | Unchecked]:
     """Whether a REINDEX would keep its graph in memory."""
-    if not subject.indexes or subject.partitioned:
-        return  # partitions are built one at a time: what all of them would take says nothing
-    if exam.server.standby:
-        raise Skipped(PRIMARY)
-    sql = "SELECT pg_size_bytes(current_setting('maintenance_work_mem')) AS bytes"
-    have = exam.one(sql).bytes
-    needed = graph_bytes(subject.target, max(subject.indexes, key=lambda one: one.index.m).index, subject.size.rows)
-    if needed <= have:
+    if not column.indexes or column.partitioned:
+        return  # partitions are built one at a time: the memory of all together says nothing
+    if context.server.standby:
+        yield Unchecked(PRIMARY_ONLY)
         return
-    yield Finding(
-        "build-memory",
-        "info",
-        subject.name,
-        f"to build the index of {subject.size.rows:,} rows anew takes about {shown(needed)}; maintenance_work_mem is "
-        f"{shown(have)}, past which a build is many times slower",
-        f"Before a REINDEX: SET maintenance_work_mem = '{needed // 1024**2 + 1}MB';  in that session.",
-        sql,
-        {"needed_bytes": needed, "maintenance_work_mem": have},
-    )
-
-
-CHECKS = (
-    Check("memory", "warning", "short indexes, and their tables, larger than the server's memory", once=memory),
-    Check("build-memory", "info", "maintenance_work_mem too small to build the index anew", each=build_memory),
-)
+    sql = "SELECT pg_size_bytes(current_setting('maintenance_work_mem')) AS bytes"
+    configured = context.row(sql).bytes
+    largest = max(column.indexes, key=lambda index: index.index.m)
+    needed = graph_bytes(column.target, largest.index, column.size.rows)
+    if needed > configured:
+        yield Problem(
+            f"rebuilding the index of {column.size.rows:,} rows needs about {shown(needed)}, maintenance_work_mem is "
+            f"{shown(configured)}: a build that needs more memory is many times slower",
+            f"Before a REINDEX: SET maintenance_work_mem = '{needed // 1024**2 + 1}MB';  in that session.",
+            sql,
+            {"needed_bytes": needed, "maintenance_work_mem": configured},
+        )

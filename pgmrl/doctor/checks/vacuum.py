@@ -1,84 +1,89 @@
-"""Dead rows, what keeps VACUUM from them, and stale statistics."""
+"""Dead rows, what keeps VACUUM from removing them, and outdated statistics."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from pgmrl.doctor.examination import PRIMARY, Check, Skipped
-from pgmrl.doctor.examined_columns import parts
-from pgmrl.doctor.finding import Finding
+from pgmrl.doctor.checked_columns import partitions_sql
+from pgmrl.doctor.checks.registry import Check, column_check, database_check
+from pgmrl.doctor.finding import Problem, Unchecked
 from pgmrl.names import literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgmrl.doctor.examination import Exam
-    from pgmrl.doctor.examined_columns import Subject
+    from pgmrl.doctor.check_context import CheckContext
+    from pgmrl.doctor.checked_columns import CheckedColumn
 
-__all__ = ["CHECKS"]
+__all__ = ["PRIMARY_ONLY", "autovacuum", "dead_rows", "statistics", "vacuum_blocked"]
+
+PRIMARY_ONLY: Final = "only the primary has these statistics: run the check there"
 
 
-def dead_sql(subject: Subject) -> str:
-    """The statement that counts dead rows by the statistics."""
-    return (
+@column_check("dead-rows", "warning", "dead rows that take places among a scan's candidates")
+def dead_rows(context: CheckContext, column: CheckedColumn) -> Iterator[Problem | Unchecked]:
+    """Dead rows: until VACUUM they are in the HNSW index, where they take places among a scan's candidates."""
+    if context.server.standby:
+        yield Unchecked(PRIMARY_ONLY)
+        return
+    sql = (
         "SELECT coalesce(sum(pg_stat_get_live_tuples(p.relid)), 0)::bigint AS live,\n"
         "    coalesce(sum(pg_stat_get_dead_tuples(p.relid)), 0)::bigint AS dead,\n"
         "    max(greatest(pg_stat_get_last_vacuum_time(p.relid),\n"
         "        pg_stat_get_last_autovacuum_time(p.relid))) AS vacuumed\n"
-        f"FROM {parts(literal(subject.owner) + '::regclass')} AS p"
+        f"FROM {partitions_sql(literal(column.owner) + '::regclass')} AS p"
     )
-
-
-def dead(exam: Exam, subject: Subject) -> Iterator[Finding]:
-    """Dead rows: still in the HNSW index, where they take places of a scan's candidates."""
-    if exam.server.standby:
-        raise Skipped(PRIMARY)
-    sql = dead_sql(subject)
-    row = exam.one(sql)
+    row = context.row(sql)
     # statistics begin anew after a crash or a restore: they may know of fewer rows than ANALYZE counted
-    whole = max(row.live, subject.size.rows) + row.dead
-    if not whole or row.dead <= exam.thresholds.dead_share * whole:
+    total = max(row.live, column.size.rows) + row.dead
+    if not total or row.dead <= context.thresholds.dead_share * total:
         return
-    vacuumed = f"last vacuumed {row.vacuumed:%Y-%m-%d %H:%M}" if row.vacuumed else "never vacuumed since"
-    yield Finding(
-        "dead-rows",
-        "warning",
-        subject.name,
-        f"{row.dead:,} of {whole:,} rows are dead ({row.dead / whole:.0%}, {vacuumed}): until VACUUM they stay in the "
-        "HNSW index and take places of a scan's candidates, so that searches take longer and find less",
-        f"VACUUM ANALYZE {subject.owner};  and lower its autovacuum_vacuum_scale_factor. Not done after a HOT update, "
-        "whose dead row is not in the index; then it is harmless.",
+    vacuumed = f"last vacuumed {row.vacuumed:%Y-%m-%d %H:%M}" if row.vacuumed else "not vacuumed since statistics began"
+    yield Problem(
+        f"{row.dead:,} of {total:,} rows are dead ({row.dead / total:.0%}, {vacuumed}): until VACUUM they stay in the "
+        "HNSW index and take places among a scan's candidates, so that searches take longer and find less",
+        f"VACUUM ANALYZE {column.owner};  and lower its autovacuum_vacuum_scale_factor. Not needed after HOT updates, "
+        "whose dead rows are not in the index.",
         sql,
-        {"dead": row.dead, "live": row.live, "share": row.dead / whole},
+        {"dead": row.dead, "live": row.live, "share": row.dead / total},
     )
 
 
-def autovacuum(exam: Exam, subject: Subject) -> Iterator[Finding]:
-    """Switched off, for the table or everywhere."""
+def _autovacuum_of_table(context: CheckContext, column: CheckedColumn) -> Iterator[Problem]:
+    """Switched off for the column's table or a partition."""
     sql = (
         "SELECT p.relid::regclass::text AS table\n"
-        f"FROM {parts(literal(subject.owner) + '::regclass')} AS p JOIN pg_class AS c ON c.oid = p.relid\n"
+        f"FROM {partitions_sql(literal(column.owner) + '::regclass')} AS p JOIN pg_class AS c ON c.oid = p.relid\n"
         "WHERE EXISTS (SELECT FROM pg_options_to_table(c.reloptions) AS o\n"
         "              WHERE o.option_name = 'autovacuum_enabled' AND NOT o.option_value::boolean)"
     )
-    for row in exam.ask(sql):
-        message = f"autovacuum is off for {row.table}: dead rows stay in the HNSW index, and statistics go stale"
-        remedy = f"ALTER TABLE {row.table} RESET (autovacuum_enabled);"
-        yield Finding("autovacuum", "warning", subject.name, message, remedy, sql, {"table": row.table})
+    for row in context.rows(sql):
+        message = f"autovacuum is off for {row.table}: dead rows stay in the HNSW index, and statistics become outdated"
+        yield Problem(message, f"ALTER TABLE {row.table} RESET (autovacuum_enabled);", sql, {"table": row.table})
 
 
-def autovacuum_anywhere(exam: Exam) -> Iterator[Finding]:
+def _autovacuum_of_server(context: CheckContext) -> Iterator[Problem | Unchecked]:
     """The settings that autovacuum needs."""
-    if exam.server.standby:
-        raise Skipped(PRIMARY)
+    if context.server.standby:
+        yield Unchecked(PRIMARY_ONLY)
+        return
     sql = "SELECT name FROM pg_settings WHERE name IN ('autovacuum', 'track_counts') AND setting = 'off' ORDER BY name"
-    for row in exam.ask(sql):
-        message = f"{row.name} is off: no table is vacuumed or analyzed by itself"
+    for row in context.rows(sql):
+        message = f"{row.name} is off: no table is vacuumed or analyzed automatically"
         remedy = f"ALTER SYSTEM SET {row.name} = on; SELECT pg_reload_conf();  or RESET it for the database or role"
-        yield Finding("autovacuum", "warning", "database", message, remedy, sql, {"setting": row.name})
+        yield Problem(message, remedy, sql, {"setting": row.name})
 
 
-HOLDERS_SQL = """SELECT 'process ' || a.pid AS holder, a.usename AS who, a.state,
+autovacuum = Check(
+    "autovacuum",
+    "warning",
+    "autovacuum switched off",
+    on_column=_autovacuum_of_table,
+    on_database=_autovacuum_of_server,
+)
+
+
+BLOCKERS_SQL: Final = """SELECT 'process ' || a.pid AS blocker, a.usename AS owner, a.state,
     extract(epoch FROM now() - a.xact_start)::float8 AS seconds,
     'SELECT pg_terminate_backend(' || a.pid || ');' AS remedy
 FROM pg_stat_activity AS a
@@ -99,56 +104,48 @@ SELECT 'replication slot ' || s.slot_name, s.plugin, CASE WHEN s.active THEN 'ac
 FROM pg_replication_slots AS s WHERE s.xmin IS NOT NULL AND (NOT s.active OR age(s.xmin) > 1000000)"""
 
 
-def held(exam: Exam) -> Iterator[Finding]:
+@database_check("vacuum-blocked", "warning", "old transactions and slots that keep VACUUM from removing dead rows")
+def vacuum_blocked(context: CheckContext) -> Iterator[Problem | Unchecked]:
     """What VACUUM must wait for: it removes no row that an old snapshot could still see."""
-    if exam.server.standby:
-        raise Skipped(PRIMARY)
-    if not exam.server.monitors:
-        reason = f"transactions of other roles are hidden: GRANT pg_monitor TO {exam.server.role}"
-        exam.skip("vacuum-held", "database", reason)
-    for row in exam.ask(HOLDERS_SQL):
-        if row.seconds is not None and row.seconds < exam.thresholds.held_seconds:
-            continue  # of a standby and of a slot nobody knows the age: those listed hold back a million transactions
+    if context.server.standby:
+        yield Unchecked(PRIMARY_ONLY)
+        return
+    if not context.server.monitors:
+        yield Unchecked(f"transactions of other roles are hidden: GRANT pg_monitor TO {context.server.role}")
+    for row in context.rows(BLOCKERS_SQL):
+        if row.seconds is not None and row.seconds < context.thresholds.held_seconds:
+            continue  # standbys and slots have no age: those listed hold back a million transactions
         age = "" if row.seconds is None else f" for {row.seconds / 60:,.0f} min"
-        yield Finding(
-            "vacuum-held",
-            "warning",
-            "database",
-            f"{row.holder} ({row.who}, {row.state}) holds VACUUM back{age}: rows that died since "
-            "stay in the HNSW indexes",
+        yield Problem(
+            f"{row.blocker} ({row.owner}, {row.state}) has kept VACUUM from removing dead rows{age}: rows that died "
+            "since then stay in the HNSW indexes",
             row.remedy,
-            HOLDERS_SQL,
-            {"holder": row.holder, "seconds": row.seconds},
+            BLOCKERS_SQL,
+            {"blocker": row.blocker, "seconds": row.seconds},
         )
 
 
-def statistics(exam: Exam, subject: Subject) -> Iterator[Finding]:
+@column_check("statistics", "warning", "tables never analyzed, or changed much since")
+def statistics(context: CheckContext, column: CheckedColumn) -> Iterator[Problem | Unchecked]:
     """Never analyzed, or not since much has changed."""
-    if exam.server.standby:
-        raise Skipped(PRIMARY)
+    if context.server.standby:
+        yield Unchecked(PRIMARY_ONLY)
+        return
     sql = (
         "SELECT p.relid::regclass::text AS table, c.reltuples::bigint AS rows, c.relkind = 'p' AS partitioned,\n"
         "    pg_relation_size(p.relid) AS bytes, pg_stat_get_mod_since_analyze(p.relid) AS modified\n"
-        f"FROM {parts(literal(subject.owner) + '::regclass')} AS p JOIN pg_class AS c ON c.oid = p.relid"
+        f"FROM {partitions_sql(literal(column.owner) + '::regclass')} AS p JOIN pg_class AS c ON c.oid = p.relid"
     )
-    for row in exam.ask(sql):
-        if row.rows < 0 and (row.bytes > 0 or (row.partitioned and subject.size.rows > 0)):
-            why = ": autovacuum does not analyze partitioned tables, only their partitions" if row.partitioned else ""
-            message = f"{row.table} was never analyzed{why}; the planner guesses its size"
-        elif row.modified > max(1_000, exam.thresholds.modified_share * max(0, row.rows)):
+    for row in context.rows(sql):
+        if row.rows < 0 and (row.bytes > 0 or (row.partitioned and column.size.rows > 0)):
+            why = " (autovacuum analyzes only the partitions of a partitioned table)" if row.partitioned else ""
+            message = f"{row.table} was never analyzed{why}: the planner guesses its size"
+        elif row.modified > max(1_000, context.thresholds.modified_share * max(0, row.rows)):
             message = (
                 f"{row.modified:,} rows of {row.table} changed since its last ANALYZE, when it had {row.rows:,}: the "
+                "planner estimates from outdated statistics"
             )
-            message += "planner counts on the old ones"
         else:
             continue
         values = {"table": row.table, "rows": row.rows, "modified": row.modified}
-        yield Finding("statistics", "warning", subject.name, message, f"ANALYZE {row.table};", sql, values)
-
-
-CHECKS = (
-    Check("dead-rows", "warning", "dead rows that take places among a scan's candidates", each=dead),
-    Check("autovacuum", "warning", "autovacuum switched off", each=autovacuum, once=autovacuum_anywhere),
-    Check("vacuum-held", "warning", "old transactions and slots that hold VACUUM back", once=held),
-    Check("statistics", "warning", "tables never analyzed, or changed much since", each=statistics),
-)
+        yield Problem(message, f"ANALYZE {row.table};", sql, values)

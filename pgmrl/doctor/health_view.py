@@ -1,4 +1,4 @@
-"""The view pgmrl.health from Python: what dashboards draw, one row a short column."""
+"""The view pgmrl.health from Python: one row for each short column, for dashboards."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ class Health:
         full_column: the full vector's column.
         short_column: the short vector's column.
         shortening: `prefix` or `rotation`.
-        rotation: its id.
+        rotation: the rotation's id; None for a prefix.
         metric: as in `ColumnInfo`.
         stage: `arriving` or `retired` while a reshape has two short columns side by side; else None.
-        index_name: of several the one that serves.
+        index_name: the index that serves searches.
         index_state: `valid`, `invalid` or `missing`.
-        index_bytes: its size.
+        index_bytes: size of the index.
         table_bytes: the table's size with TOAST, without indexes.
-        estimated_rows: as of the last ANALYZE.
-        index_scans: since the statistics began, on this server.
-        table_reads: sequential scans, likewise.
-        dead_rows: by the statistics.
-        dead_share: of all rows, 0 to 1; None of an empty table.
+        estimated_rows: rows as of the last ANALYZE.
+        index_scans: scans of the index since the statistics began, on this server.
+        table_reads: sequential scans of the table since the statistics began, on this server.
+        dead_rows: dead rows by the statistics.
+        dead_share: share of dead rows among all, 0 to 1; None of an empty table.
         last_vacuum: by hand or by autovacuum.
-        last_analyze: likewise.
-        modified_since_analyze: rows that changed since.
-        recall: the latest that was recorded without a filter.
-        recall_low: the lower end of its 95 % interval.
-        recall_high: the upper end.
-        recall_k: the results it counts.
-        recall_measured_at: when.
-        recall_target: what its setting was chosen for.
+        last_analyze: by hand or by autovacuum.
+        modified_since_analyze: rows that changed since the last ANALYZE.
+        recall: the latest recall that was recorded without a filter.
+        recall_low: lower end of its 95 % interval.
+        recall_high: upper end of its 95 % interval.
+        recall_k: number of results that recall counts.
+        recall_measured_at: when recall was measured.
+        recall_target: the recall that the stored setting was chosen for.
         below_target: whether the whole interval is below the target; None where one is missing, or recall was measured
             with another k, shortlist or ef_search than the setting has.
 

@@ -1,0 +1,200 @@
+"""A server's plan divided into the named parts of a search.
+
+A statement of pgmrl's names its parts, as CTEs and subqueries; each node of the plan belongs to the nearest named part
+above it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from pgmrl.searching.plans import nodes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pgmrl.searching.plans import Node
+
+__all__ = ["OUTER", "PlanPart", "cte_readers", "divide_plan", "running_order"]
+
+OUTER: Final = "outer"
+_ALIAS: Final = re.compile(r"pgmrl_(query|queries|shortlist|reranked|list|ranked|exact|all|results|fused)(_\d+)?")
+_LIST: Final = re.compile(r"list_(\d+)")
+_RANKED: Final = re.compile(r"ranked(_\d+)?")  # what search_hybrid calls a list with its ranks
+_TOO_FEW: Final = re.compile(r"(\$\d+|\(InitPlan \d+\)\.col1|\(returns \$\d+\)) < \d+")
+_ORDER: Final = (
+    *("query", "queries", "shortlist", "stage", "reranked", "list", "ranked", "results", "all", "exact", "fused"),
+    OUTER,
+)
+
+
+@dataclass(slots=True, eq=False)
+class PlanPart:
+    """A named part of a plan.
+
+    Attributes:
+        name: without the prefix `pgmrl_`; `outer` for what is around all named parts.
+        top: the part's top node.
+        parent: the part around it.
+        cte: whether it is a CTE; else a subquery.
+        nodes: its nodes, without those of inner parts.
+        inner: the parts directly inside it.
+
+    """
+
+    name: str
+    top: Node
+    parent: PlanPart | None
+    cte: bool
+    nodes: list[Node] = field(default_factory=list)
+    inner: list[PlanPart] = field(default_factory=list)
+
+    def with_outer(self) -> Iterator[PlanPart]:
+        """The part itself and those around it, from the inside out."""
+        part: PlanPart | None = self
+        while part is not None:
+            yield part
+            part = part.parent
+
+    def walk(self) -> Iterator[PlanPart]:
+        """The part itself and all inside it."""
+        yield self
+        for part in self.inner:
+            yield from part.walk()
+
+    @property
+    def retriever(self) -> int | None:
+        """The number of the hybrid search's retriever that it belongs to, from 1; None outside of lists."""
+        for part in self.with_outer():
+            number = _LIST.fullmatch(part.name)
+            if number:
+                return int(number[1])
+        return None
+
+
+def divide_plan(plan: Node) -> PlanPart:
+    """The outermost part of a plan, with all others in it.
+
+    Args:
+        plan: the top node, of EXPLAIN with VERBOSE.
+
+    """
+    outermost = PlanPart(OUTER, plan, None, cte=False)
+    _divide(plan, outermost)
+    _separate_fusion(outermost)
+    return outermost
+
+
+def _divide(node: Node, part: PlanPart) -> None:
+    part.nodes.append(node)
+    for inner in node.get("Plans", ()):
+        name, cte = _part_name(inner, part)
+        if name is None:
+            _divide(inner, part)
+        elif cte or inner["Node Type"] != "Subquery Scan":
+            _add_part(name, inner, part, cte=cte)
+        else:  # the subquery is below; the scan of it computes what the part around asks for
+            part.nodes.append(inner)
+            for below in inner["Plans"]:
+                if below.get("Parent Relationship") == "Subquery":
+                    _add_part(name, below, part, cte=False)
+                elif str(below.get("Subplan Name", "")).startswith("CTE pgmrl_"):
+                    _add_part(below["Subplan Name"].removeprefix("CTE pgmrl_"), below, part, cte=True)
+                else:
+                    _divide(below, part)
+
+
+def _add_part(name: str, top: Node, parent: PlanPart, *, cte: bool) -> None:
+    part = PlanPart(name, top, parent, cte)
+    parent.inner.append(part)
+    _divide(top, part)
+
+
+def _part_name(node: Node, part: PlanPart) -> tuple[str | None, bool]:
+    """The name of the part that begins at a node, and whether it is a CTE."""
+    subplan = str(node.get("Subplan Name", ""))
+    if subplan.startswith("CTE pgmrl_"):
+        return subplan.removeprefix("CTE pgmrl_"), True
+    if node["Node Type"] == "Subquery Scan":
+        alias = _ALIAS.fullmatch(node["Alias"])
+        if alias is not None:
+            return alias[1], False
+        if part.name == OUTER and _RANKED.fullmatch(node["Alias"]):
+            number = sum(not inner.cte and _LIST.fullmatch(inner.name) is not None for inner in part.inner) + 1
+            return f"list_{number}", False
+    if subplan.startswith("InitPlan") and part.name == "shortlist" and not _is_gate(node):
+        return "query", False
+    too_few = _TOO_FEW.search(node.get("One-Time Filter", ""))
+    if too_few and not any(outer.name in {"exact", "all"} for outer in part.with_outer()):
+        return "exact", False
+    return None, False
+
+
+def _is_gate(node: Node) -> bool:
+    """Whether an InitPlan makes settings, or has the server plan anew; else it computes the query's vector."""
+    output = " ".join(node.get("Output", ()))
+    return "set_config(" in output or any(inner.get("Function Name") == "generate_series" for inner in nodes(node))
+
+
+def _separate_fusion(outermost: PlanPart) -> None:
+    """Give the fused list a part of its own, where the planner has left its subquery out."""
+    lists = [part for part in outermost.inner if not part.cte and _LIST.fullmatch(part.name)]
+    for node in outermost.nodes:
+        below = [own for own in outermost.nodes if _holds(node, own)]
+        reads_table = any("Relation Name" in own for own in below)
+        if lists and all(_holds(node, part.top) for part in lists) and not reads_table:
+            fused = PlanPart("fused", node, outermost, cte=False, nodes=below, inner=lists)
+            outermost.nodes = [own for own in outermost.nodes if not _holds(node, own)]
+            outermost.inner = [part for part in outermost.inner if part not in lists]
+            outermost.inner.append(fused)
+            for part in lists:
+                part.parent = fused
+            return
+
+
+def _holds(node: Node, inner: Node) -> bool:
+    return any(below is inner for below in nodes(node))
+
+
+def running_order(part: PlanPart) -> int:
+    """A sort key: the place of a part among those of one search, in the order in which they run."""
+    name = part.name
+    if name.startswith("stage_"):
+        name = "stage"
+    elif name not in _ORDER:
+        name = "ranked"  # a retriever's list
+    return _ORDER.index(name)
+
+
+def cte_readers(plan: Node, parts: list[PlanPart]) -> dict[int, PlanPart]:
+    """For each CTE, by the `id()` of its top node, the part that is the first to read it.
+
+    Args:
+        plan: the top node.
+        parts: in running order.
+
+    """
+    parents = {id(inner): node for node in nodes(plan) for inner in node.get("Plans", ())}
+    readers: dict[int, PlanPart] = {}
+    for part in parts:
+        for node in part.nodes:
+            cte = _cte_read_by(node, parents)
+            if cte is not None:
+                readers.setdefault(id(cte), part)
+    return readers
+
+
+def _cte_read_by(node: Node, parents: dict[int, Node]) -> Node | None:
+    """The top node of the CTE that a node reads: the nearest of its name."""
+    if "CTE Name" not in node:
+        return None
+    outer: Node | None = node
+    while outer is not None:
+        for inner in outer.get("Plans", ()):
+            if inner.get("Subplan Name") == f"CTE {node['CTE Name']}":
+                top: Node = inner
+                return top
+        outer = parents.get(id(outer))
+    return None

@@ -1,0 +1,45 @@
+"""The arguments of `explain` and its kin, checked before the server is asked anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.expression import SelectBase
+
+from pgmrl import database
+from pgmrl.errors import SearchError
+from pgmrl.searching.hybrid import FUSED
+from pgmrl.searching.statement import RESULTS
+
+__all__ = ["check_arguments"]
+
+
+def check_arguments(connection: Any, statement: Any) -> Connection:
+    """The connection of a Connection or Session.
+
+    Raises:
+        SearchError: it is neither, or the statement is not a search of pgmrl's.
+
+    """
+    if not isinstance(connection, Connection | Session):
+        raise SearchError(
+            f"expected a Connection or a Session, got {type(connection).__name__}; with an AsyncSession: "
+            "await session.run_sync(lambda sync: explain(sync, statement))"
+        )
+    if not isinstance(statement, SelectBase) or not _names(statement) & {RESULTS, FUSED}:
+        raise SearchError(
+            "expected a statement that search() or another search function of pgmrl returned, got "
+            f"{_kind(statement)}; for other statements run EXPLAIN (ANALYZE, BUFFERS)"
+        )
+    return database.sqlalchemy_connection(connection)
+
+
+def _names(statement: SelectBase) -> set[str]:
+    return {str(getattr(element, "name", "")) for element in visitors.iterate(statement)}
+
+
+def _kind(statement: Any) -> str:
+    return "another Select" if isinstance(statement, SelectBase) else type(statement).__name__
