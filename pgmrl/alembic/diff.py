@@ -236,7 +236,7 @@ class _Changed(_Place):
         self.done.retyped |= {
             full.name for full in wanted.fulls if full.name in columns and columns[full.name].type != full.type
         }
-        # a full column that another one stands for is dropped by `pgmrl reshape --contract`
+        # a full column that another one stands for is dropped by `pgmrl reshape contract`
         moving = self.done.retyped | (set(columns) - wanted.columns - self.state.mirrored)
         for there in self.state.shorts.values():
             if there.full in moving and there.short not in wanted.hidden:

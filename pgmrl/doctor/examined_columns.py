@@ -173,7 +173,9 @@ def _declared(connection: Connection, column: Any, infos: list[ColumnInfo]) -> t
         message = (
             "the model's rotation has not been learned: there are no short vectors, and each search reads every row"
         )
-        return [], Finding("model", "warning", name, message, f"`pgmrl fit {name}`, then pin the id in the model.")
+        return [], Finding(
+            "model", "warning", name, message, f"`pgmrl fit-rotation {name}`, then pin the id in the model."
+        )
     own = rows_of(connection, table, attachment, infos)
     by = attachment.definition.short.by
     wanted = getattr(by, "id", None)
@@ -208,7 +210,7 @@ def _named(
         return own, None
     name = f"{table.fullname}.{column.name}"
     message = "there are no short vectors beside it: each search reads every row"
-    remedy = "Add a short column: `pgmrl fit` and op.add_short, see docs/existing.md."
+    remedy = "Add a short column: `pgmrl fit-rotation` and op.add_short, see docs/existing.md."
     return [], Finding("model", "warning", name, message, remedy)
 
 

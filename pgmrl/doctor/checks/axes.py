@@ -109,7 +109,8 @@ def stale(exam: Exam, subject: Subject) -> Iterator[Finding]:
         f"rotation {by.id} no longer fits the data: on {len(vectors):,} rows of today its {dims} axes keep recall@{K} "
         f"{found.kept:.3f} (exact shortlist of {SHORTLIST}), axes learned from these rows {found.kept_anew:.3f}: "
         f"{gain.mean:.3f} more, {gain.low:.3f} to {gain.high:.3f} with 95 % confidence",
-        f"`pgmrl fit {subject.name}`, then `pgmrl reshape` to a short column of the new rotation beside the old one.",
+        f"`pgmrl fit-rotation {subject.name}`, then `pgmrl reshape start` to a short column of the new rotation beside "
+        "the old one.",
         f"SELECT * FROM pgmrl.rotations WHERE id = {literal(by.id)}",
         {
             "rotation": by.id,

@@ -67,7 +67,7 @@ def retired(_exam: Exam, subject: Subject) -> Iterator[Finding]:
         "info",
         subject.name,
         f"{subject.short} is retired and still kept by every write, with an index of {shown(size)}",
-        "When no application reads it any more: `pgmrl reshape --contract`, or op.drop_short.",
+        "When no application reads it any more: `pgmrl reshape contract`, or op.drop_short.",
         f"SELECT * FROM pgmrl.columns WHERE short_column = {literal(subject.short)}",
         {"bytes": size},
     )
