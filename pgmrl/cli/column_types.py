@@ -57,17 +57,17 @@ class ColumnType:
     sql: TypeEngine[Any]
     of_text: Callable[[str], Any]
 
-    def value(self, given: Any) -> Any:
+    def value(self, value: Any) -> Any:
         """A value of a file as it is loaded.
 
         Raises:
             ValueError: it is none of this type.
         """
-        if given is None:
+        if value is None:
             return None
-        if isinstance(given, str):
-            return self.of_text(given)
-        return json.dumps(given, ensure_ascii=False) if isinstance(self.sql, Text) else given
+        if isinstance(value, str):
+            return self.of_text(value)
+        return json.dumps(value, ensure_ascii=False) if isinstance(self.sql, Text) else value
 
 
 def _truth(text: str) -> bool:
@@ -157,8 +157,8 @@ def types_of_options(options: Iterable[str]) -> dict[str, ColumnType]:
 class TextInference:
     """The narrowest type of a column whose values are all texts: bigint, double precision, boolean, else text.
 
-    What would not come back as it was stays text: 007 and +1, whole numbers beyond bigint, and beside decimals those
-    that double precision would round.
+    What would not come back as it was stays text: 007 and +1, whole numbers beyond bigint, and among decimals whole
+    numbers that double precision would round.
     """
 
     def __init__(self) -> None:
@@ -185,7 +185,8 @@ class TextInference:
 def _is_decimal(text: str) -> bool:
     if DECIMAL_TEXT.fullmatch(text) is None:
         return False
-    return abs(int(text)) <= WHOLE_IN_DOUBLE if INTEGER_TEXT.fullmatch(text) else True
+    is_whole = text.lstrip("-").isdigit()
+    return not is_whole or abs(int(text)) <= WHOLE_IN_DOUBLE
 
 
 @dataclass(slots=True)

@@ -67,7 +67,7 @@ def demo(
                 _converse(ask)
         shown_url = display_url(connection_options(engine.url.render_as_string(hide_password=False)))
     if json:
-        hits = {words: as_json(found.search) for words, found in answers.items()}
+        hits = {words: as_json(answered.search) for words, answered in answers.items()}
         write_json({"seconds": seconds, "answers": hits})
         return
     console.print(
@@ -97,9 +97,9 @@ def _prepared(engine: Engine, model: Embedder, *, fresh: bool, quiet: bool) -> d
     return seconds
 
 
-def _print_answer(question: str, found: Answer) -> None:
-    console.print(f"\n[bold]{escaped(question)}[/]  [dim](embedded in {found.embedding_ms:.1f} ms)[/]")
-    print_search(found.search)
+def _print_answer(question: str, answered: Answer) -> None:
+    console.print(f"\n[bold]{escaped(question)}[/]  [dim](embedded in {answered.embedding_ms:.1f} ms)[/]")
+    print_search(answered.search)
 
 
 def _converse(ask: Callable[[str], Answer]) -> None:

@@ -88,7 +88,9 @@ def doctor(
         with open_engine(url) as engine, engine.connect() as connection:
             chosen(only or (), skip or ())  # a wrong name is said before anything is measured
             measured = _measured(connection, names, seconds, quiet=json or as_metrics or nagios) if take else []
-            recalls = {one.name: one.recall for one in measured if one.recall is not None and not one.recorded}
+            recalls = {
+                column.name: column.recall for column in measured if column.recall is not None and not column.recorded
+            }
             report = examine(connection, *names, only=only or (), skip=skip or (), seconds=seconds, recalls=recalls)
             metrics = prometheus(report, _health(connection, report)) if as_metrics else ""
     except (PgmrlError, DBAPIError) as error:

@@ -151,8 +151,8 @@ class _JsonLines:
                     _typed(types[name], name, value, place)
                 elif name not in skipped:
                     inferred.setdefault(name, ValueInference(name)).add(value, line)
-        found = {name: types.get(name) or inferred[name].type() for name in names if name not in skipped}
-        return Survey(found, types, count)
+        column_types = {name: types.get(name) or inferred[name].type() for name in names if name not in skipped}
+        return Survey(column_types, types, count)
 
     def rows(self, parsed: Mapping[str, ColumnType]) -> Iterator[Row]:
         for line, row in self._objects():
@@ -206,8 +206,8 @@ class _Csv:
                 elif field and name in types:
                     _typed(types[name], name, field, f"{self.path}, line {line}")
         kinds = {name: column.type() for name, column in inferred.items()}
-        found = {name: types.get(name) or kinds[name] for name in header if name not in skipped}
-        return Survey(found, found, count)
+        column_types = {name: types.get(name) or kinds[name] for name in header if name not in skipped}
+        return Survey(column_types, column_types, count)
 
     def rows(self, parsed: Mapping[str, ColumnType]) -> Iterator[Row]:
         records = self._records()
@@ -261,8 +261,8 @@ class _Parquet:
         if template is not None:
             template.check_columns(schema.names, str(self.path))
         names = [name for name in schema.names if name not in skipped]
-        found = {name: types.get(name) or self._type(name, schema.field(name).type) for name in names}
-        return Survey(found, types, count)
+        column_types = {name: types.get(name) or self._type(name, schema.field(name).type) for name in names}
+        return Survey(column_types, types, count)
 
     def rows(self, parsed: Mapping[str, ColumnType]) -> Iterator[Row]:
         number = 0
@@ -324,8 +324,8 @@ class _Query:
         if template is not None:
             template.check_columns([name for name, _ in described], "--select")
         oids = {name: oid for name, oid in described if name not in skipped}
-        found = {name: types.get(name) or self._type(oid) for name, oid in oids.items()}
-        return Survey(found, types, None)
+        column_types = {name: types.get(name) or self._type(oid) for name, oid in oids.items()}
+        return Survey(column_types, types, None)
 
     def rows(self, parsed: Mapping[str, ColumnType]) -> Iterator[Row]:
         with self._result(BATCH) as result:

@@ -34,7 +34,9 @@ def progress(watch: Watch = False, url: DatabaseUrl = None, json: Json = False) 
     with open_engine(url) as engine, engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         if json:
             backfills, builds = _backfills(connection), index_builds.build_progress(connection)
-            write_json({"backfills": [asdict(job) for job in backfills], "indexes": [asdict(one) for one in builds]})
+            write_json(
+                {"backfills": [asdict(job) for job in backfills], "indexes": [asdict(build) for build in builds]}
+            )
         else:
             repeated(lambda: _page(connection), watch=watch)
 

@@ -61,14 +61,14 @@ def recall(
         searched = reflect(connection, column, metric=metric_name(metric))
         check_filter(connection, searched, where)
         statement = filtered(select(*searched.table.primary_key.columns), where)
-        given = queries_of_options(connection, searched, sample, queries, query_sql)
+        query_vectors = queries_of_options(connection, searched, sample, queries, query_sql)
         connection.rollback()  # measuring begins transactions of its own
         with progress_report(quiet=json) as report:
             measured = measure_recall(
                 connection,
                 searched,
                 statement,
-                queries=sample if given is None else given,
+                queries=sample if query_vectors is None else query_vectors,
                 k=k,
                 shortlist=shortlist,
                 ef_search=ef_search,

@@ -108,7 +108,7 @@ def tune(
         if apply:
             database.require_schema(connection)
         searched = _with_axes(connection, reflect(connection, column, metric=metric_name(metric)))
-        given = queries_of_options(connection, searched, sample, queries, query_sql)
+        query_vectors = queries_of_options(connection, searched, sample, queries, query_sql)
         owner = searched.table
         index = index_of_options(connection, owner.name, searched.name, m, ef_construction, schema=owner.schema)
         connection.rollback()  # tuning begins a transaction of its own
@@ -118,7 +118,7 @@ def tune(
                 searched,
                 recall,
                 k=k,
-                queries=sample if given is None else given,
+                queries=sample if query_vectors is None else query_vectors,
                 dims=None if dims is None else numbers("--dims", dims),
                 by=cast("Any", listed(by)),
                 types=cast("Any", listed(types)),

@@ -58,5 +58,5 @@ def answer(
     embedding_ms = (time.perf_counter_ns() - start) / 1e6
     table = column.table
     statement = select(table.c.name, table.c.kind, table.c.summary)
-    found = timed_search(connection, statement, column, query, compare=True, k=k, shortlist=shortlist)
-    return Answer(embedding_ms, found)
+    search = timed_search(connection, statement, column, query, compare=True, k=k, shortlist=shortlist)
+    return Answer(embedding_ms, search)

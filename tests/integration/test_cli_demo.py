@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 from sqlalchemy import Engine, text
 
@@ -15,15 +13,13 @@ from pgmrl.embedders import embedder
 from pgmrl.errors import EmbedderError
 from tests.cli import ok_json, run
 
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
-
-def prepared(connection: Connection, rows: int) -> list[tuple[str, int, int]]:
+def prepared(engine: Engine, rows: int) -> list[tuple[str, int, int]]:
     """Prepare the table with some docstrings; the progress that was reported."""
     calls: list[tuple[str, int, int]] = []
-    connection.execution_options(isolation_level="READ COMMITTED")
-    seconds = prepare(connection, docstrings()[:rows], embedder(), lambda *call: calls.append(call))
+    with engine.connect() as connection:
+        seconds = prepare(connection, docstrings()[:rows], embedder(), lambda *call: calls.append(call))
+        assert loaded_rows(connection) == rows
     assert list(seconds) == ["embed and load", "index"]
     return calls
 
@@ -32,10 +28,8 @@ def test_prepare_and_answer(engine: Engine) -> None:
     """From an empty database to an answer; what is there is seen, and made anew."""
     with engine.connect() as connection:
         assert loaded_rows(connection) == 0
-        connection.rollback()
-        calls = prepared(connection, 1_500)
-        assert ("embedding and loading", 1_500, 1_500) in calls
-        assert loaded_rows(connection) == 1_500
+    assert ("embedding and loading", 1_500, 1_500) in prepared(engine, 1_500)
+    with engine.connect() as connection:
         found = answer(connection, DOCSTRINGS.c.embedding, embedder(), "compare two syntax trees", k=3, shortlist=50)
         assert [row._fields for row in found.search.rows] == [("name", "kind", "summary", "distance")] * 3
         assert found.embedding_ms > 0
@@ -45,8 +39,8 @@ def test_prepare_and_answer(engine: Engine) -> None:
             answer(connection, DOCSTRINGS.c.embedding, embedder(), "")
         named = connection.execute(text("SELECT name FROM pgmrl.queries ORDER BY name")).scalars()
         assert list(named) == sorted(QUESTIONS)
-        prepared(connection, 200)
-        assert loaded_rows(connection) == 200
+    prepared(engine, 200)
+    with engine.begin() as connection:
         connection.execute(text("DROP INDEX pgmrl_demo.docstrings_embedding_short_64_hnsw"))
         assert loaded_rows(connection) == 0, "an interrupted run is no earlier run"
 

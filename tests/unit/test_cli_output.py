@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from io import StringIO
 from typing import TYPE_CHECKING
 
 import pytest
@@ -121,6 +122,22 @@ def test_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str], mo
         assert "exact search: 4,000 of 4,000 (100%), 0 s\n" in ended, "a step that had lines ends with one"
         report("rows [x]", 7, 0)
         until(printed, "rows [x]: 7, 0 s\n")
+
+
+def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for each step; of what is not known to end there is no end."""
+    screen = StringIO()
+    screen.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
+    with progress_report.progress_report(quiet=False) as report:
+        report("exact search [x]", 0, 4_000)
+        report("exact search [x]", 3_000, 4_000)
+        report("learning", 5)
+    last = screen.getvalue()[screen.getvalue().rindex("exact search [x]") :]
+    assert "3000/4000" in last
+    assert "5/?" in last
 
 
 def test_short_steps_leave_no_line(capsys: pytest.CaptureFixture[str]) -> None:
