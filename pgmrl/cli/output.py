@@ -24,7 +24,7 @@ errors = Console(stderr=True, highlight=False)
 
 GAP: Final = 2  # characters between two columns of a table
 LEAST_WRAPPED: Final = 14  # characters to which a column of running text may be narrowed
-LEAST_CUT: Final = 8  # the same of a column whose cells are cut
+LEAST_CUT: Final = 16  # the same of a column whose cells are cut
 
 
 def write_json(value: Any) -> None:

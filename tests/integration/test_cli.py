@@ -106,7 +106,6 @@ def test_the_module_runs() -> None:
         ["load", "a.jsonl", "--text", "x", "--vector-column", "y"],
         ["load", "a.jsonl", "--text", "x", "--by", "magic"],
         ["fit-rotation"],
-        ["reshape"],
         ["reshape", "start"],
         ["reshape", "documents.embedding", "--contract"],
         ["progress", "--watch", "--json"],

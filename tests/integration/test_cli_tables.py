@@ -78,7 +78,7 @@ def test_search() -> None:
     check(shown, "distance", *columns)
     *rows, _ = shown.splitlines()
     assert max(map(len, rows)) <= 80
-    assert len([line for line in rows if "distance" in line]) == 2, "the table comes in two blocks"
+    assert len([line for line in rows if "distance" in line]) > 1, "the table comes in blocks"
     assert not any("…" in line for line in rows if "distance" in line)
 
 
@@ -105,8 +105,9 @@ def test_tune() -> None:
     shown = ok(*TUNE)
     check(shown, "today", "at ten times the rows", *FRONT, *CHECKS, *MODELS, "index size, computed", "shortlist 10")
     assert "…" not in shown
-    head = next(line for line in shown.splitlines() if "ef_search" in line and "recall" in line)
-    assert len(head) <= 80
+    heads = [line for line in shown.splitlines() if line.split()[:4] == ["short", "vector", "index", "shortlist"]]
+    assert len(heads) == 2, "the widest table comes in two blocks, which both say which row it is"
+    assert max(map(len, heads)) <= 80
 
 
 def test_evaluate(tmp_path: Path) -> None:
