@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 os.environ.pop("DATABASE_URL", None)  # the tests use a server of their own and nobody's data
+os.environ.pop("COLUMNS", None)  # readline sets it in pytest-xdist's workers, and rich would keep that width for good
 
 SETTINGS = {
     # on, as for users, but it does not come meanwhile: it would mend what a test has broken
