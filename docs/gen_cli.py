@@ -38,32 +38,33 @@ def page(text: str) -> str:
 
 
 def _below(name: str, command: object) -> Iterator[tuple[str, TyperCommand]]:
-    inner = getattr(command, "commands", None)
-    if inner is None:
+    subcommands = getattr(command, "commands", None)
+    if subcommands is None:
         yield name, command  # type: ignore[misc]  # click's classes are untyped here
         return
-    for short, one in inner.items():
-        yield from _below(f"{name} {short}", one)
+    for word, subcommand in subcommands.items():
+        yield from _below(f"{name} {word}", subcommand)
 
 
 def _section(name: str, command: TyperCommand) -> str:
     text = inspect.cleandoc(command.help or "")
     text = re.sub(r"Example: `(.+)`(.*)", _example, text)
     lines = [f"### {name}", "", text, "", "| argument or option | meaning | default |", "|---|---|---|"]
-    for one in command.params:
-        if one.name == "help":
+    for parameter in command.params:
+        if parameter.name == "help":
             continue
-        shown = one.name.upper() if one.param_type_name == "argument" and one.name else ", ".join(one.opts)
-        if one.secondary_opts:
-            shown += ", " + ", ".join(one.secondary_opts)
-        default = "" if one.default in (None, False, ()) else f"`{one.default}`"
-        meaning = str(getattr(one, "help", "") or "").replace("|", "\\|")
+        is_argument = parameter.param_type_name == "argument"
+        shown = str(parameter.name).upper() if is_argument else ", ".join(parameter.opts)
+        if parameter.secondary_opts:
+            shown += ", " + ", ".join(parameter.secondary_opts)
+        default = "" if parameter.default in (None, False, ()) else f"`{parameter.default}`"
+        meaning = str(getattr(parameter, "help", "") or "").replace("|", "\\|")
         lines.append(f"| `{shown}` | {meaning} | {default} |")
     return "\n".join(lines) + "\n"
 
 
-def _example(found: re.Match[str]) -> str:
-    command, rest = found.groups()
+def _example(match: re.Match[str]) -> str:
+    command, rest = match.groups()
     return f"Example{rest}:\n\n```console\n{command}\n```"
 
 

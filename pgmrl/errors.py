@@ -72,7 +72,7 @@ class SearchError(PgmrlError, ValueError):
 
 
 class RotationError(PgmrlError):
-    """The axes of a rotation are missing or are not the ones its id names. Install them with `pgmrl fit`."""
+    """The axes of a rotation are missing or are not the ones its id names. Install them with `pgmrl fit-rotation`."""
 
 
 class IngestError(PgmrlError):
@@ -120,7 +120,7 @@ class PgmrlWarning(UserWarning):
 
 
 class ExactSearchWarning(PgmrlWarning):
-    """No rotation has been learned yet, so the search reads every row. Run `pgmrl fit` and pin its id."""
+    """No rotation has been learned yet, so the search reads every row. Run `pgmrl fit-rotation` and pin its id."""
 
 
 class PgvectorVersionWarning(PgmrlWarning):

@@ -13,9 +13,19 @@ from pgmrl import cli
 from pgmrl.errors import PgmrlError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from typer.testing import Result
 
-__all__ = ["failed", "failure", "ok", "ok_json", "run"]
+__all__ = ["ROWS", "failed", "failure", "hit_names", "ok", "ok_json", "run", "write_rows"]
+
+ROWS: list[dict[str, Any]] = [
+    {"id": 1, "name": "gcompris", "body": "a game for children about numbers", "stars": 5},
+    {"id": 2, "name": "simutrans", "body": "a game with trains and buses", "stars": 3},
+    {"id": 3, "name": "postgresql", "body": "a relational database server", "stars": 9},
+    {"id": 4, "name": "nginx", "body": "a small and fast web server", "stars": 7},
+    {"id": 5, "name": "nobody", "body": None, "stars": 0},
+]
 
 
 def run(*arguments: object) -> Result:
@@ -58,3 +68,25 @@ def failed(
     assert err.startswith("error: ")
     assert "Traceback" not in err
     return err
+
+
+def write_rows(folder: Path, form: str = "jsonl", rows: list[dict[str, Any]] = ROWS) -> Path:
+    """Rows as a file of a form that `pgmrl load` reads."""
+    path = folder / f"rows.{form}"
+    if form in {"jsonl", "ndjson"}:
+        path.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n", encoding="utf-8")
+    elif form == "parquet":
+        import pyarrow as pa  # noqa: PLC0415 - slow to import
+        from pyarrow import parquet  # noqa: PLC0415 - an extra
+
+        parquet.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        delimiter = {"csv": ",", "tsv": "\t"}[form]
+        lines = [list(rows[0]), *([("" if value is None else str(value)) for value in row.values()] for row in rows)]
+        path.write_text("\n".join(delimiter.join(line) for line in lines), encoding="utf-8")
+    return path
+
+
+def hit_names(document: Any) -> list[str]:
+    """The names of the hits of a search."""
+    return [hit["name"] for hit in document["hits"]]

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 os.environ.pop("DATABASE_URL", None)  # the tests use a server of their own and nobody's data
+os.environ.pop("COLUMNS", None)  # readline sets it in pytest-xdist's workers, and rich would keep that width for good
 
 SETTINGS = {
     # on, as for users, but it does not come meanwhile: it would mend what a test has broken
@@ -192,7 +193,8 @@ def wares(server: local.LocalServer, corpus: Corpus) -> Iterator[Wares]:
 def _fill(engine: Engine, table: Table, corpus: Corpus) -> None:
     facts = ("name", "text", "package", "length", "tags")
     rows = [
-        {fact: passage[fact] for fact in facts} | {"id": n, "embedding": corpus.documents[n, :96]}
+        {fact: value for fact, value in passage.items() if fact in facts}
+        | {"id": n, "embedding": corpus.documents[n, :96]}
         for n, passage in enumerate(corpus.passages[:WARES])
     ]
     empty = [{"id": WARES + n, "name": "x", "embedding": None if n % 2 else np.zeros(96)} for n in range(20)]

@@ -58,12 +58,12 @@ def main() -> None:
             archive.run("alembic", "check")
             archive.run("python", "ask.py")
 
-            archive.run("pgmrl", "reshape", "notes.embedding", "--short-dims", "32", "--dry-run")
-            archive.run("pgmrl", "reshape", "notes.embedding", "--short-dims", "32")
+            archive.run("pgmrl", "reshape", "start", "notes.embedding", "--short-dims", "32", "--dry-run")
+            archive.run("pgmrl", "reshape", "start", "notes.embedding", "--short-dims", "32")
             archive.run("python", "ask.py")  # old code, while both are there
             archive.edit_models("models_reshaped.py")
             archive.run("python", "ask.py")  # new code
-            archive.run("pgmrl", "reshape", "notes.embedding", "--contract", "--watch", "1")
+            archive.run("pgmrl", "reshape", "contract", "notes.embedding", "--wait-seconds", "2")
             archive.run("alembic", "check")
 
             archive.edit_models("models_before.py")

@@ -1,33 +1,42 @@
-"""The command line: `pgmrl`."""
+"""The command line: `pgmrl`; one module for each command, of the command's name."""
 
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 import typer
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl.cli import (
-    common,
+    backfill,
+    check_migration,
+    columns,
     demo,
     doctor,
     evaluate,
     explain,
-    fit,
+    fit_rotation,
     functions,
     load,
     local,
-    online,
-    plans,
+    output,
+    progress,
     query,
     recall,
-    schema,
+    reshape,
     search,
     tune,
+    upgrade,
 )
 from pgmrl.errors import PgmrlError, SearchError
 
 __all__ = ["app", "main"]
+
+SEARCH: Final = "Load and search"
+MEASURE: Final = "Measure and tune"
+CHANGE: Final = "Change a table"
+SERVE: Final = "SQL functions and the embedded server"
 
 app = typer.Typer(
     name="pgmrl",
@@ -38,24 +47,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # it would show the URL among the variables
     rich_markup_mode="markdown",
 )
-app.command("demo")(demo.demo)
-app.command("load")(load.load)
-app.command("fit")(fit.fit)
-app.command("search")(search.search)
-app.command("recall")(recall.recall)
-app.command("doctor")(doctor.doctor)
-app.command("explain")(explain.explain)
-app.command("evaluate")(evaluate.evaluate)
-app.command("tune")(tune.tune)
-app.command("upgrade")(schema.upgrade)
-app.command("columns")(schema.columns)
-app.command("check-migration")(plans.check_migration)
-app.command("backfill")(online.backfill)
-app.command("progress")(online.running)
-app.command("reshape")(plans.reshape)
-app.add_typer(functions.app, name="functions")
-app.add_typer(query.app, name="query")
-app.add_typer(local.app, name="local")
+app.command("demo", rich_help_panel=SEARCH)(demo.demo)
+app.command("load", rich_help_panel=SEARCH)(load.load)
+app.command("search", rich_help_panel=SEARCH)(search.search)
+app.command("columns", rich_help_panel=SEARCH)(columns.columns)
+app.command("recall", rich_help_panel=MEASURE)(recall.recall)
+app.command("explain", rich_help_panel=MEASURE)(explain.explain)
+app.command("tune", rich_help_panel=MEASURE)(tune.tune)
+app.command("evaluate", rich_help_panel=MEASURE)(evaluate.evaluate)
+app.command("doctor", rich_help_panel=MEASURE)(doctor.doctor)
+app.command("upgrade", rich_help_panel=CHANGE)(upgrade.upgrade)
+app.command("fit-rotation", rich_help_panel=CHANGE)(fit_rotation.fit_rotation)
+app.command("check-migration", rich_help_panel=CHANGE)(check_migration.check_migration)
+app.command("backfill", rich_help_panel=CHANGE)(backfill.backfill)
+app.command("progress", rich_help_panel=CHANGE)(progress.progress)
+app.add_typer(reshape.app, name="reshape", rich_help_panel=CHANGE)
+app.add_typer(functions.app, name="functions", rich_help_panel=SERVE)
+app.add_typer(query.app, name="query", rich_help_panel=SERVE)
+app.add_typer(local.app, name="local", rich_help_panel=SERVE)
 
 
 def main() -> None:
@@ -63,10 +72,10 @@ def main() -> None:
     try:
         app()
     except PgmrlError as error:
-        common.errors.print(f"[bold red]error:[/] {common.escaped(error)}", highlight=False, soft_wrap=True)
+        output.errors.print(f"[bold red]error:[/] {output.escaped(error)}", soft_wrap=True)
         sys.exit(2 if isinstance(error, SearchError) else 1)
     except DBAPIError as error:  # what the server says of the user's own SQL, tables and rights
-        common.errors.print(f"[bold red]error:[/] {common.escaped(str(error.orig).strip())}", soft_wrap=True)
+        output.errors.print(f"[bold red]error:[/] {output.escaped(str(error.orig).strip())}", soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

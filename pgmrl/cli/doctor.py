@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from sqlalchemy.exc import DBAPIError
 
-from pgmrl.cli.common import Json, Url, console, engine, escaped, progress, write_json
-from pgmrl.cli.measuring import check_drawing, telling
+from pgmrl.cli.connect import open_engine
+from pgmrl.cli.options import DatabaseUrl, Json, check_plot
+from pgmrl.cli.output import console, counted, escaped, write_json
+from pgmrl.cli.progress_report import progress_report
 from pgmrl.doctor import CHECKS, Health, Measurement, Report, health, measure_columns, prometheus_metrics
-from pgmrl.doctor import doctor as examined
+from pgmrl.doctor import doctor as examine
 from pgmrl.doctor.bounded_reads import read_catalogue
 from pgmrl.doctor.checked_columns import checked_columns
 from pgmrl.doctor.finding import SEVERITIES
@@ -61,7 +63,7 @@ def doctor(
         typer.Option("--nagios", help="A status line first, and the exit codes of a monitoring plugin."),
     ] = False,
     as_metrics: Annotated[bool, typer.Option("--prometheus", help="Write metrics in Prometheus' text format.")] = False,
-    url: Url = None,
+    url: DatabaseUrl = None,
     json: Json = False,
 ) -> None:
     """Find what makes searches wrong or slow, the worst first, each with its remedy and the SQL behind it.
@@ -74,20 +76,22 @@ def doctor(
     if list_:
         _list(json=json)
         return
-    asked = columns or []
+    names = columns or []
     if history or plot is not None:
         _only_history(**{"--measure": take, "--nagios": nagios, "--prometheus": as_metrics})
-        check_drawing("--plot", plot, SUFFIXES)
-        with engine(url) as opened, opened.connect() as connection:
-            found = _history(connection, asked, seconds)
-        _show_history(found, plot, json=json)
+        check_plot(plot, SUFFIXES)
+        with open_engine(url) as engine, engine.connect() as connection:
+            recorded = _history(connection, names, seconds)
+        _show_history(recorded, plot, json=json)
         return
     try:
-        with engine(url) as opened, opened.connect() as connection:
+        with open_engine(url) as engine, engine.connect() as connection:
             select_checks(only or (), skip or ())  # a wrong name is said before anything is measured
-            measured = _measured(connection, asked, seconds, quiet=json or as_metrics or nagios) if take else []
-            recalls = {one.name: one.recall for one in measured if one.recall is not None and not one.recorded}
-            report = examined(connection, *asked, only=only or (), skip=skip or (), seconds=seconds, recalls=recalls)
+            measured = _measured(connection, names, seconds, quiet=json or as_metrics or nagios) if take else []
+            recalls = {
+                column.name: column.recall for column in measured if column.recall is not None and not column.recorded
+            }
+            report = examine(connection, *names, only=only or (), skip=skip or (), seconds=seconds, recalls=recalls)
             metrics = prometheus_metrics(report, _health(connection, report)) if as_metrics else ""
     except (PgmrlError, DBAPIError) as error:
         if not nagios:
@@ -107,31 +111,33 @@ def doctor(
 
 def _list(*, json: bool) -> None:
     if json:
-        write_json([{"name": one.name, "severity": one.severity, "description": one.description} for one in CHECKS])
+        write_json(
+            [{"name": check.name, "severity": check.severity, "description": check.description} for check in CHECKS]
+        )
         return
-    for one in CHECKS:
-        severity = f"[{COLORS[one.severity]}]{one.severity:8}[/]"
-        console.print(f"[bold]{one.name:20}[/] {severity}  {escaped(one.description)}", soft_wrap=True)
+    for check in CHECKS:
+        severity = f"[{COLORS[check.severity]}]{check.severity:8}[/]"
+        console.print(f"[bold]{check.name:20}[/] {severity}  {escaped(check.description)}", soft_wrap=True)
     console.print(TERMS, style="dim", soft_wrap=True)
 
 
-def _only_history(**others: bool) -> None:
+def _only_history(**options: bool) -> None:
     """Refuse what makes or reports checks: the history makes none.
 
     Raises:
         BadParameter: one was given.
 
     """
-    given = [name for name, wanted in others.items() if wanted]
-    if given:
+    present = [name for name, is_set in options.items() if is_set]
+    if present:
         raise typer.BadParameter(
-            f"{', '.join(given)} with --history or --plot, which show the history and check nothing"
+            f"{', '.join(present)} with --history or --plot, which show the history and check nothing"
         )
 
 
-def _measured(connection: Connection, asked: list[str], seconds: float, *, quiet: bool) -> list[Measurement]:
-    with progress(quiet=quiet) as bars:
-        return measure_columns(connection, *asked, seconds=seconds, progress=telling(bars))
+def _measured(connection: Connection, names: list[str], seconds: float, *, quiet: bool) -> list[Measurement]:
+    with progress_report(quiet=quiet) as report:
+        return measure_columns(connection, *names, seconds=seconds, progress=report)
 
 
 def _health(connection: Connection, report: Report) -> list[Health]:
@@ -140,16 +146,16 @@ def _health(connection: Connection, report: Report) -> list[Health]:
         every = health(connection)
     except NotMigrated:
         return []
-    named = set(report.columns)
-    return [one for one in every if one.name in named]
+    names = set(report.columns)
+    return [column for column in every if column.name in names]
 
 
 # -- for people ----------------------------------------------------------------------------------------------------
 
 
 def _show(report: Report, measured: list[Measurement], *, sql: bool | None, brief: bool) -> None:
-    for one in measured:
-        console.print(_measurement(one), soft_wrap=True)
+    for measurement in measured:
+        console.print(_measurement(measurement), soft_wrap=True)
     if not report.findings and not report.columns and not brief:
         console.print("there are no Matryoshka columns in this database")
     for finding in report:
@@ -164,63 +170,60 @@ def _show(report: Report, measured: list[Measurement], *, sql: bool | None, brie
             text = finding.sql.replace("\n", "\n          ")
             console.print(f"          {escaped(text)};", style="dim", soft_wrap=True)
     for skipped in report.not_checked:
-        said = f"not checked: {skipped.check} of {skipped.subject}: {skipped.reason}"
-        console.print(escaped(said), style="dim", soft_wrap=True)
+        line = f"not checked: {skipped.check} of {skipped.subject}: {skipped.reason}"
+        console.print(escaped(line), style="dim", soft_wrap=True)
     if report.columns and not brief and report.worst in {None, "info"}:
         console.print(_nothing_wrong(report), soft_wrap=True)
 
 
 def _nothing_wrong(report: Report) -> str:
-    said = [_counted(len(report.columns), "column"), _counted(len(report.checks), "check")]
+    parts = [counted(len(report.columns), "column"), counted(len(report.checks), "check")]
     if report.findings:
-        said.append(_counted(len(report.findings), "hint"))
+        parts.append(counted(len(report.findings), "hint"))
     if report.standby:
-        said.append("on this standby")
-    return f"[green]{'nothing wrong' if report.findings else 'healthy'}[/]: {', '.join(said)}"
+        parts.append("on this standby")
+    return f"[green]{'nothing wrong' if report.findings else 'healthy'}[/]: {', '.join(parts)}"
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
-def _measurement(one: Measurement) -> str:
-    if one.recall is None:
-        return f"{escaped(one.name)}: recall was not measured: {escaped(one.reason)}"
-    mean, low, high = one.recall.recall
-    kept = "recorded" if one.recorded else f"not recorded: {escaped(one.reason)}"
-    return f"{escaped(one.name)}: recall@{one.recall.k} {mean:.3f} ({low:.3f} to {high:.3f}), {kept}"
+def _measurement(measurement: Measurement) -> str:
+    name, recall, reason = escaped(measurement.name), measurement.recall, escaped(measurement.reason)
+    if recall is None:
+        return f"{name}: recall was not measured: {reason}"
+    mean, low, high = recall.recall
+    kept = "recorded" if measurement.recorded else f"not recorded: {reason}"
+    return f"{name}: recall@{recall.k} {mean:.3f} ({low:.3f} to {high:.3f}), {kept}"
 
 
 def _status(report: Report) -> str:
     """The first line of a monitoring plugin, with its performance data."""
     counts = {severity: report.count(severity) for severity in SEVERITIES}
     word = WORDS[NAGIOS[report.worst]]
-    said = f"{report.findings[0].check}: {_line(report.findings[0].message)}" if report.findings else "nothing found"
+    worst = f"{report.findings[0].check}: {_line(report.findings[0].message)}" if report.findings else "nothing found"
     numbers = " ".join(f"{name}={count}" for name, count in counts.items())
-    return f"PGMRL {word} - {said}|{numbers} not_checked={len(report.not_checked)}"
+    return f"PGMRL {word} - {worst}|{numbers} not_checked={len(report.not_checked)}"
 
 
-def _line(said: object) -> str:
+def _line(message: object) -> str:
     """A text in one line, without the character that separates performance data."""
-    return " ".join(str(said).replace("|", "/").split())
+    return " ".join(str(message).replace("|", "/").split())
 
 
 def _as_json(report: Report, measured: list[Measurement]) -> dict[str, Any]:
     return {
         "worst": report.worst,
-        "findings": [asdict(one) for one in report],
-        "not_checked": [asdict(one) for one in report.not_checked],
+        "findings": [asdict(finding) for finding in report],
+        "not_checked": [asdict(skipped) for skipped in report.not_checked],
         "columns": report.columns,
         "checks": report.checks,
         "standby": report.standby,
         "measured": [
             {
-                "name": one.name,
-                "recall": None if one.recall is None else one.recall.recall._asdict(),
-                "recorded": one.recorded,
-                "reason": one.reason,
+                "name": measurement.name,
+                "recall": None if measurement.recall is None else measurement.recall.recall._asdict(),
+                "recorded": measurement.recorded,
+                "reason": measurement.reason,
             }
-            for one in measured
+            for measurement in measured
         ],
     }
 
@@ -228,25 +231,25 @@ def _as_json(report: Report, measured: list[Measurement]) -> dict[str, Any]:
 # -- history -------------------------------------------------------------------------------------------------------
 
 
-def _history(connection: Connection, asked: list[str], seconds: float) -> list[RecallSeries]:
+def _history(connection: Connection, names: list[str], seconds: float) -> list[RecallSeries]:
     with read_catalogue(connection, seconds):
-        columns = [column for column in checked_columns(connection, asked).columns if column.serves]
-        return [series for column in columns for series in recall_series(connection, column.searched, column.name)]
+        serving = [column for column in checked_columns(connection, names).columns if column.serves]
+        return [series for column in serving for series in recall_series(connection, column.searched, column.name)]
 
 
-def _show_history(found: list[RecallSeries], plot: Path | None, *, json: bool) -> None:
+def _show_history(history: list[RecallSeries], plot: Path | None, *, json: bool) -> None:
     if plot is not None:
-        draw_series(found, plot)
+        draw_series(history, plot)
     if json:
-        write_json([asdict(one) for one in found])
+        write_json([asdict(recorded) for recorded in history])
         return
-    if not found:
+    if not history:
         console.print("no recall was recorded yet: `pgmrl recall table.column --record`")
-    for one in found:
-        values = [point.recall for point in one.measured]
-        first, last = one.measured[0], one.measured[-1]
-        target = "" if one.target is None else f", target {one.target:g}"
-        console.print(f"[bold]{escaped(one.title)}[/]", soft_wrap=True)
+    for recorded in history:
+        values = [point.recall for point in recorded.measured]
+        first, last = recorded.measured[0], recorded.measured[-1]
+        target = "" if recorded.target is None else f", target {recorded.target:g}"
+        console.print(f"[bold]{escaped(recorded.title)}[/]", soft_wrap=True)
         console.print(
             f"  {sparkline(values)}  {len(values)} from {first.measured_at:%Y-%m-%d} to {last.measured_at:%Y-%m-%d}, "
             f"{min(values):.3f} to {max(values):.3f}; last {last.recall:.3f} ({last.recall_low:.3f} to "

@@ -5,21 +5,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
+from sqlalchemy import select
 
-from pgmrl.cli.common import Json, Metric, Searched, Url, console, engine, escaped, metric_name, write_json
-from pgmrl.cli.search import (
+from pgmrl.cli.connect import open_engine
+from pgmrl.cli.options import (
+    ColumnPath,
+    DatabaseUrl,
     EfSearch,
+    EmbedderName,
     Exact,
+    Json,
     K,
-    QueryModel,
+    Metric,
+    ShortlistSize,
+    metric_name,
+)
+from pgmrl.cli.output import console, escaped, print_table, write_json
+from pgmrl.cli.search_input import (
     QueryVector,
     Question,
-    ShortlistSize,
+    Show,
     Where,
-    check_condition,
+    check_filter,
     filtered,
     query_vector,
+    shown_columns,
 )
 from pgmrl.database.reflection import reflect
 from pgmrl.embedders import DEFAULT
@@ -34,20 +44,20 @@ __all__ = ["explain"]
 
 
 def explain(
-    column: Searched,
+    column: ColumnPath,
     question: Question = None,
     vector: QueryVector = None,
-    model: QueryModel = DEFAULT,
+    model: EmbedderName = DEFAULT,
     k: K = 10,
     shortlist: ShortlistSize = None,
     ef_search: EfSearch = None,
     where: Where = None,
-    show: Annotated[list[str] | None, typer.Option(help="A column to fetch; repeat for more. Default: all.")] = None,
+    show: Show = None,
     metric: Metric = None,
     exact: Exact = False,
     analyze: Annotated[bool, typer.Option(help="Execute the search, or only plan it.")] = True,
     plan: Annotated[bool, typer.Option("--plan", help="The server's own plan as text instead.")] = False,
-    url: Url = None,
+    url: DatabaseUrl = None,
     json: Json = False,
 ) -> None:
     """Execute a search once and say what each stage took, which index served it, and why.
@@ -59,31 +69,26 @@ def explain(
     if plan and json:
         raise typer.BadParameter("--plan is text and --json has the plan in it: give one of them")
     query = query_vector(question, vector, model)
-    with engine(url) as opened, opened.connect() as connection:
+    with open_engine(url) as engine, engine.connect() as connection:
         searched = reflect(connection, column, metric=metric_name(metric))
-        check_condition(connection, searched, where)
-        rows = filtered(searched, show, where)
+        check_filter(connection, searched, where)
+        rows = filtered(select(*shown_columns(searched, show)), where)
         statement = search(rows, searched, query, k=k, shortlist=shortlist, ef_search=ef_search, exact=exact)
         if plan:
             console.print(escaped(plan_text(connection, statement, analyze=analyze)), soft_wrap=True)
             return
-        found = explain_search(connection, statement, analyze=analyze)
+        explanation = explain_search(connection, statement, analyze=analyze)
     if json:
-        write_json(found.as_json())
+        write_json(explanation.as_json())
     else:
-        _print(found)
+        print_explanation(explanation)
 
 
-def _print(found: Explanation) -> None:
-    table = Table(box=None, header_style="dim")
-    table.add_column("stage")
-    for name in found.headings[1:]:
-        table.add_column(name, justify="right")
-    for row in found.table():
-        table.add_row(*map(escaped, row))
-    console.print(table)
+def print_explanation(explanation: Explanation) -> None:
+    """An explanation as a page: the stages, what happened and why, the settings."""
+    print_table(explanation.headings, explanation.table(), right=range(1, len(explanation.headings)), wrapped=[0])
     console.print()
-    for sentence in found.verdict:
+    for sentence in explanation.verdict:
         console.print(escaped(sentence), soft_wrap=True)
-    settings = ", ".join(f"{name} = {value}" for name, value in found.settings.items())
+    settings = ", ".join(f"{name} = {value}" for name, value in explanation.settings.items())
     console.print(f"\nsettings: {escaped(settings)}", style="dim", soft_wrap=True)

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from pgmrl.cli.common import Json, Searched, Url, console, engine, escaped, write_json
+from pgmrl.cli.connect import open_engine
+from pgmrl.cli.options import ColumnPath, DatabaseUrl, Json, WordsConfig
+from pgmrl.cli.output import console, escaped, write_json
 from pgmrl.database.reflection import reflect
 from pgmrl.functions import SqlFunctions, installed
 from pgmrl.functions.install import drop_functions, install_functions, searched_column_in
@@ -22,7 +24,7 @@ app = typer.Typer(help="SQL functions that search a table from BI tools and psql
 
 @app.command()
 def install(
-    column: Searched,
+    column: ColumnPath,
     filters: Annotated[
         list[str] | None,
         typer.Option(
@@ -31,22 +33,22 @@ def install(
             "or `tags contains`.",
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What their names begin with; default the table's name.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What the functions' names begin with; default the table's name.")
+    ] = None,
     related: Annotated[int | None, typer.Option(help="Also a view of so many rows most like each row.")] = None,
     stored: Annotated[bool, typer.Option(help="Also the same as a materialised view.")] = False,
     group_by: Annotated[
         str | None, typer.Option(help="A column: also a function for the nearest groups of rows that share its value.")
     ] = None,
     words: Annotated[str | None, typer.Option(help="A tsvector column: also a function for hybrid search.")] = None,
-    config: Annotated[
-        str | None, typer.Option(help="The text search configuration of --words; default what its column says.")
-    ] = None,
+    words_config: WordsConfig = None,
     grant: Annotated[
         list[str] | None, typer.Option(help="A role that may call them; repeat for more. Default: every role.")
     ] = None,
     schema: Annotated[str | None, typer.Option(help="Where they are made; default the table's schema.")] = None,
     sql: Annotated[bool, typer.Option("--sql", help="Print the statements and run nothing.")] = False,
-    url: Url = None,
+    url: DatabaseUrl = None,
     json: Json = False,
 ) -> None:
     """Install typed functions that search a column from plain SQL, or replace those that are there.
@@ -62,11 +64,11 @@ def install(
         stored=stored,
         group_by=group_by,
         words=words,
-        config=config,
+        config=words_config,
         grant_to=tuple(grant or ()),
         schema=schema,
     )
-    with engine(url) as opened, opened.begin() as connection:
+    with open_engine(url) as engine, engine.begin() as connection:
         searched = reflect(connection, column)
         if sql:
             statements = install_statements(
@@ -76,42 +78,44 @@ def install(
             return
         installed_set = install_functions(connection, searched, declared)
         made = [
-            one for one in installed.functions(connection) if one.function_name in installed_set.marker()["functions"]
+            function
+            for function in installed.functions(connection)
+            if function.function_name in installed_set.marker()["functions"]
+            and function.function_schema == installed_set.functions_schema
         ]
-        made = [one for one in made if one.function_schema == installed_set.functions_schema]
     if json:
-        write_json([asdict(one) for one in made])
+        write_json([asdict(function) for function in made])
         return
-    for one in made:
-        console.print(_described(one), soft_wrap=True)
+    for function in made:
+        console.print(_described(function), soft_wrap=True)
     for view in installed_set.view_names:
-        stored = view == installed_set.object_name("related_stored")
-        what = "a materialised view, empty until REFRESH MATERIALIZED VIEW" if stored else "a view"
+        is_stored = view == installed_set.object_name("related_stored")
+        what = "a materialised view, empty until REFRESH MATERIALIZED VIEW" if is_stored else "a view"
         console.print(f"[bold]{escaped(qualified(installed_set.functions_schema, view))}[/]  {what}", soft_wrap=True)
 
 
 @app.command("list")
-def list_(url: Url = None, json: Json = False) -> None:
+def list_(url: DatabaseUrl = None, json: Json = False) -> None:
     """List the functions that pgmrl made in this database; the view pgmrl.functions has the same.
 
     Example: `pgmrl functions list --json`
     """
-    with engine(url) as opened, opened.connect() as connection:
-        found = installed.functions(connection)
+    with open_engine(url) as engine, engine.connect() as connection:
+        functions = installed.functions(connection)
     if json:
-        write_json([asdict(one) for one in found])
+        write_json([asdict(function) for function in functions])
         return
     none = ["There are no functions of pgmrl in this database: `pgmrl functions install table.column` makes them."]
-    console.print("\n".join([_described(one) for one in found] or none), soft_wrap=True)
+    console.print("\n".join([_described(function) for function in functions] or none), soft_wrap=True)
 
 
 @app.command()
-def drop(column: Searched, url: Url = None, json: Json = False) -> None:
+def drop(column: ColumnPath, url: DatabaseUrl = None, json: Json = False) -> None:
     """Drop the functions of a column, with their views; refused while something else uses them.
 
     Example: `pgmrl functions drop packages.embedding`
     """
-    with engine(url) as opened, opened.begin() as connection:
+    with open_engine(url) as engine, engine.begin() as connection:
         dropped = drop_functions(connection, reflect(connection, column))
     if json:
         write_json(dropped)
@@ -119,6 +123,6 @@ def drop(column: Searched, url: Url = None, json: Json = False) -> None:
         console.print("\n".join(f"dropped {escaped(name)}_…" for name in dropped) or "there were none", soft_wrap=True)
 
 
-def _described(one: installed.FunctionInfo) -> str:
-    name = qualified(one.function_schema, one.function_name)
-    return f"[bold]{escaped(name)}[/]({escaped(one.arguments)})\n  {escaped(one.description or '')}"
+def _described(function: installed.FunctionInfo) -> str:
+    name = qualified(function.function_schema, function.function_name)
+    return f"[bold]{escaped(name)}[/]({escaped(function.arguments)})\n  {escaped(function.description or '')}"

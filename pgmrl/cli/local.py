@@ -9,31 +9,36 @@ from typing import Annotated
 import typer
 
 from pgmrl import local
-from pgmrl.cli.common import Json, console, write_json
+from pgmrl.cli.options import Json
+from pgmrl.cli.output import console, write_json
 from pgmrl.errors import LocalServerError
 
 __all__ = ["app"]
 
 app = typer.Typer(help="The embedded PostgreSQL, for trying things out without a server.", no_args_is_help=True)
 
-DataDir = Annotated[Path | None, typer.Option(help="Its folder; before PGMRL_DATA_DIR and the user's data folder.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="The server's folder; before PGMRL_DATA_DIR and the user's data folder.")
+]
 
 
 @app.command()
 def start(data_dir: DataDir = None, json: Json = False) -> None:
     """Start it and leave it running, for psql and other programs.
 
-    Example: `psql "$(pgmrl local url)"` after `pgmrl local start`
+    Example: `pgmrl local start && psql "$(pgmrl local url)"`
     """
     server = local.start(data_dir, keep=True)
     try:
-        found = {"url": server.url(), "data_dir": str(server.data_dir), "pid": server.pid}
+        running = {"url": server.url(), "data_dir": str(server.data_dir), "pid": server.pid}
     finally:
         server.stop()
     if json:
-        write_json(found)
+        write_json(running)
     else:
-        console.print(f"running: {found['url']}\nin {found['data_dir']}; `pgmrl local stop` stops it", soft_wrap=True)
+        console.print(
+            f"running: {running['url']}\nin {running['data_dir']}; `pgmrl local stop` stops it", soft_wrap=True
+        )
 
 
 @app.command()
@@ -52,14 +57,14 @@ def status(data_dir: DataDir = None, json: Json = False) -> None:
 
     Example: `pgmrl local status --json`
     """
-    found = local.status(data_dir)
+    running = local.status(data_dir)
     if json:
-        write_json(None if found is None else asdict(found))
-    elif found is None:
+        write_json(None if running is None else asdict(running))
+    elif running is None:
         console.print("not running")
     else:
-        console.print(f"running since {found.started:%Y-%m-%d %H:%M}: {found.url}", soft_wrap=True)
-    if found is None:
+        console.print(f"running since {running.started:%Y-%m-%d %H:%M}: {running.url}", soft_wrap=True)
+    if running is None:
         raise typer.Exit(1)
 
 
@@ -69,7 +74,7 @@ def url(data_dir: DataDir = None) -> None:
 
     Example: `export DATABASE_URL="$(pgmrl local url)"`
     """
-    found = local.status(data_dir)
-    if found is None:
+    running = local.status(data_dir)
+    if running is None:
         raise LocalServerError("the embedded server does not run: start it with `pgmrl local start`")
-    typer.echo(found.url)
+    typer.echo(running.url)

@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
-from pgmrl.cli.common import Json, Searched, Url, console, engine, escaped, write_json
-from pgmrl.cli.search import QueryModel, QueryVector, Question, query_vector
+from pgmrl.cli.connect import open_engine
+from pgmrl.cli.options import ColumnPath, DatabaseUrl, EmbedderName, Json
+from pgmrl.cli.output import console, escaped, write_json
+from pgmrl.cli.search_input import QueryVector, Question, query_vector
 from pgmrl.database.reflection import reflect
 from pgmrl.embedders import DEFAULT
 from pgmrl.functions.named_queries import add_query, queries, remove_query
@@ -20,12 +22,12 @@ app = typer.Typer(help="Named queries: questions embedded once, for `…_search_
 
 @app.command()
 def add(
-    column: Searched,
+    column: ColumnPath,
     question: Question = None,
-    name: Annotated[str | None, typer.Option(help="Its name; default the question itself.")] = None,
+    name: Annotated[str | None, typer.Option(help="The query's name; default the question itself.")] = None,
     vector: QueryVector = None,
-    model: QueryModel = DEFAULT,
-    url: Url = None,
+    model: EmbedderName = DEFAULT,
+    url: DatabaseUrl = None,
     json: Json = False,
 ) -> None:
     """Embed a question and keep it under a name; one of this name is replaced.
@@ -34,51 +36,51 @@ def add(
 
     Example: `pgmrl query add packages.embedding "a game with trains" --name trains`
     """
-    called = name or question
-    if called is None:
+    query_name = name or question
+    if query_name is None:
         raise typer.BadParameter("a vector needs --name")
-    found = query_vector(question, vector, model)
-    with engine(url) as opened, opened.begin() as connection:
+    query = query_vector(question, vector, model)
+    with open_engine(url) as engine, engine.begin() as connection:
         searched = reflect(connection, column)
         embedder = model if question is not None else None
-        new = add_query(connection, searched, called, found, question=question, embedder=embedder)
+        new = add_query(connection, searched, query_name, query, question=question, embedder=embedder)
     if json:
-        write_json({"name": called, "new": new})
+        write_json({"name": query_name, "new": new})
     else:
-        console.print(f"{'added' if new else 'replaced'} {escaped(called)}", soft_wrap=True)
+        console.print(f"{'added' if new else 'replaced'} {escaped(query_name)}", soft_wrap=True)
 
 
 @app.command("list")
-def list_(url: Url = None, json: Json = False) -> None:
+def list_(url: DatabaseUrl = None, json: Json = False) -> None:
     """List the named queries for tables that this role may read.
 
     Example: `pgmrl query list`
     """
-    with engine(url) as opened, opened.connect() as connection:
-        found = queries(connection)
+    with open_engine(url) as engine, engine.connect() as connection:
+        named = queries(connection)
     if json:
-        write_json([asdict(one) for one in found])
+        write_json([asdict(query) for query in named])
         return
     lines = [
-        f"[bold]{escaped(one.name)}[/]  {escaped(one.table)}.{escaped(one.column)}"
-        + (f": {escaped(one.question)}" if one.question and one.question != one.name else "")
-        for one in found
+        f"[bold]{escaped(query.name)}[/]  {escaped(query.table)}.{escaped(query.column)}"
+        + (f": {escaped(query.question)}" if query.question and query.question != query.name else "")
+        for query in named
     ]
     console.print("\n".join(lines) or "There are no named queries: `pgmrl query add` adds one.", soft_wrap=True)
 
 
 @app.command()
 def remove(
-    column: Searched,
+    column: ColumnPath,
     name: Annotated[str, typer.Argument(help="The query's name.")],
-    url: Url = None,
+    url: DatabaseUrl = None,
     json: Json = False,
 ) -> None:
     """Forget a named query.
 
     Example: `pgmrl query remove packages.embedding trains`
     """
-    with engine(url) as opened, opened.begin() as connection:
+    with open_engine(url) as engine, engine.begin() as connection:
         removed = remove_query(connection, reflect(connection, column), name)
     if json:
         write_json({"name": name, "removed": removed})

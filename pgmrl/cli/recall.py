@@ -6,12 +6,15 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.text import Text
 from sqlalchemy import select
 
-from pgmrl.cli.common import Json, Metric, Searched, Url, console, engine, escaped, metric_name, progress, write_json
-from pgmrl.cli.measuring import QueryFile, QuerySelect, given_queries, telling
-from pgmrl.cli.search import EfSearch, ShortlistSize, Where, check_condition, conditioned
+from pgmrl.cli.connect import open_engine
+from pgmrl.cli.options import ColumnPath, DatabaseUrl, EfSearch, Json, K, Metric, Seed, ShortlistSize, metric_name
+from pgmrl.cli.output import console, escaped, print_table, write_json
+from pgmrl.cli.progress_report import progress_report
+from pgmrl.cli.query_vectors import QueryFile, QuerySelect, queries_of_options
+from pgmrl.cli.search_input import Where, check_filter, filtered
 from pgmrl.database.reflection import reflect
 from pgmrl.measure.history import record_recall, require_recording
 from pgmrl.measure.recall import SAMPLE, SECONDS, WORST, Recall, measure_recall
@@ -23,26 +26,26 @@ __all__ = ["recall"]
 
 
 def recall(
-    column: Searched,
+    column: ColumnPath,
     sample: Annotated[
-        int, typer.Option(help="How many queries to try; rows of the table, unless others are given.")
+        int, typer.Option(help="How many queries to try at most; rows of the table, unless others are given.")
     ] = SAMPLE,
     queries: QueryFile = None,
     query_sql: QuerySelect = None,
     where: Where = None,
-    k: Annotated[int, typer.Option("-k", help="Results that count.")] = 10,
+    k: K = 10,
     shortlist: ShortlistSize = None,
     ef_search: EfSearch = None,
     complete: Annotated[
         bool | None, typer.Option(help="With or without the exact branch; default as in a search.")
     ] = None,
     seconds: Annotated[float, typer.Option(help="When to stop, and report what was tried until then.")] = SECONDS,
-    parallel: Annotated[int, typer.Option(help="Processes that help with an exact search.")] = 0,
+    parallel_workers: Annotated[int, typer.Option(help="Of the server, that help with an exact search.")] = 0,
     worst: Annotated[int, typer.Option(help="How many of the worst queries to show.")] = WORST,
-    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    seed: Seed = 0,
     record: Annotated[bool, typer.Option("--record", help="Keep the result in pgmrl.recall_history.")] = False,
     metric: Metric = None,
-    url: Url = None,
+    url: DatabaseUrl = None,
     json: Json = False,
 ) -> None:
     """Measure recall@k with its confidence interval, and what loses the rest: short vectors, HNSW scan, filter.
@@ -52,108 +55,110 @@ def recall(
 
     Example: `pgmrl recall packages.embedding --where "section = 'games'"`
     """
-    with engine(url) as opened, opened.connect() as connection:
+    with open_engine(url) as engine, engine.connect() as connection:
         if record:
             require_recording(connection)
         searched = reflect(connection, column, metric=metric_name(metric))
-        check_condition(connection, searched, where)
-        statement = conditioned(select(*searched.table.primary_key.columns), where)
-        given = given_queries(connection, searched, sample, queries, query_sql)
+        check_filter(connection, searched, where)
+        statement = filtered(select(*searched.table.primary_key.columns), where)
+        query_vectors = queries_of_options(connection, searched, sample, queries, query_sql)
         connection.rollback()  # measuring begins transactions of its own
-        with progress(quiet=json) as bars:
-            tell = telling(bars)
-            found = measure_recall(
+        with progress_report(quiet=json) as report:
+            measured = measure_recall(
                 connection,
                 searched,
                 statement,
-                queries=sample if given is None else given,
+                queries=sample if query_vectors is None else query_vectors,
                 k=k,
                 shortlist=shortlist,
                 ef_search=ef_search,
                 complete=complete,
                 seconds=seconds,
-                parallel=parallel,
+                parallel=parallel_workers,
                 seed=seed,
                 worst=worst,
-                progress=lambda done, total: tell("queries", done, total),
+                progress=lambda done, total: report("queries", done, total),
             )
         if record:
             with connection.begin():
-                record_recall(connection, searched, found)
+                record_recall(connection, searched, measured)
     if json:
-        write_json(as_json(found))
+        write_json(as_json(measured))
     else:
-        print_recall(found, searched.table.primary_key.columns.keys())
+        print_recall(measured, searched.table.primary_key.columns.keys())
 
 
-def as_json(found: Recall) -> dict[str, Any]:
+def as_json(measured: Recall) -> dict[str, Any]:
     """A measurement as a JSON document."""
-    whole = asdict(found)
-    whole["recall"] = {"mean": found.recall.mean, "low": found.recall.low, "high": found.recall.high}
-    whole["losses"] = [one._asdict() for one in found.losses]
-    whole["worst"] = [{**one.loss._asdict(), "needed": one.needed, "why": one.why} for one in found.worst]
-    return whole
+    document = asdict(measured)
+    document["recall"] = measured.recall._asdict()
+    document["losses"] = [loss._asdict() for loss in measured.losses]
+    document["worst"] = [{**query.loss._asdict(), "needed": query.needed, "why": query.why} for query in measured.worst]
+    return document
 
 
-def print_recall(found: Recall, key: Sequence[str]) -> None:
+def print_recall(measured: Recall, key: Sequence[str]) -> None:
     """A measurement as a page.
 
     Args:
-        found: the measurement.
+        measured: the measurement.
         key: the names of the key's columns, for queries that are rows of the table.
 
     """
-    mean, low, high = found.recall
-    which = f" where {found.filter}" if found.filter else ""
-    cut = found.queries < found.asked
-    source = f"{found.queries:,} of {found.source}" if cut else found.source
+    mean, low, high = measured.recall
+    where = f" where {measured.filter}" if measured.filter else ""
+    stopped = measured.queries < measured.asked
+    source = f"{measured.queries:,} of {measured.source}" if stopped else measured.source
     console.print(
-        f"[bold]recall@{found.k} {mean:.3f}[/]  (95 %: {low:.3f} to {high:.3f})  {escaped(found.column + which)}, "
-        f"{escaped(source)} as queries",
+        f"[bold]recall@{measured.k} {mean:.3f}[/]  (95 %: {low:.3f} to {high:.3f})  "
+        f"{escaped(measured.column + where)}, {escaped(source)} as queries",
         soft_wrap=True,
     )
-    if cut:
-        said = f"stopped after {found.queries:,} of {found.asked:,} queries: give more --seconds"
-        console.print(said, style="yellow")
-    if found.index is None:
+    if stopped:
         console.print(
-            f"no index serves the shortlist: {escaped(found.instead)} (see `pgmrl explain`)",
+            f"stopped after {measured.queries:,} of {measured.asked:,} queries: give more --seconds", style="yellow"
+        )
+    if measured.index is None:
+        console.print(
+            f"no index serves the shortlist: {escaped(measured.instead)} (see `pgmrl explain`)",
             style="yellow",
             soft_wrap=True,
         )
-    console.print(_causes(found))
-    through = found.index or "the whole table"
+    _print_losses(measured)
+    source = measured.index or "the whole table"
     console.print(
-        f"shortlist {found.shortlist:,}, ef_search {found.ef_search:,}, through {escaped(through)}; a search through "
-        f"SQLAlchemy took {found.p50_ms:.1f} ms (median), {found.p95_ms:.1f} ms (95 of 100 within); measured in "
-        f"{found.seconds:.0f} s",
+        f"shortlist {measured.shortlist:,}, ef_search {measured.ef_search:,}, through {escaped(source)}; a search "
+        f"through SQLAlchemy took {measured.p50_ms:.1f} ms (median), {measured.p95_ms:.1f} ms (95 of 100 within); "
+        f"measured in {measured.seconds:.0f} s",
         style="dim",
         soft_wrap=True,
     )
-    if found.worst:
-        console.print(_worst(found, key))
+    if measured.worst:
+        _print_worst(measured, key)
 
 
-def _causes(found: Recall) -> Table:
-    table = Table(box=None, show_header=False)
-    table.add_column(justify="right")
-    for name, share, meaning in (
-        ("lost by truncation", found.truncation, "true neighbours that the short vectors rank behind the shortlist"),
-        ("lost by the HNSW scan", found.ann, "rows of the shortlist that the scan passed by"),
-        ("not returned", found.shortfall, "fewer rows came out of the scan than were asked for"),
-        ("given back", -found.completed, "by ranking all rows of the filter exactly"),
-    ):
-        if share or not name.startswith(("not", "given")):
-            table.add_row(f"{share:z.3f}", name, f"[dim]{meaning}[/]")
-    return table
+def _print_losses(measured: Recall) -> None:
+    losses = [
+        ("lost by truncation", measured.truncation, "true neighbours that the short vectors rank behind the shortlist"),
+        ("lost by the HNSW scan", measured.ann, "rows of the shortlist that the scan passed by"),
+    ]
+    if measured.shortfall:
+        losses.append(("not returned", measured.shortfall, "fewer rows came out of the scan than were asked for"))
+    if measured.completed:
+        losses.append(("given back", -measured.completed, "by ranking all rows of the filter exactly"))
+    rows = [(f"{share:z.3f}", name, Text(meaning, style="dim")) for name, share, meaning in losses]
+    print_table(["", "", ""], rows, wrapped=[2], right=[0])
 
 
-def _worst(found: Recall, key: Sequence[str]) -> Table:
-    table = Table(box=None, header_style="dim", title="the queries that lose most", title_justify="left")
-    rows = any(one.loss.key is not None for one in found.worst)
-    for name in (", ".join(key) if rows else "query number", "recall", "why"):
-        table.add_column(escaped(name), overflow="fold")
-    for one in found.worst:
-        shown = str(one.loss.number) if one.loss.key is None else ", ".join(map(str, one.loss.key))
-        table.add_row(escaped(shown), f"{one.loss.recall:.2f}", escaped(one.why))
-    return table
+def _print_worst(measured: Recall, key: Sequence[str]) -> None:
+    are_rows = any(query.loss.key is not None for query in measured.worst)
+    rows = [
+        (
+            str(query.loss.number) if query.loss.key is None else ", ".join(map(str, query.loss.key)),
+            f"{query.loss.recall:.2f}",
+            query.why,
+        )
+        for query in measured.worst
+    ]
+    head = (", ".join(key) if are_rows else "query number", "recall", "why")
+    print_table(head, rows, title="the queries that lose most", wrapped=[0, 2])

@@ -74,7 +74,9 @@ def installed_rotation(connection: Connection | Session, rotation_id: str) -> Ro
     installed = installed_rotations(connection)
     if rotation_id not in installed:
         names = ", ".join(installed) or "none"
-        raise RotationError(f"rotation {rotation_id} is not installed here (installed: {names}): run `pgmrl fit`")
+        raise RotationError(
+            f"rotation {rotation_id} is not installed here (installed: {names}): run `pgmrl fit-rotation`"
+        )
     schema = quoted(check_pgvector(connection))
     query = text(f"SELECT {schema}.halfvec_send(axis) FROM pgmrl.axes WHERE rotation_id = :id ORDER BY n")  # noqa: S608
     encoded = connection.execute(query, {"id": rotation_id}).scalars()
@@ -95,7 +97,9 @@ def with_axes(connection: Connection | Session, rotation: Rotation) -> Rotation:
     if rotation.axes is not None:
         return rotation
     if rotation.id is None:
-        raise RotationError("this rotation has neither axes nor an id: learn one by `pgmrl fit`, or load its file")
+        raise RotationError(
+            "this rotation has neither axes nor an id: learn one by `pgmrl fit-rotation`, or load its file"
+        )
     return installed_rotation(connection, rotation.id)
 
 

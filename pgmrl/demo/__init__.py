@@ -1,1 +1,1 @@
-"""The demo and its text: the docstrings of Python's standard library."""
+"""The demo without its output: the docstrings of Python's standard library, their table, questions and answers."""

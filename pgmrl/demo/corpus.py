@@ -161,19 +161,19 @@ def docstrings() -> list[Docstring]:
         the library (8,269 with Debian's 3.11), and only what is written in C where it carries no sources.
 
     """
-    found = sorted([*_from_sources(), *_from_compiled()], key=_precedence)
+    entries = sorted([*_from_sources(), *_from_compiled()], key=_precedence)
     texts, names, kept = set[str](), set[str](), list[Docstring]()
-    for one in found:
-        if one.text not in texts and one.name not in names:
-            texts.add(one.text)
-            names.add(one.name)
-            kept.append(one)
-    return sorted(kept, key=lambda one: one.name)
+    for entry in entries:
+        if entry.text not in texts and entry.name not in names:
+            texts.add(entry.text)
+            names.add(entry.name)
+            kept.append(entry)
+    return sorted(kept, key=lambda entry: entry.name)
 
 
-def _precedence(one: Docstring) -> tuple[bool, bool, str, int]:
-    private = any(part.startswith("_") and not part.endswith("__") for part in one.name.split("."))
-    return private, one.path is None, one.name, one.line or 0
+def _precedence(entry: Docstring) -> tuple[bool, bool, str, int]:
+    private = any(part.startswith("_") and not part.endswith("__") for part in entry.name.split("."))
+    return private, entry.path is None, entry.name, entry.line or 0
 
 
 def _docstring(
@@ -271,7 +271,7 @@ def _source_kind(node: _Definition, *, in_class: bool) -> Kind:
         return "class"
     if not in_class:
         return "function"
-    names = {getattr(one, "id", getattr(one, "attr", None)) for one in node.decorator_list}
+    names = {getattr(decorator, "id", getattr(decorator, "attr", None)) for decorator in node.decorator_list}
     return "method" if names.isdisjoint(_PROPERTY_DECORATORS) else "property"
 
 

@@ -189,7 +189,7 @@ def _as_declared(
         message = (
             "the model's rotation has not been learned: there are no short vectors, and each search reads all rows"
         )
-        remedy = f"`pgmrl fit {name}`, then set the id in the model."
+        remedy = f"`pgmrl fit-rotation {name}`, then set the id in the model."
         return [], Problem(message, remedy, severity="warning", subject=name)
     own = short_column_infos(connection, table, attachment, infos)
     expected = getattr(attachment.definition.short.by, "id", None)
@@ -225,7 +225,7 @@ def _by_name(
     if own:
         return own, None
     message = "there are no short vectors for this column: each search reads all rows"
-    remedy = "Add a short column: `pgmrl fit` and op.add_short, see docs/existing.md."
+    remedy = "Add a short column: `pgmrl fit-rotation` and op.add_short, see docs/existing.md."
     return [], Problem(message, remedy, severity="warning", subject=f"{table.fullname}.{column.name}")
 
 

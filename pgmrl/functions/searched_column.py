@@ -12,6 +12,7 @@ from pgmrl.errors import DefinitionError
 from pgmrl.model.fulltext import config_of
 from pgmrl.model.ranking_sql import key_names
 from pgmrl.model.shortening import Rotation
+from pgmrl.model.sql_functions import SUFFIXES
 from pgmrl.names import identifier, qualified, quoted
 
 if TYPE_CHECKING:
@@ -101,12 +102,16 @@ class SearchedColumn:
             raise DefinitionError(f"table {self.table} has no primary key: functions return rows by their key")
         if not self.definition.learned:
             raise DefinitionError(
-                f"{self.table}.{self.full_column} has no short vectors yet: run `pgmrl fit`, then install its functions"
+                f"{self.table}.{self.full_column} has no short vectors yet: run `pgmrl fit-rotation`, then "
+                "install its functions"
             )
         known = dict(self.other_columns)
         for test in self.functions.tests:
             if test.column not in known:
-                raise DefinitionError(f"filter {str(test)!r}: table {self.table} has no column {test.column!r}")
+                raise DefinitionError(
+                    f"filter {str(test)!r}: table {self.table} has no column {test.column!r}; expected a column, or a "
+                    f"column, a space and one of the tests {', '.join(SUFFIXES)}"
+                )
         if self.functions.words is not None and self.functions.config is None:
             raise DefinitionError(
                 f"functions of {self.table}: say the text search configuration of {self.functions.words!r}, such as "

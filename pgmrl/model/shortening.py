@@ -195,7 +195,7 @@ class Definition:
         if isinstance(rule, Prefix):
             return f"{self.qualified('subvector')}({vector}, 1, {self.short.dims})"
         if rule.id is None:
-            raise RotationError("this rotation has not been learned: run `pgmrl fit` and pin the id it prints")
+            raise RotationError("this rotation has not been learned: run `pgmrl fit-rotation` and pin the id it prints")
         return f"pgmrl.rotate_v1({vector}, '{rule.id}', {self.short.dims})"  # the id is of a checked form
 
     # -- as NumPy ----------------------------------------------------------------------------------------------

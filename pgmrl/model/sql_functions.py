@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -17,6 +18,7 @@ Test = Literal["=", ">=", "<=", "in", "contains"]
 """How a row's value is compared with the argument: `in` takes an array of values, `contains` is `@>` of arrays."""
 
 SUFFIXES: Final[dict[Test, str]] = {"=": "", ">=": "_min", "<=": "_max", "in": "_any", "contains": "_with"}
+OPERATOR: Final = re.compile(r"[<>=!~@&|#%^*+-]+")
 RELATED_LIMIT: Final = 1000
 
 
@@ -38,7 +40,9 @@ class Filter:
 
     def __post_init__(self) -> None:
         if self.test not in SUFFIXES:
-            raise DefinitionError(f"a filter's test: expected one of {', '.join(SUFFIXES)}, got {self.test!r}")
+            raise DefinitionError(
+                f"filter on {self.column!r}: expected one of the tests {', '.join(SUFFIXES)}, got {self.test!r}"
+            )
 
     @classmethod
     def of(cls, declared: str | Filter) -> Filter:
@@ -46,7 +50,8 @@ class Filter:
         if isinstance(declared, Filter):
             return declared
         column, _, test = declared.strip().rpartition(" ")
-        return cls(column.strip(), test) if column and test in SUFFIXES else cls(declared.strip())
+        is_test = test in SUFFIXES or OPERATOR.fullmatch(test) is not None  # which may be none that there is
+        return cls(column.strip(), test) if column and is_test else cls(declared.strip())  # type: ignore[arg-type]
 
     @property
     def argument(self) -> str:

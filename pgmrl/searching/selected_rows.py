@@ -67,7 +67,7 @@ class SelectedRows:
     def short_distance(self, definition: Definition, query: Any) -> ColumnElement[float]:
         """The short distance of a row."""
         if self.short is None:  # a search with the options checked is exact then
-            raise SearchError("this column has no short vectors yet: run `pgmrl fit`")
+            raise SearchError("this column has no short vectors yet: run `pgmrl fit-rotation`")
         distance: ColumnElement[float] = _operator(definition.short_operator)(self.short, query)
         return distance
 

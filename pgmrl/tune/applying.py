@@ -156,7 +156,7 @@ def reshape_commands(connection: Connection | Session, column: Any, tuning: Tuni
         return []
     target, index, rotation = _target(column, tuning), _chosen(tuning).candidate.index, tuning.rotation
     name = ".".join(part for part in (target.schema, target.table, target.full) if part)
-    parts, contract = ["pgmrl", "reshape", name], []
+    parts, contract = ["pgmrl", "reshape", "start", name], []
     if target.short != attachment.short:
         by = "prefix"
         if rotation is not None:
@@ -165,7 +165,7 @@ def reshape_commands(connection: Connection | Session, column: Any, tuning: Tuni
         short = target.definition.short
         parts += ["--short-dims", str(short.dims), "--by", by, "--type", short.type]
         parts += ["--name", target.short]  # the numbers are stored for that name
-        contract = [shlex.join(["pgmrl", "reshape", name, "--contract"])]
+        contract = [shlex.join(["pgmrl", "reshape", "contract", name])]
     parts += ["--m", str(index.m), "--ef-construction", str(index.ef_construction)]
     return [shlex.join(parts), *contract]
 

@@ -155,7 +155,7 @@ class _Counter:
         shorts: NDArray[Any] = self.candidate.swept.shorten(vectors)
         if self.candidate.type == "halfvec" and not np.isfinite(shorts).all():
             raise MeasureError(
-                f"{self.candidate.title}: a short vector has a value beyond half precision; give --type vector"
+                f"{self.candidate.title}: a short vector has a value beyond half precision; give --types vector"
             )
         return self.scores.prepared(shorts)
 

@@ -71,7 +71,7 @@ def test_tables_for_people(engine: Engine) -> None:
         rotation = Rotation.of(np.linalg.qr(np.random.default_rng(0).normal(size=(64, 64)))[0][:32])
         database.install_rotation(connection, rotation)
     shown = ok(*GIVEN, *VECTORS, "--words", "words", "--match", "any", "--rotation", rotation.id, "--plot", "q.png")
-    for part in ("exact full", "two stages", "short only", "words", "hybrid", "nDCG@10", "drawn: q.png"):
+    for part in ("exact full", "two stages", "short only", "words", "hybrid", "nDCG@10", "drawn into q.png"):
         assert part in shown
     assert "20 queries" in shown
     assert "note: 20 queries say little" in shown

@@ -101,6 +101,14 @@ def test_wrong_declarations() -> None:
     """Each says what is wrong, and nothing is installed."""
     install = ("functions", "install", "documents.embedding")
     assert isinstance(failure(*install, "--filter", "nothing"), DefinitionError)
+    tests = "one of the tests =, >=, <=, in, contains"
+    assert f"filter on 'id': expected {tests}, got '<'" in str(failure(*install, "--filter", "id <"))
+    assert f"no column 'id<'; expected a column, or a column, a space and {tests}" in str(
+        failure(*install, "--filter", "id<")
+    )
+    assert f"no column 'id like'; expected a column, or a column, a space and {tests}" in str(
+        failure(*install, "--filter", "id like")
+    )
     assert isinstance(failure(*install, "--filter", "section", "--filter", "section"), DefinitionError)
     assert isinstance(failure(*install, "--stored"), DefinitionError)
     assert isinstance(failure(*install, "--related", 0), DefinitionError)

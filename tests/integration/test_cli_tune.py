@@ -22,11 +22,11 @@ else:
     Corpus = Path = Any
 
 pytestmark = pytest.mark.usefixtures("place")
-SUFFIXES = (["--png", "t.html"], ["--html", "t.png"], ["--png", "t"])
+SUFFIXES = (["--plot", "t.pdf"], ["--plot", "t.html", "--plot", "t"])
 ANOTHER = ("--recall", 0.8, "--max-shortlist", 15, "--dims", "48", "--by", "rotation", "--m", 12)
 """What the column there is cannot reach, and another one can."""
 
-QUICK = ("--sample", 200, "--finalists", 1, "--type", "halfvec")
+QUICK = ("--sample", 200, "--finalists", 1, "--types", "halfvec")
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def packages(engine: Engine, corpus: Corpus) -> Table:
 
 def test_the_page(place: Path) -> None:
     """The answer, what it costs, what it was chosen of, how far to trust it; and pictures."""
-    given = ("--recall", 0.9, "--dims", "32,64", "--html", "t.html", "--png", "t.png", *QUICK)
+    given = ("--recall", 0.9, "--dims", "32,64", "--plot", "t.html", "--plot", "t.png", *QUICK)
     shown = " ".join(ok("tune", "packages.embedding", *given).split())
     for part in (
         "recall@10 0.9",
@@ -95,7 +95,8 @@ def test_the_command_that_is_printed_is_taken() -> None:
     assert expand[expand.index("--by") + 1].startswith("rotations/r")
     planned = ok(*expand[1:], "--dry-run")
     assert expand[expand.index("--name") + 1] in planned
-    assert contract[1:] == ["reshape", expand[2], "--contract"]
+    assert expand[1:3] == ["reshape", "start"]
+    assert contract[1:] == ["reshape", "contract", expand[3]]
 
 
 def test_what_was_left_out_stands_first() -> None:
@@ -125,7 +126,7 @@ def test_what_is_not_given_is_as_in_the_index_there_is(engine: Engine) -> None:
     given = ("--recall", 0.8, "--dims", "64", "--by", "prefix", "--ef-construction", 120, *QUICK)
     tried = ok_json("tune", "packages.embedding", *given)["tried"]
     assert {(one["dims"], one["m"], one["ef_construction"]) for one in tried} == {(32, 20, 80), (64, 20, 120)}
-    assert isinstance(failure("reshape", "packages.embedding", "--m", 0), DefinitionError)
+    assert isinstance(failure("reshape", "start", "packages.embedding", "--m", 0), DefinitionError)
 
 
 def test_unreachable() -> None:
@@ -158,7 +159,8 @@ def test_queries_of_a_file(place: Path, corpus: Corpus) -> None:
         (("--by", "magic"), DefinitionError, "magic"),
         (("--m", 1), DefinitionError, "m=1"),
         (("--m", 0), DefinitionError, "m=0"),
-        (("--html", "no/such/t.html"), MeasureError, "no folder"),
+        (("--optimize-for", "money"), DefinitionError, "money"),
+        (("--plot", "no/such/t.html"), MeasureError, "no folder"),
         (("--rotation", "r0.npy"), RotationError, "r0.npy"),
     ],
 )

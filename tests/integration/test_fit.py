@@ -124,7 +124,7 @@ def test_it_only_reads(module_engine: Engine, loaded: Table) -> None:
 
 
 def test_the_catalogue_is_enough(module_engine: Engine, loaded: Table, learned: Fit) -> None:
-    """`pgmrl fit packages.embedding` has no models: it learns the same."""
+    """`pgmrl fit-rotation packages.embedding` has no models: it learns the same."""
     assert loaded.name == "packages"
     with module_engine.connect() as connection:
         assert fit_rotation(connection, reflect(connection, "packages.embedding")) == learned

@@ -122,9 +122,9 @@ def notes(rotation: Rotation) -> Table:
 def loaded(module_engine: Engine, corpus: Corpus, rotation: Rotation, notes: Table) -> Engine:
     """The first passages, in both tables (3,000 of them in the second)."""
     vectors = corpus.documents[:ROWS]
-    facts = ("name", "text", "docstring")
     rows = [
-        {"id": n, "part": n % 100} | {fact: passage[fact] for fact in facts}
+        {"id": n, "part": n % 100}
+        | {"name": passage["name"], "text": passage["text"], "docstring": passage["docstring"]}
         for n, passage in enumerate(corpus.passages[:ROWS])
     ]
     with module_engine.begin() as connection:

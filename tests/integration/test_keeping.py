@@ -173,7 +173,7 @@ def test_missing_axes_are_an_error_with_a_hint(connection: Connection) -> None:
         Column("e", Matryoshka(8, Short(4, Rotation("r0123456789ab")))),
     )
     with connection.begin_nested() as savepoint:
-        with pytest.raises(ProgrammingError, match=r"rotation r0123456789ab is not installed(?s:.*)pgmrl fit"):
+        with pytest.raises(ProgrammingError, match=r"rotation r0123456789ab is not installed(?s:.*)pgmrl fit-rotation"):
             docs.create(connection)
         savepoint.rollback()
     with pytest.raises(ProgrammingError, match=r"with 4 axes is not installed(?s:.*)HINT"):

@@ -136,7 +136,7 @@ def test_two_install_the_same_rotation_at_once(engine: Engine, rotation: Rotatio
 
 
 def test_installing_twice_says_so(connection: Connection, installed: Rotation) -> None:
-    """A migration that runs where `pgmrl fit` has been."""
+    """A migration that runs where `pgmrl fit-rotation` has been."""
     assert not database.install_rotation(connection, installed)
     assert database.installed_rotations(connection) == [installed.id]
 

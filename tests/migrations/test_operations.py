@@ -144,7 +144,7 @@ def test_the_printed_history_gives_the_same(empty: Engine, application: Callable
 
 
 def test_where_pgmrl_is_installed_already(engine: Engine, application: Callable[..., Config]) -> None:
-    """By `pgmrl upgrade` or `pgmrl fit`, before the migration that says it."""
+    """By `pgmrl upgrade` or `pgmrl fit-rotation`, before the migration that says it."""
     with engine.begin() as connection:
         command.upgrade(application(connection), "head")
         assert len(database.columns(connection)) == 2

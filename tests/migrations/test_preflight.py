@@ -372,31 +372,31 @@ def test_reshape_from_the_command_line(auto: Connection) -> None:
         create_statement(TARGET, Hnsw(8, 40), concurrently=False),
     ]:
         auto.exec_driver_sql(statement)
-    dry = ok("reshape", "documents.embedding", "--short-dims", 8, "--dry-run")
+    dry = ok("reshape", "start", "documents.embedding", "--short-dims", 8, "--dry-run")
     assert "CREATE INDEX CONCURRENTLY documents_embedding_short_8_hnsw" in dry
     assert auto.exec_driver_sql("SELECT count(*) FROM pg_attribute WHERE attname = 'embedding_short_8'").scalar() == 0
-    output = ok("reshape", "documents.embedding", "--short-dims", 8)
+    done = ok("reshape", "start", "documents.embedding", "--short-dims", 8)
     model = "matryoshka(64, Short(8, by=Prefix()), metric='cosine', full='vector', index=Hnsw(m=8, ef_construction=40))"
-    assert model in output
-    status = ok("reshape", "documents.embedding", "--status")
+    assert model in done
+    status = ok("reshape", "status", "documents.embedding")
     assert "embedding_short_16 (in use" in status
     assert "embedding_short_8 (arriving" in status
-    planned = ok("reshape", "documents.embedding", "--contract", "--dry-run")
+    planned = ok("reshape", "contract", "documents.embedding", "--dry-run")
     assert "DROP INDEX CONCURRENTLY IF EXISTS documents_embedding_short_16_hnsw" in planned
-    assert "dropped embedding_short_16" in ok("reshape", "documents.embedding", "--contract", "--watch", 0.1)
-    assert ok_json("reshape", "documents.embedding", "--m", 12)["complete"]
+    assert "dropped embedding_short_16" in ok("reshape", "contract", "documents.embedding", "--wait-seconds", 0.1)
+    assert ok_json("reshape", "start", "documents.embedding", "--m", 12)["complete"]
     [state] = index_states(auto, "documents", "embedding_short_8")
     assert (state.index, state.valid) == (Hnsw(12, 40), True)
-    ok("reshape", "documents.embedding", "--full", "halfvec")
-    assert "dropped embedding_halfvec_short_8" in ok("reshape", "documents.embedding", "--undo")
-    assert run("reshape", "documents.embedding", "--by", "rotation").exit_code == 2
+    ok("reshape", "start", "documents.embedding", "--full", "halfvec")
+    assert "dropped embedding_halfvec_short_8" in ok("reshape", "undo", "documents.embedding")
+    assert run("reshape", "start", "documents.embedding", "--by", "rotation").exit_code == 2
 
 
 def test_reshape_without_room(auto: Connection) -> None:
     """It says so and does nothing."""
     for statement in steps.add_in_place(TARGET):
         auto.exec_driver_sql(statement)
-    result = run("reshape", "documents.embedding", "--short-dims", 8, "--free-space", "1MB")
+    result = run("reshape", "start", "documents.embedding", "--short-dims", 8, "--free-space", "1MB")
     assert result.exit_code == 1
     assert "of disk are needed and 1.0 MB are free: make room" in result.output
     assert auto.exec_driver_sql("SELECT count(*) FROM pg_attribute WHERE attname = 'embedding_short_8'").scalar() == 0

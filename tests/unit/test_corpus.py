@@ -23,7 +23,7 @@ def corpus() -> list[Docstring]:
 @pytest.fixture(scope="module")
 def by_name(corpus: list[Docstring]) -> dict[str, Docstring]:
     """The corpus by full name."""
-    return {one.name: one for one in corpus}
+    return {entry.name: entry for entry in corpus}
 
 
 def test_some_ten_thousand(corpus: list[Docstring]) -> None:
@@ -33,13 +33,13 @@ def test_some_ten_thousand(corpus: list[Docstring]) -> None:
 
 def test_names_and_texts_are_unique(corpus: list[Docstring]) -> None:
     """Names can be a primary key, and no text takes two places in a result."""
-    assert [name for name, count in Counter(one.name for one in corpus).items() if count > 1] == []
-    assert len({one.text for one in corpus}) == len(corpus)
+    assert [name for name, count in Counter(entry.name for entry in corpus).items() if count > 1] == []
+    assert len({entry.text for entry in corpus}) == len(corpus)
 
 
 def test_order_is_the_same_every_time(corpus: list[Docstring]) -> None:
     """By name, and the same in another process with another hash seed."""
-    assert [one.name for one in corpus] == sorted(one.name for one in corpus)
+    assert [entry.name for entry in corpus] == sorted(entry.name for entry in corpus)
     code = (
         "import hashlib; from pgmrl.demo.corpus import docstrings;"
         "print(hashlib.sha256(repr([(d.name, d.text) for d in docstrings()]).encode()).hexdigest())"
@@ -55,25 +55,25 @@ def test_order_is_the_same_every_time(corpus: list[Docstring]) -> None:
 
 def test_a_method_read_from_source(by_name: dict[str, Docstring]) -> None:
     """Everything known about a method agrees with the live object."""
-    one = by_name["json.encoder.JSONEncoder.iterencode"]
+    entry = by_name["json.encoder.JSONEncoder.iterencode"]
     live = json.JSONEncoder.iterencode
-    assert (one.kind, one.module, one.package) == ("method", "json.encoder", "json")
-    assert one.text == inspect.getdoc(live)
-    assert one.signature == str(inspect.signature(live))
-    assert (one.path, one.line) == ("json/encoder.py", inspect.getsourcelines(live)[1])
+    assert (entry.kind, entry.module, entry.package) == ("method", "json.encoder", "json")
+    assert entry.text == inspect.getdoc(live)
+    assert entry.signature == str(inspect.signature(live))
+    assert (entry.path, entry.line) == ("json/encoder.py", inspect.getsourcelines(live)[1])
 
 
 def test_a_function_written_in_c(by_name: dict[str, Docstring]) -> None:
     """C functions have text and often a signature, but no source."""
-    one = by_name["math.sin"]
-    assert one.text == inspect.getdoc(math.sin)
-    assert one.signature == str(inspect.signature(math.sin))
-    assert (one.kind, one.path, one.line) == ("function", None, None)
+    entry = by_name["math.sin"]
+    assert entry.text == inspect.getdoc(math.sin)
+    assert entry.signature == str(inspect.signature(math.sin))
+    assert (entry.kind, entry.path, entry.line) == ("function", None, None)
 
 
 def test_signatures_of_c_functions_are_written_as_in_python(corpus: list[Docstring]) -> None:
     """No marker of Argument Clinic is left; a keyword-only start is not lost."""
-    compiled = [one.signature for one in corpus if one.path is None and one.signature]
+    compiled = [entry.signature for entry in corpus if entry.path is None and entry.signature]
     assert len(compiled) > 500
     assert [text for text in compiled if "$" in text or "<" in text or not text.startswith("(")] == []
 
@@ -86,7 +86,7 @@ def test_c_types_are_known_by_their_public_name(by_name: dict[str, Docstring]) -
 
 def test_all_kinds_are_there(corpus: list[Docstring], by_name: dict[str, Docstring]) -> None:
     """Modules, classes, functions, methods and properties, each told apart."""
-    assert set(Counter(one.kind for one in corpus)) == {"module", "class", "function", "method", "property"}
+    assert set(Counter(entry.kind for entry in corpus)) == {"module", "class", "function", "method", "property"}
     assert by_name["json"].kind == "module"
     assert by_name["json.dumps"].kind == "function"
     assert by_name["json.encoder.JSONEncoder"].kind == "class"
@@ -101,21 +101,21 @@ def test_definitions_under_a_condition_are_found(by_name: dict[str, Docstring]) 
 
 def test_tests_and_third_parties_are_left_out(corpus: list[Docstring]) -> None:
     """Only the library: no tests, nothing that pip installed."""
-    parts = {part for one in corpus for part in one.module.split(".")}
+    parts = {part for entry in corpus for part in entry.module.split(".")}
     assert parts.isdisjoint({"test", "tests", "idle_test", "pip", "numpy", "pytest", "__init__"})
 
 
 def test_text_can_be_stored(corpus: list[Docstring]) -> None:
     """PostgreSQL refuses NUL, psycopg half surrogate pairs; an empty text has no vector."""
-    assert [one.name for one in corpus if "\0" in one.text or not one.text.strip()] == []
-    for one in corpus:
-        one.text.encode()
+    assert [entry.name for entry in corpus if "\0" in entry.text or not entry.text.strip()] == []
+    for entry in corpus:
+        entry.text.encode()
 
 
 def test_summary_is_one_line(corpus: list[Docstring]) -> None:
     """The first paragraph, however it was broken; it opens the text."""
-    assert [one.name for one in corpus if "\n" in one.summary or not one.summary] == []
-    assert all(one.text.split()[0] == one.summary.split()[0] for one in corpus)
+    assert [entry.name for entry in corpus if "\n" in entry.summary or not entry.summary] == []
+    assert all(entry.text.split()[0] == entry.summary.split()[0] for entry in corpus)
 
 
 def test_reading_runs_nothing_of_the_library() -> None:

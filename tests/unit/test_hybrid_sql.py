@@ -159,7 +159,7 @@ def test_a_join_to_many_only_asks_whether_the_row_is_among_them() -> None:
 
 def test_an_unlearned_rotation_warns_and_is_exact() -> None:
     """Said at the caller's line; exact=True asks for it and is silent."""
-    with pytest.warns(ExactSearchWarning, match="pgmrl fit") as caught:
+    with pytest.warns(ExactSearchWarning, match="pgmrl fit-rotation") as caught:
         text = compiled(search_hybrid(select(Item.id), [Nearest(Item.early, QUERY)]))
     assert caught[0].filename == __file__
     assert "set_config" not in text

@@ -187,7 +187,7 @@ def test_a_statement_is_built_alike_each_time() -> None:
 
 def test_an_unlearned_rotation_warns_and_is_exact() -> None:
     """Said at the caller's line; exact=True asks for it and is silent."""
-    with pytest.warns(ExactSearchWarning, match="pgmrl fit") as caught:
+    with pytest.warns(ExactSearchWarning, match="pgmrl fit-rotation") as caught:
         text = compiled(search(select(Item.id), Item.early, QUERY))
     assert caught[0].filename == __file__
     assert "set_config" not in text

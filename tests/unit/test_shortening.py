@@ -124,7 +124,7 @@ def test_an_unlearned_rotation_has_no_expression() -> None:
     """A column of it can be declared; a short vector cannot exist."""
     definition = Definition.of(8, Short(4, Rotation()))
     assert not definition.learned
-    with pytest.raises(RotationError, match="pgmrl fit"):
+    with pytest.raises(RotationError, match="pgmrl fit-rotation"):
         definition.sql("e")
     with pytest.raises(RotationError):
         definition.shorten(np.ones(8))

@@ -162,7 +162,7 @@ class _ExistingTable(_TableOperations):
         self.changes.retyped |= {
             full.name for full in declared.fulls if full.name in columns and columns[full.name].type != full.type
         }
-        # a full column that another one stands for is dropped by `pgmrl reshape --contract`
+        # a full column that another one stands for is dropped by `pgmrl reshape contract`
         moving = self.changes.retyped | (set(columns) - declared.columns - self.state.mirrored)
         self._drop_shorts_of(moving)
         for full in declared.fulls:

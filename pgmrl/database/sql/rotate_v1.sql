@@ -11,7 +11,7 @@ BEGIN
     WHERE a.rotation_id = rotation AND a.n <= dims;
     IF cardinality(products) IS DISTINCT FROM dims THEN
         RAISE EXCEPTION 'rotation % with % axes is not installed', rotation, dims
-            USING ERRCODE = 'undefined_object', HINT = 'Install it with `pgmrl fit` or the migration that carries its file.';
+            USING ERRCODE = 'undefined_object', HINT = 'Install it with `pgmrl fit-rotation` or the migration that carries its file.';
     END IF;
     RETURN products::real[]::{vector}.vector;
 END $$;
@@ -32,7 +32,7 @@ BEGIN
     WHERE a.rotation_id = rotation AND a.n <= dims;
     IF cardinality(products) IS DISTINCT FROM dims THEN
         RAISE EXCEPTION 'rotation % with % axes is not installed', rotation, dims
-            USING ERRCODE = 'undefined_object', HINT = 'Install it with `pgmrl fit` or the migration that carries its file.';
+            USING ERRCODE = 'undefined_object', HINT = 'Install it with `pgmrl fit-rotation` or the migration that carries its file.';
     END IF;
     RETURN products::real[]::{vector}.vector;
 END $$;

@@ -16,7 +16,7 @@ BEGIN
         PERFORM FROM pgmrl.rotations AS r WHERE r.id = rule;
         IF NOT FOUND THEN
             RAISE EXCEPTION 'rotation % is not installed', rule
-                USING ERRCODE = 'undefined_object', HINT = 'Install it with `pgmrl fit` or the migration that carries its file.';
+                USING ERRCODE = 'undefined_object', HINT = 'Install it with `pgmrl fit-rotation` or the migration that carries its file.';
         END IF;
     END IF;
     SELECT quote_ident(n.nspname), quote_ident(n.nspname) || '.' || quote_ident(c.relname) INTO place, target

@@ -73,7 +73,7 @@ def short_retired(_context: CheckContext, column: CheckedColumn) -> Iterator[Pro
     size = sum(index.bytes for index in column.indexes)
     yield Problem(
         f"{column.short} is retired and still written with every row, with an index of {shown(size)}",
-        "When no application reads it any more: `pgmrl reshape --contract`, or op.drop_short.",
+        "When no application reads it any more: `pgmrl reshape contract`, or op.drop_short.",
         f"SELECT * FROM pgmrl.columns WHERE short_column = {literal(column.short)}",
         {"bytes": size},
     )

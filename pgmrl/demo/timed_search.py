@@ -1,4 +1,4 @@
-"""Run a search and say what it cost: for `pgmrl demo` and `pgmrl search`."""
+"""A search with what it cost, and beside it the exact one: for `pgmrl demo` and `pgmrl search`."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
     from pgmrl.model.vectors import VectorArray
 
-__all__ = ["Run", "run"]
+__all__ = ["TimedSearch", "timed_search"]
 
 
 WARM_UP: Final = 3
 
 
-class _Stages(NamedTuple):
+class _StageTimes(NamedTuple):
     shortlist_ms: float | None
     rerank_ms: float | None
     index_name: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TimedSearch:
     """One search and its cost.
 
     Attributes:
@@ -50,7 +50,7 @@ class Run:
     recall: float | None
 
 
-def run(
+def timed_search(
     connection: Connection,
     statement: Select[*tuple[Any, ...]],
     column: Any,
@@ -58,13 +58,13 @@ def run(
     *,
     compare: bool,
     **options: Any,
-) -> Run:
+) -> TimedSearch:
     """Search, look at the stages, and compare with the exact search where `compare`.
 
     Args:
         connection: the database.
-        statement: as for `search`.
-        column: as for `search`.
+        statement: the rows to search, as `search` takes it.
+        column: the Matryoshka attribute or column.
         query: the full vector, shape (dims,).
         compare: whether to run the exact search too.
         **options: of `search`.
@@ -72,14 +72,14 @@ def run(
     two_stage = search(statement, column, query, **options)
     for _ in range(WARM_UP):  # reading from disk and compiling the statement are not what is compared
         connection.execute(two_stage).all()
-    rows, total = _timed(connection, two_stage)
-    stages = _stages(connection, two_stage)
+    rows, total_ms = _timed(connection, two_stage)
+    times = _stage_times(connection, two_stage)
     exact_ms = recall = None
     if compare:
         exact = search(statement, column, query, k=options.get("k", 10), exact=True)
         truth, exact_ms = _timed(connection, exact)
         recall = recall_at_k([row[-1] for row in rows], [row[-1] for row in truth])
-    return Run(rows, total, *stages, exact_ms, recall)
+    return TimedSearch(rows, total_ms, *times, exact_ms, recall)
 
 
 def _timed(connection: Connection, statement: Any) -> tuple[list[Row[Any]], float]:
@@ -88,11 +88,15 @@ def _timed(connection: Connection, statement: Any) -> tuple[list[Row[Any]], floa
     return rows, (time.perf_counter_ns() - start) / 1e6
 
 
-def _stages(connection: Connection, statement: Any) -> _Stages:
+def _stage_times(connection: Connection, statement: Any) -> _StageTimes:
     """Times of the stages and the index of the first, from the server's own account of one execution."""
-    found = explain(connection, statement)
-    if not found.shortlists or found.execution_ms is None:  # an exact search has no stages
-        return _Stages(None, None, None)
-    first = sum(s.usage.ms for s in found.stages if s.name in {"query", "shortlist"} and s.usage is not None)
-    index = found.shortlists[0].indexes[0] if found.index_used else None
-    return _Stages(first, found.execution_ms - first, index)
+    explanation = explain(connection, statement)
+    if not explanation.shortlists or explanation.execution_ms is None:  # an exact search has no stages
+        return _StageTimes(None, None, None)
+    shortlist_ms = sum(
+        stage.usage.ms
+        for stage in explanation.stages
+        if stage.name in {"query", "shortlist"} and stage.usage is not None
+    )
+    index = explanation.shortlists[0].indexes[0] if explanation.index_used else None
+    return _StageTimes(shortlist_ms, explanation.execution_ms - shortlist_ms, index)

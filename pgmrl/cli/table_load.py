@@ -1,0 +1,277 @@
+"""What `pgmrl load` does: make a table, embed the rows, copy them, build the index."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import BigInteger, Column, MetaData, Table, func, inspect, select
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.types import NullType
+
+from pgmrl import database
+from pgmrl.cli.column_types import ColumnType, type_of
+from pgmrl.cli.progress_report import ProgressReport, job_progress
+from pgmrl.database.reflection import reflect
+from pgmrl.embedders import embed_batches
+from pgmrl.errors import DefinitionError, IngestError
+from pgmrl.ingestion.ingest import IngestReport, ingest
+from pgmrl.ingestion.new_table import create_without_indexes, vacuum_analyze
+from pgmrl.measure.fit_rotation import fit_rotation
+from pgmrl.model.columns import Matryoshka, attachment_of
+from pgmrl.model.hnsw import Hnsw
+from pgmrl.model.metrics import metric_named
+from pgmrl.model.shortening import Definition, Rotation, Short
+from pgmrl.online import index_builds, steps
+from pgmrl.online.target import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from sqlalchemy import Engine
+
+    from pgmrl.cli.input_rows import RowSource, Survey
+    from pgmrl.cli.text_template import TextTemplate
+    from pgmrl.embedders import Embedder
+
+    Row = dict[str, Any]
+
+__all__ = ["TableLoad"]
+
+BATCH: Final = 2_000
+BATCH_CHARS: Final = 1_000_000  # that are embedded at once: a model may hold a vector for every few of them
+
+
+@dataclass
+class TableLoad:
+    """What is loaded where.
+
+    Attributes:
+        schema: of the table; None where the search_path decides.
+        table: its name; made where there is none.
+        key: the key's column.
+        column: the vectors' column.
+        types: of columns of a table that is made; the others' are inferred.
+        template: what of a row is embedded; None where the rows have vectors.
+        vector_column: the column of the rows that has them.
+        model: embeds; None where the rows have vectors.
+        max_chars: characters of a text that are embedded.
+        short: the short vector of a table that is made.
+        metric: of a table that is made.
+        seconds: that each step took, after `run`.
+        truncated: texts of which only the beginning was embedded, after `run`.
+    """
+
+    schema: str | None
+    table: str
+    key: str
+    column: str
+    types: dict[str, ColumnType]
+    template: TextTemplate | None
+    vector_column: str | None
+    model: Embedder | None
+    max_chars: int
+    short: Short
+    metric: str
+    seconds: dict[str, float] = field(default_factory=dict)
+    truncated: int = 0
+
+    @property
+    def column_path(self) -> str:
+        """`schema.table.column`."""
+        return ".".join(part for part in (self.schema, self.table, self.column) if part)
+
+    def run(self, engine: Engine, source: RowSource, rotation_dir: Path, report: ProgressReport) -> dict[str, Any]:
+        """Make the table where there is none, load the rows, build the index of a table that was made.
+
+        Raises:
+            IngestError: rows that cannot be loaded, or none.
+            DefinitionError: a table that is there and has other columns.
+        """
+        start = time.perf_counter()
+        new = not inspect(engine).has_table(self.table, schema=self.schema)
+        existing = None if new else self._existing(engine)
+        types = self.types if existing is None else self._existing_types(existing)
+        with self._timed("read"):
+            report("reading", 0)
+            survey = source.survey(types, self.template, self.vector_column, self.column)
+            rows = source.rows(survey.parsed)
+            first = list(islice(rows, BATCH))
+        if not first:
+            raise IngestError("there are no rows to load")
+        if self.template is not None:
+            self.template.fill(first[0])  # a pattern that cannot be filled is an error before the table is made
+        target = self._made(engine, survey, first) if existing is None else existing
+        with self._timed("embed and load"):
+            loaded = self._copy(engine, target, chain(first, rows), survey, report)
+        rotation = None
+        if new:
+            rotation = self._finish(engine, target, rotation_dir, report)
+        self.seconds["total"] = time.perf_counter() - start
+        counts = asdict(loaded) | {"truncated_texts": self.truncated, "seconds": self.seconds}
+        return {"made": new, **counts, "rotation": rotation}
+
+    @contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        """Take the time of a step."""
+        start = time.perf_counter()
+        yield
+        self.seconds[step] = time.perf_counter() - start
+
+    # -- the table -------------------------------------------------------------------------------------------------
+
+    def _existing(self, engine: Engine) -> Column[Any]:
+        with engine.connect() as connection:
+            return reflect(connection, self.column_path)
+
+    def _existing_types(self, existing: Column[Any]) -> dict[str, ColumnType]:
+        """Of a table that is there, as far as they are known here; values of others are loaded as they are."""
+        if self.types:
+            raise IngestError(f"table {self.table} is there and its columns have types: leave out --type")
+        dialect = PGDialect_psycopg()  # type: ignore[no-untyped-call]
+        types = {}
+        for column in existing.table.c:
+            if column is not existing and not isinstance(column.type, NullType):  # which is what nobody knows
+                types[column.name] = type_of(column.type.compile(dialect=dialect))
+        return {name: kind for name, kind in types.items() if kind is not None}
+
+    def _made(self, engine: Engine, survey: Survey, first: list[Row]) -> Column[Any]:
+        """Make the table, without its index: that is built many times faster once the rows are there."""
+        unknown = [name for name in self.types if name not in survey.types]
+        if unknown:
+            raise IngestError(f"--type names {unknown[0]!r}; the rows have {', '.join(survey.types)}")
+        dims = self.model.dims if self.model is not None else self._dims(first)
+        full: Column[Any] = Column(self.column, Matryoshka(dims, self.short, metric_named(self.metric).name))
+        columns = {name: kind.sql for name, kind in survey.types.items() if name not in {self.key, self.column}}
+        key_type = survey.types[self.key].sql if self.key in survey.types else BigInteger()
+        table = Table(
+            self.table,
+            MetaData(),
+            Column(self.key, key_type, primary_key=True, autoincrement=False),
+            *(Column(name, kind) for name, kind in columns.items()),
+            full,
+            schema=self.schema,
+        )
+        with engine.begin() as connection:
+            database.create_pgvector(connection)
+            database.check_pgvector(connection)
+            create_without_indexes(connection, table)
+        return full
+
+    def _dims(self, first: list[Row]) -> int:
+        vectors = (row.get(str(self.vector_column)) for row in first)
+        vector = next((_array(vector) for vector in vectors if vector is not None), None)
+        if not isinstance(vector, list):
+            raise IngestError(f"column {self.vector_column!r} holds no arrays of numbers in the first rows")
+        return len(vector)
+
+    # -- the rows --------------------------------------------------------------------------------------------------
+
+    def _copy(
+        self, engine: Engine, target: Column[Any], rows: Iterator[Row], survey: Survey, report: ProgressReport
+    ) -> IngestReport:
+        """Embed and copy the rows."""
+        if self.key not in survey.types:
+            rows = self._numbered(rows, self._next_key(engine, target))
+        step = "embedding and loading" if self.model is not None else "loading"
+        with engine.connect() as connection:
+            return ingest(
+                connection,
+                target,
+                self._with_vectors(rows),
+                batch_size=BATCH,
+                progress=lambda done: report(step, done, survey.rows),
+            )
+
+    def _next_key(self, engine: Engine, target: Column[Any]) -> int:
+        if self.key not in target.table.c:
+            raise DefinitionError(f"table {self.table} has no column {self.key!r}: name its key with --key")
+        largest = select(func.coalesce(func.max(target.table.c[self.key]), 0))
+        with engine.connect() as connection:
+            return int(connection.execute(largest).scalar_one()) + 1
+
+    def _numbered(self, rows: Iterator[Row], start: int) -> Iterator[Row]:
+        return ({self.key: number} | row for number, row in enumerate(rows, start))
+
+    def _with_vectors(self, rows: Iterator[Row]) -> Iterator[Row]:
+        if self.model is None or self.template is None:
+            for row in rows:
+                vector = row.pop(str(self.vector_column), None)
+                yield row | {self.column: _array(vector)}
+            return
+        for batch in self._batches(rows, self.template):
+            texts = [text for _, text in batch if text is not None]
+            vectors = iter([vector for _, array in embed_batches(self.model, texts) for vector in array])
+            for row, text in batch:
+                yield {**row, self.column: None if text is None else next(vectors)}
+
+    def _batches(self, rows: Iterator[Row], template: TextTemplate) -> Iterator[list[tuple[Row, str | None]]]:
+        """Rows with what is embedded of each; few rows where their texts are long."""
+        batch: list[tuple[Row, str | None]] = []
+        chars = 0
+        for row in rows:
+            text = template.fill(row)
+            if text is not None and len(text) > self.max_chars:
+                text = text[: self.max_chars]
+                self.truncated += 1
+            batch.append((row, text))
+            chars += len(text or "")
+            if len(batch) == BATCH or chars > BATCH_CHARS:
+                yield batch
+                batch, chars = [], 0
+        if batch:
+            yield batch
+
+    # -- the index -------------------------------------------------------------------------------------------------
+
+    def _finish(self, engine: Engine, target: Column[Any], rotation_dir: Path, report: ProgressReport) -> str | None:
+        """Learn the rotation where there is to be one, and add its column; build the index. The rotation's id."""
+        definition, rotation = attachment_of(target).definition, None
+        if isinstance(self.short.by, Rotation):
+            with self._timed("rotation"):
+                rotation = self._learned(engine, rotation_dir, report)
+                definition = self._add_short(engine, definition, rotation)
+        with (
+            self._timed("index"),
+            engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
+        ):
+            place = Target(self.table, self.column, definition, self.schema)
+            index_builds.build(connection, place, Hnsw(), progress=job_progress(report))
+            report("analyzing", 0)
+            vacuum_analyze(connection, target.table)
+        return None if rotation is None else str(rotation.id)
+
+    def _learned(self, engine: Engine, rotation_dir: Path, report: ProgressReport) -> Rotation:
+        with engine.connect() as connection:
+            fit = fit_rotation(
+                connection,
+                reflect(connection, self.column_path),
+                progress=lambda done: report("learning a rotation", done),
+            )
+        fit.rotation.save(rotation_dir)
+        return fit.rotation
+
+    def _add_short(self, engine: Engine, before: Definition, rotation: Rotation) -> Definition:
+        short = Short(self.short.dims, by=rotation)
+        definition = Definition(before.dims, short, before.metric, before.full, before.vector_schema)
+        with engine.begin() as connection:
+            database.upgrade(connection)
+            database.install_rotation(connection, rotation)
+            for statement in steps.add_in_place(Target(self.table, self.column, definition, self.schema)):
+                database.execute_plain(connection, statement)
+        return definition
+
+
+def _array(vector: Any) -> Any:
+    """An array of numbers, also where it is written as a text: in CSV, and by a driver that does not know pgvector."""
+    if not isinstance(vector, str):
+        return vector
+    try:
+        return json.loads(vector)
+    except ValueError:
+        return vector  # refused where it is loaded, with its row
