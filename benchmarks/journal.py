@@ -58,7 +58,7 @@ class Journal:
 
     def begin(self, **environment: Any) -> None:
         """Say what the following lines were measured with."""
-        self.write("run", commit=commit(), command=f"python -m benchmarks {self.part}", **environment)
+        self.write("run", **{"commit": commit(), "command": f"python -m benchmarks {self.part}", **environment})
 
     def write(self, kind: str, **values: Any) -> Record:
         """Append one line."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import plots
+from benchmarks import imports, plots
 from benchmarks.stats import RECALLS, Line, Value, environment, lines, loads, times
 from benchmarks.targets import OVERHEADS, added, median, targets
 
@@ -40,6 +40,7 @@ def write_report(raw: Path, results: Path) -> None:
         _curve(raw, results, main),
         _overhead(raw),
         _ingest(raw),
+        _imports(raw),
     ]
     results.mkdir(parents=True, exist_ok=True)
     (results / "README.md").write_text("\n".join(part for part in parts if part))
@@ -118,6 +119,20 @@ def _ingest(raw: Path) -> str:
     note = "Into an empty table without the HNSW index. ORM rows are shortened by the trigger, copied ones by NumPy.\n"
     table = _table(("way", "rows", "seconds", "rows/s"), rows)
     return _section("Loading", "python -m benchmarks ingest", _about(raw, "ingest"), note, table)
+
+
+def _imports(raw: Path) -> str:
+    path = raw / f"{imports.PART}.jsonl"
+    rows, found = imports.rows(path), environment(path)
+    if found is None:
+        return ""
+    packages = ", ".join(f"{name} {version}" for name, version in found["packages"].items())
+    about = (
+        f"Fresh interpreters in turns, {found['runs']} of each: medians, with the smallest and largest in brackets. "
+        f"Python {found['python']}, {packages}; {found['machine']['cores']} cores of {found['machine']['cpu']}; commit "
+        f"{found['commit']}, {found['at']}.\n"
+    )
+    return _section("Importing", imports.COMMAND, about, _table(imports.HEADINGS, rows))
 
 
 def _sweeps(raw: Path) -> str:

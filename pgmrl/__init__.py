@@ -4,21 +4,19 @@ A table keeps each embedding in full and, beside it, a short version under an HN
 shortlist from the short index and ranks it exactly by the full vectors.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
 from pgmrl.database.check_schema import check_schema
 from pgmrl.database.reflection import reflect
 from pgmrl.database.settings import load_settings
 from pgmrl.errors import PgmrlError
-from pgmrl.evaluation import evaluate
-from pgmrl.explanation import Explanation, assert_index_used, explain
-from pgmrl.functions import SqlFunctions
-from pgmrl.functions.install import add_functions, install_functions
-from pgmrl.ingestion.ingest import ingest
-from pgmrl.measure.fit_rotation import fit_rotation
 from pgmrl.model.columns import Matryoshka, add_short, add_side_table, matryoshka
 from pgmrl.model.fulltext import FullText, full_text, trigram_index
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.rotation import Rotation
 from pgmrl.model.shortening import Definition, Prefix, Short
+from pgmrl.model.sql_functions import SqlFunctions
 from pgmrl.model.vectors import VectorArray
 from pgmrl.searching.compile_sql import compile_sql
 from pgmrl.searching.diverse import search_diverse
@@ -31,6 +29,13 @@ from pgmrl.searching.rerank import rerank
 from pgmrl.searching.retrievers import Nearest, Trigrams, Words
 from pgmrl.searching.search import search
 from pgmrl.searching.search_many import search_many
+
+if TYPE_CHECKING:
+    from pgmrl.evaluation import evaluate
+    from pgmrl.explanation import Explanation, assert_index_used, explain
+    from pgmrl.functions.install import add_functions, install_functions
+    from pgmrl.ingestion.ingest import ingest
+    from pgmrl.measure.fit_rotation import fit_rotation
 
 __all__ = [
     "Definition",
@@ -76,3 +81,27 @@ __all__ = [
     "search_many",
     "trigram_index",
 ]
+
+# What a running application seldom needs is loaded when it is first asked for.
+_MODULES: Final = {
+    "Explanation": "pgmrl.explanation",
+    "add_functions": "pgmrl.functions.install",
+    "assert_index_used": "pgmrl.explanation",
+    "evaluate": "pgmrl.evaluation",
+    "explain": "pgmrl.explanation",
+    "fit_rotation": "pgmrl.measure.fit_rotation",
+    "ingest": "pgmrl.ingestion.ingest",
+    "install_functions": "pgmrl.functions.install",
+}
+
+if not TYPE_CHECKING:  # a type checker sees the imports above, and errors in names
+
+    def __getattr__(name: str) -> Any:
+        module = _MODULES.get(name)
+        if module is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(module), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
