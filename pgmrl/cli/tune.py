@@ -141,7 +141,7 @@ def tune(
                 index=index,
                 graph=graph,
                 max_shortlist=max_shortlist,
-                minimise=cast("Any", minimise),
+                optimize_for=cast("Any", minimise),
                 finalists=finalists,
                 rows=rows,
                 graph_rows=graph_rows,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import bindparam, func, tuple_
 
 from pgmrl.limits import EF_SEARCH_LIMIT
-from pgmrl.measure.score import recall_at_k
+from pgmrl.measure.recall_by_distance import recall_at_k
 from pgmrl.measure.session import until
 from pgmrl.model.columns import attachment_of
 from pgmrl.searching import statement as parts

@@ -17,8 +17,8 @@ from pgmrl.database.connection import sqlstate
 from pgmrl.errors import MeasureError, NotMigrated, SearchError
 from pgmrl.limits import EF_SEARCH_LIMIT
 from pgmrl.measure.attribution import NO_ORDER, QUERY, Loss, Trial
+from pgmrl.measure.intervals import Interval, mean_interval
 from pgmrl.measure.queries import Queries, sampled_queries
-from pgmrl.measure.score import Interval, mean_interval
 from pgmrl.measure.session import CANCELLED, CONFLICT, ended_by_standby, measuring, until
 from pgmrl.model.columns import attachment_of, base_column, vectors_table
 from pgmrl.names import qualified
