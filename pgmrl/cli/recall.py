@@ -61,7 +61,6 @@ def recall(
         given = given_queries(connection, searched, sample, queries, query_sql)
         connection.rollback()  # measuring begins transactions of its own
         with progress(quiet=json) as bars:
-            tell = telling(bars)
             found = measure_recall(
                 connection,
                 searched,
@@ -75,7 +74,7 @@ def recall(
                 parallel=parallel,
                 seed=seed,
                 worst=worst,
-                progress=lambda done, total: tell("queries", done, total),
+                progress=telling(bars),
             )
         if record:
             with connection.begin():
@@ -105,7 +104,7 @@ def print_recall(found: Recall, key: Sequence[str]) -> None:
     """
     mean, low, high = found.recall
     which = f" where {found.filter}" if found.filter else ""
-    cut = found.queries < found.asked
+    cut = found.queries < found.requested
     source = f"{found.queries:,} of {found.source}" if cut else found.source
     console.print(
         f"[bold]recall@{found.k} {mean:.3f}[/]  (95 %: {low:.3f} to {high:.3f})  {escaped(found.column + which)}, "
@@ -113,7 +112,7 @@ def print_recall(found: Recall, key: Sequence[str]) -> None:
         soft_wrap=True,
     )
     if cut:
-        said = f"stopped after {found.queries:,} of {found.asked:,} queries: give more --seconds"
+        said = f"stopped after {found.queries:,} of {found.requested:,} queries: give more --seconds"
         console.print(said, style="yellow")
     if found.index is None:
         console.print(

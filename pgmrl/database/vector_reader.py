@@ -123,17 +123,28 @@ def read_vectors(
         rows: of a batch.
 
     """
-    options: dict[str, Any] = {"yield_per": rows}
-    with _binary_results(connection):
-        if isinstance(statement, str):
-            cursor: CursorResult[Any] = connection.exec_driver_sql(
-                statement, execution_options={**options, "no_parameters": True}
-            )
-        else:
-            cursor = connection.execute(statement, execution_options=options)
-    with closing(cursor):
-        for part in cursor.partitions(rows):
+    with closing(_executed(connection, statement, rows)) as result:
+        for part in result.partitions(rows):
             yield _batch(part, types)
+
+
+def _executed(connection: Connection, statement: Select[*tuple[Any, ...]] | str, rows: int) -> CursorResult[Any]:
+    """The result in binary form, where bytes are half as long; as text where a column's type can only be read so."""
+    with _binary_results(connection):
+        result = _sent(connection, statement, rows)
+    cursor: Any = result.cursor
+    adapters = getattr(cursor, "adapters", None)  # an asynchronous cursor has none, and fetches text
+    if adapters is None or all(adapters.get_loader(column.type_code, Format.BINARY) for column in cursor.description):
+        return result
+    result.close()  # a key of an extension's type or of an enum, say
+    return _sent(connection, statement, rows)
+
+
+def _sent(connection: Connection, statement: Select[*tuple[Any, ...]] | str, rows: int) -> CursorResult[Any]:
+    options: dict[str, Any] = {"yield_per": rows}
+    if isinstance(statement, str):
+        return connection.exec_driver_sql(statement, execution_options={**options, "no_parameters": True})
+    return connection.execute(statement, execution_options=options)
 
 
 def _batch(rows: Sequence[Sequence[Any]], types: Sequence[VectorType]) -> VectorBatch:
@@ -152,7 +163,7 @@ def _batch(rows: Sequence[Sequence[Any]], types: Sequence[VectorType]) -> Vector
 
 @contextmanager
 def _binary_results(connection: Connection) -> Iterator[None]:
-    """Have psycopg fetch in binary form, which for bytes is half as long; an asynchronous cursor fetches text."""
+    """Have psycopg fetch in binary form."""
 
     def fetch_binary(_connection: Any, cursor: Any, *_: Any) -> None:
         if isinstance(cursor, psycopg.Cursor):

@@ -98,8 +98,8 @@ def _measured(
     seed: int,
     progress: Callable[[str, int, int], None] | None,
 ) -> Measurement:
-    def tell(done: int, whole: int) -> None:
-        if progress is not None:
+    def tell(what: str, done: int, whole: int) -> None:
+        if progress is not None and what == "queries":
             progress(f"recall of {subject.name}", done, whole)
 
     options |= {"queries": sample, "seed": seed, "worst": 0, "progress": tell}

@@ -98,6 +98,7 @@ class ExactSearch:
         shortenings: definitions whose short vectors are compared too, of the same full vectors.
         shortlist: rows to find for each query by each kind of short vectors.
         levels: how many nested tables there are; of each the nearest by full vectors are found.
+        label_shortlists: whether labels are kept of rows that are only near by short vectors.
 
     Attributes:
         labels: of the rows in the lists, by id; of others as well.
@@ -114,6 +115,7 @@ class ExactSearch:
         shortenings: Sequence[Definition] = (),
         shortlist: int = 0,
         levels: int = 1,
+        label_shortlists: bool = True,
     ) -> None:
         stored = definition.stored(queries)
         self._normalise = definition.metric.normalise
@@ -124,6 +126,7 @@ class ExactSearch:
         self._levels = [_List(len(queries), count) for _ in range(levels)]
         self._shortlists = [_List(len(queries), shortlist) for _ in shortenings]
         self._rows = np.zeros(levels, np.int64)
+        self._labelled = [*self._levels, *(self._shortlists if label_shortlists else ())]
         self._kept_labels = LABELS
         self.labels: dict[int, Any] = {}
         self.own_seen = np.zeros(len(queries), np.bool_)
@@ -161,9 +164,9 @@ class ExactSearch:
 
     def forget_labels(self) -> None:
         """Keep the labels of the rows in the lists alone."""
-        for found in (*self._levels, *self._shortlists):
+        for found in self._labelled:
             found.merge()
-        ids = np.unique(np.concatenate([found.ids for found in (*self._levels, *self._shortlists)]))
+        ids = np.unique(np.concatenate([found.ids for found in self._labelled]))
         self.labels = {row: self.labels[row] for row in ids.tolist() if row in self.labels}
         self._kept_labels = max(LABELS, 2 * len(self.labels))
 
@@ -210,7 +213,8 @@ class ExactSearch:
                 distances = space.distances(query, column, space.vectors)
             found.add(query, batch.ids[column], distances, full[where])
         if batch.labels is not None:
-            taken = np.unique(pairs % len(batch)).tolist()
+            columns = [near.column for near in candidates[: len(self._labelled)]]
+            taken = np.unique(np.concatenate(columns)).tolist()
             self.labels.update((int(batch.ids[row]), batch.labels[row]) for row in taken)
             if len(self.labels) > self._kept_labels:
                 self.forget_labels()

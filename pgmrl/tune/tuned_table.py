@@ -118,7 +118,7 @@ class TunedTable:
     @property
     def _columns(self) -> str:
         vector = binary_sql(self.definition.full, quoted(self.full), self.definition.vector_schema)
-        return f"tableoid, ctid, {vector}"
+        return f"tableoid, pg_catalog.tidsend(ctid), {vector}"
 
     def _findable(self, batch: RowBatch) -> RowBatch:
         """Without the rows that are left out, and without those that no search can find."""

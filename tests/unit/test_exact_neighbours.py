@@ -32,7 +32,7 @@ def normal(*shape: int, seed: int = 0) -> NDArray[np.float32]:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float16).astype(np.float32)
 
 
-def batches(rows: NDArray[np.float32], size: int, **parts: NDArray[Any]) -> Iterator[RowBatch]:
+def batches(rows: NDArray[np.float32], size: int, **parts: Any) -> Iterator[RowBatch]:
     """So many rows at a time, labelled by their numbers, with more of each."""
     for start in range(0, len(rows), size):
         part = slice(start, min(start + size, len(rows)))
