@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.data import debian, packages
 from pgmrl.doctor import Thresholds
 from pgmrl.measure.fit_rotation import compare, fit_axes
-from pgmrl.measure.score import within
+from pgmrl.measure.recall_by_distance import within
 from pgmrl.model.shortening import Definition, Rotation, Short
 
 if TYPE_CHECKING:

@@ -77,7 +77,7 @@ def recall(
                 parallel=parallel_workers,
                 seed=seed,
                 worst=worst,
-                progress=lambda done, total: report("queries", done, total),
+                progress=report,
             )
         if record:
             with connection.begin():
@@ -107,7 +107,7 @@ def print_recall(measured: Recall, key: Sequence[str]) -> None:
     """
     mean, low, high = measured.recall
     where = f" where {measured.filter}" if measured.filter else ""
-    stopped = measured.queries < measured.asked
+    stopped = measured.queries < measured.requested
     source = f"{measured.queries:,} of {measured.source}" if stopped else measured.source
     console.print(
         f"[bold]recall@{measured.k} {mean:.3f}[/]  (95 %: {low:.3f} to {high:.3f})  "
@@ -116,7 +116,7 @@ def print_recall(measured: Recall, key: Sequence[str]) -> None:
     )
     if stopped:
         console.print(
-            f"stopped after {measured.queries:,} of {measured.asked:,} queries: give more --seconds", style="yellow"
+            f"stopped after {measured.queries:,} of {measured.requested:,} queries: give more --seconds", style="yellow"
         )
     if measured.index is None:
         console.print(

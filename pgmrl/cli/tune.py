@@ -126,7 +126,7 @@ def tune(
                 index=index,
                 graph=graph,
                 max_shortlist=max_shortlist,
-                minimise=cast("Any", optimize_for),
+                optimize_for=cast("Any", optimize_for),
                 finalists=finalists,
                 rows=rows,
                 graph_rows=graph_rows,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pgmrl.explanation import explain
-from pgmrl.measure.score import recall_at_k
+from pgmrl.measure.recall_by_distance import recall_at_k
 from pgmrl.searching.search import search
 
 if TYPE_CHECKING:

@@ -98,8 +98,8 @@ def _measure(
     options: dict[str, Any],
     progress: Callable[[str, int, int], None] | None,
 ) -> Measurement:
-    def report(done: int, total: int) -> None:
-        if progress is not None:
+    def report(what: str, done: int, total: int) -> None:
+        if progress is not None and what == "queries":
             progress(f"recall of {column.name}", done, total)
 
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,20 +24,18 @@ from sqlalchemy import (
     func,
     select,
     text,
-    type_coerce,
 )
 
+from pgmrl.database.vector_reader import VectorType, batch_rows, binary_column, read_vectors
 from pgmrl.errors import MeasureError
+from pgmrl.measure.exact_neighbours import CELLS, RowBatch
 from pgmrl.model.columns import attachment_of, base_column, vectors_table
-from pgmrl.model.types import NumpyVector
 from pgmrl.names import qualified
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable
 
     from sqlalchemy import Column, ColumnElement, Connection, Select
-
-    from pgmrl.evaluation.nearest import Batch
 
 __all__ = ["Documents", "documents_of"]
 
@@ -70,24 +69,30 @@ class Documents:
             table if vectors is table else table.outerjoin(vectors, _same_key(table, vectors))
         )
         kind, compared, values = self._comparable([name for name in names if "\0" not in name])
-        given = bindparam("names", values, ARRAY(kind))
-        some = statement.where(compared == any_(given)).order_by(*table.primary_key)
-        return {row[0]: bool(row[1]) for row in connection.execute(some)}
+        named = statement.where(compared == any_(bindparam("names", values, ARRAY(kind))))
+        rows = connection.execute(named.order_by(*table.primary_key))
+        return {name: bool(with_vector) for name, with_vector in rows}
 
-    def batches(self, connection: Connection, size: int) -> Iterator[Batch]:
-        """All documents with a vector, so many at a time: names, and vectors of shape (n, dims)."""
+    def batches(self, connection: Connection, queries: int) -> Generator[RowBatch]:
+        """All documents with a vector, labelled by their names; so many at a time as can be compared with the queries.
+
+        To be closed, also where an error ends the reading.
+        """
         attachment, vectors = attachment_of(self.column), vectors_table(self.column)
         definition, table = attachment.definition, self.column.table
         full = vectors.c[attachment.full]
-        binary = type_coerce(full, NumpyVector(definition.dims, definition.full, definition.vector_schema))
+        binary = binary_column(definition.full, full, definition.vector_schema)
         statement: Select[*tuple[Any, ...]] = select(self.name, binary).where(full.is_not(None))
         if vectors is not table:
             statement = statement.select_from(table.join(vectors, _same_key(table, vectors)))
-        found = connection.execute(statement, execution_options={"yield_per": size})
-        for number, part in enumerate(found.partitions(size)):
-            # a document without a name is found like others, and nobody can have judged it
-            names = [row[0] if row[0] is not None else f"\0{number} {n}" for n, row in enumerate(part)]
-            yield names, np.stack([row[1] for row in part])
+        rows, count = batch_rows(definition.dims, queries, CELLS), 0
+        with closing(read_vectors(connection, statement, [VectorType.full(definition)], rows=rows)) as batches:
+            for (names,), (full_vectors,), _ in batches:
+                ids = np.arange(count, count + len(names))
+                count += len(names)
+                # a document without a name is found like others, and nobody can have judged it
+                labels = [f"\0{row}" if name is None else name for row, name in zip(ids.tolist(), names, strict=True)]
+                yield RowBatch(ids, full_vectors, labels)
 
     def _comparable(self, names: Iterable[str]) -> tuple[Any, ColumnElement[Any], list[Any]]:
         """A type, what to compare in it, and the names in it; by the column itself where its index can be used."""

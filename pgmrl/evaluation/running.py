@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -26,9 +26,9 @@ from pgmrl.evaluation.evaluation import (
     System,
     WorstQuery,
 )
+from pgmrl.evaluation.exact_rankings import read_rankings
 from pgmrl.evaluation.inputs import Inputs
 from pgmrl.evaluation.measures import DEFAULT, Measure, Scorer, parsed
-from pgmrl.evaluation.nearest import nearest
 from pgmrl.evaluation.runs import Ranked, Run, Searches, Wording
 from pgmrl.evaluation.short_candidates import Trial, trials
 from pgmrl.measure.session import CANCELLED, CONFLICT, ended_by_standby, measuring
@@ -178,20 +178,21 @@ class _Runs:
         searches, connection = self.searches, self.searches.connection
         table = searches.documents.column.table
         estimate = database.row_estimate(connection, qualified(table.schema, table.name)) or 0.0
-        found = nearest(
-            lambda size: searches.documents.batches(connection, size),
-            attachment_of(searches.documents.column).definition,
-            self.inputs.vectors,
-            [trial.definition for trial in self.trials],
-            depth=max(map(searches.wanted, self.depths)),
-            shortlist=max(map(searches.size, self.depths)),
-            estimate=estimate,
-            deadline=deadline,
-            progress=lambda done: tell("reading the table", done, max(done, int(estimate))),
-        )
-        self.rows = found.count
-        self._cut(found.queries)
-        ranked = Ranked.of(self.inputs.queries, found, searches)
+        with closing(searches.documents.batches(connection, len(self.inputs.vectors))) as batches:
+            rankings = read_rankings(
+                batches,
+                attachment_of(searches.documents.column).definition,
+                self.inputs.vectors,
+                [trial.definition for trial in self.trials],
+                depth=max(map(searches.wanted, self.depths)),
+                shortlist=max(map(searches.size, self.depths)),
+                expected=estimate,
+                deadline=deadline,
+                progress=lambda done: tell("reading the table", done, max(done, int(estimate))),
+            )
+        self.rows = rankings.rows
+        self._cut(rankings.queries)
+        ranked = Ranked.of(self.inputs.queries, rankings, searches)
         self.systems[EXACT] = ranked.exact(self.depths)
         self.tried = [
             (ranked.short_only(number, self.depths), ranked.two_stage(number, self.depths))

@@ -12,6 +12,7 @@ from sqlalchemy import Select, select
 
 from pgmrl.errors import MeasureError
 from pgmrl.evaluation.evaluation import HYBRID, TWO_STAGE, WORDS
+from pgmrl.evaluation.exact_rankings import RankedRows, ranked_rows
 from pgmrl.evaluation.judged import Query
 from pgmrl.limits import TEXT_LIMIT
 from pgmrl.model.columns import attachment_of
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Column, Connection
 
     from pgmrl.evaluation.documents import Documents
-    from pgmrl.evaluation.nearest import Lists, Pass
+    from pgmrl.evaluation.exact_rankings import ExactRankings
+    from pgmrl.measure.exact_neighbours import Neighbours
     from pgmrl.model.fulltext import Match
 
 __all__ = ["Ranked", "Run", "Searches", "Way", "Wording"]
@@ -191,52 +193,53 @@ class Ranked:
 
     Attributes:
         queries: those it was made for.
-        found: by it.
+        rankings: that it found.
         places: of documents that tie, in the order of the library.
         searches: the rows that are asked for, and the size of the shortlist.
 
     """
 
     queries: Sequence[Query]
-    found: Pass
+    rankings: ExactRankings
     places: Mapping[int, int]
     searches: Searches
 
     @classmethod
-    def of(cls, queries: Sequence[Query], found: Pass, searches: Searches) -> Ranked:
+    def of(cls, queries: Sequence[Query], rankings: ExactRankings, searches: Searches) -> Ranked:
         """Of a pass; asks the server for the order of documents that tie."""
         tied: set[int] = set()
-        for lists in (found.full, *found.short):
-            for rows, *both in lists.each():
-                for steps in both:
-                    _, place, counts = np.unique(steps, return_inverse=True, return_counts=True)
-                    tied.update(rows[counts[place] > 1].tolist())
-        known = searches.documents.known(searches.connection, {found.names[row] for row in tied})
+        for found in (rankings.full, *rankings.short):
+            for rows in ranked_rows(found):
+                for distances in (rows.near, rows.full):
+                    _, place, counts = np.unique(distances, return_inverse=True, return_counts=True)
+                    tied.update(rows.ids[counts[place] > 1].tolist())
+        known = searches.documents.known(searches.connection, {rankings.names[row] for row in tied})
         order = {name: place for place, name in enumerate(known)}
-        return cls(queries, found, {row: order.get(found.names[row], len(order)) for row in tied}, searches)
+        places = {row: order.get(rankings.names[row], len(order)) for row in tied}
+        return cls(queries, rankings, places, searches)
 
     def exact(self, depths: Iterable[int]) -> Run:
         """The ranking by full vectors."""
-        return self._run(self.found.full, depths, lambda rows, near, full, _: self._order(full, rows))  # noqa: ARG005
+        return self._run(self.rankings.full, depths, lambda rows, _: self._order(rows.full, rows.ids))
 
     def short_only(self, number: int, depths: Iterable[int]) -> Run:
         """The ranking by the short vectors of one definition."""
-        return self._run(self.found.short[number], depths, lambda rows, near, full, _: self._order(near, rows))  # noqa: ARG005
+        return self._run(self.rankings.short[number], depths, lambda rows, _: self._order(rows.near, rows.ids))
 
     def two_stage(self, number: int, depths: Iterable[int]) -> Run:
         """A shortlist by the short vectors of one definition, ranked by the full ones."""
 
-        def ranked(rows: Rows, near: Rows, full: Rows, depth: int) -> Rows:
-            listed = self._order(near, rows)[: self.searches.size(depth)]
-            return listed[self._order(full[listed], rows[listed])[: self.searches.rows(depth)]]
+        def ranked(rows: RankedRows, depth: int) -> Rows:
+            listed = self._order(rows.near, rows.ids)[: self.searches.size(depth)]
+            return listed[self._order(rows.full[listed], rows.ids[listed])[: self.searches.rows(depth)]]
 
-        return self._run(self.found.short[number], depths, ranked)
+        return self._run(self.rankings.short[number], depths, ranked)
 
-    def _run(self, lists: Lists, depths: Iterable[int], ranked: Callable[[Rows, Rows, Rows, int], Rows]) -> Run:
+    def _run(self, found: Neighbours, depths: Iterable[int], ranked: Callable[[RankedRows, int], Rows]) -> Run:
         runs: Run = {depth: {} for depth in depths}
-        for query, (rows, near, full) in zip(self.queries, lists.each(), strict=False):
+        for query, rows in zip(self.queries, ranked_rows(found), strict=False):
             for depth, run in runs.items():
-                names = [self.found.names[row] for row in rows[ranked(rows, near, full, depth)].tolist()]
+                names = [self.rankings.names[row] for row in rows.ids[ranked(rows, depth)].tolist()]
                 run[query.id] = _cut(names, query.id, depth, itself=self.searches.itself)
         return runs
 

@@ -2,9 +2,10 @@
 
 from pgmrl.measure.attribution import Loss
 from pgmrl.measure.history import Measured, recall_history, record_recall
+from pgmrl.measure.intervals import Interval, mean_interval
 from pgmrl.measure.queries import Queries, file_queries, given_queries, sampled_queries, selected_queries
 from pgmrl.measure.recall import Recall, Worst, measure_recall
-from pgmrl.measure.score import Interval, mean_interval, recall_at_k
+from pgmrl.measure.recall_by_distance import recall_at_k
 
 __all__ = [
     "Interval",

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import bindparam, func, tuple_
 
 from pgmrl.limits import EF_SEARCH_LIMIT
-from pgmrl.measure.score import recall_at_k
 from pgmrl.measure.session import until
 from pgmrl.model.columns import attachment_of
 from pgmrl.searching.options import SearchOptions, SearchParameters
@@ -31,16 +30,16 @@ if TYPE_CHECKING:
 
     from sqlalchemy import BindParameter, Connection, Row
 
+    from pgmrl.measure.table_truth import QueryTruth
+    from pgmrl.model.shortening import Definition
     from pgmrl.model.vectors import VectorArray
     from pgmrl.searching.subject import AnySelect
 
-__all__ = ["Loss", "Trial"]
+__all__ = ["QUERY", "Loss", "SearchTrial"]
 
 QUERY: Final = "pgmrl_asked"
 AMONG: Final = "pgmrl_among"
 OWN: Final = "pgmrl_own"
-NO_ORDER: Final = "SET LOCAL enable_indexscan = off; SET LOCAL enable_seqscan = on"
-"""So that no index gives the short order; indexes on other columns still find rows, by bitmaps."""
 
 
 class Loss(NamedTuple):
@@ -55,7 +54,7 @@ class Loss(NamedTuple):
         shortfall: lost because fewer rows came back.
         completed: given back by the exact branch.
         returned: rows that came back.
-        wanted: rows there were to return, at most k.
+        expected: rows there were to return, at most k.
         ms: the time of the search, in milliseconds, as the client sees it.
 
     """
@@ -68,32 +67,36 @@ class Loss(NamedTuple):
     shortfall: float
     completed: float
     returned: int
-    wanted: int
+    expected: int
     ms: float
 
 
-class _Found(NamedTuple):
-    """Distances, nearest first, with the keys of their rows; without the query's own row."""
+class _Searches(NamedTuple):
+    """The statements of a search for so many results.
 
-    distances: list[float]
-    keys: list[tuple[Any, ...]]
+    Attributes:
+        searched: as the application searches.
+        scanned: the same without the exact branch; None where it has none.
+
+    """
+
+    searched: AnySelect
+    scanned: AnySelect | None
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class SearchTrial:
     """The statements that a query is tried with, built once.
 
     Attributes:
         k: results that count.
         shortlist: rows that are ranked exactly, beside the query's own.
         ef_search: candidates HNSW keeps, beside the query's own.
+        definition: of the column.
+        rows: that the searches leave.
         width: columns of the key, which come last before the distance.
-        own: whether queries are rows of the table, which do not count as their own neighbours.
-        searched: as the application searches.
-        scanned: the same without the exact branch; None where it has none.
-        listed: `scanned`, to be executed where no index may give the short order. Another text: the server keeps the
-            plan of one that is prepared, whatever it may do now.
-        exact: the truth.
+        plain: the searches of a query that is none of the rows.
+        beside: those of a query that is one: they return one row more, which does not count.
         reach: counts the rows that are no farther by the short vectors than the farthest of some, without the query's
             own.
 
@@ -102,12 +105,11 @@ class Trial:
     k: int
     shortlist: int
     ef_search: int
+    definition: Definition
+    rows: SelectedRows
     width: int
-    own: bool
-    searched: AnySelect
-    scanned: AnySelect | None
-    listed: AnySelect
-    exact: AnySelect
+    plain: _Searches
+    beside: _Searches
     reach: AnySelect
 
     @classmethod
@@ -121,23 +123,12 @@ class Trial:
         oversample: float | None,
         ef_search: int | None,
         complete: bool | None,
-        own: bool,
-    ) -> Trial:
-        """The statements for a search.
-
-        Args:
-            statement: as for `search`.
-            column: as for `search`.
-            k: as for `search`.
-            shortlist: as for `search`.
-            oversample: as for `search`.
-            ef_search: as for `search`.
-            complete: as for `search`.
-            own: whether queries are rows of the table.
+    ) -> SearchTrial:
+        """The statements of a search; for the arguments see `search`.
 
         Raises:
-            SearchError: as `search`.
-            DefinitionError: as `search`.
+            SearchError: a number out of range, or a Select that cannot be searched.
+            DefinitionError: `column` is no Matryoshka column.
 
         """
         options = SearchOptions(shortlist=shortlist, oversample=oversample, ef_search=ef_search)
@@ -146,72 +137,80 @@ class Trial:
         # what is joined hangs on the columns that are there
         keys = statement.with_only_columns(*rows.keys) if rows.direct else statement.add_columns(*rows.keys)
         query: BindParameter[Any] = bindparam(QUERY)
-        more = int(own)
-        numbers: dict[str, Any] = {
-            "k": k + more,
-            "shortlist": parameters.scan.shortlist + more,
-            "ef_search": min(EF_SEARCH_LIMIT, parameters.scan.ef_search + more),
-        }
         branch = rows.filtered if complete is None else complete
-        searched = search(keys, column, query, complete=complete, **numbers)
-        scanned = search(keys, column, query, complete=False, **numbers) if branch else None
-        listed = (searched if scanned is None else scanned).prefix_with("/* in exact short order */")
-        exact = search(keys, column, query, k=k + more, exact=True)
-        reach = _reach(rows, parameters, query, own=own)
-        return cls(k, *parameters.scan, len(rows.keys), own, searched, scanned, listed, exact, reach)
+
+        def searches(more: int) -> _Searches:
+            numbers: dict[str, Any] = {
+                "k": k + more,
+                "shortlist": parameters.scan.shortlist + more,
+                "ef_search": min(EF_SEARCH_LIMIT, parameters.scan.ef_search + more),
+            }
+            scanned = search(keys, column, query, complete=False, **numbers) if branch else None
+            return _Searches(search(keys, column, query, complete=complete, **numbers), scanned)
+
+        reach = _reach(rows, parameters, query)
+        return cls(k, *parameters.scan, parameters.definition, rows, len(rows.keys), searches(0), searches(1), reach)
 
     def run(
-        self, connection: Connection, number: int, vector: VectorArray, key: tuple[Any, ...] | None, end: float
+        self,
+        connection: Connection,
+        number: int,
+        vector: VectorArray,
+        key: tuple[Any, ...] | None,
+        truth: QueryTruth,
+        end: float,
     ) -> Loss:
-        """Try one query, in a transaction or savepoint of its own, which is rolled back.
+        """Try one query, in the transaction that the truth was read in.
 
         Args:
             connection: in that.
             number: of the query.
             vector: of the query, shape (dims,), float32.
             key: of the row that it is; None where it is no row.
+            truth: of the query.
             end: by `time.monotonic`, when the server cancels what is not done.
 
         """
-        given = {QUERY: vector}
+        searches = self.beside if truth.own_seen else self.plain
+        parameters = {QUERY: vector}
+        until(connection, end)
         start = time.perf_counter_ns()
-        rows = connection.execute(self.searched, given).all()
+        rows = connection.execute(searches.searched, parameters).all()
         elapsed = (time.perf_counter_ns() - start) / 1e6
-        found = self._apart(rows, key)
-        scanned = found
-        if self.scanned is not None:
+        returned = scanned = self._others(rows, key)
+        if searches.scanned is not None:
             until(connection, end)
-            scanned = self._apart(connection.execute(self.scanned, given).all(), key)
-        until(connection, end)
-        truth = self._apart(connection.execute(self.exact, given).all(), key).distances
-        until(connection, end)
-        connection.exec_driver_sql(NO_ORDER)
-        short = self._apart(connection.execute(self.listed, given).all(), key).distances
-        recall, of_scan, of_short = (recall_at_k(one, truth) for one in (found.distances, scanned.distances, short))
-        missing = max(0, len(truth) - len(scanned.distances)) / max(1, len(truth))
+            scanned = self._others(connection.execute(searches.scanned, parameters).all(), key)
+        recall, of_scan, of_short = (
+            truth.recall(returned),
+            truth.recall(scanned),
+            truth.shortlist_recall(self.shortlist),
+        )
+        missing = max(0, truth.count - len(scanned)) / max(1, truth.count)
         ann = of_short - of_scan - missing
-        lost = (recall, 1 - of_short, ann, missing, recall - of_scan)
-        return Loss(number, key, *lost, len(found.distances), len(truth), elapsed)
+        losses = (recall, 1 - of_short, ann, missing, recall - of_scan)
+        return Loss(number, key, *losses, len(returned), truth.count, elapsed)
 
-    def needed(self, connection: Connection, vector: VectorArray, key: tuple[Any, ...] | None, end: float) -> int:
+    def needed(
+        self, connection: Connection, vector: VectorArray, key: tuple[Any, ...] | None, truth: QueryTruth, end: float
+    ) -> int:
         """How long an exact shortlist has to be to hold every true neighbour of a query; as `run`."""
-        given: dict[str, Any] = {QUERY: vector}
-        truth = self._apart(connection.execute(self.exact, given).all(), key).keys
         until(connection, end)
-        own = {OWN: [key]} if self.own else {}
-        return int(connection.execute(self.reach, {**given, AMONG: truth, **own}).scalar_one())
+        own = [] if key is None else [key]
+        parameters = {QUERY: vector, AMONG: truth.keys[: truth.count], OWN: own}
+        return int(connection.execute(self.reach, parameters).scalar_one())
 
-    def _apart(self, rows: Sequence[Row[Any]], key: tuple[Any, ...] | None) -> _Found:
-        found = [(float(row[-1]), tuple(row[-1 - self.width : -1])) for row in rows]
-        others = [one for one in found if key is None or one[1] != key][: self.k]
-        return _Found([distance for distance, _ in others], [own for _, own in others])
+    def _others(self, rows: Sequence[Row[Any]], key: tuple[Any, ...] | None) -> list[tuple[tuple[Any, ...], float]]:
+        """Key and distance of the first k rows that are not the query's own."""
+        found = [(tuple(row[-1 - self.width : -1]), float(row[-1])) for row in rows]
+        return [row for row in found if key is None or row[0] != key][: self.k]
 
 
-def _reach(rows: SelectedRows, parameters: SearchParameters, query: Any, *, own: bool) -> AnySelect:
+def _reach(rows: SelectedRows, parameters: SearchParameters, query: Any) -> AnySelect:
     """Only a number comes to the client, and nothing is sorted: the table may have any number of rows."""
     bound = bind_query(parameters.definition, query, f"the query for {parameters.name}", exact=False)
     distance, key = rows.short_distance(parameters.definition, bound.short), tuple_(*rows.inner_keys)
     among = rows.select.with_only_columns(func.max(distance), maintain_column_froms=True)
     farthest = among.where(key.in_(bindparam(AMONG, expanding=True))).correlate(None).scalar_subquery()
     counted = rows.select.with_only_columns(func.count(), maintain_column_froms=True).where(distance <= farthest)
-    return counted.where(key.not_in(bindparam(OWN, expanding=True))) if own else counted
+    return counted.where(key.not_in(bindparam(OWN, expanding=True)))

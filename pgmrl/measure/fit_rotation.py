@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,22 +11,24 @@ from sqlalchemy import Connection, text
 
 from pgmrl.database.catalogue import row_estimate
 from pgmrl.database.connection import snapshot, sqlalchemy_connection
+from pgmrl.database.vector_reader import VectorType, binary_sql, read_vectors
 from pgmrl.errors import NotMigrated, RotationError
-from pgmrl.measure.distances import distances, short_space
-from pgmrl.measure.score import Interval, Z, recall_at_k
+from pgmrl.measure.exact_neighbours import ExactSearch, RowBatch, read_neighbours
+from pgmrl.measure.ground_truth import GroundTruth, kept_neighbours
+from pgmrl.measure.intervals import Interval, Z
 from pgmrl.model.columns import attachment_of, vectors_table
 from pgmrl.model.rotation import Rotation
 from pgmrl.model.shortening import Definition, Prefix, Short, Shortening
 from pgmrl.names import qualified, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from numpy.typing import NDArray
     from sqlalchemy import Table
     from sqlalchemy.orm import Session
 
-    from pgmrl.model.metrics import Metric
+    from pgmrl.model.metrics import Metric, ShortType
 
 __all__ = ["Comparison", "Fit", "by_direction", "compare", "fit_axes", "fit_rotation", "table_rows"]
 
@@ -36,7 +39,9 @@ AXES: Final = 256
 """Axes to keep, unless the column's short vector is declared with more."""
 
 SIZES: Final = (16, 32, 64, 96, 128, 192, 256, 384, 512)
-FETCH: Final = 2_000  # rows fetched at a time
+FETCH: Final = 2_000
+"""Rows that are read, and computed with, at a time."""
+
 HELD_OUT: Final = 300  # rows that serve as queries and are not learned from
 K: Final = 10
 SHORTLIST: Final = 100
@@ -106,9 +111,16 @@ def fit_rotation(
     queries, learned_from = vectors[:held_out], vectors[held_out:]
     rotation = fit_axes(learned_from, count, normalise=by_direction(definition.metric))
     sizes = [size for size in SIZES if size <= count]
-    trial = _Trial.of(definition, learned_from, queries)
-    kept, recall_by_dims_prefix = ({size: trial.kept(by, size) for size in sizes} for by in (rotation, Prefix()))
-    return Fit(rotation, len(vectors), skipped, kept, recall_by_dims_prefix)
+    tried = [(by, size) for by in (rotation, Prefix()) for size in sizes]
+    means = [float(recalls.mean()) for recalls in shortlist_recalls(definition, learned_from, queries, tried)]
+    by_rotation, by_prefix = means[: len(sizes)], means[len(sizes) :]
+    return Fit(
+        rotation,
+        len(vectors),
+        skipped,
+        dict(zip(sizes, by_rotation, strict=True)),
+        dict(zip(sizes, by_prefix, strict=True)),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +156,7 @@ def compare(definition: Definition, vectors: NDArray[np.floating], rotation: Rot
     queries, others = vectors[:HELD_OUT], vectors[HELD_OUT:]
     dims = definition.short.dims
     anew = fit_axes(others, dims, normalise=by_direction(definition.metric))
-    trial = _Trial.of(definition, others, queries)
-    old, new = trial.recalls(rotation, dims), trial.recalls(anew, dims)
+    old, new = shortlist_recalls(definition, others, queries, [(rotation, dims), (anew, dims)])
     gains = new - old
     reach = Z * float(gains.std(ddof=1)) / len(gains) ** 0.5
     mean = float(gains.mean())
@@ -205,9 +216,9 @@ def fit_axes(vectors: NDArray[np.floating], count: int, *, normalise: bool) -> R
             "load more, or ask for fewer"
         )
     moment = _second_moment(vectors, largest_of_rows, normalise=normalise)
-    found = _leading_axes(moment, count)
-    largest = np.take_along_axis(found, np.abs(found).argmax(axis=1, keepdims=True), axis=1)
-    return Rotation.of(found * np.sign(largest))
+    axes = _leading_axes(moment, count)
+    largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=1, keepdims=True), axis=1)
+    return Rotation.of(axes * np.sign(largest))
 
 
 def _second_moment(
@@ -268,18 +279,19 @@ def _sampled(
     rows = table_rows(connection, name, column)
     wanted = 1.1 * sample + 4 * sample**0.5 + 10  # the number of rows that come varies, and too many do no harm
     percent = min(100.0, 100.0 * wanted / max(rows, 1))
-    dtype = np.dtype(">f2" if definition.full == "halfvec" else ">f4")
+    dtype = np.dtype(np.float16 if definition.full == "halfvec" else np.float32)
     most = 0
     while True:
         kept = _Reservoir.of(sample, definition.dims, dtype, seed)
         with snapshot(connection):
             # a scan that began in the middle of the table, behind another one, would give another sample
             connection.exec_driver_sql("SET LOCAL synchronize_seqscans = off")
-            for part in _read(connection, name, column, definition, percent, seed):
-                kept.add(np.stack([np.frombuffer(value, dtype, offset=4) for value in part]))
-                if progress is not None and kept.held > most:
-                    most = kept.held
-                    progress(most)
+            with closing(_read(connection, name, column, definition, percent, seed)) as parts:
+                for part in parts:
+                    kept.add(part)
+                    if progress is not None and kept.held > most:
+                        most = kept.held
+                        progress(most)
         if kept.held == sample or percent >= 100:
             return kept.rows[: kept.held]
         # fewer than the estimate says, or many without a vector: once more, with what was seen as the estimate
@@ -288,16 +300,16 @@ def _sampled(
 
 def _read(
     connection: Connection, name: str, column: str, definition: Definition, percent: float, seed: int
-) -> Iterator[Sequence[bytes]]:
-    """Vectors in binary form, FETCH at a time. No LIMIT: it would leave out the rows at the table's end."""
-    full, send = quoted(column), definition.qualified(f"{definition.full}_send")
+) -> Generator[NDArray[np.float32]]:
+    """Vectors, FETCH at a time. No LIMIT: it would leave out the rows at the table's end."""
+    full = quoted(column)
     query = (
-        f"SELECT {send}({full}) FROM {name} TABLESAMPLE BERNOULLI ({percent}) REPEATABLE ({int(seed)}) "  # noqa: S608
-        f"WHERE {full} IS NOT NULL"
+        f"SELECT {binary_sql(definition.full, full, definition.vector_schema)} FROM {name} "  # noqa: S608
+        f"TABLESAMPLE BERNOULLI ({percent}) REPEATABLE ({int(seed)}) WHERE {full} IS NOT NULL"
     )
-    escaped = query.replace(":", "\\:")  # a colon in a name is no parameter
-    found = connection.execute(text(escaped), execution_options={"yield_per": FETCH})
-    yield from found.scalars().partitions(FETCH)
+    with closing(read_vectors(connection, query, [VectorType.full(definition)], rows=FETCH)) as batches:
+        for batch in batches:
+            yield batch.vectors[0]
 
 
 @dataclass(slots=True)
@@ -316,7 +328,7 @@ class _Reservoir:
 
     @classmethod
     def of(cls, size: int, dims: int, dtype: np.dtype[Any], seed: int) -> _Reservoir:
-        return cls(np.empty((size, dims), dtype.newbyteorder("=")), np.random.default_rng(seed))
+        return cls(np.empty((size, dims), dtype), np.random.default_rng(seed))
 
     @property
     def held(self) -> int:
@@ -373,58 +385,44 @@ def table_rows(connection: Connection, name: str, column: str) -> float:
 # -- what is kept --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Trial:
-    """Exact searches over the sample, to compare shortened ones with.
-
-    Attributes:
-        definition: of the column.
-        vectors: shape (n, dims).
-        queries: shape (q, dims).
-        distances: between them, shape (q, n); None where the sample is too small to leave anything out.
-    """
-
-    definition: Definition
-    vectors: NDArray[np.floating]
-    queries: NDArray[np.floating]
-    distances: NDArray[np.float64] | None
-
-    @classmethod
-    def of(cls, definition: Definition, vectors: NDArray[np.floating], queries: NDArray[np.floating]) -> _Trial:
-        enough = len(vectors) > SHORTLIST and len(queries) > 0
-        known = _by_batch(definition.metric, _unchanged, vectors, queries) if enough else None
-        return cls(definition, vectors, queries, known)
-
-    def kept(self, by: Shortening, dims: int) -> float:
-        """Recall@10 of an exact shortlist of 100, by distance: copies of a row are as good as that row."""
-        return 1.0 if self.distances is None else float(np.mean(self.recalls(by, dims)))
-
-    def recalls(self, by: Shortening, dims: int) -> NDArray[np.float64]:
-        """The same for each query, shape (q,)."""
-        if self.distances is None:
-            return np.ones(len(self.queries))
-        whole = self.definition
-        # else in single precision: the axes are judged, not whether the values fit half precision
-        bits = whole.short.type == "bit"
-        # and of `vector`s: these come from the column, so rounding them once more would only take time
-        short = Definition(whole.dims, Short(dims, by, "bit" if bits else "vector"), whole.metric, "vector")
-        near = _by_batch(*short_space(short), self.vectors, self.queries)
-        listed = np.take_along_axis(self.distances, np.argpartition(near, SHORTLIST - 1, axis=1)[:, :SHORTLIST], axis=1)
-        truth = np.partition(self.distances, K - 1, axis=1)[:, :K]
-        return np.array([recall_at_k(*pair) for pair in zip(listed.tolist(), truth.tolist(), strict=True)])
-
-
-def _unchanged(vectors: NDArray[Any]) -> NDArray[Any]:
-    return vectors
-
-
-def _by_batch(
-    metric: Metric,
-    prepare: Callable[[NDArray[np.floating]], NDArray[Any]],
+def shortlist_recalls(
+    definition: Definition,
     vectors: NDArray[np.floating],
     queries: NDArray[np.floating],
-) -> NDArray[np.float64]:
-    """Distances between prepared vectors, shape (queries, vectors); only a batch is ever prepared at a time."""
-    asked = prepare(queries)
+    tried: Sequence[tuple[Shortening, int]],
+) -> list[NDArray[np.float64]]:
+    """Recall@10 of an exact shortlist of 100, by distance: copies of a row are as good as that row.
+
+    Args:
+        definition: of the column.
+        vectors: of the rows, shape (n, dims).
+        queries: shape (q, dims).
+        tried: ways to shorten, with the dimensions.
+
+    Returns:
+        For each of them shape (q,); ones where there are so few rows that nothing is left out.
+    """
+    if len(vectors) <= SHORTLIST or not len(queries):
+        return [np.ones(max(1, len(queries)))] * len(tried)
+    shortenings = [_in_single_precision(definition, by, dims) for by, dims in tried]
+    search = ExactSearch(definition, queries, kept_neighbours(K), shortenings=shortenings, shortlist=SHORTLIST)
     starts = range(0, len(vectors), FETCH)
-    return np.hstack([distances(metric, prepare(vectors[start : start + FETCH]), asked) for start in starts])
+    read_neighbours((_batch(vectors, slice(start, start + FETCH)) for start in starts), search)
+    truth = GroundTruth.of(K, search.full())
+    limits, counts = truth.limits[:, np.newaxis], np.maximum(1, truth.counts)
+    near = [(search.short(number).full <= limits).sum(axis=1) for number in range(len(tried))]
+    return [np.minimum(1.0, returned / counts) for returned in near]
+
+
+def _in_single_precision(definition: Definition, by: Shortening, dims: int) -> Definition:
+    """The axes are judged, not whether the values fit half precision.
+
+    And of `vector`s: these come from the column, so rounding them once more would only take time.
+    """
+    kind: ShortType = "bit" if definition.short.type == "bit" else "vector"
+    return Definition(definition.dims, Short(dims, by, kind), definition.metric, "vector")
+
+
+def _batch(vectors: NDArray[np.floating], part: slice) -> RowBatch:
+    rows = vectors[part].astype(np.float32)
+    return RowBatch(np.arange(part.start, part.start + len(rows)), rows)

@@ -16,10 +16,11 @@ from pgmrl import database
 from pgmrl.database.connection import sqlstate
 from pgmrl.errors import MeasureError, NotMigrated, SearchError
 from pgmrl.limits import EF_SEARCH_LIMIT
-from pgmrl.measure.attribution import NO_ORDER, QUERY, Loss, Trial
+from pgmrl.measure.attribution import QUERY, Loss, SearchTrial
+from pgmrl.measure.intervals import Interval, mean_interval
 from pgmrl.measure.queries import Queries, sampled_queries
-from pgmrl.measure.score import Interval, mean_interval
 from pgmrl.measure.session import CANCELLED, CONFLICT, ended_by_standby, measuring, until
+from pgmrl.measure.table_truth import TableTruth, queries_at_once, truth_statement
 from pgmrl.model.columns import attachment_of, base_column, vectors_table
 from pgmrl.names import qualified
 from pgmrl.searching.plans import explained, index_serving
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Select
     from sqlalchemy.orm import Session
 
+    from pgmrl.measure.table_truth import QueryTruth
     from pgmrl.searching.plans import Serving
     from pgmrl.searching.subject import AnySelect
 
@@ -40,6 +42,9 @@ SAMPLE: Final = 200
 
 SECONDS: Final = 60.0
 WORST: Final = 5
+
+READING: Final = 0.7
+"""Of the time there is, so much may go into reading the table; the rest is for searches."""
 
 
 class Worst(NamedTuple):
@@ -74,7 +79,7 @@ class Recall:
         ef_search: candidates HNSW keeps.
         filter: the conditions of the searches, as SQL; None for none.
         source: what the queries are, in words.
-        asked: queries that were to be tried.
+        requested: queries that were to be tried.
         losses: of each query that was tried, in order.
         recall: recall@k: its mean over the queries, with a 95 % interval.
         truncation: mean loss by the short vectors.
@@ -98,7 +103,7 @@ class Recall:
     ef_search: int
     filter: str | None
     source: str
-    asked: int
+    requested: int
     losses: list[Loss] = field(repr=False)
     recall: Interval
     truncation: float
@@ -132,12 +137,13 @@ def measure_recall(
     parallel: int = 0,
     seed: int = 0,
     worst: int = WORST,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Recall:
     """Search as the application does, search exactly, and compare.
 
-    Reads only, each query in a snapshot of its own, also on a hot standby. Each costs an exact search by the full
-    vectors and one by the short ones, which both read the table.
+    Reads only, in one snapshot, also on a hot standby. The truth of all queries comes from one pass over the rows that
+    the searches see, whose full and short vectors are sent to the client: in batches, so that memory (some 150 MB, and
+    for long shortlists 130 MB more) does not depend on the table. Then the searches are sent, one by one.
 
     Args:
         connection: of the database. Within a transaction of the caller's, its isolation holds.
@@ -149,37 +155,41 @@ def measure_recall(
         oversample: as for `search`.
         ef_search: as for `search`.
         complete: as for `search`.
-        seconds: when to stop; what was tried until then is reported.
-        parallel: processes that help with an exact search.
+        seconds: when to end: fewer queries are tried where that is not enough for all, and the rest is reported.
+        parallel: processes that help with the statements that read the table.
         seed: of the sampling.
         worst: how many of the worst queries to look into.
-        progress: called after each query with the number tried and the number to try.
+        progress: called with what is being done, how much of it is done and how much there is.
 
     Raises:
         MeasureError: there is nothing to measure with, or not one query was tried in time.
         NotMigrated: the column has no short vectors, or no valid index on them.
-        SearchError: as `search`.
-        DefinitionError: as `search`.
+        RotationError: the column's rotation is not installed.
+        SearchError: a number out of range, or a Select that cannot be searched.
+        DefinitionError: `column` is no Matryoshka column.
 
     """
     connection = database.sqlalchemy_connection(connection)
     started = time.monotonic()
     if seconds <= 0:
-        raise SearchError(f"seconds={seconds}: give more than 0")
+        raise SearchError(f"seconds={seconds}: expected more than 0")
+    clock = _Clock(connection, started, seconds)
     base = base_column(column)
     own = select(*base.table.primary_key.columns) if statement is None else statement
-    with _in_time(seconds), measuring(connection, seconds=seconds):
+    with _in_time(clock), measuring(connection, seconds=seconds, parallel=parallel):
         _check_index(connection, column)
-        until(connection, started + seconds)
-        given = sampled_queries(connection, column, queries, seed=seed) if isinstance(queries, int) else queries
+        until(connection, clock.end)
+        sample = sampled_queries(connection, column, queries, seed=seed) if isinstance(queries, int) else queries
         numbers: dict[str, Any] = {"k": k, "shortlist": shortlist, "oversample": oversample, "ef_search": ef_search}
-        trial = Trial.of(own, column, complete=complete, own=given.keys is not None, **numbers)
-        until(connection, started + seconds)
-        serving = _proven(connection, trial, given)
+        trial = SearchTrial.of(own, column, complete=complete, **numbers)
+        until(connection, clock.end)
+        serving = _serving(connection, trial, sample)
+        tried = _Tried.of(clock, trial, sample, progress or _silent)
+        tried.all()
+        looked_into = tried.worst(worst)
         table = vectors_table(column)
-        rows = database.row_estimate(connection, qualified(table.schema, table.name))
-    clock = _Clock(connection, started + seconds, parallel)
-    losses = _tried(clock, trial, given, progress, seconds)
+        rows = None if tried.cancelled else database.row_estimate(connection, qualified(table.schema, table.name))
+    losses = tried.losses
     means = np.asarray([loss[3:7] for loss in losses], np.float64).mean(axis=0)
     times = [loss.ms for loss in losses[1:] or losses]  # the first one compiles the statement and opens files
     return Recall(
@@ -191,8 +201,8 @@ def measure_recall(
         shortlist=trial.shortlist,
         ef_search=trial.ef_search,
         filter=_conditions(own),
-        source=given.source,
-        asked=len(given),
+        source=sample.source,
+        requested=len(sample),
         losses=losses,
         recall=mean_interval([loss.recall for loss in losses]),
         truncation=float(means[0]),
@@ -202,7 +212,7 @@ def measure_recall(
         p50_ms=float(np.percentile(times, 50)),
         p95_ms=float(np.percentile(times, 95)),
         row_count=None if rows is None else round(rows),
-        worst=_looked_into(clock, trial, given, losses, worst),
+        worst=looked_into,
         seconds=time.monotonic() - started,
     )
 
@@ -230,17 +240,10 @@ def _check_index(connection: Connection, column: Any) -> None:
         raise NotMigrated(f"{table.name}.{attachment.short} has {what}; until then a search reads the whole table")
 
 
-def _proven(connection: Connection, trial: Trial, given: Queries) -> Serving:
-    """What serves the shortlist, by the plan.
-
-    And a look at what is taken for the exact short order: if an index gave that, no loss would be found.
-    """
-    query = {QUERY: given.vectors[0]}
-    used = index_serving(explained(connection, trial.searched.params(**query))["Plan"])
-    connection.exec_driver_sql(NO_ORDER)
-    if index_serving(explained(connection, trial.listed.params(**query))["Plan"]).used:
-        raise MeasureError("the server uses the short index also with enable_indexscan = off: the loss cannot be split")
-    return used
+def _serving(connection: Connection, trial: SearchTrial, queries: Queries) -> Serving:
+    """What serves the shortlist, by the plan of the statement that is measured."""
+    searched = trial.plain.searched.params(**{QUERY: queries.vectors[0]})
+    return index_serving(explained(connection, searched)["Plan"])
 
 
 def _conditions(statement: AnySelect) -> str | None:
@@ -263,81 +266,138 @@ class _Clock:
 
     Attributes:
         connection: of the database.
-        end: by `time.monotonic`.
-        parallel: as for `measure_recall`.
+        started: by `time.monotonic`.
+        seconds: there are.
 
     """
 
     connection: Connection
-    end: float
-    parallel: int
+    started: float
+    seconds: float
+
+    @property
+    def end(self) -> float:
+        return self.started + self.seconds
 
     @property
     def left(self) -> float:
         return self.end - time.monotonic()
 
 
-def _tried(
-    clock: _Clock,
-    trial: Trial,
-    given: Queries,
-    progress: Callable[[int, int], None] | None,
-    seconds: float,
-) -> list[Loss]:
-    losses: list[Loss] = []
-    for number, vector in enumerate(given.vectors):
-        key = None if given.keys is None else given.keys[number]
-        try:
-            if clock.left <= 0:
+@dataclass(slots=True)
+class _Tried:
+    """Queries that were tried.
+
+    Attributes:
+        clock: where and until when.
+        trial: the statements.
+        queries: to try.
+        truth: reads the truth.
+        report: of progress.
+        losses: of each query that was tried.
+        truths: likewise.
+        cancelled: whether the server ended a statement because the time was over; then it takes no other one.
+
+    """
+
+    clock: _Clock
+    trial: SearchTrial
+    queries: Queries
+    truth: TableTruth
+    report: Callable[[str, int, int], None]
+    losses: list[Loss] = field(default_factory=list)
+    truths: list[QueryTruth] = field(default_factory=list)
+    cancelled: bool = False
+
+    @classmethod
+    def of(cls, clock: _Clock, trial: SearchTrial, queries: Queries, report: Callable[[str, int, int], None]) -> _Tried:
+        definition = trial.definition
+        plan = explained(clock.connection, truth_statement(trial.rows, definition))["Plan"]
+        truth = TableTruth.of(clock.connection, trial.rows, definition, plan["Plan Rows"])
+        return cls(clock, trial, queries, truth, report)
+
+    def all(self) -> None:
+        """Try as many queries as there is time for; as many at once as memory holds the lists of."""
+        count = queries_at_once(self.trial.shortlist)
+        for first in range(0, len(self.queries), count):
+            if not self._try(first, min(first + count, len(self.queries))):
                 break
-            with measuring(clock.connection, seconds=clock.left, parallel=clock.parallel):
-                losses.append(trial.run(clock.connection, number, vector, key, clock.end))
+        if not self.losses:
+            raise _none_in_time(self.clock.seconds)
+
+    def _try(self, first: int, end: int) -> bool:
+        """Read the truth of some queries and search; whether there was time for all of them."""
+        connection, keys = self.clock.connection, self.queries.keys
+        try:
+            until(connection, self.clock.end)
+            truths = self.truth.read(
+                self.queries.vectors[first:end],
+                None if keys is None else keys[first:end],
+                k=self.trial.k,
+                shortlist=self.trial.shortlist,
+                deadline=time.monotonic() + READING * self.clock.left,
+                progress=self._read,
+            )
+            for number, truth in enumerate(truths, first):
+                if self.clock.left <= 0:
+                    return False
+                key = None if keys is None else keys[number]
+                vector = self.queries.vectors[number]
+                self.losses.append(self.trial.run(connection, number, vector, key, truth, self.clock.end))
+                self.truths.append(truth)
+                self.report("queries", len(self.losses), len(self.queries))
         except DBAPIError as error:
-            if sqlstate(error) != CANCELLED or clock.left > 1:
-                raise _explained(error) from error
-            break
-        if progress is not None:
-            progress(len(losses), len(given))
-    if not losses:
-        raise _none_in_time(seconds)
-    return losses
+            if sqlstate(error) != CANCELLED or self.clock.left > 1:
+                raise
+            self.cancelled = True
+            return False
+        return len(truths) == end - first
+
+    def _read(self, rows: int) -> None:
+        self.report("reading the table", rows, max(rows, round(self.truth.expected)))
+
+    def worst(self, count: int) -> list[Worst]:
+        """The queries that lose most, with their causes."""
+        losing = [pair for pair in zip(self.losses, self.truths, strict=True) if pair[0].recall < 1]
+        worst = []
+        for loss, truth in sorted(losing, key=lambda pair: pair[0].recall)[:count]:
+            needed = self._needed(loss, truth) if loss.truncation > 0 else None
+            worst.append(Worst(loss, needed, _why(self.trial, loss, needed)))
+        return worst
+
+    def _needed(self, loss: Loss, truth: QueryTruth) -> int | None:
+        if self.cancelled or self.clock.left <= 0:
+            return None
+        vector = self.queries.vectors[loss.number]
+        try:
+            return self.trial.needed(self.clock.connection, vector, loss.key, truth, self.clock.end)
+        except DBAPIError as error:
+            if sqlstate(error) != CANCELLED:
+                raise
+            self.cancelled = True
+            return None
 
 
 @contextmanager
-def _in_time(seconds: float) -> Iterator[None]:
+def _in_time(clock: _Clock) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        raise _none_in_time(seconds) if sqlstate(error) == CANCELLED else _explained(error) from error
+        if sqlstate(error) == CONFLICT:
+            raise ended_by_standby() from error
+        if sqlstate(error) == CANCELLED and clock.left <= 1:
+            raise _none_in_time(clock.seconds) from error
+        raise
 
 
 def _none_in_time(seconds: float) -> MeasureError:
     return MeasureError(
-        f"not one query was tried in {seconds:g} s: an exact search reads the whole table. Give more seconds, "
-        "parallel processes, or measure on a standby"
+        f"not one query was tried in {seconds:g} s: the truth takes a pass over the whole table. Give more seconds, or "
+        "measure on a standby"
     )
 
 
-def _explained(error: DBAPIError) -> Exception:
-    return ended_by_standby() if sqlstate(error) == CONFLICT else error
-
-
-def _looked_into(clock: _Clock, trial: Trial, given: Queries, losses: list[Loss], count: int) -> list[Worst]:
-    found = []
-    for loss in sorted((one for one in losses if one.recall < 1), key=lambda one: one.recall)[:count]:
-        needed = None
-        if loss.truncation > 0 and clock.left > 0:
-            try:
-                with measuring(clock.connection, seconds=clock.left, parallel=clock.parallel):
-                    needed = trial.needed(clock.connection, given.vectors[loss.number], loss.key, clock.end)
-            except DBAPIError as error:
-                if sqlstate(error) != CANCELLED:
-                    raise _explained(error) from error
-        found.append(Worst(loss, needed, _why(trial, loss, needed)))
-    return found
-
-
-def _why(trial: Trial, loss: Loss, needed: int | None) -> str:
+def _why(trial: SearchTrial, loss: Loss, needed: int | None) -> str:
     """The causes of one query's loss, the largest first, each with what would help."""
     if needed is None:
         more = "a longer shortlist would hold them; there was no time to find out how long"
@@ -348,6 +408,10 @@ def _why(trial: Trial, loss: Loss, needed: int | None) -> str:
     causes = {
         f"the short vectors rank true neighbours behind the shortlist of {trial.shortlist:,}: {more}": loss.truncation,
         f"the scan with ef_search {trial.ef_search:,} passes by rows of the shortlist: raise it": loss.ann,
-        f"{loss.returned} of {loss.wanted} rows came back: say complete=True": loss.shortfall - loss.completed,
+        f"{loss.returned} of {loss.expected} rows came back: say complete=True": loss.shortfall - loss.completed,
     }
     return "; ".join(sorted((why for why, share in causes.items() if share > 0), key=lambda why: -causes[why]))
+
+
+def _silent(_what: str, _done: int, _whole: int) -> None:
+    """No progress."""

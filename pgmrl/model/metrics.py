@@ -53,20 +53,20 @@ class Metric:
 
         Args:
             vectors: shape (n, dims).
-            query: shape (dims,).
+            query: shape (dims,); or a query for each vector, shape (n, dims).
 
         Returns:
             Shape (n,), float64; NaN for a zero vector under cosine.
 
         """
-        rows, one = np.asarray(vectors, np.float64), np.asarray(query, np.float64)
+        rows, queries = np.asarray(vectors, np.float64), np.asarray(query, np.float64)
         if self.name == "l2":
-            return np.asarray(np.linalg.norm(rows - one, axis=1))
-        products = rows @ one
+            return np.asarray(np.linalg.norm(rows - queries, axis=1))
+        products = rows @ queries if queries.ndim == 1 else np.einsum("nd,nd->n", rows, queries)
         if self.name == "inner_product":
             return np.asarray(-products)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(1.0 - products / (np.linalg.norm(rows, axis=1) * np.linalg.norm(one)))
+            return np.asarray(1.0 - products / (np.linalg.norm(rows, axis=1) * np.linalg.norm(queries, axis=-1)))
 
     def similarity_sql(self, distance: str) -> str:
         """SQL text of the similarity at a distance, in the metric's own terms; larger is nearer.

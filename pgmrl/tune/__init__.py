@@ -1,7 +1,7 @@
 """Tune: the cheapest setting that reaches a recall, with what it costs today and at ten times the rows."""
 
-from pgmrl.tune.result import Check, Kept, Model, Tuning
-from pgmrl.tune.trial import Option
+from pgmrl.tune.index_trial import Option
+from pgmrl.tune.result import Check, ExactShortlists, FittedModel, Tuning
 from pgmrl.tune.tuning import tune
 
-__all__ = ["Check", "Kept", "Model", "Option", "Tuning", "tune"]
+__all__ = ["Check", "ExactShortlists", "FittedModel", "Option", "Tuning", "tune"]

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
 
+    from pgmrl.tune.index_trial import Option
     from pgmrl.tune.result import Tuning
-    from pgmrl.tune.trial import Option
 
 __all__ = ["apply_tuning", "migration", "model", "reshape_commands", "setting"]
 
@@ -106,10 +106,10 @@ def migration(connection: Connection | Session, column: Any, tuning: Tuning, fol
         return None
     target = _target(column, tuning)
     where: dict[str, Any] = {"schema": target.schema}
-    given = (target.table, target.full, target.definition)
+    columns = (target.table, target.full, target.definition)
     attachment = attachment_of(column)
     if target.short == attachment.short:
-        operations: list[MigrateOperation] = [RebuildShortIndex(*given, **where, index=choice.candidate.index)]
+        operations: list[MigrateOperation] = [RebuildShortIndex(*columns, **where, index=choice.candidate.index)]
         return _rendered(operations)
     connection = database.sqlalchemy_connection(connection)
     operations = []
@@ -120,10 +120,10 @@ def migration(connection: Connection | Session, column: Any, tuning: Tuning, fol
     if rotation is not None and rotation.id not in database.installed_rotations(connection):
         operations.append(InstallRotation(str(PurePosixPath(folder) / f"{rotation.id}.npy")))
     operations += [
-        AddShort(*given, **where, online=True),
-        BackfillShort(*given, **where),
-        ValidateShort(*given, **where),
-        CreateShortIndex(*given, **where, index=choice.candidate.index),
+        AddShort(*columns, **where, online=True),
+        BackfillShort(*columns, **where),
+        ValidateShort(*columns, **where),
+        CreateShortIndex(*columns, **where, index=choice.candidate.index),
     ]
     if attachment.short is not None:
         operations.append(MarkShort(target.table, attachment.short, "retired", schema=target.schema))

@@ -130,7 +130,7 @@ def candidates(
         DefinitionError: dimensions that cannot be.
 
     """
-    found: list[Candidate] = []
+    fitting: list[Candidate] = []
     for rule in rules:
         by: Shortening = Prefix()
         most = definition.dims
@@ -140,12 +140,12 @@ def candidates(
             by, most = rotation, len(rotation.required_axes())
         for kind in types:
             sizes = [size for size in _sizes(definition, rule, kind, dims) if size <= most]
-            found += [Candidate(replace(definition, short=Short(size, by, kind)), index) for size in sizes]
-    if not found:
+            fitting += [Candidate(replace(definition, short=Short(size, by, kind)), index) for size in sizes]
+    if not fitting:
         raise DefinitionError(
             f"nothing to try: no short vector of these dimensions, rules and types fits {definition.dims} dimensions"
         )
-    return sorted(found, key=lambda one: (one.index_bytes(1_000_000), one.rule))
+    return sorted(fitting, key=lambda candidate: (candidate.index_bytes(1_000_000), candidate.rule))
 
 
 def rotation_axes(definition: Definition, dims: Sequence[int] | None) -> int:

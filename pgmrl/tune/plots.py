@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
+    from pgmrl.tune.index_trial import Option
     from pgmrl.tune.result import Tuning
-    from pgmrl.tune.trial import Option
 
 __all__ = ["about", "figure", "front_rows", "today", "write_html", "write_png"]
 
@@ -57,7 +57,7 @@ def figure(tuning: Tuning) -> Figure:
     drawn = drawing.figure(figsize=(14, 5.4))
     left, right = drawn.subplots(1, 2)
     _draw_tried(left, tuning)
-    _draw_kept(right, tuning)
+    _draw_exact_shortlists(right, tuning)
     drawn.supxlabel(CAPTION, fontsize=8, color="#666")
     drawn.suptitle(f"{tuning.column}: {tuning.rows:,} rows, recall@{tuning.k} of {tuning.target:g}")
     return drawn
@@ -66,10 +66,10 @@ def figure(tuning: Tuning) -> Figure:
 def about(tuning: Tuning) -> list[Option]:
     """What of the front is worth reading: about the target, and always the choice."""
     least = tuning.target - max(0.01, (1 - tuning.target) / 2)
-    near = [one for one in tuning.front if one.recall.mean >= least] or tuning.front
+    near = [option for option in tuning.front if option.recall.mean >= least] or tuning.front
     shown = tuning.choice or tuning.best
     added = near if shown is None or shown in near else [*near, shown]
-    return sorted(added, key=lambda one: one.latency_ms)
+    return sorted(added, key=lambda option: option.latency_ms)
 
 
 def front_rows(options: Iterable[Option], current: Option | None = None) -> list[tuple[str, ...]]:
@@ -79,17 +79,18 @@ def front_rows(options: Iterable[Option], current: Option | None = None) -> list
     """
     return [
         (
-            one.candidate.title + (TODAY if current is not None and one.candidate.same(current.candidate) else ""),
-            f"m={one.candidate.index.m}, {one.candidate.index.ef_construction}",
-            str(one.shortlist),
-            str(one.ef_search),
-            f"{one.recall.mean:.3f}",
-            f"{one.recall.low:.3f} to {one.recall.high:.3f}",
-            f"{one.latency_ms:.2f} ms",
-            size(one.index_bytes),
-            "" if one.build_seconds is None else f"{one.build_seconds:.1f} s",
+            option.candidate.title
+            + (TODAY if current is not None and option.candidate.same(current.candidate) else ""),
+            f"m={option.candidate.index.m}, {option.candidate.index.ef_construction}",
+            str(option.shortlist),
+            str(option.ef_search),
+            f"{option.recall.mean:.3f}",
+            f"{option.recall.low:.3f} to {option.recall.high:.3f}",
+            f"{option.latency_ms:.2f} ms",
+            size(option.index_bytes),
+            "" if option.build_seconds is None else f"{option.build_seconds:.1f} s",
         )
-        for one in options
+        for option in options
     ]
 
 
@@ -121,13 +122,13 @@ FRONT: Final = (
 
 
 def _draw_tried(axes: Any, tuning: Tuning) -> None:
-    names = list(dict.fromkeys((one.candidate.title, one.candidate.graph) for one in tuning.tried))
+    names = list(dict.fromkeys((option.candidate.title, option.candidate.graph) for option in tuning.tried))
     for name in names:
-        mine = [one for one in tuning.tried if (one.candidate.title, one.candidate.graph) == name]
-        mine.sort(key=lambda one: one.recall.mean)
-        losses = [max(LEAST, 1 - one.recall.mean) for one in mine]
-        label = f"{name[0]}, {name[1]}: {size(mine[0].index_bytes)}"
-        axes.plot(losses, [one.latency_ms for one in mine], marker=".", label=label)
+        line = [option for option in tuning.tried if (option.candidate.title, option.candidate.graph) == name]
+        line.sort(key=lambda option: option.recall.mean)
+        losses = [max(LEAST, 1 - option.recall.mean) for option in line]
+        label = f"{name[0]}, {name[1]}: {size(line[0].index_bytes)}"
+        axes.plot(losses, [option.latency_ms for option in line], marker=".", label=label)
     shown = tuning.choice or tuning.best
     if shown is not None:
         at = max(LEAST, 1 - shown.recall.mean)
@@ -142,11 +143,11 @@ def _draw_tried(axes: Any, tuning: Tuning) -> None:
     axes.legend(fontsize=8)
 
 
-def _draw_kept(axes: Any, tuning: Tuning) -> None:
-    for one in tuning.kept:
-        style = {"prefix": "--", "rotation": "-"}[one.candidate.rule]
-        values = [max(LEAST, 1 - value) for value in one.recall.values()]
-        axes.plot(list(one.recall), values, style, marker=".", linewidth=1.2, label=one.candidate.title)
+def _draw_exact_shortlists(axes: Any, tuning: Tuning) -> None:
+    for candidate, recall in tuning.exact_shortlists:
+        style = {"prefix": "--", "rotation": "-"}[candidate.rule]
+        losses = [max(LEAST, 1 - value) for value in recall.values()]
+        axes.plot(list(recall), losses, style, marker=".", linewidth=1.2, label=candidate.title)
     axes.axhline(max(LEAST, 1 - tuning.target), color="grey", linestyle=":", label=f"target: {tuning.target:g}")
     axes.set(yscale="log", xscale="log", xlabel="shortlist", ylabel=f"recall@{tuning.k} of an exact shortlist")
     axes.set_yticks(TICKS, [f"{1 - tick:g}" for tick in TICKS])
@@ -231,15 +232,15 @@ def answer(tuning: Tuning) -> str:
             f"{choice.candidate.title}{there}, with shortlist {choice.shortlist} and ef_search {choice.ef_search}: "
             f"recall@{tuning.k} {choice.recall.mean:.3f} ({choice.recall.low:.3f} to {choice.recall.high:.3f})."
         )
-    found = "Nothing could be tried."
+    said = "No index could be tried."
     if tuning.best is not None:
         best = tuning.best
-        found = (
+        said = (
             f"No setting reaches recall@{tuning.k} of {tuning.target:g}. The best is {best.candidate.title} "
             f"({best.candidate.graph}) with shortlist {best.shortlist} and ef_search {best.ef_search}: "
             f"{best.recall.mean:.3f}."
         )
-    return found if limit is None else f"{found} Limited by {limit.cause}: {limit.message}. Remedy: {limit.remedy}."
+    return said if limit is None else f"{said} Limited by {limit.cause}: {limit.message}. Remedy: {limit.remedy}."
 
 
 def facts(tuning: Tuning) -> list[tuple[str, ...]]:
@@ -249,7 +250,7 @@ def facts(tuning: Tuning) -> list[tuple[str, ...]]:
         return []
     needed = tuning.tenfold_needed
     more = "none" if needed is None else f"shortlist {needed.shortlist}, ef_search {needed.ef_search}"
-    seconds = [("" if one.build_seconds is None else f"{one.build_seconds:,.0f} s") for one in (shown, later)]
+    seconds = ["" if option.build_seconds is None else f"{option.build_seconds:,.0f} s" for option in (shown, later)]
     build = [shown.candidate.graph_bytes(rows) for rows in (tuning.rows, 10 * tuning.rows)]
     rows = [
         ("rows", f"{tuning.rows:,}", f"{10 * tuning.rows:,}"),
@@ -265,16 +266,16 @@ def facts(tuning: Tuning) -> list[tuple[str, ...]]:
 
 def kept_rows(tuning: Tuning) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Head and rows of the table of candidates; sizes by pgvector's page layout, for most were not built."""
-    sizes = list(tuning.kept[0].recall) if tuning.kept else []
-    head = ("short vector", "index size, computed", *(f"shortlist {one:,}" for one in sizes))
+    sizes = list(tuning.exact_shortlists[0].recall) if tuning.exact_shortlists else []
+    head = ("short vector", "index size, computed", *(f"shortlist {shortlist:,}" for shortlist in sizes))
+    current = tuning.current
     rows = [
         (
-            one.candidate.title
-            + (TODAY if tuning.current is not None and one.candidate.same_vectors(tuning.current.candidate) else ""),
-            size(one.candidate.index_bytes(tuning.rows)),
-            *(f"{value:.3f}" for value in one.recall.values()),
+            candidate.title + (TODAY if current is not None and candidate.same_vectors(current.candidate) else ""),
+            size(candidate.index_bytes(tuning.rows)),
+            *(f"{value:.3f}" for value in recall.values()),
         )
-        for one in tuning.kept
+        for candidate, recall in tuning.exact_shortlists
     ]
     return head, rows
 
@@ -295,15 +296,15 @@ def check_rows(tuning: Tuning) -> list[tuple[str, ...]]:
     """Rows of the table of checks."""
     return [
         (
-            one.what,
-            f"{one.queries:,}",
-            f"{one.predicted:.3f}",
-            f"{one.measured.mean:.3f}",
-            f"{one.measured.low:.3f} to {one.measured.high:.3f}",
-            f"{one.predicted_ms:.2f} ms",
-            f"{one.measured_ms:.2f} ms",
+            check.what,
+            f"{check.queries:,}",
+            f"{check.predicted:.3f}",
+            f"{check.measured.mean:.3f}",
+            f"{check.measured.low:.3f} to {check.measured.high:.3f}",
+            f"{check.predicted_ms:.2f} ms",
+            f"{check.measured_ms:.2f} ms",
         )
-        for one in tuning.checks
+        for check in tuning.checks
     ]
 
 
@@ -311,12 +312,12 @@ def model_rows(tuning: Tuning) -> list[tuple[str, ...]]:
     """Rows of the table of models."""
     return [
         (
-            one.name,
-            one.formula,
-            "not checked" if one.error is None else f"{one.error:.1%}" if one.relative else f"{one.error:.4f}",
-            ", ".join(f"{rows:,}" for rows in one.sizes),
+            model.name,
+            model.formula,
+            "not checked" if model.error is None else f"{model.error:.1%}" if model.relative else f"{model.error:.4f}",
+            ", ".join(f"{rows:,}" for rows in model.sizes),
         )
-        for one in tuning.models
+        for model in tuning.models
     ]
 
 

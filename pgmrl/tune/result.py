@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pgmrl.model.rotation import Rotation
 
 if TYPE_CHECKING:
-    from pgmrl.measure.score import Interval
+    from pgmrl.measure.intervals import Interval
     from pgmrl.tune.candidates import Candidate
-    from pgmrl.tune.choice import Limit, Minimise
-    from pgmrl.tune.trial import Option
+    from pgmrl.tune.index_trial import Option
+    from pgmrl.tune.limiting_factor import Limit
+    from pgmrl.tune.request import OptimizeFor
 
-__all__ = ["Check", "Kept", "Model", "Tuning"]
+__all__ = ["Check", "ExactShortlists", "FittedModel", "Tuning"]
 
 
-class Kept(NamedTuple):
-    """What an exact shortlist of one candidate keeps.
+class ExactShortlists(NamedTuple):
+    """The recall of exact shortlists of one candidate.
 
     Attributes:
         candidate: how it shortens.
-        recall: for each shortlist, at today's size.
+        recall: for each size of the shortlist, in the table as it is today.
 
     """
 
@@ -50,7 +51,7 @@ class Check(NamedTuple):
     measured_ms: float
 
 
-class Model(NamedTuple):
+class FittedModel(NamedTuple):
     """A model behind an extrapolation, and how it held.
 
     Attributes:
@@ -77,7 +78,7 @@ class Tuning:
         column: `table.column` of the full vectors.
         k: results that count.
         target: recall@k that was asked for.
-        minimise: what was minimised.
+        optimize_for: what the choice is the cheapest in.
         rows: of the table today.
         rows_read: of it, for truth and truncation.
         queries: that the setting was chosen by.
@@ -91,7 +92,7 @@ class Tuning:
         keeps_column: whether the choice needs no other column or index than there is.
         front: what no other setting beats in recall, time and size at once; the fastest first.
         tried: the same of each candidate whose index was tried.
-        kept: what exact shortlists of all candidates keep, the smallest index first.
+        exact_shortlists: of all candidates, the smallest index first.
         checks: the setting, tried with other queries.
         models: behind the extrapolations.
         notes: what could not be done, and what to know.
@@ -103,7 +104,7 @@ class Tuning:
     column: str
     k: int
     target: float
-    minimise: Minimise
+    optimize_for: OptimizeFor
     rows: int
     rows_read: int
     queries: int
@@ -117,9 +118,9 @@ class Tuning:
     keeps_column: bool
     front: list[Option] = field(repr=False)
     tried: list[Option] = field(repr=False)
-    kept: list[Kept] = field(repr=False)
+    exact_shortlists: list[ExactShortlists] = field(repr=False)
     checks: list[Check]
-    models: list[Model] = field(repr=False)
+    models: list[FittedModel] = field(repr=False)
     notes: list[str]
     incomplete: list[str]
     seconds: dict[str, float] = field(compare=False)
@@ -137,7 +138,7 @@ class Tuning:
             "column": self.column,
             "k": self.k,
             "target": self.target,
-            "minimise": self.minimise,
+            "optimize_for": self.optimize_for,
             "rows": self.rows,
             "rows_read": self.rows_read,
             "queries": self.queries,
@@ -151,11 +152,13 @@ class Tuning:
             "tenfold_needed": _option(self.tenfold_needed, 10 * self.rows),
             "current": _option(self.current, self.rows),
             "keeps_column": self.keeps_column,
-            "front": [_option(one, self.rows) for one in self.front],
-            "tried": [_option(one, self.rows) for one in self.tried],
-            "kept": [{**_candidate(one.candidate), "recall": one.recall} for one in self.kept],
-            "checks": [{**one._asdict(), "measured": one.measured._asdict()} for one in self.checks],
-            "models": [one._asdict() for one in self.models],
+            "front": [_option(option, self.rows) for option in self.front],
+            "tried": [_option(option, self.rows) for option in self.tried],
+            "exact_shortlists": [
+                {**_candidate(candidate), "recall": recall} for candidate, recall in self.exact_shortlists
+            ],
+            "checks": [{**check._asdict(), "measured": check.measured._asdict()} for check in self.checks],
+            "models": [model._asdict() for model in self.models],
             "notes": self.notes,
             "incomplete": self.incomplete,
             "seconds": self.seconds,

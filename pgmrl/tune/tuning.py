@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,16 +17,17 @@ from pgmrl.measure.fit_rotation import SAMPLE, by_direction, fit_axes
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.rotation import Rotation
 from pgmrl.tune.candidates import DIMS, candidates, rotation_axes
-from pgmrl.tune.choice import chosen, promising, sizes_for
-from pgmrl.tune.index_trials import Bench
-from pgmrl.tune.outcome import outcome
-from pgmrl.tune.ranks import count_ranks
-from pgmrl.tune.scans import force_index
-from pgmrl.tune.table_reader import Levels
-from pgmrl.tune.trial import Sweep
-from pgmrl.tune.trial_index import place_for
-from pgmrl.tune.truth import find_truth
-from pgmrl.tune.tuning_inputs import SMALLEST, Clock, Wanted, ground_of, levels_for
+from pgmrl.tune.conclusion import conclude
+from pgmrl.tune.index_trials import IndexTrials
+from pgmrl.tune.nested_samples import SMALLEST, NestedSamples, nested_truth, samples_for
+from pgmrl.tune.request import TuneRequest
+from pgmrl.tune.search_timing import force_index
+from pgmrl.tune.selection import promising, select_setting, sizes_for
+from pgmrl.tune.short_ranks import count_short_ranks
+from pgmrl.tune.time_budget import TimeBudget
+from pgmrl.tune.trial_table import trial_table_for
+from pgmrl.tune.truncation import Truncation
+from pgmrl.tune.tuning_inputs import gather_inputs
 from pgmrl.tune.tuning_transaction import snapshot
 
 if TYPE_CHECKING:
@@ -35,16 +37,18 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
 
+    from pgmrl.measure.exact_neighbours import RowBatch
+    from pgmrl.measure.ground_truth import GroundTruth
     from pgmrl.measure.queries import Queries
     from pgmrl.model.metrics import ShortType
     from pgmrl.tune.candidates import Candidate, Rule
-    from pgmrl.tune.choice import Minimise
+    from pgmrl.tune.index_trial import IndexTrial
+    from pgmrl.tune.request import OptimizeFor
     from pgmrl.tune.result import Tuning
-    from pgmrl.tune.table_reader import Batch
-    from pgmrl.tune.trial import Trial
-    from pgmrl.tune.trial_index import Shorts
-    from pgmrl.tune.truth import Truth
-    from pgmrl.tune.tuning_inputs import Ground
+    from pgmrl.tune.trial_table import ShortVectors
+    from pgmrl.tune.tuning_inputs import TuningInputs
+
+    Report = Callable[[str, int, int], None]
 
 __all__ = ["QUERIES", "tune"]
 
@@ -73,7 +77,7 @@ def tune(
     index: Hnsw | None = None,
     graph: bool = False,
     max_shortlist: int = 1000,
-    minimise: Minimise = "latency",
+    optimize_for: OptimizeFor = "latency",
     finalists: int = FINALISTS,
     rows: int = ROWS,
     graph_rows: int = GRAPH_ROWS,
@@ -87,7 +91,7 @@ def tune(
     Reads the table two or three times in one snapshot, computes what each candidate would lose, then builds the
     indexes of the most promising ones on computed short vectors, in a table that nobody else sees and that is rolled
     back, and searches them. Memory of this process: about `graph_rows` times the bytes of the finalists' short vectors,
-    and 64 MB for each 2,000 queries. See docs/tuning.md for the models.
+    20,000 vectors to learn a rotation from, and some 150 MB, however large the table. docs/tuning.md has the models.
 
     Args:
         connection: of the database: outside a transaction, before the first statement of one (which is REPEATABLE READ
@@ -104,7 +108,7 @@ def tune(
         index: build parameters; by default those of the index there is.
         graph: try other build parameters for the best candidate.
         max_shortlist: the longest shortlist, and largest ef_search, to take.
-        minimise: `latency`, `size` (of the index) or `build` (its time).
+        optimize_for: what the setting shall be the cheapest in: `latency`, `size` (of the index) or `build` (its time).
         finalists: candidates whose index is tried.
         rows: to read at most; of a larger table a random sample.
         graph_rows: rows that indexes are tried on at most.
@@ -124,239 +128,250 @@ def tune(
     """
     connection = database.sqlalchemy_connection(connection)
     sizes = None if dims is None else tuple(sorted(set(dims)))
-    wanted = Wanted(
-        recall, k, sizes, tuple(by), tuple(types), index, graph, max_shortlist, minimise, finalists, rows, graph_rows,
-        maintenance_work_mem, seed,
+    request = TuneRequest(
+        recall, k, sizes, tuple(by), tuple(types), index, graph, max_shortlist, optimize_for, finalists, rows,
+        graph_rows, maintenance_work_mem, seed,
     )  # fmt: skip
-    clock = Clock(seconds)
-    told = progress or _silent
+    budget = TimeBudget(seconds)
     with snapshot(connection):
         if maintenance_work_mem is not None:
             connection.execute(
                 text("SELECT set_config('maintenance_work_mem', :value, true)"), {"value": maintenance_work_mem}
             )
         rotation = None if rotation is None else database.with_axes(connection, rotation)
-        ground = ground_of(connection, column, wanted, queries)
-        return _tuned(connection, ground, wanted, clock, rotation, told)
+        inputs = gather_inputs(connection, column, request, queries)
+        return _tuned(inputs, request, budget, rotation, progress or _silent)
 
 
 def _tuned(
-    connection: Connection,
-    ground: Ground,
-    wanted: Wanted,
-    clock: Clock,
-    rotation: Rotation | None,
-    told: Callable[[str, int, int], None],
+    inputs: TuningInputs, request: TuneRequest, budget: TimeBudget, rotation: Rotation | None, report: Report
 ) -> Tuning:
-    place, why = place_for(connection, ground.source)
+    trial_table, why = trial_table_for(inputs.table.connection, inputs.table)
     if why:
-        ground.notes.insert(0, why)
-    _choose_rows(ground, wanted, clock)
-    levels = levels_for(ground.read, wanted, ground.memory.build // TYPICAL)
-    sample = _Sample(Levels((1.0, min(1.0, SAMPLE / max(1.0, ground.read))), wanted.seed + 1))
-    truths = _truths(ground, wanted, levels, sample, told)
-    clock.part("truth")
-    tried = _candidates(ground, wanted, rotation, sample)
-    sweeps = _sweeps(ground, wanted, levels, truths, tried, told)
-    clock.part("truncation")
+        inputs.notes.insert(0, why)
+    _choose_rows(inputs, request, budget)
+    samples = samples_for(inputs.read, request, inputs.memory.build // TYPICAL)
+    learning = _LearningRows(NestedSamples((1.0, min(1.0, SAMPLE / max(1.0, inputs.read))), request.seed + 1))
+    truths = _truths(inputs, request, samples, learning, report)
+    budget.record("truth")
+    tried = _candidates(inputs, request, rotation, learning)
+    truncations = _truncations(inputs, request, samples, truths, tried, report)
+    budget.record("truncation")
     with ExitStack() as stack:
-        bench = Bench(ground, wanted, clock, truths, levels, place, stack, told)
-        trials = _trials(bench, sweeps)
-        clock.part("indexes")
-        return outcome(bench, sweeps, trials)
+        trials = IndexTrials(inputs, request, budget, truths, samples, trial_table, stack, report)
+        done = _try_indexes(trials, truncations)
+        budget.record("indexes")
+        return conclude(trials, truncations, done)
 
 
 # -- reading -------------------------------------------------------------------------------------------------------
 
 
-class _Sample:
-    """Rows to learn a rotation from, of those that pass by."""
+@dataclass(slots=True)
+class _LearningRows:
+    """Rows to learn a rotation from, of those that pass by.
 
-    def __init__(self, levels: Levels) -> None:
-        self.levels = levels
-        self.parts: list[NDArray[np.float16 | np.float32]] = []
+    Attributes:
+        samples: the second part of them is what is learned from.
+        parts: vectors of those rows.
 
-    def add(self, batch: Batch, kind: str) -> None:
-        chosen = batch.vectors[self.levels.of(batch.places) > 0] if self.levels.fractions[1] < 1 else batch.vectors
+    """
+
+    samples: NestedSamples
+    parts: list[NDArray[np.float16 | np.float32]] = field(default_factory=list)
+
+    def add(self, batch: RowBatch, kind: str) -> None:
+        part = self.samples.fractions[1] < 1
+        chosen = batch.vectors[self.samples.of(batch.ids) > 0] if part else batch.vectors
         self.parts.append(chosen.astype(np.float16 if kind == "halfvec" else np.float32))
 
 
-def _choose_rows(ground: Ground, wanted: Wanted, clock: Clock) -> None:
+def _choose_rows(inputs: TuningInputs, request: TuneRequest, budget: TimeBudget) -> None:
     """How much of the table to read: as much as was asked for, and as there is time for."""
-    share = min(1.0, wanted.rows / max(1, ground.rows))
-    if clock.left is not None:
-        least = SMALLEST * wanted.k / max(1, ground.rows)  # of fewer there is nothing to say
-        share = min(share, max(least, _affordable(ground, wanted, clock.left / 2)))
+    share = min(1.0, request.rows / max(1, inputs.rows))
+    if budget.left is not None:
+        least = SMALLEST * request.k / max(1, inputs.rows)  # of fewer there is nothing to say
+        share = min(share, max(least, _affordable(inputs, request, budget.left / 2)))
     if share < 1:
-        ground.source.percent = max(1e-4, 100 * share)
-        ground.incomplete.append(
+        inputs.table.percent = max(1e-4, 100 * share)
+        inputs.incomplete.append(
             f"a random {100 * share:.3g} % of the rows were read, and recall scaled to all of them by the model"
         )
 
 
-def _affordable(ground: Ground, wanted: Wanted, seconds: float) -> float:
+def _affordable(inputs: TuningInputs, request: TuneRequest, seconds: float) -> float:
     """The share of the rows for which truth and truncation take so long, by the time of the first batches."""
-    started, seen = time.perf_counter(), 0
-    levels = Levels((1.0,), wanted.seed)
+    started, rows = time.perf_counter(), 0
+    whole = NestedSamples((1.0,), request.seed)
 
-    def first() -> Generator[Batch]:
-        nonlocal seen
-        with closing(ground.source.batches()) as batches:
+    def first() -> Generator[RowBatch]:
+        nonlocal rows
+        with closing(inputs.table.batches(len(inputs.queries))) as batches:
             for batch in islice(batches, 2):
-                seen += len(batch.places)
+                rows += len(batch)
                 yield batch
 
-    find_truth(first(), ground.definition, ground.queries, wanted.k, levels, _nothing)
-    each = (time.perf_counter() - started) / max(1, seen)
+    nested_truth(first(), inputs.definition, inputs.queries, request.k, whole)
+    each = (time.perf_counter() - started) / max(1, rows)
     # ranks: half the queries, and the candidates' dimensions instead of the full ones
-    dims = sum(wanted.dims or DIMS) * len(wanted.by) * len(wanted.types)
-    ranks = 0.5 * dims / ground.definition.dims * 1.5
-    return seconds / max(1e-9, each * (1 + ranks) * ground.rows)
+    dims = sum(request.dims or DIMS) * len(request.by) * len(request.types)
+    ranks = 0.5 * dims / inputs.definition.dims * 1.5
+    return seconds / max(1e-9, each * (1 + ranks) * inputs.rows)
 
 
 def _truths(
-    ground: Ground, wanted: Wanted, levels: Levels, sample: _Sample, told: Callable[[str, int, int], None]
-) -> list[Truth]:
-    expected = round(ground.read)
-    done = 0
+    inputs: TuningInputs, request: TuneRequest, samples: NestedSamples, learning: _LearningRows, report: Report
+) -> list[GroundTruth]:
+    expected = round(inputs.read)
+    rows = 0
 
-    def seen(batch: Batch) -> None:
-        nonlocal done
-        done += len(batch.places)
-        if "rotation" in wanted.by:
-            sample.add(batch, ground.definition.full)
-        told("exact search", min(done, expected), expected)
+    def read(batch: RowBatch) -> None:
+        nonlocal rows
+        rows += len(batch)
+        if "rotation" in request.by:
+            learning.add(batch, inputs.definition.full)
+        report("exact search", min(rows, expected), expected)
 
-    return find_truth(ground.source.batches(), ground.definition, ground.queries, wanted.k, levels, seen)
+    batches = inputs.table.batches(len(inputs.queries))
+    return nested_truth(batches, inputs.definition, inputs.queries, request.k, samples, read)
 
 
 # -- candidates ----------------------------------------------------------------------------------------------------
 
 
-def _candidates(ground: Ground, wanted: Wanted, rotation: Rotation | None, sample: _Sample) -> list[Candidate]:
-    by = list(wanted.by)
+def _candidates(
+    inputs: TuningInputs, request: TuneRequest, rotation: Rotation | None, learning: _LearningRows
+) -> list[Candidate]:
+    by = list(request.by)
     if "rotation" in by:
-        rotation = _rotation(ground, wanted, rotation, sample)
+        rotation = _rotation(inputs, request, rotation, learning)
         if rotation is None:
             by.remove("rotation")
-            ground.notes.append("too few rows to learn a rotation from")
-    sample.parts.clear()
-    found = candidates(
-        ground.definition, ground.index, rules=by or ["prefix"], types=wanted.types, dims=wanted.dims, rotation=rotation
+            inputs.notes.append("too few rows to learn a rotation from")
+    learning.parts.clear()
+    tried = candidates(
+        inputs.definition,
+        inputs.index,
+        rules=by or ["prefix"],
+        types=request.types,
+        dims=request.dims,
+        rotation=rotation,
     )
-    current = ground.current
-    if current is not None and not any(one.same_vectors(current.candidate) for one in found):
-        found.append(current.candidate)
-    return found
+    current = inputs.current
+    if current is not None and not any(candidate.same_vectors(current.candidate) for candidate in tried):
+        tried.append(current.candidate)
+    return tried
 
 
-def _rotation(ground: Ground, wanted: Wanted, given: Rotation | None, sample: _Sample) -> Rotation | None:
-    """The one that was given, the column's own, or one that is learned; None where there are too few rows."""
-    if given is not None:
-        return given
-    needed = rotation_axes(ground.definition, wanted.dims)
-    own = None if ground.current is None else ground.current.candidate.definition.short.by
+def _rotation(
+    inputs: TuningInputs, request: TuneRequest, rotation: Rotation | None, learning: _LearningRows
+) -> Rotation | None:
+    """The caller's, the column's own, or one that is learned; None where there are too few rows."""
+    if rotation is not None:
+        return rotation
+    needed = rotation_axes(inputs.definition, request.dims)
+    own = None if inputs.current is None else inputs.current.candidate.definition.short.by
     if isinstance(own, Rotation) and len(own.required_axes()) >= needed:
         return own
-    vectors = np.concatenate(sample.parts) if sample.parts else np.empty((0, ground.definition.dims), np.float32)
+    empty = np.empty((0, inputs.definition.dims), np.float32)
+    vectors = np.concatenate(learning.parts) if learning.parts else empty
     count = min(needed, len(vectors) // 2)
-    if count < min(wanted.dims or (1,)):
+    if count < min(request.dims or (1,)):
         return None
     try:
-        return fit_axes(vectors, count, normalise=by_direction(ground.definition.metric))
+        return fit_axes(vectors, count, normalise=by_direction(inputs.definition.metric))
     except RotationError:
         return None
 
 
-def _sweeps(
-    ground: Ground,
-    wanted: Wanted,
-    levels: Levels,
-    truths: Sequence[Truth],
+def _truncations(
+    inputs: TuningInputs,
+    request: TuneRequest,
+    samples: NestedSamples,
+    truths: Sequence[GroundTruth],
     tried: Sequence[Candidate],
-    told: Callable[[str, int, int], None],
-) -> list[Sweep]:
-    done = 0
+    report: Report,
+) -> list[Truncation]:
+    rows = 0
 
-    def seen(batch: Batch) -> None:
-        nonlocal done
-        done += len(batch.places)
-        told(f"{len(tried)} ways to shorten", done, truths[0].rows)
+    def read(batch: RowBatch) -> None:
+        nonlocal rows
+        rows += len(batch)
+        report(f"{len(tried)} ways to shorten", rows, truths[0].rows)
 
-    mine = [one.of_queries(slice(0, ground.tuned)) for one in truths]
-    ranks = count_ranks(ground.source, tried, ground.tuning, mine, levels, seen)
-    floor = min(0.9, wanted.recall)
-    return [Sweep.of(one, found, floor) for one, found in zip(tried, ranks, strict=True)]
+    own = [truth.of_queries(slice(0, inputs.tuned)) for truth in truths]
+    ranks = count_short_ranks(inputs.table, tried, inputs.tuning, own, samples, read)
+    floor = min(0.9, request.recall)
+    return [Truncation.of(candidate, tables, floor) for candidate, tables in zip(tried, ranks, strict=True)]
 
 
 # -- indexes -------------------------------------------------------------------------------------------------------
 
 
-def _trials(bench: Bench, sweeps: Sequence[Sweep]) -> list[Trial]:
-    ground, wanted = bench.ground, bench.wanted
-    force_index(ground.source)
-    current = ground.current
-    mine = None
+def _try_indexes(trials: IndexTrials, truncations: Sequence[Truncation]) -> list[IndexTrial]:
+    inputs, request = trials.inputs, trials.request
+    force_index(inputs.table)
+    current = inputs.current
+    own = None
     if current is not None:
-        mine = next(one for one in sweeps if one.candidate.same_vectors(current.candidate))
-    if bench.place is None:
-        found = None if mine is None else bench.existing(mine)
-        if found is None:
+        own = next(one for one in truncations if one.candidate.same_vectors(current.candidate))
+    if trials.trial_table is None:
+        existing = None if own is None else trials.existing(own)
+        if existing is None:
             raise MeasureError(
-                f"{ground.notes[0]}, and {ground.source.name} has no valid index on short vectors to search: tune on "
+                f"{inputs.notes[0]}, and {inputs.table.name} has no valid index on short vectors to search: tune on "
                 "the primary, by a role that may create temporary tables"
             )
-        return [found]
-    tried = _tried(ground, wanted, sweeps, mine)
-    shorts = bench.collect([one for one, _ in tried])
-    trials: list[Trial] = []
-    for (sweep, how), vectors in zip(tried, shorts, strict=True):
-        if trials and bench.clock.over:
-            bench.untried = True
-            ground.incomplete.append("time ran out before all promising candidates were tried")
+        return [existing]
+    planned = _planned(inputs, request, truncations, own)
+    shorts = trials.collect([truncation for truncation, _ in planned])
+    done: list[IndexTrial] = []
+    for (truncation, index), vectors in zip(planned, shorts, strict=True):
+        if done and trials.budget.exhausted:
+            trials.untried = True
+            inputs.incomplete.append("time ran out before all promising candidates were tried")
             break
-        trial = bench.trial(sweep, how, vectors)
+        trial = trials.trial(truncation, index, vectors)
         if trial is None:
-            bench.untried = True
-            ground.incomplete.append(f"there was no time to build an index of {sweep.candidate.title}")
+            trials.untried = True
+            inputs.incomplete.append(f"there was no time to build an index of {truncation.candidate.title}")
         else:
-            trials.append(trial)
-    if wanted.graph and trials:
-        sizes = sizes_for(wanted.k, wanted.max_shortlist)
-        _, _, best = chosen([(one, one.options(ground.rows, sizes)) for one in trials], wanted)
-        place = next(number for number, (sweep, _) in enumerate(tried) if sweep is best.sweep)
-        trials += _graphs(bench, best.sweep, shorts[place], best.candidate.index)
-    if len(trials) > 1:
-        bench.time_together(trials)
-    return trials
+            done.append(trial)
+    if request.graph and done:
+        sizes = sizes_for(request.k, request.max_shortlist)
+        best = select_setting([(trial, trial.options(inputs.rows, sizes)) for trial in done], request).trial
+        place = next(number for number, (truncation, _) in enumerate(planned) if truncation is best.truncation)
+        done += _graphs(trials, best.truncation, shorts[place], best.candidate.index)
+    if len(done) > 1:
+        trials.time_together(done)
+    return done
 
 
-def _tried(ground: Ground, wanted: Wanted, sweeps: Sequence[Sweep], mine: Sweep | None) -> list[tuple[Sweep, Hnsw]]:
+def _planned(
+    inputs: TuningInputs, request: TuneRequest, truncations: Sequence[Truncation], own: Truncation | None
+) -> list[tuple[Truncation, Hnsw]]:
     """The promising candidates and the column there is: that first, to be compared however little time there is."""
-    sizes = sizes_for(wanted.k, wanted.max_shortlist)
-    finalists = promising(sweeps, wanted.recall, ground.rows, sizes, wanted.finalists, wanted.minimise)
-    tried = [(one, ground.index) for one in finalists]
-    if mine is None or ground.current is None:
-        return tried
-    there = (mine, ground.current.candidate.index)
-    return [there, *(one for one in tried if one != there)]
+    sizes = sizes_for(request.k, request.max_shortlist)
+    finalists = promising(truncations, request.recall, inputs.rows, sizes, request.finalists, request.optimize_for)
+    planned = [(truncation, inputs.index) for truncation in finalists]
+    if own is None or inputs.current is None:
+        return planned
+    existing = (own, inputs.current.candidate.index)
+    return [existing, *(trial for trial in planned if trial != existing)]
 
 
-def _graphs(bench: Bench, sweep: Sweep, shorts: Shorts, but: Hnsw) -> list[Trial]:
-    found = []
+def _graphs(trials: IndexTrials, truncation: Truncation, shorts: ShortVectors, but: Hnsw) -> list[IndexTrial]:
+    """Indexes of the same short vectors with other build parameters."""
+    done = []
     for m, ef_construction in GRAPHS:
-        how = Hnsw(m, ef_construction)
-        if how == but or bench.clock.over:
+        index = Hnsw(m, ef_construction)
+        if index == but or trials.budget.exhausted:
             continue
-        trial = bench.trial(sweep, how, shorts)
+        trial = trials.trial(truncation, index, shorts)
         if trial is not None:
-            found.append(trial)
-    return found
+            done.append(trial)
+    return done
 
 
 def _silent(_what: str, _done: int, _whole: int) -> None:
-    """No progress."""
-
-
-def _nothing(_batch: Batch) -> None:
     """No progress."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-__all__ = ["driver_of", "savepoint", "snapshot"]
+__all__ = ["driver_of", "prepares", "savepoint", "snapshot"]
 
 TIMEOUTS = ("statement_timeout", "idle_in_transaction_session_timeout", "transaction_timeout")
 
@@ -30,10 +30,18 @@ def driver_of(connection: Connection) -> psycopg.Connection[Any]:
         MeasureError: it is not psycopg 3's, synchronous.
 
     """
-    found = connection.connection.driver_connection
-    if not isinstance(found, psycopg.Connection):
-        raise MeasureError("tune needs psycopg 3, not asynchronous: an URL that begins with postgresql+psycopg://")
-    return found
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, psycopg.Connection):
+        raise MeasureError(
+            f"expected a synchronous connection of psycopg 3, got {type(driver).__name__}: use an URL that begins with "
+            "postgresql+psycopg:// and create_engine"
+        )
+    return driver
+
+
+def prepares(driver: psycopg.Connection[Any]) -> bool | None:
+    """Whether statements are prepared at once: unless the caller's connection must not, such as behind a pooler."""
+    return None if driver.prepare_threshold is None else True
 
 
 @contextmanager
@@ -51,9 +59,9 @@ def snapshot(connection: Connection) -> Iterator[None]:
     """
     driver = driver_of(connection)
     idle = driver.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
-    begun = connection.in_transaction() and not driver.autocommit  # by SQLAlchemy, also where nothing was sent yet
+    of_caller = connection.in_transaction() and not driver.autocommit  # also where nothing was sent yet
     try:
-        if begun or not idle:  # the caller's, who ends it
+        if of_caller or not idle:  # the caller's, who ends it
             _check_isolation(connection, settable=idle)
             with savepoint(connection, undo=True):
                 _prepare(connection)
@@ -134,8 +142,8 @@ def _check_isolation(connection: Connection, *, settable: bool) -> None:
 def _prepare(connection: Connection) -> None:
     """A scan that began in the middle of the table would give other batches; products between fetches take time."""
     connection.exec_driver_sql("SET LOCAL synchronize_seqscans = off")
-    there = connection.execute(
+    known = connection.execute(
         text("SELECT name FROM pg_settings WHERE name = ANY(:names)"), {"names": list(TIMEOUTS)}
     ).scalars()
-    for name in there.all():
+    for name in known.all():
         connection.exec_driver_sql(f"SET LOCAL {name} = 0")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ from pgmrl import database
 from pgmrl.cli.recall import print_recall
 from pgmrl.database.settings import Setting, store_setting
 from pgmrl.errors import DatabaseError, DefinitionError, MeasureError, NotMigrated, VectorError
-from pgmrl.measure import measure_recall
+from pgmrl.measure import Loss, measure_recall
+from pgmrl.measure.attribution import SearchTrial
 from pgmrl.model.columns import Matryoshka
 from pgmrl.model.shortening import Short
 from tests.cli import failure, ok, ok_json, run
@@ -82,12 +84,12 @@ def test_queries_of_a_file_and_of_a_log(tmp_path: Path, corpus: Corpus) -> None:
     """Instead of rows."""
     np.save(tmp_path / "q.npy", corpus.queries[:7, :96])
     found = ok_json("recall", "packages.embedding", "--queries", tmp_path / "q.npy")
-    assert found["asked"] == 7
+    assert found["requested"] == 7
     assert found["losses"][0]["key"] is None
     page = ok("recall", "packages.embedding", "--queries", tmp_path / "q.npy", "--shortlist", 12)
     assert "query number  recall  why" in page
     log = "SELECT embedding FROM packages WHERE id < 50"
-    assert ok_json("recall", "packages.embedding", "--query-sql", log, "--sample", 9)["asked"] == 9
+    assert ok_json("recall", "packages.embedding", "--query-sql", log, "--sample", 9)["requested"] == 9
     assert run("recall", "packages.embedding", "--query-sql", log, "--queries", "x.npy").exit_code == 2
 
 
@@ -129,14 +131,21 @@ def test_what_is_wrong_is_said(options: list[Any], error: type[Exception], messa
         raise failure("recall", *options)
 
 
-def test_time_that_runs_out_is_said() -> None:
+def test_time_that_runs_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """And what was tried until then is reported."""
-    found = json.loads(ok("recall", "packages.embedding", "--sample", 1_400, "--seconds", 2, "--json"))
-    assert 0 < len(found["losses"]) < found["asked"] == 1_400
-    shown = ok("recall", "packages.embedding", "--sample", 1_400, "--shortlist", 12, "--seconds", 2)
-    tried = re.search(r"stopped after ([\d,]+) of 1,400 queries", shown)
+    search = SearchTrial.run
+
+    def slowly(*arguments: Any) -> Loss:
+        time.sleep(0.05)
+        return search(*arguments)
+
+    monkeypatch.setattr(SearchTrial, "run", slowly)
+    found = json.loads(ok("recall", "packages.embedding", "--sample", 300, "--seconds", 4, "--json"))
+    assert 0 < len(found["losses"]) < found["requested"] == 300
+    shown = ok("recall", "packages.embedding", "--sample", 300, "--shortlist", 12, "--seconds", 4)
+    tried = re.search(r"stopped after ([\d,]+) of 300 queries", shown)
     assert tried is not None
-    assert f"{tried[1]} of 1,400 rows of public.packages as queries" in shown
+    assert f"{tried[1]} of 300 rows of public.packages as queries" in shown
     assert "a longer shortlist would hold them; there was no time to find out how long" in " ".join(shown.split())
 
 

@@ -154,7 +154,7 @@ def test_queries_of_a_file(place: Path, corpus: Corpus) -> None:
     ("given", "error", "said"),
     [
         (("--recall", 1.5), SearchError, "for 95 % write 0.95"),
-        (("--recall", 95), SearchError, "recall is above 0 and at most 1"),
+        (("--recall", 95), SearchError, "expected a number above 0 and at most 1"),
         (("--dims", 97), DefinitionError, "1 to 96"),
         (("--by", "magic"), DefinitionError, "magic"),
         (("--m", 1), DefinitionError, "m=1"),

@@ -21,11 +21,11 @@ from pgmrl.searching.statement import SHORTLIST
 from pgmrl.tune import Tuning, tune
 from pgmrl.tune.applying import apply_tuning, migration, model
 from pgmrl.tune.candidates import Candidate
+from pgmrl.tune.nested_samples import NestedSamples, nested_truth
 from pgmrl.tune.plots import figure, kept_rows, write_html, write_png
-from pgmrl.tune.ranks import count_ranks
-from pgmrl.tune.table_reader import Levels, Source
-from pgmrl.tune.truth import find_truth
-from pgmrl.tune.tuning_inputs import Clock
+from pgmrl.tune.short_ranks import count_short_ranks
+from pgmrl.tune.time_budget import TimeBudget
+from pgmrl.tune.tuned_table import TunedTable
 from pgmrl.tune.tuning_transaction import snapshot
 
 if TYPE_CHECKING:
@@ -205,15 +205,15 @@ def test_ranks_are_those_of_the_server(
         connection.commit()
         table = bare(connection).table
         with snapshot(connection):
-            source = Source(connection, table, "packages", "embedding", definition)
-            levels = Levels((1.0,), 0)
-            truths = find_truth(source.batches(), definition, queries, 10, levels, lambda _: None)
-            [[ranks]] = count_ranks(source, [Candidate(definition, Hnsw())], queries, truths, levels, lambda _: None)
+            tuned = TunedTable(connection, table, "packages", "embedding", definition)
+            samples = NestedSamples((1.0,), 0)
+            truths = nested_truth(tuned.batches(), definition, queries, 10, samples)
+            [[ranks]] = count_short_ranks(tuned, [Candidate(definition, Hnsw())], queries, truths, samples)
             assert truths[0].rows == 1_500
             for number, query in enumerate(queries):
                 nearest, order = orders(connection, definition, query)
-                place = {int(p): n for n, p in enumerate(source.places_of([(one,) for one in range(1_500)]))}
-                neighbours = [place[int(p)] for p in truths[0].places[number, :10]]
+                place = {int(p): n for n, p in enumerate(tuned.places_of([(one,) for one in range(1_500)]))}
+                neighbours = [place[int(p)] for p in truths[0].ids[number, :10]]
                 assert set(neighbours) == set(nearest[:10])
                 for column, neighbour in enumerate(neighbours):
                     own = order[neighbour]
@@ -223,7 +223,7 @@ def test_ranks_are_those_of_the_server(
                     # the client's and the server's last bits differ: two rows may change places
                     assert abs(counted - nearer) <= (1 if kind != "bit" or rule == "rotation" else 0)
                     if kind == "bit" and rule == "prefix":
-                        assert ranks.level[number, column] == level
+                        assert ranks.equal[number, column] == level
 
 
 def orders(
@@ -362,7 +362,14 @@ def test_another_column_comes_by_a_migration(engine: Engine, shop: Table, tmp_pa
     """Which is written as a reshape's is, runs, and finds its numbers waiting."""
     with engine.connect() as connection:
         found = tune(
-            connection, shop.c.embedding, 0.9, dims=(64,), by=("rotation",), index=Hnsw(8, 40), minimise="size", **QUICK
+            connection,
+            shop.c.embedding,
+            0.9,
+            dims=(64,),
+            by=("rotation",),
+            index=Hnsw(8, 40),
+            optimize_for="size",
+            **QUICK,
         )
         assert found.choice is not None
         assert found.rotation is not None
@@ -404,7 +411,7 @@ def run(engine: Engine, body: str) -> None:
 
 def test_the_index_alone_changes(engine: Engine, shop: Table) -> None:
     """Then it is rebuilt: with half as many links it is smaller."""
-    small: dict[str, Any] = {"dims": (128,), "by": ("prefix",), "index": Hnsw(6, 40), "minimise": "size", **QUICK}
+    small: dict[str, Any] = {"dims": (128,), "by": ("prefix",), "index": Hnsw(6, 40), "optimize_for": "size", **QUICK}
     with engine.connect() as connection:
         found = tune(connection, shop.c.embedding, 0.9, **small)
         assert found.choice is not None
@@ -451,7 +458,7 @@ def test_a_standby(standby: Engine) -> None:
     assert found.keeps_column
     assert found.choice.candidate.dims == 32
     assert found.choice.build_seconds is None
-    assert len(found.kept) > 2
+    assert len(found.exact_shortlists) > 2
     assert {one.candidate.dims for one in prefixed.tried} == {32}
 
 
@@ -620,7 +627,7 @@ def test_in_a_transaction_of_the_callers(packages: Engine) -> None:
         ({"dims": (257,)}, DefinitionError, "1 to 256"),
         ({"by": ("magic",)}, DefinitionError, "magic"),
         ({"types": ()}, DefinitionError, "halfvec"),
-        ({"minimise": "money"}, DefinitionError, "money"),
+        ({"optimize_for": "money"}, DefinitionError, "money"),
         ({"seconds": 0}, SearchError, "seconds=0"),
         ({"queries": 0}, MeasureError, "at least 1"),
         ({"finalists": 0}, SearchError, "finalists=0"),
@@ -661,7 +668,7 @@ def test_all_vectors_alike(engine: Engine) -> None:
         found = tune(connection, bare(connection), 0.99, dims=(32,), by=("prefix",), queries=100)
     assert found.choice is not None
     assert found.choice.recall.mean == 1.0
-    assert all(value == 1.0 for one in found.kept for value in one.recall.values())
+    assert all(value == 1.0 for one in found.exact_shortlists for value in one.recall.values())
 
 
 def test_unknown_columns(packages: Engine) -> None:
@@ -726,7 +733,7 @@ def test_the_json_document(found: Tuning) -> None:
     assert document["choice"]["recall"]["low"] >= 0.95
     assert document["tenfold"]["index_bytes"] > document["choice"]["index_bytes"]
     assert document["limit"] is None
-    assert len(document["kept"]) >= 7
+    assert len(document["exact_shortlists"]) >= 7
     assert {one["name"] for one in document["models"]} >= {"truncation", "latency"}
 
 
@@ -741,8 +748,8 @@ def test_a_sample_of_the_rows(packages: Engine, found: Tuning) -> None:
         )
     assert few.rows_read == pytest.approx(3_000 * 0.8, rel=0.1)
     assert any("%" in note for note in few.incomplete)
-    for one in few.kept:
-        whole = next(o for o in found.kept if o.candidate.title == one.candidate.title)
+    for one in few.exact_shortlists:
+        whole = next(o for o in found.exact_shortlists if o.candidate.title == one.candidate.title)
         for size in (40, 100):
             assert one.recall[size] == pytest.approx(whole.recall[size], abs=0.05)
     assert few.choice is not None
@@ -760,7 +767,7 @@ def test_little_time(packages: Engine) -> None:
 def test_no_time_for_the_sweep(packages: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it ended, and not the graph, is what kept it from the target."""
     told: list[str] = []
-    monkeypatch.setattr(Clock, "over", property(lambda _: "searching" in told))
+    monkeypatch.setattr(TimeBudget, "exhausted", property(lambda _: "searching" in told))
     with packages.connect() as connection:
         given: dict[str, Any] = {"dims": (32,), "by": ("rotation",), **QUICK}
         found = tune(connection, bare(connection), 0.97, progress=lambda what, *_: told.append(what), **given)

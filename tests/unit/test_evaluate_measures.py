@@ -1,10 +1,9 @@
-"""Measures against values computed by hand, lists against a full sort, differences against what they must be."""
+"""Measures against values computed by hand, differences against what they must be."""
 
 from __future__ import annotations
 
 import math
 import sys
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,16 +11,6 @@ import pytest
 from pgmrl.errors import MeasureError
 from pgmrl.evaluation.compare import difference, mean_of
 from pgmrl.evaluation.measures import Scorer, parsed
-from pgmrl.evaluation.nearest import CELLS, nearest
-from pgmrl.measure.distances import distances, short_space
-from pgmrl.model.shortening import Definition, Prefix, Short
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
-
-    from pgmrl.model.metrics import MetricName, ShortType
 
 RELEVANCE = {"q": {"a": 2, "b": 1, "c": 0, "gone": 1}, "empty": {"a": 1}}
 RUN = {"q": ["c", "b", "unjudged", "a"]}
@@ -90,71 +79,6 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ir_measures", None)
     with pytest.raises(MeasureError, match=r"pip install 'pgmrl\[evaluate\]'"):
         parsed(["nDCG@10"])
-
-
-@pytest.mark.parametrize("metric", ["cosine", "l2", "inner_product"])
-@pytest.mark.parametrize("kind", ["halfvec", "bit"])
-def test_lists_are_those_of_a_full_sort(metric: MetricName, kind: ShortType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In many small batches, so that lists fill up and let go, and with rows that cannot be found."""
-    monkeypatch.setattr(sys.modules["pgmrl.evaluation.nearest"], "SLACK", 0)
-    random = np.random.default_rng(4)
-    rows = random.normal(size=(3_000, 12)).astype(np.float32)
-    rows[::100] = 0
-    queries = random.normal(size=(7, 12)).astype(np.float32)
-    definition = Definition.of(12, Short(5, Prefix(), kind), metric)
-
-    def batches(size: int) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
-        assert size <= CELLS
-        for start in range(0, len(rows), 130):
-            part = rows[start : start + 130]
-            yield [f"d{n}" for n in range(start, start + len(part))], part
-
-    found = nearest(batches, definition, queries, [definition], depth=20, shortlist=50, estimate=3_000)
-    assert (found.count, found.queries) == (3_000, 7)
-    full = distances(definition.metric, definition.stored(rows), definition.stored(queries))
-    space, prepare = short_space(definition)
-    near = np.where(np.isfinite(full), distances(space, prepare(rows), prepare(queries)), np.inf)
-    for lists, truth, size in ((found.full, full, 20), (found.short[0], near, 50)):
-        for query, (own, _, _) in enumerate(lists.each()):
-            assert len(own) == len(set(own.tolist())) == size
-            assert np.sort(truth[query, own]) == pytest.approx(np.sort(truth[query])[:size])
-            assert all(found.names[row] == f"d{row}" for row in own.tolist())
-
-
-@pytest.mark.parametrize("metric", ["cosine", "l2", "inner_product"])
-def test_copies_of_a_row_are_at_the_same_distance(metric: MetricName) -> None:
-    """A matrix product gives the last bits of equal rows differently; searches see them as equal."""
-    rows = np.repeat(np.random.default_rng(1).normal(size=(40, 96)), 5, axis=0).astype(np.float32)
-    given = [(list(map(str, range(start, start + 33))), rows[start : start + 33]) for start in range(0, 200, 33)]
-    definition = Definition.of(96, Short(16), metric, "vector")  # sums of halves are exact
-    queries = rows[:35:5]  # seven: numbers that do not fill the processor's registers are added in another order
-    found = nearest(lambda _: given, definition, queries, [], depth=100, shortlist=100, estimate=1)
-    for own, steps, _ in found.full.each():
-        assert len(np.unique(steps)) == len(np.unique(own // 5)) == 40
-
-
-@pytest.mark.parametrize(("deadline", "kept"), [(1_000, 100), (60, 50), (11, None)])
-def test_queries_are_given_up_where_there_is_no_time_for_all(
-    deadline: float, kept: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By the time that the first rows took, ten seconds, of all that will come; the last queries first."""
-    clock = iter([0.0, *range(10, 20)])
-    monkeypatch.setattr(sys.modules["pgmrl.evaluation.nearest"], "monotonic", lambda: next(clock))
-    random = np.random.default_rng(2)
-    rows, queries = (random.normal(size=(100, 8)).astype(np.float32) for _ in range(2))
-    given = [(list(map(str, range(n, n + 10))), rows[n : n + 10]) for n in range(0, 100, 10)]
-    definition = Definition.of(8, Short(4), "l2", "vector")
-    options: dict[str, Any] = {"depth": 5, "shortlist": 5, "estimate": 100.0, "deadline": deadline}
-    if kept is None:
-        with pytest.raises(MeasureError, match="reading the table for 100 queries takes about 100 s"):
-            nearest(lambda _: given, definition, queries, [], **options)
-        return
-    found = nearest(lambda _: given, definition, queries, [], **options)
-    assert (found.queries, found.count) == (kept, 100)
-    truth = distances(definition.metric, rows, queries)
-    assert len(list(found.full.each())) == kept
-    for query, (own, _, _) in enumerate(found.full.each()):
-        assert set(np.argsort(truth[query])[:5].tolist()) <= set(own.tolist())
 
 
 def test_differences_are_paired() -> None:

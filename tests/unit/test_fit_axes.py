@@ -9,9 +9,7 @@ import pytest
 
 from pgmrl.errors import RotationError
 from pgmrl.measure import fit_rotation
-from pgmrl.measure.distances import distances
 from pgmrl.measure.fit_rotation import fit_axes
-from pgmrl.model.metrics import METRICS
 from pgmrl.model.rotation import rotation_id
 
 if TYPE_CHECKING:
@@ -232,16 +230,6 @@ def test_the_input_is_left_alone() -> None:
     np.testing.assert_array_equal(vectors, before)
     assert fit_axes(vectors.astype(np.float64), 4, normalise=True).id == single.id
     assert_orthonormal(fit_axes(vectors.astype(np.float16), 4, normalise=True), 4, 16)
-
-
-@pytest.mark.parametrize("name", METRICS)
-def test_distances_by_one_product(name: str) -> None:
-    """What every row is compared by is the metric's own distance."""
-    metric = METRICS[name]
-    vectors, queries = spread(200, 16), spread(5, 16, seed=1)
-    found = distances(metric, vectors, queries)
-    expected = [metric.distances(vectors, query) for query in queries]
-    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("batch", [1, 7, 1_000])

@@ -1,4 +1,4 @@
-"""The parts of tuning that need no database: models, choice, ranks, candidates, levels."""
+"""The parts of tuning that need no database: models, selection, ranks, candidates, samples."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 
 from pgmrl.errors import DefinitionError
-from pgmrl.measure.score import Interval
+from pgmrl.measure.ground_truth import GroundTruth
+from pgmrl.measure.intervals import Interval
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.rotation import Rotation
 from pgmrl.model.shortening import Definition, Short
 from pgmrl.tune.candidates import Candidate, candidates, rotation_axes
-from pgmrl.tune.choice import cheapest, pareto, reaches, sizes_for, why_not
-from pgmrl.tune.models import Timed, build_growth, fit_growth, fit_latency
-from pgmrl.tune.ranks import Ranks
-from pgmrl.tune.scores import Scores
-from pgmrl.tune.table_reader import Levels
-from pgmrl.tune.trial import Option, Sweep
-from pgmrl.tune.truth import Truth
+from pgmrl.tune.growth_models import Timed, build_growth, fit_growth, fit_latency
+from pgmrl.tune.index_trial import Option
+from pgmrl.tune.limiting_factor import limiting_factor
+from pgmrl.tune.nested_samples import NestedSamples
+from pgmrl.tune.selection import cheapest, pareto, reaches, sizes_for
+from pgmrl.tune.short_ranks import ShortRanks
+from pgmrl.tune.truncation import Truncation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,16 +157,16 @@ def test_shortlists_to_try() -> None:
 # -- ranks ---------------------------------------------------------------------------------------------------------
 
 
-def ranks(nearer: list[list[int]], level: list[list[int]], rows: int = 1_000, k: int = 2) -> Ranks:
+def ranks(nearer: list[list[int]], equal: list[list[int]], rows: int = 1_000, k: int = 2) -> ShortRanks:
     """Of neighbours that stand behind so many rows, among so many at the same distance."""
     counts = np.array(nearer)
     shape = (len(counts), k + 10)
     distances = np.full(shape, 9.0)
     distances[:, : counts.shape[1]] = 0.1
-    truth = Truth(k, distances, np.zeros(shape, np.int64), rows)
-    found = Ranks.empty(truth)
+    truth = GroundTruth(k, distances, np.zeros(shape, np.int64), rows)
+    found = ShortRanks.empty(truth)
     found.nearer[:, : counts.shape[1]] = counts
-    found.level[:, : counts.shape[1]] = level
+    found.equal[:, : counts.shape[1]] = equal
     found.thresholds[:, : counts.shape[1]] = 0.5
     return found
 
@@ -195,11 +196,11 @@ def test_more_rows_tie_than_were_kept() -> None:
 
 
 def test_a_count_in_parts_is_the_count() -> None:
-    """Rows of many queries at once; a row that is as near as a neighbour is level with it."""
+    """Rows of many queries at once; a row that is as near as a neighbour is equal to it."""
     rng = np.random.default_rng(0)
     found = ranks([[0, 0]] * 3, [[0, 0]] * 3)
     found.thresholds[:, :2] = rng.random((3, 2))
-    scores = rng.random((3, 400)).astype(np.float32)
+    scores = rng.random((3, 400))
     scores[:, 7] = found.thresholds[:, 1]
     query, column = np.nonzero(scores <= 2)
     found.count(query, scores[query, column])
@@ -207,49 +208,25 @@ def test_a_count_in_parts_is_the_count() -> None:
         for neighbour in range(2):
             threshold = found.thresholds[number, neighbour]
             assert found.nearer[number, neighbour] == (scores[number] < threshold).sum()
-            assert found.level[number, neighbour] == (scores[number] == threshold).sum()
-
-
-@pytest.mark.parametrize("metric", ["cosine", "l2", "inner_product"])
-def test_scores_order_as_distances(metric: Any) -> None:
-    """Of any metric; under cosine a zero vector is infinitely far."""
-    rng = np.random.default_rng(1)
-    rows, queries = rng.normal(size=(50, 16)).astype(np.float32), rng.normal(size=(3, 16)).astype(np.float32)
-    definition = Definition.of(16, Short(4), metric, "vector")
-    scores = Scores.full(definition)
-    found = scores.of(scores.prepared(queries), scores.prepared(rows))
-    for query, mine in zip(queries, found, strict=True):
-        assert np.argsort(mine).tolist() == np.argsort(definition.metric.distances(rows, query)).tolist()
-    if metric == "cosine":
-        zero = scores.of(scores.prepared(queries), scores.prepared(np.zeros((1, 16), np.float32)))
-        assert np.isinf(zero).all()
-
-
-def test_scores_of_bits_are_hamming_distances() -> None:
-    """An affine function of them, exactly."""
-    rng = np.random.default_rng(2)
-    rows, queries = rng.random((40, 64)) > 0.5, rng.random((2, 64)) > 0.5
-    scores = Scores("bits")
-    found = scores.of(scores.prepared(queries), scores.prepared(rows))
-    assert ((found + 64) / 2).tolist() == [[(row != query).sum() for row in rows] for query in queries]
+            assert found.equal[number, neighbour] == (scores[number] == threshold).sum()
 
 
 # -- why not -------------------------------------------------------------------------------------------------------
 
 
-def sweep(nearer: int) -> Sweep:
+def truncation(nearer: int) -> Truncation:
     """A candidate whose neighbours all stand behind so many rows."""
     found = ranks([[nearer, nearer]] * 400, [[1, 1]] * 400, 100_000)
-    return Sweep.of(Candidate(DEFINITION, Hnsw()), [found], 0.9)
+    return Truncation.of(Candidate(DEFINITION, Hnsw()), [found], 0.9)
 
 
 def test_causes() -> None:
     """Each by what would mend it."""
-    assert why_not(None, [sweep(5_000)], 0.9, 100_000, 1_000, rotated=False).cause == "dimensions"
-    assert "rotation" in why_not(None, [sweep(5_000)], 0.9, 100_000, 1_000, rotated=False).remedy
-    assert "rotation" not in why_not(None, [sweep(5_000)], 0.9, 100_000, 1_000, rotated=True).remedy
-    assert why_not(None, [sweep(200)], 0.9, 100_000, 100, rotated=True).cause == "shortlist"
-    found = why_not(option(0.7, 1, 1), [sweep(5)], 0.9, 100_000, 1_000, rotated=True)
+    assert limiting_factor(None, [truncation(5_000)], 0.9, 100_000, 1_000, rotated=False).cause == "dimensions"
+    assert "rotation" in limiting_factor(None, [truncation(5_000)], 0.9, 100_000, 1_000, rotated=False).remedy
+    assert "rotation" not in limiting_factor(None, [truncation(5_000)], 0.9, 100_000, 1_000, rotated=True).remedy
+    assert limiting_factor(None, [truncation(200)], 0.9, 100_000, 100, rotated=True).cause == "shortlist"
+    found = limiting_factor(option(0.7, 1, 1), [truncation(5)], 0.9, 100_000, 1_000, rotated=True)
     assert found.cause == "graph"
     assert "m=16" in found.message
     assert "0.7000" in found.message
@@ -262,15 +239,15 @@ def test_time_is_a_cause_of_its_own() -> None:
     """Where the sweep ended before the graph could be blamed; not where more time would not help."""
     given: dict[str, Any] = {"rotated": True, "ended": "at ef_search 30"}
     for most in (1_000, 100):
-        found = why_not(option(0.7, 1, 1), [sweep(5)], 0.9, 100_000, most, **given)
+        found = limiting_factor(option(0.7, 1, 1), [truncation(5)], 0.9, 100_000, most, **given)
         assert found.cause == "time"
         assert found.message.startswith("time ran out at ef_search 30; an exact shortlist of 40 keeps")
         assert found.remedy == "give more --seconds"
-    assert why_not(option(0.7, 1, 1), [sweep(5_000)], 0.9, 100_000, 1_000, **given).cause == "dimensions"
-    assert why_not(option(0.7, 1, 1), [sweep(200)], 0.9, 100_000, 100, **given).cause == "shortlist"
+    assert limiting_factor(option(0.7, 1, 1), [truncation(5_000)], 0.9, 100_000, 1_000, **given).cause == "dimensions"
+    assert limiting_factor(option(0.7, 1, 1), [truncation(200)], 0.9, 100_000, 100, **given).cause == "shortlist"
 
 
-# -- candidates and levels -----------------------------------------------------------------------------------------
+# -- candidates and samples ----------------------------------------------------------------------------------------
 
 
 def axes(count: int, dims: int = 768) -> Rotation:
@@ -307,14 +284,14 @@ def test_candidates_of_few_dimensions() -> None:
     assert {one.dims for one in found if one.type == "bit"} == {8_000, 16_000}
 
 
-def test_levels_are_nested_random_parts() -> None:
+def test_samples_are_nested_random_parts() -> None:
     """The same for the same place and seed, whatever comes with it."""
     places = np.arange(100_000, dtype=np.int64) << 16 | 1
-    levels = Levels((1.0, 0.25, 0.0625), 3)
-    found = levels.of(places)
-    assert [(found >= level).mean() for level in range(3)] == pytest.approx([1, 0.25, 0.0625], abs=0.006)
-    assert (levels.of(places[::-1])[::-1] == found).all()
-    assert (levels.of(places[500:600]) == found[500:600]).all()
-    assert (Levels(levels.fractions, 4).of(places) != found).any()
+    samples = NestedSamples((1.0, 0.25, 0.0625), 3)
+    found = samples.of(places)
+    assert [(found >= number).mean() for number in range(3)] == pytest.approx([1, 0.25, 0.0625], abs=0.006)
+    assert (samples.of(places[::-1])[::-1] == found).all()
+    assert (samples.of(places[500:600]) == found[500:600]).all()
+    assert (NestedSamples(samples.fractions, 4).of(places) != found).any()
     blocks = np.array([found[start : start + 1_000].mean() for start in range(0, 100_000, 1_000)])
     assert blocks.std() < 0.04

@@ -90,9 +90,9 @@ def _exponent(large: tuple[int, Curve], small: tuple[int, Curve], k: int, floor:
     if large[0] <= small[0]:
         return 0.0
     ratio = large[0] / small[0]
-    losses = [float(((truth - small[1](_shrunk(at, k, ratio, one))) ** 2)[counts].sum()) for one in EXPONENTS]
+    losses = [float(((truth - small[1](_shrunk(at, k, ratio, exponent))) ** 2)[counts].sum()) for exponent in EXPONENTS]
     best = min(losses)
-    level = [float(e) for e, loss in zip(EXPONENTS, losses, strict=True) if loss <= best + 1e-9]
+    level = [float(exponent) for exponent, loss in zip(EXPONENTS, losses, strict=True) if loss <= best + 1e-9]
     return min(level, key=abs)  # of curves that say nothing, such as a constant, the one that changes nothing
 
 
@@ -162,30 +162,31 @@ def fit_latency(timed: Sequence[Timed]) -> Latency:
         timed: of one candidate in one or more tables.
 
     """
-    sizes = sorted({one.rows for one in timed}, reverse=True)
+    sizes = sorted({time.rows for time in timed}, reverse=True)
+    largest = [time for time in timed if time.rows == sizes[0]]
+    smaller = [time for time in timed if time.rows < sizes[0]]
     error = None
     if len(sizes) > 2:
-        before = fit_latency([one for one in timed if one.rows < sizes[0]])
-        here = [one for one in timed if one.rows == sizes[0]]
-        missed = [abs(before.ms(one.shortlist, one.ef_search, one.rows) / one.ms - 1) for one in here]
+        before = fit_latency(smaller)
+        missed = [abs(before.ms(time.shortlist, time.ef_search, time.rows) / time.ms - 1) for time in largest]
         error = float(np.mean(missed))
-    fixed, ranked, visited = _terms([one for one in timed if one.rows == sizes[0]])
+    fixed, ranked, visited = _terms(largest)
     flat = Latency(fixed, ranked, visited, 0.0, sizes[0], error)
-    return replace(flat, deeper=_deeper(flat, [one for one in timed if one.rows < sizes[0]]))
+    return replace(flat, deeper=_deeper(flat, smaller))
 
 
 def _terms(timed: Sequence[Timed]) -> tuple[float, float, float]:
     """Least squares; a term that would be negative is left out."""
-    ms = np.array([one.ms for one in timed])
-    terms = np.array([(1.0, one.shortlist, one.ef_search) for one in timed]) / ms[:, np.newaxis]
+    ms = np.array([time.ms for time in timed])
+    terms = np.array([(1.0, time.shortlist, time.ef_search) for time in timed]) / ms[:, np.newaxis]
     used = [0, 1, 2]
     while True:
-        found = np.linalg.lstsq(terms[:, used], np.ones(len(ms)), rcond=None)[0]
-        if (found >= 0).all() or len(used) == 1:
+        factors = np.linalg.lstsq(terms[:, used], np.ones(len(ms)), rcond=None)[0]
+        if (factors >= 0).all() or len(used) == 1:
             break
-        used.pop(int(np.argmin(found * np.abs(terms[:, used]).mean(axis=0))))
+        used.pop(int(np.argmin(factors * np.abs(terms[:, used]).mean(axis=0))))
     result = [0.0, 0.0, 0.0]
-    for place, value in zip(used, found, strict=True):
+    for place, value in zip(used, factors, strict=True):
         result[place] = max(0.0, float(value))
     return result[0], result[1], result[2]
 
@@ -194,8 +195,8 @@ def _deeper(flat: Latency, smaller: Sequence[Timed]) -> float:
     """The one number that is left, at least 0: ms - flat = visited * ef_search * log2(rows / rows0) * deeper."""
     if not smaller:
         return 0.0
-    slope = np.array([flat.visited * one.ef_search * np.log2(one.rows / flat.rows) / one.ms for one in smaller])
-    rest = np.array([1 - flat.ms(one.shortlist, one.ef_search, one.rows) / one.ms for one in smaller])
+    slope = np.array([flat.visited * time.ef_search * np.log2(time.rows / flat.rows) / time.ms for time in smaller])
+    rest = np.array([1 - flat.ms(time.shortlist, time.ef_search, time.rows) / time.ms for time in smaller])
     square = float((slope**2).sum())
     return max(0.0, float((slope * rest).sum()) / square) if square > 0 else 0.0
 

@@ -1,50 +1,18 @@
-"""Recall by distance, and how sure its mean over some queries is."""
+"""How sure a mean over some queries is."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple, overload
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from numpy.typing import ArrayLike
 
-    from numpy.typing import ArrayLike, NDArray
+__all__ = ["Interval", "Z", "mean_interval"]
 
-__all__ = ["Interval", "Z", "mean_interval", "recall_at_k", "within"]
-
-TIE: Final = 1e-6  # distances that differ by less are the same; the server computes them in single precision
 Z: Final = 1.959963984540054  # of a normal distribution, 95 % lie within
 SUPPOSED: Final = 0.5  # the value of one more query, for the variance; measured, see `mean_interval`
-
-
-@overload
-def within(limit: float) -> float: ...
-@overload
-def within(limit: NDArray[np.float64]) -> NDArray[np.float64]: ...
-def within(limit: float | NDArray[np.float64]) -> float | NDArray[np.float64]:
-    """The largest distance that is as good as `limit`, or as each of them."""
-    return limit + TIE * np.maximum(1.0, np.abs(limit))
-
-
-def recall_at_k(found: Sequence[float], truth: Sequence[float]) -> float:
-    """The share of the k nearest rows that a search returned.
-
-    A row counts when it is no farther than the farthest of the truth, so that rows at the same distance are as good
-    as each other. (After ann-benchmarks' definition of recall.)
-
-    Args:
-        found: distances that the search returned.
-        truth: distances that an exact search of the same k returned.
-
-    Returns:
-        Between 0 and 1; 1 where the truth is empty.
-
-    """
-    if not len(truth):
-        return 1.0
-    near = np.asarray(found, np.float64) <= within(max(truth))
-    return min(1.0, float(near.sum()) / len(truth))
 
 
 class Interval(NamedTuple):
@@ -79,14 +47,14 @@ def mean_interval(values: ArrayLike) -> Interval:
         ValueError: there are none.
 
     """
-    given = np.asarray(values, np.float64)
-    if not given.size:
+    sample = np.asarray(values, np.float64)
+    if not sample.size:
         raise ValueError("no values, no mean")
-    mean, supposed = float(given.mean()), np.append(given, SUPPOSED)
+    mean, supposed = float(sample.mean()), np.append(sample, SUPPOSED)
     share = supposed.mean()
     # values that are all the same but neither 0 nor 1 vary not at all: still they are no more than so many yes and no
     effect = max(0.01, min(1.0, float(supposed.var() / (share * (1 - share)))))
-    size = given.size / effect
+    size = sample.size / effect
     middle = (mean + Z * Z / 2 / size) / (1 + Z * Z / size)
     reach = Z * float(np.sqrt(mean * (1 - mean) / size + Z * Z / 4 / size**2)) / (1 + Z * Z / size)
     return Interval(mean, max(0.0, min(mean, middle - reach)), min(1.0, max(mean, middle + reach)))

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from pgmrl import database
 from pgmrl.database.connection import sqlstate
 from pgmrl.measure.session import CANCELLED
+from pgmrl.model.binary import encode_many, value_dtype
 from pgmrl.model.hnsw import create_index
 from pgmrl.names import qualified
 from pgmrl.tune.tuning_transaction import driver_of, savepoint
@@ -29,19 +30,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
-    from pgmrl.model.metrics import ShortType
     from pgmrl.model.shortening import Definition
     from pgmrl.tune.candidates import Candidate
-    from pgmrl.tune.table_reader import Source
+    from pgmrl.tune.tuned_table import TunedTable
 
-__all__ = ["Built", "Place", "Shorts", "place_for", "short_wire", "stand_in"]
+__all__ = ["BuiltIndex", "ShortVectors", "TrialTable", "build_trial", "trial_table_for"]
 
 TEMP_BUFFERS: Final = 1 << 30
 """Memory of the session that an index of a temporary table may take, so that it is not read from files."""
 
 
-class Place(NamedTuple):
-    """Where a table for trials may be made.
+class TrialTable(NamedTuple):
+    """Where and how a table for trials may be made.
 
     Attributes:
         kind: `UNLOGGED`, which is as fast as the index it stands for; else `TEMPORARY`.
@@ -54,29 +54,32 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Shorts:
+class ShortVectors:
     """The computed short vectors of some rows.
 
     Attributes:
         places: of the rows, shape (n,).
-        levels: the highest level of each, shape (n,).
+        samples: the smallest part of the table that each belongs to, shape (n,); see `NestedSamples`.
         vectors: shape (n, short dims), as `Definition.shorten` gives them.
 
     """
 
     places: NDArray[np.int64]
-    levels: NDArray[np.int64]
+    samples: NDArray[np.int64]
     vectors: NDArray[Any]
 
-    def part(self, level: int) -> Shorts:
-        """Those of a smaller table."""
-        among = self.levels >= level
-        return Shorts(self.places[among], self.levels[among], self.vectors[among])
+    def part(self, number: int) -> ShortVectors:
+        """Those of one part of the table."""
+        return self.of_rows(self.samples >= number)
+
+    def of_rows(self, chosen: NDArray[np.bool_]) -> ShortVectors:
+        """Those of some rows."""
+        return ShortVectors(self.places[chosen], self.samples[chosen], self.vectors[chosen])
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
-    """A table of short vectors with its index.
+class BuiltIndex:
+    """A trial table with its index.
 
     Attributes:
         name: the table, as SQL text; it has `id` (the place as one number), `place` (ctid) and `short`.
@@ -92,7 +95,7 @@ class Built:
     seconds: float = field(compare=False)
 
 
-def place_for(connection: Connection, source: Source) -> tuple[Place | None, str]:
+def trial_table_for(connection: Connection, tuned: TunedTable) -> tuple[TrialTable | None, str]:
     """Where trials may be made, and if nowhere, or not in the best place, why.
 
     In the transaction that reads. An unlogged table beside the application's own is like the real one: its index is
@@ -106,7 +109,7 @@ def place_for(connection: Connection, source: Source) -> tuple[Place | None, str
             "has_schema_privilege(n.oid, 'CREATE') "
             "FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(:name)"
         ),
-        {"name": source.name},
+        {"name": tuned.name},
     ).one()
     standby, temporary, read_only, partitioned, schema, create = row
     if standby:
@@ -116,40 +119,39 @@ def place_for(connection: Connection, source: Source) -> tuple[Place | None, str
     if partitioned:
         return None, "each partition has an index of its own, so one index of all rows says nothing"
     if create:
-        return Place("UNLOGGED", schema), ""
+        return TrialTable("UNLOGGED", schema), ""
     if not temporary:
         return None, "this role may create neither tables nor temporary ones here, so no index can be tried"
-    return Place("TEMPORARY", None), (
+    return TrialTable("TEMPORARY", None), (
         f"without CREATE on schema {schema} indexes were tried on temporary tables: searches are somewhat slower "
         "than measured, builds faster"
     )
 
 
 @contextmanager
-def stand_in(
-    connection: Connection, place: Place, candidate: Candidate, shorts: Shorts, seconds: float | None
-) -> Iterator[Built | None]:
+def build_trial(
+    connection: Connection, table: TrialTable, candidate: Candidate, shorts: ShortVectors, seconds: float | None
+) -> Iterator[BuiltIndex | None]:
     """A table of short vectors with its index; gone at the end.
 
     Args:
         connection: in a snapshot.
-        place: where to make it.
+        table: where to make it, and how.
         candidate: what the short vectors are, and how the index is built.
         shorts: the short vectors.
         seconds: after which the build is given up, and there is None.
 
     """
     with savepoint(connection, undo=True):
-        if place.kind == "TEMPORARY":
+        if table.kind == "TEMPORARY":
             _give_memory(connection, candidate.index_bytes(len(shorts.places)))
         name = f"pgmrl_tune_{token_hex(6)}"
-        table = qualified(place.schema, name)
-        kind = candidate.definition.short_type
-        made = f"CREATE {place.kind} TABLE {table} (id bigint, place tid, short {kind})"
-        database.execute_plain(connection, made)
-        _copy(connection, table, candidate.definition, shorts)
-        built = _built(connection, candidate, place.schema, name, seconds)
-        yield None if built is None else Built(table, len(shorts.places), *built)
+        trial = qualified(table.schema, name)
+        columns = f"id bigint, place tid, short {candidate.definition.short_type}"
+        database.execute_plain(connection, f"CREATE {table.kind} TABLE {trial} ({columns})")
+        _copy(connection, trial, candidate.definition, shorts)
+        built = _built(connection, candidate, table.schema, name, seconds)
+        yield None if built is None else BuiltIndex(trial, len(shorts.places), *built)
 
 
 def _built(
@@ -185,7 +187,7 @@ def _give_memory(connection: Connection, needed: int) -> None:
         return
 
 
-def _copy(connection: Connection, table: str, definition: Definition, shorts: Shorts) -> None:
+def _copy(connection: Connection, table: str, definition: Definition, shorts: ShortVectors) -> None:
     """All rows by one binary COPY; they are of one length, so that NumPy writes them."""
     records = _records(definition, shorts)
     with driver_of(connection).cursor() as cursor:
@@ -198,11 +200,10 @@ def _copy(connection: Connection, table: str, definition: Definition, shorts: Sh
             copy.write(b"\xff\xff")
 
 
-def _records(definition: Definition, shorts: Shorts) -> NDArray[Any]:
+def _records(definition: Definition, shorts: ShortVectors) -> NDArray[np.void]:
     """The rows as COPY takes them: each field behind its length in bytes."""
-    head, item, values = _wire(definition.short.type, shorts.vectors, definition.short.dims)
-    width = values.shape[1]
-    kind = np.dtype(
+    value = value_dtype(definition.short.type, definition.short.dims)
+    record = np.dtype(
         [
             ("fields", ">i2"),
             ("size_1", ">i4"),
@@ -211,28 +212,12 @@ def _records(definition: Definition, shorts: Shorts) -> NDArray[Any]:
             ("block", ">u4"),
             ("offset", ">u2"),
             ("size_3", ">i4"),
-            ("head", "V4"),
-            ("short", item, (width,)),
+            ("short", value),
         ]
     )
-    records = np.zeros(len(shorts.places), kind)
-    records["fields"], records["size_1"], records["size_2"] = 3, 8, 6
-    records["size_3"] = 4 + width * np.dtype(item).itemsize
+    records = np.zeros(len(shorts.places), record)
+    records["fields"], records["size_1"], records["size_2"], records["size_3"] = 3, 8, 6, value.itemsize
     records["id"] = shorts.places
     records["block"], records["offset"] = shorts.places >> 16 & 0xFFFFFFFF, shorts.places & 0xFFFF
-    records["head"] = np.void(head)
-    records["short"] = values
+    records["short"] = encode_many(shorts.vectors, definition.short.type)
     return records
-
-
-def _wire(kind: ShortType, vectors: NDArray[Any], dims: int) -> tuple[bytes, str, NDArray[Any]]:
-    """The binary form of short vectors: what each begins with, the type of its items, and the items."""
-    if kind == "bit":
-        return dims.to_bytes(4, "big"), "u1", np.packbits(vectors, axis=1)
-    return dims.to_bytes(2, "big") + bytes(2), ">f2" if kind == "halfvec" else ">f4", vectors
-
-
-def short_wire(definition: Definition, vector: NDArray[Any]) -> bytes:
-    """One short vector in its type's binary form."""
-    head, item, values = _wire(definition.short.type, vector[np.newaxis], definition.short.dims)
-    return head + values.astype(item).tobytes()

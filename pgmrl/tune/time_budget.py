@@ -1,0 +1,47 @@
+"""The time that tuning may take, and where it went."""
+
+from __future__ import annotations
+
+import time
+
+from pgmrl.errors import SearchError
+
+__all__ = ["TimeBudget"]
+
+
+class TimeBudget:
+    """A time limit, and the seconds that each part took.
+
+    Args:
+        seconds: the limit, from now on; None for none.
+
+    Attributes:
+        spent: seconds by the part's name.
+
+    Raises:
+        SearchError: a limit that is not above 0.
+
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        if seconds is not None and not seconds > 0:
+            raise SearchError(f"seconds={seconds}: expected more than 0")
+        self.seconds = seconds
+        self.spent: dict[str, float] = {}
+        self._started = self._part_started = time.monotonic()
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until the limit; None where there is none."""
+        return None if self.seconds is None else self._started + self.seconds - time.monotonic()
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether there is no time left."""
+        return self.left is not None and self.left <= 0
+
+    def record(self, part: str) -> None:
+        """Count the time since the last part ended for this one."""
+        now = time.monotonic()
+        self.spent[part] = self.spent.get(part, 0.0) + now - self._part_started
+        self._part_started = now
