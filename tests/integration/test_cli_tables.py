@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, Text
 
-from pgmrl.demo.corpus import docstrings
-from pgmrl.embedders import embed_batches, load_embedder
 from pgmrl.evaluation import EXACT, SHORT_ONLY, TWO_STAGE
 from pgmrl.ingestion.ingest import ingest
 from pgmrl.model.columns import Matryoshka
@@ -21,38 +18,37 @@ from tests.cli import ok, run
 if TYPE_CHECKING:
     from pathlib import Path
 
-COLUMN = "docstrings.embedding"
+    from tests.corpus import Corpus
+else:
+    Corpus = Path = Any
+
+COLUMN = "passages.embedding"
 TUNE = ("tune", COLUMN, "--recall", 0.8, "--dims", "32,64", "--sample", 200, "--finalists", 1, "--types", "halfvec")
 ROWS = 2_000
 
 
-@pytest.fixture(scope="module")
-def vectors() -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-    """Of the first docstrings, shape (ROWS, 256)."""
-    texts = (f"{entry.name}: {entry.text}" for entry in docstrings()[:ROWS])
-    return np.concatenate([array for _, array in embed_batches(load_embedder(), texts)])
-
-
 @pytest.fixture(scope="module", autouse=True)
-def table(module_engine: Engine, vectors: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> None:
-    """2,000 docstrings with eight columns beside their vectors, searched through the index."""
-    names = ("name", "kind", "module", "package", "signature", "summary", "path")
-    made = Table(
-        "docstrings",
+def table(module_engine: Engine, corpus: Corpus) -> None:
+    """2,000 passages with seven columns beside their vectors, searched through the index."""
+    names = ("name", "text", "docstring", "package", "module", "kind")
+    passages = Table(
+        "passages",
         MetaData(),
         Column("id", Integer, primary_key=True),
         *(Column(name, Text) for name in names),
+        Column("length", Integer),
         Column("embedding", Matryoshka(256, Short(16))),
     )
     with module_engine.connect() as connection:
         with connection.begin():
-            made.create(connection)
+            passages.create(connection)
         rows = (
-            {"id": n} | {name: getattr(entry, name) for name in names} for n, entry in enumerate(docstrings()[:ROWS])
+            {"id": n, **{name: value for name, value in passage.items() if name != "tags"}}
+            for n, passage in enumerate(corpus.passages[:ROWS])
         )
-        ingest(connection, made.c.embedding, rows, vectors=vectors)
+        ingest(connection, passages.c.embedding, rows, vectors=corpus.documents[:ROWS])
         connection.exec_driver_sql(f"ALTER DATABASE {module_engine.url.database} SET enable_seqscan = off")
-        connection.exec_driver_sql("ANALYZE docstrings")
+        connection.exec_driver_sql("ANALYZE passages")
         connection.commit()
 
 
@@ -74,8 +70,7 @@ def check(shown: str, *headers: str) -> None:
 def test_search() -> None:
     """Cells are cut, headers are not; every line is as wide as the terminal at most."""
     shown = ok("search", COLUMN, "parse a date")
-    columns = ("id", "name", "kind", "module", "package", "signature", "summary", "path")
-    check(shown, "distance", *columns)
+    check(shown, "distance", "id", "name", "text", "docstring", "package", "module", "kind", "length")
     *rows, _ = shown.splitlines()
     assert max(map(len, rows)) <= 80
     assert len([line for line in rows if "distance" in line]) > 1, "the table comes in blocks"
@@ -110,11 +105,11 @@ def test_tune() -> None:
     assert max(map(len, heads)) <= 80
 
 
-def test_evaluate(tmp_path: Path) -> None:
+def test_evaluate(tmp_path: Path, corpus: Corpus) -> None:
     """Systems by measures, dimensions, the worst queries."""
-    entries = docstrings()[:ROWS:40]
-    (tmp_path / "queries.tsv").write_text("".join(f"{n * 40}\t{entry.summary}\n" for n, entry in enumerate(entries)))
-    (tmp_path / "qrels.txt").write_text("".join(f"{n * 40} 0 {n * 40} 1\n" for n in range(len(entries))))
+    queries = {n: corpus.passages[n]["text"][:60] for n in range(0, ROWS, 40)}
+    (tmp_path / "queries.tsv").write_text("".join(f"{n}\t{words}\n" for n, words in queries.items()))
+    (tmp_path / "qrels.txt").write_text("".join(f"{n} 0 {n} 1\n" for n in queries))
     shown = ok("evaluate", COLUMN, "--queries", "queries.tsv", "--qrels", "qrels.txt")
     check(shown, "nDCG@10", "RR@10", "P@10", "R@100", "AP", EXACT, TWO_STAGE, SHORT_ONLY, "shortened by", "dims")
     check(shown, "query", "text", "not found", f"of {EXACT}")
@@ -129,7 +124,7 @@ def test_evaluate(tmp_path: Path) -> None:
     [
         (TUNE, "exact search: "),
         (("recall", COLUMN, "--sample", 100), "queries: "),
-        (("doctor", COLUMN, "--measure", "--only", "index-missing"), "recall of public.docstrings.embedding: "),
+        (("doctor", COLUMN, "--measure", "--only", "index-missing"), "recall of public.passages.embedding: "),
     ],
 )
 def test_a_redirected_command_says_how_far_it_is(
