@@ -43,7 +43,8 @@ from pgmrl import (
     search,
     search_many,
 )
-from pgmrl.model.types import to_wire
+from pgmrl.model.binary import encode
+from pgmrl.model.parameters import binary_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -199,7 +200,7 @@ def _filtered(bench: Bench, connection: Connection, bound: int) -> dict[str, Cal
     vectors = [name for name, value in sent.items() if not isinstance(value, int)]
 
     def library(query: Any) -> list[int]:
-        given = sent | dict.fromkeys(vectors, to_wire(query, "halfvec"))
+        given = sent | dict.fromkeys(vectors, binary_value(encode(query, "halfvec"), "halfvec"))
         return [row[0] for row in connection.execute(text.encode(), given).fetchall()]
 
     def function(query: Any) -> list[int]:
@@ -320,7 +321,7 @@ def function(bench: Bench, count: int) -> dict[str, Any]:
         for prepared in (False, True):
 
             def inline(query: Any, prepared: bool = prepared) -> list[int]:
-                given = dict.fromkeys(sent, to_wire(query, "halfvec"))
+                given = dict.fromkeys(sent, binary_value(encode(query, "halfvec"), "halfvec"))
                 return [row[0] for row in connection.execute(text.encode(), given, prepare=prepared).fetchall()]
 
             def called(query: Any, prepared: bool = prepared) -> list[int]:

@@ -18,9 +18,10 @@ from benchmarks.library import engine_of, install, model
 from benchmarks.measure import BLOCK, WARM_UPS, timed
 from benchmarks.sides import Effort, Index, gate
 from pgmrl.ingestion.ingest import ingest
+from pgmrl.model.binary import encode
 from pgmrl.model.columns import attachment_of
+from pgmrl.model.parameters import binary_value
 from pgmrl.model.shortening import Rotation
-from pgmrl.model.types import to_wire
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,12 +80,15 @@ def _ways(side: LibrarySide, bare: Connection, example: Floats) -> Mapping[str, 
         return cursor.fetchall()
 
     def by_client(query: Floats) -> dict[str, Any]:
-        sent = {"query": to_wire(query, "halfvec"), "short": to_wire(definition.shorten(query), "halfvec")}
+        sent = {
+            "query": binary_value(encode(query, "halfvec"), "halfvec"),
+            "short": binary_value(encode(definition.shorten(query), "halfvec"), "halfvec"),
+        }
         return {name: sent["short" if "short" in name else "query"] for name in fresh[1]}
 
     def together(query: Floats) -> dict[str, Any]:
         both = np.concatenate([query, definition.shorten(query)]).astype(np.float32)
-        return {name: to_wire(both, "halfvec") for name in built[1]}
+        return {name: binary_value(encode(both, "halfvec"), "halfvec") for name in built[1]}
 
     short = definition.short_name("embedding")
     shortlist = (
@@ -94,7 +98,9 @@ def _ways(side: LibrarySide, bare: Connection, example: Floats) -> Mapping[str, 
     )
     return {
         "round trip": lambda _: run("SELECT 1", {}),
-        "shortlist alone": lambda query: run(shortlist, {"short": to_wire(definition.shorten(query), "halfvec")}),
+        "shortlist alone": lambda query: run(
+            shortlist, {"short": binary_value(encode(definition.shorten(query), "halfvec"), "halfvec")}
+        ),
         "psycopg, two parameters": lambda query: run(fresh[0], by_client(query)),
         "psycopg, one parameter": lambda query: run(built[0], together(query)),
         "SQLAlchemy, same text": lambda query: side.connection.exec_driver_sql(fresh[0], by_client(query)).all(),

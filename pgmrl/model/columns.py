@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from pgvector.sqlalchemy import BIT
+from pgvector.sqlalchemy import BIT, HALFVEC, VECTOR
 from sqlalchemy import (
     DDL,
     CheckConstraint,
@@ -17,18 +17,23 @@ from sqlalchemy import (
     event,
     literal_column,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import MappedColumn, mapped_column
+from sqlalchemy.types import TypeDecorator
 
 from pgmrl.errors import DefinitionError
 from pgmrl.model import ddl
 from pgmrl.model.ddl import Storage
 from pgmrl.model.hnsw import Hnsw
+from pgmrl.model.server_names import translated_schema
 from pgmrl.model.shortening import Definition, Prefix, Short
 from pgmrl.model.sqlalchemy_internals import TableType, unselected_column
 from pgmrl.model.types import NumpyVector
 from pgmrl.names import identifier, qualified, quoted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Connection
     from sqlalchemy.orm import InstrumentedAttribute
 
@@ -39,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["Attachment", "Matryoshka", "add_short", "add_side_table", "attachment_of", "matryoshka", "vectors_table"]
 
 INFO_KEY: Final = "pgmrl"
+_POSTGRESQL: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,7 @@ class Matryoshka(NumpyVector, TableType):
         storage: `main` (inline in the row) or `external` (TOAST); inline by default while a vector fits a page.
         forbid_zero: add a CHECK against zero vectors, which a cosine index does not contain.
         vector_schema: the schema pgvector lives in, where that is not on the search_path.
+        as_list: a loaded vector is a list of floats instead of an array: for JSON, pydantic, and comparisons by `==`.
 
     Raises:
         DefinitionError: dimensions, types or names that cannot work.
@@ -97,8 +104,9 @@ class Matryoshka(NumpyVector, TableType):
         storage: Storage | None = None,
         forbid_zero: bool = False,
         vector_schema: str | None = None,
+        as_list: bool = False,
     ) -> None:
-        super().__init__(dims, full, vector_schema)
+        super().__init__(dims, full, vector_schema, as_list)
         self.definition = Definition.of(dims, short, metric, full, vector_schema)
         self.short = short
         self.metric: MetricName = metric
@@ -127,7 +135,7 @@ class Matryoshka(NumpyVector, TableType):
         Copies of a column that is still free, as of a mixin, bring their own.
         """
         if self._attached:
-            return NumpyVector(self.dims, self.kind, self.vector_schema)
+            return NumpyVector(self.dims, self.kind, self.vector_schema, self.as_list)
         return Matryoshka(
             self.dims,
             self.short,
@@ -137,6 +145,7 @@ class Matryoshka(NumpyVector, TableType):
             self.storage,
             self.forbid_zero,
             self.vector_schema,
+            self.as_list,
         )
 
     def on_table(self, column: Column[Any], table: Table) -> None:
@@ -147,13 +156,14 @@ class Matryoshka(NumpyVector, TableType):
         event.listen(
             table,
             "after_create",
-            _statement(lambda t: ddl.set_storage(qualified(t.schema, t.name), column.name, self.storage)),
+            _statement(lambda schema, name: ddl.set_storage(qualified(schema, name), column.name, self.storage)),
             propagate=True,
         )
         if self.forbid_zero:
             norm = self.definition.norm(self.full)
             name = identifier(f"{table.name}_{column.name}_not_zero")
-            table.append_constraint(CheckConstraint(literal_column(f"{norm}({quoted(column.name)}) > 0"), name=name))
+            not_zero = CheckConstraint(literal_column(f"{norm}({quoted(column.name)}) > 0"), name=name)
+            table.append_constraint(not_zero.ddl_if(dialect="postgresql"))
         _attach(column, table, self.definition, self.index)
 
 
@@ -167,29 +177,32 @@ def matryoshka(
     storage: Storage | None = None,
     forbid_zero: bool = False,
     vector_schema: str | None = None,
+    as_list: bool = False,
     deferred: bool = True,
     **column: Any,
-) -> MappedColumn[VectorArray]:
+) -> MappedColumn[Any]:
     """A Matryoshka attribute of a declarative class.
 
-        embedding: Mapped[Vector] = matryoshka(768, Short(128, by=Prefix()), metric="cosine")
+        embedding: Mapped[VectorArray] = matryoshka(768, Short(128, by=Prefix()), metric="cosine")
 
     The short column is not mapped: it is never loaded, and never fetched after an INSERT.
 
     Args:
-        dims: as the other arguments up to `vector_schema`, see `Matryoshka`.
-        short: see `Matryoshka`.
-        metric: see `Matryoshka`.
-        full: see `Matryoshka`.
-        index: see `Matryoshka`.
-        storage: see `Matryoshka`.
-        forbid_zero: see `Matryoshka`.
-        vector_schema: see `Matryoshka`.
-        deferred: load the vector only when it is asked for.
+        dims: this and the arguments up to `as_list`: see `Matryoshka`.
+        short: the short vector.
+        metric: of the searches.
+        full: the full column's type.
+        index: on the short column.
+        storage: of the full column.
+        forbid_zero: add a CHECK.
+        vector_schema: pgvector's.
+        as_list: load lists; the attribute is then a `Mapped[list[float]]`.
+        deferred: load the vector only when it is asked for. Where that cannot be done later, as with an AsyncSession:
+            False, or `undefer(Package.embedding)` among the options of the Select.
         **column: further arguments of `mapped_column`, such as `nullable`.
 
     """
-    type_ = Matryoshka(dims, short, metric, full, index, storage, forbid_zero, vector_schema)
+    type_ = Matryoshka(dims, short, metric, full, index, storage, forbid_zero, vector_schema, as_list)
     return mapped_column(type_, deferred=deferred, **column)
 
 
@@ -280,11 +293,14 @@ def add_side_table(
     event.listen(
         side,
         "after_create",
-        _statement(lambda t: ddl.create_side_sync_triggers(t.schema, owner, t.name, names, full_name)),
+        _statement(lambda schema, table: ddl.create_side_sync_triggers(schema, owner, table, names, full_name)),
         propagate=True,
     )
     event.listen(
-        side, "after_drop", _statement(lambda t: ddl.drop_sync_triggers(t.schema, t.name, full_name)), propagate=True
+        side,
+        "after_drop",
+        _statement(lambda schema, table: ddl.drop_sync_triggers(schema, table, full_name)),
+        propagate=True,
     )
     return side
 
@@ -350,6 +366,7 @@ def _attach(column: Column[Any], table: Table, definition: Definition, index: Hn
     column.info[INFO_KEY] = Attachment(definition, column.name, name, how)
     short = _short_column(definition, column.name, name)
     table.append_column(short)
+    event.listen(table, "before_create", _only_in_postgresql(name), propagate=True)
     if index is not None:
         _add_index(table, short, definition, index)
     if definition.short.type != "bit":
@@ -357,7 +374,7 @@ def _attach(column: Column[Any], table: Table, definition: Definition, index: Hn
         event.listen(
             table,
             "after_create",
-            _statement(lambda t: ddl.set_storage(qualified(t.schema, t.name), name, "main")),
+            _statement(lambda schema, table: ddl.set_storage(qualified(schema, table), name, "main")),
             propagate=True,
         )
     if not isinstance(definition.short.by, Prefix):
@@ -365,11 +382,14 @@ def _attach(column: Column[Any], table: Table, definition: Definition, index: Hn
         event.listen(
             table,
             "after_create",
-            _statement(lambda t: ddl.create_short_sync_triggers(definition, t.schema, t.name, full)),
+            _statement(lambda schema, table: ddl.create_short_sync_triggers(definition, schema, table, full)),
             propagate=True,
         )
         event.listen(
-            table, "after_drop", _statement(lambda t: ddl.drop_sync_triggers(t.schema, t.name, name)), propagate=True
+            table,
+            "after_drop",
+            _statement(lambda schema, table: ddl.drop_sync_triggers(schema, table, name)),
+            propagate=True,
         )
 
 
@@ -385,6 +405,16 @@ def _short_column(definition: Definition, full: str, name: str) -> Column[Any]:
     return unselected_column(name, type_, *generated)
 
 
+def _only_in_postgresql(short: str) -> Callable[..., None]:
+    """A listener that leaves the short column out of tables in other databases, as unit tests create them."""
+
+    def leave_out(target: Table, connection: Connection, **_: Any) -> None:
+        # what SQLAlchemy says of columns that a database has without a CREATE TABLE naming them
+        target.c[short].system = connection.dialect.name != "postgresql"
+
+    return leave_out
+
+
 def _add_index(table: Table, short: Column[Any], definition: Definition, index: Hnsw) -> None:
     Index(
         index.index_name(table.name, short.name),
@@ -392,7 +422,7 @@ def _add_index(table: Table, short: Column[Any], definition: Definition, index: 
         postgresql_using="hnsw",
         postgresql_with=index.storage_parameters,
         postgresql_ops={short.key: definition.operator_class},
-    )
+    ).ddl_if(dialect="postgresql")
 
 
 def _column_and_table(column: Any) -> tuple[Column[Any], Table]:
@@ -403,20 +433,32 @@ def _column_and_table(column: Any) -> tuple[Column[Any], Table]:
 
 
 def _dims_and_kind(column: Column[Any]) -> tuple[int, FullType]:
-    kind = "vector" if type(column.type).__name__ == "VECTOR" else "halfvec"
-    if isinstance(column.type, NumpyVector):
-        return column.type.dims, column.type.kind
-    dims = getattr(column.type, "dim", None)
-    if type(column.type).__name__ not in {"VECTOR", "HALFVEC"}:
-        raise DefinitionError(f"{column} is {column.type!r}: only `vector` and `halfvec` columns can be shortened")
-    if dims is None:
+    """Dimensions and type of a vector column, whatever wraps its type: a TypeDecorator, a variant, a subclass."""
+    type_ = column.type.dialect_impl(_POSTGRESQL)
+    if isinstance(type_, TypeDecorator):
+        type_ = type_.load_dialect_impl(_POSTGRESQL)
+    if isinstance(type_, NumpyVector):
+        return type_.dims, type_.kind
+    if not isinstance(type_, VECTOR | HALFVEC):
+        raise DefinitionError(f"{column} is {column.type!r}: expected a column of the type `vector` or `halfvec`")
+    kind: FullType = "vector" if isinstance(type_, VECTOR) else "halfvec"
+    if type_.dim is None:
         raise DefinitionError(f"{column} declares no dimensions: write {kind.upper()}(768), with the model's number")
-    return int(dims), kind  # type: ignore[return-value]
+    return int(type_.dim), kind
 
 
-def _statement(make: Any) -> Any:
+def _statement(make: Callable[[str | None, str], str]) -> Callable[..., None]:
+    """A listener that runs a statement on the table that has just been created or dropped.
+
+    Args:
+        make: the statement, of the schema and the name of the table as the server has them.
+
+    """
+
     def run(target: Table, connection: Connection, **_: Any) -> None:
-        statement = make(target).replace("%", "%%")  # DDL formats its text
-        connection.execute(DDL(statement))  # type: ignore[no-untyped-call]
+        if connection.dialect.name != "postgresql":  # a model that is also created elsewhere, as in unit tests
+            return
+        statement = make(translated_schema(connection, target.schema), target.name)
+        connection.execute(DDL(statement.replace("%", "%%")))  # type: ignore[no-untyped-call]  # DDL formats its text
 
     return run

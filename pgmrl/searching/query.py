@@ -10,10 +10,11 @@ from sqlalchemy import BindParameter, ColumnElement, Integer, bindparam, column,
 from sqlalchemy import cast as sql_cast
 
 from pgmrl.errors import SearchError
+from pgmrl.model.parameters import vector_sender
 from pgmrl.model.query_lengths import scaled_sql, uncountable_sql
 from pgmrl.model.rotation import Rotation
 from pgmrl.model.shortening import FULL_LIMIT
-from pgmrl.model.types import FloatArray, NumpyVector, require_psycopg, to_wire
+from pgmrl.model.types import FloatArray, NumpyVector
 from pgmrl.names import literal
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from pgmrl.model.metrics import FullType
     from pgmrl.model.shortening import Definition
-    from pgmrl.model.types import Wire
     from pgmrl.model.vectors import VectorArray
 
 __all__ = [
@@ -57,11 +57,11 @@ class FullQuery(NumpyVector):
         self.definition = definition
         self.exact = exact
 
-    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Wire]:
-        """Check the value and put it into binary form."""
-        require_psycopg(dialect)
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
+        """Check the value and put it into the form that the driver takes."""
         check, kind = self.definition.query if self.exact else self.definition.short_query, self.kind
-        return lambda value: to_wire(check(value), kind)
+        send = vector_sender(dialect)
+        return lambda value: send(check(value), kind)
 
 
 class FullAndShortQuery(NumpyVector):
@@ -83,14 +83,14 @@ class FullAndShortQuery(NumpyVector):
         super().__init__(dims, "halfvec" if halves else "vector", definition.vector_schema)
         self.definition = definition
 
-    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Wire]:
-        """Check the value, shorten it, and put both into binary form."""
-        require_psycopg(dialect)
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
+        """Check the value, shorten it, and put both into the form that the driver takes."""
         check, shorten, kind = self.definition.short_query, self.definition.shorten, self.kind
+        send = vector_sender(dialect)
 
-        def process(value: Any) -> Wire:
+        def process(value: Any) -> Any:
             full = check(value)
-            return to_wire(np.concatenate([full, shorten(full).astype(np.float32)]), kind)
+            return send(np.concatenate([full, shorten(full).astype(np.float32)]), kind)
 
         return process
 

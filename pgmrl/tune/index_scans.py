@@ -10,8 +10,8 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from pgmrl.model.binary import encode
+from pgmrl.model.parameters import BinaryValue, binary_value
 from pgmrl.model.ranking_sql import key_names
-from pgmrl.model.types import Wire
 from pgmrl.names import quoted
 from pgmrl.searching.scan import Scan, gate
 from pgmrl.searching.statement import RESULTS, SHORTLIST, rerank_sql
@@ -39,14 +39,17 @@ class TrialQueries:
     """
 
     vectors: NDArray[np.float32]
-    full: list[Wire]
-    short: list[Wire]
+    full: list[BinaryValue]
+    short: list[BinaryValue]
 
     @classmethod
     def of(cls, definition: Definition, vectors: NDArray[np.float32]) -> TrialQueries:
         """For one way to shorten, which holds its axes."""
-        full = [Wire(encode(vector, definition.full)) for vector in vectors]
-        short = [Wire(encode(vector, definition.short.type)) for vector in definition.shorten(vectors)]
+        full = [binary_value(encode(vector, definition.full), definition.full) for vector in vectors]
+        short = [
+            binary_value(encode(vector, definition.short.type), definition.short.type)
+            for vector in definition.shorten(vectors)
+        ]
         return cls(vectors, full, short)
 
     def __len__(self) -> int:

@@ -16,10 +16,11 @@ from sqlalchemy import Column, Connection, Engine, ForeignKey, Integer, MetaData
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from pgmrl import database, local
+from pgmrl.model.binary import encode
 from pgmrl.model.columns import Matryoshka, matryoshka
+from pgmrl.model.parameters import binary_value
 from pgmrl.model.rotation import Rotation
 from pgmrl.model.shortening import Short
-from pgmrl.model.types import to_wire
 from pgmrl.model.vectors import VectorArray
 from pgmrl.searching.compile_sql import compile_sql
 from tests.databases import connected, new_database, shared_database, vacuum
@@ -169,8 +170,8 @@ def _load(connection: Connection, documents: NDArray[np.float32]) -> None:
     cursor: Any = connection.connection.cursor()
     with cursor.copy("COPY packages (id, maker_id, part, embedding) FROM STDIN (FORMAT BINARY)") as into:
         for n in range(ROWS + 200):
-            zero = None if n % 2 else to_wire(np.zeros(256, np.float32), "halfvec")
-            vector = to_wire(documents[n], "halfvec") if n < ROWS else zero
+            zero = None if n % 2 else binary_value(encode(np.zeros(256, np.float32), "halfvec"), "halfvec")
+            vector = binary_value(encode(documents[n], "halfvec"), "halfvec") if n < ROWS else zero
             into.write_row((Int4(n), Int4(n % 100), Int4(n % 100), vector))
     connection.exec_driver_sql(
         "INSERT INTO tags SELECT p * 30 + t, p, 'tag ' || t "

@@ -18,9 +18,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import DataError
 
 from pgmrl import database
+from pgmrl.model.binary import encode
 from pgmrl.model.metrics import METRICS
+from pgmrl.model.parameters import binary_value
 from pgmrl.model.shortening import Definition, Prefix, Rotation, Short
-from pgmrl.model.types import to_wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +55,7 @@ def loaded(module_engine: Engine, rotation: Rotation, corpus: Corpus) -> Iterato
             cursor: Any = connection.connection.cursor()
             with cursor.copy(f"COPY v_{full} FROM STDIN (FORMAT BINARY)") as into:
                 for n, row in enumerate(rows):
-                    into.write_row((Int4(n), to_wire(row, full)))
+                    into.write_row((Int4(n), binary_value(encode(row, full), full)))
         yield connection, vectors
 
 
