@@ -11,8 +11,8 @@ from pgmrl.database.connection import sqlalchemy_connection
 from pgmrl.database.extension import check_pgvector
 from pgmrl.errors import NotMigrated
 from pgmrl.model.columns import attachment_of, vectors_table
+from pgmrl.model.server_names import server_name, translated_schema
 from pgmrl.model.shortening import Rotation
-from pgmrl.names import qualified
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -105,7 +105,7 @@ def short_column_infos(
         attachment: of the column.
         infos: of `database.columns`.
     """
-    schema = table.schema or table_schema(connection, table.name)
+    schema = translated_schema(connection, table.schema) or table_schema(connection, table.name)
     names = (schema, table.name, attachment.full, attachment.short)
     return [
         info for info in infos if (info.table_schema, info.table_name, info.full_column, info.short_column) == names
@@ -118,7 +118,7 @@ def _column_types(connection: Connection, table: Table) -> dict[str, str]:
             "SELECT a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_attribute AS a "
             "WHERE a.attrelid = to_regclass(:name) AND a.attnum > 0 AND NOT a.attisdropped"
         ),
-        {"name": qualified(table.schema, table.name)},
+        {"name": server_name(connection, table)},
     )
     return {name: type_.rsplit(".", 1)[-1] for name, type_ in rows}
 

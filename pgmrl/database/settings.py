@@ -12,7 +12,7 @@ from pgmrl.database.schema import installed_revision, require_schema
 from pgmrl.errors import DefinitionError, NotMigrated
 from pgmrl.limits import EF_SEARCH_LIMIT, SHORTLIST_LIMIT
 from pgmrl.model.columns import INFO_KEY, attachment_of, base_column, vectors_table
-from pgmrl.names import qualified
+from pgmrl.model.server_names import server_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,7 +138,7 @@ def stored_setting(connection: Connection | Session, column: Any) -> Setting | N
             "SELECT k, shortlist, ef_search, target, recall, latency_ms, row_count FROM pgmrl.settings "
             "WHERE relation = to_regclass(:relation) AND full_column = :full AND short_column = :short"
         ),
-        _key(column),
+        _key(connection, column),
     ).first()
     return None if row is None else Setting(*row)
 
@@ -161,7 +161,7 @@ def store_setting(connection: Connection | Session, column: Any, setting: Settin
     """
     connection = sqlalchemy_connection(connection)
     require_schema(connection)
-    key = _key(column)
+    key = _key(connection, column)
     key["short"] = short or key["short"]
     if key["short"] is None:
         raise DefinitionError(f"{base_column(column)} has no short vectors: there is nothing to set")
@@ -193,7 +193,7 @@ def forget_setting(connection: Connection | Session, column: Any) -> bool:
         "DELETE FROM pgmrl.settings "
         "WHERE relation = to_regclass(:relation) AND full_column = :full AND short_column = :short"
     )
-    return connection.execute(statement, _key(column)).rowcount > 0
+    return connection.execute(statement, _key(connection, column)).rowcount > 0
 
 
 def _matryoshka_columns(sources: tuple[Any, ...]) -> Iterator[Column[Any]]:
@@ -207,7 +207,7 @@ def _matryoshka_columns(sources: tuple[Any, ...]) -> Iterator[Column[Any]]:
             yield from (c for c in table.columns if INFO_KEY in c.info and c.info[INFO_KEY].full == c.name)
 
 
-def _key(column: Any) -> dict[str, str | None]:
+def _key(connection: Connection, column: Any) -> dict[str, str | None]:
     # of the table that holds the short vectors: a side table's column by its own name is the same one
     table, attachment = vectors_table(column), attachment_of(column)
-    return {"relation": qualified(table.schema, table.name), "full": attachment.full, "short": attachment.short}
+    return {"relation": server_name(connection, table), "full": attachment.full, "short": attachment.short}

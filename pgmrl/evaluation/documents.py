@@ -30,7 +30,7 @@ from pgmrl.database.vector_reader import VectorType, batch_rows, binary_column, 
 from pgmrl.errors import MeasureError
 from pgmrl.measure.exact_neighbours import CELLS, RowBatch
 from pgmrl.model.columns import attachment_of, base_column, vectors_table
-from pgmrl.names import qualified
+from pgmrl.model.server_names import server_name
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -149,7 +149,7 @@ def _is_unique(connection: Connection, table: Any, name: str) -> bool:
             "AND a.attnum = x.indkey[0] WHERE x.indrelid = to_regclass(:table) AND a.attname = :name AND x.indisunique "
             "AND x.indisvalid AND x.indnkeyatts = 1 AND x.indpred IS NULL AND x.indexprs IS NULL)"
         ),
-        {"table": qualified(table.schema, table.name), "name": name},
+        {"table": server_name(connection, table), "name": name},
     ).scalar_one()
     return found
 

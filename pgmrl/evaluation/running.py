@@ -33,7 +33,7 @@ from pgmrl.evaluation.runs import Ranked, Run, Searches, Wording
 from pgmrl.evaluation.short_candidates import Trial, trials
 from pgmrl.measure.session import CANCELLED, CONFLICT, ended_by_standby, measuring
 from pgmrl.model.columns import attachment_of
-from pgmrl.names import qualified
+from pgmrl.model.server_names import server_name
 from pgmrl.searching.arguments import positive_integer
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class _Runs:
     def _read(self, deadline: float | None, tell: Callable[[str, int, int], None]) -> None:
         searches, connection = self.searches, self.searches.connection
         table = searches.documents.column.table
-        estimate = database.row_estimate(connection, qualified(table.schema, table.name)) or 0.0
+        estimate = database.row_estimate(connection, server_name(connection, table)) or 0.0
         with closing(searches.documents.batches(connection, len(self.inputs.vectors))) as batches:
             rankings = read_rankings(
                 batches,

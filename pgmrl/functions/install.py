@@ -12,6 +12,7 @@ from pgmrl.errors import DefinitionError
 from pgmrl.functions import installed
 from pgmrl.functions.searched_column import SearchedColumn
 from pgmrl.model.columns import INFO_KEY, attachment_of, base_column, vectors_table
+from pgmrl.model.server_names import translated_schema
 from pgmrl.model.sql_functions import SqlFunctions
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def searched_column_in(
 
 
 def _schema_of(connection: Connection, table: Table) -> str:
-    return table.schema or database.table_schema(connection, table.name) or "public"
+    return translated_schema(connection, table.schema) or database.table_schema(connection, table.name) or "public"
 
 
 def _created(connection: Connection, column: Column[Any]) -> None:

@@ -10,6 +10,8 @@ from psycopg.rows import tuple_row
 
 from pgmrl.database.connection import sqlalchemy_connection
 from pgmrl.errors import IngestError
+from pgmrl.model.columns import base_column
+from pgmrl.model.server_names import translated_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
 
-__all__ = ["Driver", "driver_of", "plain_cursor", "transaction_kept"]
+__all__ = ["Driver", "driver_of", "plain_cursor", "schema_in", "transaction_kept"]
 
 Driver = psycopg.Connection[Any]
 
@@ -37,6 +39,16 @@ def driver_of(connection: Connection | Session | Driver) -> Driver:
     if not isinstance(driver, psycopg.Connection):
         raise IngestError("ingest needs psycopg 3, not asynchronous: an URL that begins with postgresql+psycopg://")
     return driver
+
+
+def schema_in(connection: Connection | Session | Driver, column: Any) -> str | None:
+    """The schema of a column's table in this connection, which may translate schemas; None for the search_path's."""
+    schema: str | None = base_column(column).table.schema
+    return (
+        schema
+        if isinstance(connection, psycopg.Connection)
+        else translated_schema(sqlalchemy_connection(connection), schema)
+    )
 
 
 def plain_cursor(driver: Driver) -> psycopg.Cursor[tuple[Any, ...]]:

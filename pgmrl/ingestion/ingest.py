@@ -14,7 +14,7 @@ from pgmrl.errors import IngestError
 from pgmrl.ingestion.batch_check import checked_batch
 from pgmrl.ingestion.batch_copy import write_batch
 from pgmrl.ingestion.batch_errors import BatchErrors
-from pgmrl.ingestion.driver import driver_of
+from pgmrl.ingestion.driver import driver_of, schema_in
 from pgmrl.ingestion.target_table import TargetTable
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def ingest(
     if batch_size < 1:
         raise IngestError(f"batch_size={batch_size}: expected at least 1")
     driver = driver_of(connection)
-    table = TargetTable.of(driver, column)
+    table = TargetTable.of(driver, column, schema_in(connection, column))
     report, start = IngestReport(), time.perf_counter()
     batches = _batches(_paired(rows, vectors, table.full_column), batch_size)
     while batch := _next(batches, report.rows):

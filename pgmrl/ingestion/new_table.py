@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pgmrl.database.connection import execute_plain
-from pgmrl.names import qualified
+from pgmrl.model.server_names import server_name
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Table
@@ -30,4 +30,4 @@ def vacuum_analyze(connection: Connection, table: Table) -> None:
         connection: in autocommit.
         table: the table.
     """
-    execute_plain(connection, f"VACUUM (ANALYZE) {qualified(table.schema, table.name)}")
+    execute_plain(connection, f"VACUUM (ANALYZE) {server_name(connection, table)}")

@@ -47,6 +47,7 @@ class TargetTable:
 
     Attributes:
         table: the application's Table.
+        schema: the table's in this connection, which may translate schemas; None for the search_path's.
         full_column: the vector column's name.
         vector_type: its type there; beside a side table it may differ from the definition's.
         attachment: what pgmrl knows of the column.
@@ -57,6 +58,7 @@ class TargetTable:
     """
 
     table: Table
+    schema: str | None
     full_column: str
     vector_type: FullType
     attachment: Attachment
@@ -66,8 +68,13 @@ class TargetTable:
     keys: tuple[str, ...]
 
     @classmethod
-    def of(cls, driver: Driver, column: Any) -> TargetTable:
+    def of(cls, driver: Driver, column: Any, schema: str | None = None) -> TargetTable:
         """The table of a Matryoshka column, read from the catalogue.
+
+        Args:
+            driver: a connection of psycopg's.
+            column: the Matryoshka attribute or column.
+            schema: the table's in this connection; None for the search_path's.
 
         Raises:
             DefinitionError: it is no Matryoshka column.
@@ -78,9 +85,10 @@ class TargetTable:
         table = base.table
         if not isinstance(table, Table):
             raise IngestError(f"{column} is no column of a Table")
-        column_types, sent_types = _column_types(driver, table, base.name)
+        column_types, sent_types = _column_types(driver, table, schema, base.name)
         target = cls(
             table,
+            schema,
             base.name,
             cast("FullType", column_types[base.name]),
             attachment,
@@ -100,7 +108,7 @@ class TargetTable:
     @property
     def name(self) -> str:
         """The table as SQL text."""
-        return qualified(self.table.schema, self.table.name)
+        return qualified(self.schema, self.table.name)
 
     @property
     def narrowest_type(self) -> FullType:
@@ -138,10 +146,12 @@ class TargetTable:
             )
 
 
-def _column_types(driver: Driver, table: Table, full_column: str) -> tuple[dict[str, str], dict[str, int]]:
+def _column_types(
+    driver: Driver, table: Table, schema: str | None, full_column: str
+) -> tuple[dict[str, str], dict[str, int]]:
     """The type of each column, and the oid of the type that its values are sent as."""
     with transaction_kept(driver):
-        rows = plain_cursor(driver).execute(_COLUMN_TYPES, [qualified(table.schema, table.name)]).fetchall()
+        rows = plain_cursor(driver).execute(_COLUMN_TYPES, [qualified(schema, table.name)]).fetchall()
     if not rows:
         raise NotMigrated(f"there is no table {table.fullname} in this database: run the application's migrations")
     column_types = {name: type_ for name, type_, _ in rows}

@@ -18,8 +18,9 @@ from pgmrl.measure.ground_truth import GroundTruth, kept_neighbours
 from pgmrl.measure.intervals import Interval, Z
 from pgmrl.model.columns import attachment_of, vectors_table
 from pgmrl.model.rotation import Rotation
+from pgmrl.model.server_names import server_name
 from pgmrl.model.shortening import Definition, Prefix, Short, Shortening
-from pgmrl.names import qualified, quoted
+from pgmrl.names import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -275,7 +276,7 @@ def _sampled(
     progress: Callable[[int], None] | None,
 ) -> NDArray[np.floating]:
     """Vectors of random rows, all equally likely; shape (up to sample, dims), in the column's precision."""
-    name = qualified(table.schema, table.name)
+    name = server_name(connection, table)
     rows = table_rows(connection, name, column)
     wanted = 1.1 * sample + 4 * sample**0.5 + 10  # the number of rows that come varies, and too many do no harm
     percent = min(100.0, 100.0 * wanted / max(rows, 1))

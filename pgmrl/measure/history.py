@@ -10,7 +10,7 @@ from sqlalchemy import text
 from pgmrl import database
 from pgmrl.measure.recall import Recall
 from pgmrl.model.columns import attachment_of, vectors_table
-from pgmrl.names import qualified
+from pgmrl.model.server_names import server_name
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -122,7 +122,7 @@ def record_recall(connection: Connection | Session, column: Any, recall: Recall)
             f"INSERT INTO pgmrl.recall_history (relation, full_column, {', '.join(given)}) "  # noqa: S608
             f"VALUES (CAST(:relation AS regclass), :full_column, {', '.join(f':{name}' for name in given)})"
         ),
-        given | _key(column),
+        given | _key(connection, column),
     )
 
 
@@ -146,11 +146,11 @@ def recall_history(connection: Connection | Session, column: Any, *, limit: int 
             f"SELECT {names} FROM pgmrl.recall_history WHERE relation = to_regclass(:relation) "  # noqa: S608
             "AND full_column = :full_column ORDER BY measured_at DESC, id DESC LIMIT :limit"
         ),
-        {**_key(column), "limit": limit},
+        {**_key(connection, column), "limit": limit},
     ).all()
     return [Measured(*row) for row in reversed(rows)]
 
 
-def _key(column: Any) -> dict[str, str]:
+def _key(connection: Connection, column: Any) -> dict[str, str]:
     table = vectors_table(column)  # as settings are kept
-    return {"relation": qualified(table.schema, table.name), "full_column": attachment_of(column).full}
+    return {"relation": server_name(connection, table), "full_column": attachment_of(column).full}

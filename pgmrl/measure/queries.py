@@ -16,7 +16,7 @@ from pgmrl import database
 from pgmrl.database.connection import sqlstate
 from pgmrl.errors import MeasureError, VectorError
 from pgmrl.model.columns import attachment_of, base_column, vectors_table
-from pgmrl.names import qualified
+from pgmrl.model.server_names import server_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -262,7 +262,7 @@ def _picked(rows: Sequence[tuple[Any, ...]], definition: Definition, count: int)
 
 def _percent(connection: Connection, table: Table, wanted: int) -> float:
     """What share of the pages holds twice so many rows, by the table's statistics; all where there are none."""
-    rows = database.row_estimate(connection, qualified(table.schema, table.name))
+    rows = database.row_estimate(connection, server_name(connection, table))
     return 100.0 if not rows or rows < 10 * wanted else 200.0 * wanted / rows
 
 

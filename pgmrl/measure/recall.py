@@ -22,7 +22,7 @@ from pgmrl.measure.queries import Queries, sampled_queries
 from pgmrl.measure.session import CANCELLED, CONFLICT, ended_by_standby, measuring, until
 from pgmrl.measure.table_truth import TableTruth, queries_at_once, truth_statement
 from pgmrl.model.columns import attachment_of, base_column, vectors_table
-from pgmrl.names import qualified
+from pgmrl.model.server_names import server_name
 from pgmrl.searching.plans import explained, index_serving
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def measure_recall(
         tried.all()
         looked_into = tried.worst(worst)
         table = vectors_table(column)
-        rows = None if tried.cancelled else database.row_estimate(connection, qualified(table.schema, table.name))
+        rows = None if tried.cancelled else database.row_estimate(connection, server_name(connection, table))
     losses = tried.losses
     means = np.asarray([loss[3:7] for loss in losses], np.float64).mean(axis=0)
     times = [loss.ms for loss in losses[1:] or losses]  # the first one compiles the statement and opens files
@@ -233,7 +233,7 @@ def _check_index(connection: Connection, column: Any) -> None:
             "ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] "
             "WHERE i.indrelid = to_regclass(:name) AND a.attname = :short"
         ),
-        {"name": qualified(table.schema, table.name), "short": attachment.short},
+        {"name": server_name(connection, table), "short": attachment.short},
     ).one()
     if not row[0]:
         what = "only an invalid HNSW index: REINDEX it concurrently" if row[1] else "no HNSW index: create one"

@@ -111,6 +111,11 @@ def check_statement(statement: Any) -> None:
     if not isinstance(statement, Select):
         raise SearchError(f"expected a Select of the model, such as select(Model), got {type(statement).__name__}")
     clauses = clauses_of(statement)
+    if "FOR UPDATE" in clauses:
+        raise SearchError(
+            "the Select has FOR UPDATE, which would lock candidates: put it on the result, "
+            "search(…).with_for_update(of=Model)"
+        )
     if clauses:
         raise SearchError(
             f"the Select has {clauses[0]}, and a search adds its own: apply yours to the result's subquery()"

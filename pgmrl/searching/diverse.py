@@ -14,6 +14,7 @@ from pgmrl.model.ranking_sql import distances_sql, diverse_sql, key_names, numbe
 from pgmrl.searching.arguments import check_fraction, check_labels
 from pgmrl.searching.fallback import EXACT, RERANKED, falls_short, falls_short_sql
 from pgmrl.searching.options import SearchOptions, SearchParameters, with_shortlist
+from pgmrl.searching.search_result import search_result
 from pgmrl.searching.statement import RESULTS, SHORTLIST, join_results, materialized, prepare_search, results_table
 from pgmrl.searching.subject import AnySelect
 
@@ -81,7 +82,9 @@ def search_diverse(
     results = results_table(len(rows.keys), "place", "score")
     searched = join_results(select_, rows.keys, results, results.c.place).add_cte(*ctes, nest_here=True)
     rank, score = type_coerce(results.c.place, Integer()), type_coerce(results.c.score, Float())
-    return searched.add_columns(results.c.distance.label(label), rank.label(rank_label), score.label(score_label))
+    return search_result(
+        searched.add_columns(results.c.distance.label(label), rank.label(rank_label), score.label(score_label))
+    )
 
 
 def _ranked(parameters: SearchParameters, rows: SelectedRows, bound: BoundQuery) -> list[CTE]:

@@ -26,6 +26,7 @@ from pgmrl.searching.arguments import positive_integer
 from pgmrl.searching.fallback import Ranking
 from pgmrl.searching.options import SearchOptions, SearchParameters, with_shortlist
 from pgmrl.searching.pages import Page
+from pgmrl.searching.search_result import search_result
 from pgmrl.searching.statement import SHORTLIST, join_results, materialized, prepare_search
 from pgmrl.searching.subject import AnySelect
 
@@ -119,7 +120,7 @@ def search_funnel(
             fallback=parameters.falls_back(rows.filtered),
         )
     searched = join_results(select_, rows.keys, results).add_cte(*ctes, nest_here=True)
-    return searched.add_columns(results.c.distance.label(label))
+    return search_result(searched.add_columns(results.c.distance.label(label)))
 
 
 def _cte(definition: Definition, bound: BoundQuery, names: str, number: int, stage: _Stage) -> CTE:

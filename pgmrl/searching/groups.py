@@ -15,6 +15,7 @@ from pgmrl.model.ranking_sql import distances_sql, groups_sql, key_names
 from pgmrl.searching.arguments import positive_integer
 from pgmrl.searching.fallback import EXACT, RERANKED
 from pgmrl.searching.options import SearchOptions, SearchParameters, with_shortlist
+from pgmrl.searching.search_result import search_result
 from pgmrl.searching.statement import RESULTS, SHORTLIST, join_results, materialized, prepare_search, results_table
 from pgmrl.searching.subject import AnySelect
 
@@ -79,7 +80,7 @@ def search_groups(
     ctes = _ctes(parameters, rows, bound, rows_each)
     results = results_table(len(rows.keys), "group_rank")
     searched = join_results(select_, rows.keys, results, results.c.group_rank).add_cte(*ctes, nest_here=True)
-    return searched.add_columns(results.c.distance.label(label))
+    return search_result(searched.add_columns(results.c.distance.label(label)))
 
 
 def _ctes(parameters: SearchParameters, rows: SelectedRows, bound: BoundQuery, per_group: int) -> list[CTE]:

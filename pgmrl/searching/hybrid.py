@@ -27,6 +27,7 @@ from pgmrl.limits import RRF_K
 from pgmrl.model.ranking_sql import fused_sql, key_names, rrf_part_sql, weighted_part_sql
 from pgmrl.searching.arguments import check_labels, check_statement, positive_integer
 from pgmrl.searching.retrievers import RankedList, Retriever, check_parameters, check_weight, is_number
+from pgmrl.searching.search_result import search_result
 
 if TYPE_CHECKING:
     from sqlalchemy import CTE, BindParameter, FromClause
@@ -140,7 +141,7 @@ def search_hybrid(
     same = [key == fused.c[name] for name, key in zip(key_names(len(keys)), keys, strict=True)]
     searched = statement.where(*same).order_by(fused.c.score.desc(), *keys)
     searched = searched.add_cte(*ctes, _fused(fuse, weights, len(keys), k))
-    return searched.add_columns(fused.c.score.label(label), *ranks)
+    return search_result(searched.add_columns(fused.c.score.label(label), *ranks))
 
 
 # -- the arguments -------------------------------------------------------------------------------------------------

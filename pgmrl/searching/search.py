@@ -10,6 +10,7 @@ from pgmrl.searching.arguments import check_labels
 from pgmrl.searching.fallback import Ranking
 from pgmrl.searching.options import SearchOptions, SearchParameters
 from pgmrl.searching.pages import Page
+from pgmrl.searching.search_result import search_result
 from pgmrl.searching.statement import RESULTS, SHORTLIST, join_results, materialized, prepare_search, reranked
 from pgmrl.searching.subject import AnySelect
 
@@ -99,7 +100,7 @@ def search(
         results, ctes = _results(parameters, rows, bound, page)
         searched = join_results(select_, rows.keys, results).add_cte(*ctes, nest_here=True)
     more = _more_columns(definition, similarity, parameters.k if counts else None)
-    return searched.add_columns(results.c.distance.label(label), *more)
+    return search_result(searched.add_columns(results.c.distance.label(label), *more))
 
 
 def _results(parameters: SearchParameters, rows: SelectedRows, bound: BoundQuery, page: Page) -> Results:

@@ -15,6 +15,7 @@ from pgmrl.searching.more_like_this import MoreLikeThis
 from pgmrl.searching.options import SearchOptions, SearchParameters
 from pgmrl.searching.pages import Page
 from pgmrl.searching.query import QUERIES, BoundQuery, query_rows
+from pgmrl.searching.search_result import search_result
 from pgmrl.searching.selected_rows import selected_rows
 from pgmrl.searching.statement import RESULTS, SHORTLIST, join_results, materialized
 from pgmrl.searching.subject import AnySelect
@@ -70,7 +71,7 @@ def search_many(
     searched = join_results(cast("AnySelect", statement), rows.keys, results, number)
     # equal by construction; SQLAlchemy's linter wants to see that the two are related
     searched = searched.add_cte(query_table, nest_here=True).where(results.c["number"] == number)
-    return searched.add_columns(number.label(query_label), results.c.distance.label(label))
+    return search_result(searched.add_columns(number.label(query_label), results.c.distance.label(label)))
 
 
 def _checked(parameters: SearchParameters, queries: Any) -> VectorArray:

@@ -14,7 +14,8 @@ from pgmrl.measure.queries import Queries, sampled_queries
 from pgmrl.model.columns import attachment_of, base_column, vectors_table
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.rotation import Rotation
-from pgmrl.names import qualified, quoted
+from pgmrl.model.server_names import server_name
+from pgmrl.names import quoted
 from pgmrl.online.reshape import current_index
 from pgmrl.searching.options import SearchParameters
 from pgmrl.tune.candidates import Candidate
@@ -130,7 +131,7 @@ def gather_inputs(connection: Connection, column: Any, request: TuneRequest, que
     """
     attachment, table = attachment_of(column), vectors_table(column)
     definition = attachment.definition
-    name = qualified(table.schema, table.name)
+    name = server_name(connection, table)
     if not table.primary_key.columns:
         raise DefinitionError(f"table {table.fullname} has no primary key: a search returns rows by their key")
     rows = _rows(connection, name, attachment.full)
