@@ -101,7 +101,7 @@ def _scan_end(explanation: Explanation, shortlist: Shortlist) -> Iterator[str]:
 
 def _exact(explanation: Explanation, stage: Stage) -> Iterator[str]:
     retriever = _of(stage.retriever)
-    shortlist = next((one for one in explanation.shortlists if one.retriever == stage.retriever), None)
+    shortlist = next((own for own in explanation.shortlists if own.retriever == stage.retriever), None)
     if shortlist is None:
         if stage.usage is None:
             yield f"The search{retriever} is exact: it ranks every row that passes the filter."

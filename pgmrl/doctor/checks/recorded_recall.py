@@ -60,7 +60,9 @@ def numbers_of(measurement: Measured | Setting) -> SearchNumbers:
 
 def _comparable(measurements: Sequence[Measured], setting: Setting | None) -> list[Measured]:
     """Those made with the numbers that searches take now: one with another shortlist says nothing about them."""
-    return [one for one in measurements if setting is None or numbers_of(one) == numbers_of(setting)]
+    if setting is None:
+        return list(measurements)
+    return [measurement for measurement in measurements if numbers_of(measurement) == numbers_of(setting)]
 
 
 def _on(measurement: Measured) -> str:
@@ -105,13 +107,14 @@ def recall_drift(context: CheckContext, column: CheckedColumn) -> Iterator[Probl
     if not measurements:
         return
     last = measurements[-1]
-    before = [one for one in measurements[:-1] if numbers_of(one) == numbers_of(last)]
+    before = [earlier for earlier in measurements[:-1] if numbers_of(earlier) == numbers_of(last)]
     if not before:
         return
-    queries = sum(one.queries for one in before)
-    mean = sum(one.recall * one.queries for one in before) / queries
+    queries = sum(earlier.queries for earlier in before)
+    mean = sum(earlier.recall * earlier.queries for earlier in before) / queries
     # of a mean over all their queries the interval is as much narrower as there are more of them
-    half_width = sum((one.recall - one.recall_low) ** 2 * one.queries**2 for one in before) ** 0.5 / queries
+    squares = sum(((earlier.recall - earlier.recall_low) * earlier.queries) ** 2 for earlier in before)
+    half_width = squares**0.5 / queries
     drop = mean - last.recall
     noise = HALF_WIDTHS * (half_width**2 + (last.recall_high - last.recall) ** 2) ** 0.5
     if drop <= max(noise, context.thresholds.recall_drop):
