@@ -132,7 +132,7 @@ def test_two_install_the_same_rotation_at_once(engine: Engine, rotation: Rotatio
     assert not failed
     with engine.connect() as connection:
         assert database.installed_rotation(connection, str(rotation.id)) == rotation
-        assert connection.execute(text("SELECT count(*) FROM pgmrl.axes")).scalar_one() == 256
+        assert connection.execute(text("SELECT count(*) FROM pgmrl.axes")).scalar_one() == len(rotation.required_axes())
 
 
 def test_installing_twice_says_so(connection: Connection, installed: Rotation) -> None:

@@ -241,7 +241,7 @@ def of_table(connection: Connection, schema: str, table: str) -> dict[str, Any]:
     ).all()
     return {
         "columns": seen.columns,
-        "keepers": seen.sync_triggers,
+        "sync_triggers": seen.sync_triggers,
         "sides": seen.sides,
         "shorts": {
             name: replace(short, indexes=tuple(replace(index, oid=0, bytes=0) for index in short.indexes))

@@ -34,7 +34,7 @@ def test_a_cut_name_is_the_same_on_every_machine() -> None:
 
 
 def test_the_second_triggers_name_fits_too() -> None:
-    """A keeper's name leaves room for `_u`, so that the server cuts neither."""
+    """A sync trigger's name leaves room for `_u`, so that the server cuts neither."""
     name = sync_trigger_name("t" * 63, "c" * 63)
     assert len(f"{name}_u".encode()) <= 63
     assert name.startswith("zz_pgmrl_")
