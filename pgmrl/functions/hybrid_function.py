@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, get_args
 from pgmrl.functions.callable_function import callable_function, row_limit
 from pgmrl.functions.filter_arguments import filter_arguments, filter_conditions
 from pgmrl.functions.plpgsql import Refusal, dollar_quoted, dynamic_text, filled, numbered, refuse, value_of
+from pgmrl.functions.query_argument import length_refusals, scale_query
 from pgmrl.functions.search_worker import COST
 from pgmrl.functions.shortlist_argument import size_refusals, usual_shortlist
 from pgmrl.limits import RRF_K, TEXT_LIMIT
@@ -71,6 +72,7 @@ def hybrid_worker(column: SearchedColumn) -> str:
         finds_rows=finds_rows_sql("words_query"),
         parts="\n".join(_parts()),
         fused=dynamic_text(_fused(column)),
+        scale_query=scale_query(column),
         passed="".join(f", {argument}" for argument in numbered(FIXED_ARGUMENTS + 1, tests)),
     )
     return (
@@ -86,7 +88,7 @@ def _arguments(column: SearchedColumn, options: list[str]) -> list[str]:
 
 
 def _refusals(column: SearchedColumn) -> list[Refusal]:
-    """Arguments that are refused; the worker of `…_search` refuses those for the vector."""
+    """Arguments that are refused; the worker of `…_search` refuses those for the vector, but gets it scaled."""
     no_words = f"Give words to look for, or call {column.object_name('search')}."
     matches = ", ".join(f"'{match}'" for match in get_args(Match))
     return [
@@ -113,6 +115,7 @@ def _refusals(column: SearchedColumn) -> list[Refusal]:
             "'words_weight is ' || coalesce($7::text, 'NULL')",
             "Give 1 where words count as much as the vector, more or less where they do not.",
         ),
+        *length_refusals(column),
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pgmrl.functions.callable_function import comment_text
+from pgmrl.model.query_lengths import uncountable_sql
 from pgmrl.names import quoted
 
 if TYPE_CHECKING:
@@ -61,9 +62,13 @@ def _searchable(column: SearchedColumn) -> str:
     By the full vector, and not by the short one: a view that reads the short column would stand in the way of its end.
     """
     definition = column.qualified_definition
-    not_null = f"{column.full_vector} IS NOT NULL"
-    if not definition.metric.normalise:
-        return not_null
-    leading = f"{definition.qualified('subvector')}({column.full_vector}, 1, {definition.short.dims})"
-    searched = leading if definition.may_lose_direction else column.full_vector
-    return f"{not_null} AND {definition.norm(definition.full)}({searched}) OPERATOR(pg_catalog.>) 0"
+    conditions = [f"{column.full_vector} IS NOT NULL"]
+    norm = definition.norm(definition.full)
+    uncountable = uncountable_sql(definition, f"{norm}({column.full_vector})", stored=True)
+    if uncountable is not None:
+        conditions.append(f"NOT ({uncountable})")
+    if definition.metric.normalise:
+        leading = f"{definition.qualified('subvector')}({column.full_vector}, 1, {definition.short.dims})"
+        searched = leading if definition.may_lose_direction else column.full_vector
+        conditions.append(f"{norm}({searched}) OPERATOR(pg_catalog.>) 0")
+    return " AND ".join(conditions)

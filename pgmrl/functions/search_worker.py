@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from pgmrl.functions.filter_arguments import filter_arguments, filter_conditions
 from pgmrl.functions.plpgsql import Refusal, dollar_quoted, filled, lines, numbered, refuse
+from pgmrl.functions.query_argument import length_refusals, scale_query
 from pgmrl.functions.shortlist_argument import size_refusals, stored_or_usual_shortlist, usual_shortlist
 from pgmrl.limits import EF_SEARCH_LIMIT
 from pgmrl.model.scan_settings import (
@@ -78,6 +79,7 @@ def _body(column: SearchedColumn, ranking: ShortlistRanking, index: Hnsw) -> str
         candidates=literal(ranking.candidates),
         index=index_name,
         checks=refuse(_refusals(column, ranking)),
+        scale_query=scale_query(column),
         conditions="\n".join(conditions),
         short_query=definition.sql("$1"),
         zero_short=_zero_short_check(column),
@@ -145,12 +147,7 @@ def _refusals(column: SearchedColumn, ranking: ShortlistRanking) -> list[Refusal
         *size_refusals("$2", "The k rows come out of the shortlist: give as many"),
         Refusal("$4 IS NULL", "'exact is NULL'", "Give true or false.", "null_value_not_allowed"),
     ]
-    if definition.metric.normalise:
-        message = literal("query is a zero vector, which has no direction")
-        refusals.append(
-            Refusal(f"{definition.norm(definition.full)}($1) = 0", message, "Give a vector that is not zero.")
-        )
-    return [*refusals, *ranking.refusals]
+    return [*refusals, *length_refusals(column), *ranking.refusals]
 
 
 def _zero_short_check(column: SearchedColumn) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,7 +11,11 @@ if TYPE_CHECKING:
 __all__ = ["scaled_sql", "uncountable_sql"]
 
 PLAIN = (1e-3, 1e3)
-"""A query of such a length is sent as it is, so that the distance of a row to itself is 0 to the last bit."""
+"""A query of such a length is compared as it is, so that the distance of a row to itself is 0 to the last bit."""
+
+
+SINGLE_LENGTH = 1e-35
+"""Numbers of a shorter `vector` are below single precision's normal ones, and have lost digits."""
 
 
 def scaled_sql(definition: Definition, vector: str) -> str:
@@ -20,28 +25,29 @@ def scaled_sql(definition: Definition, vector: str) -> str:
         definition: of the column that is searched.
         vector: SQL text of the query, of pgvector's type `vector`.
 
-    Returns:
-        SQL text of the full type.
-
     """
     if not definition.metric.normalise:
-        return f"CAST({vector} AS {definition.full_type})"
+        return vector
     low, high = PLAIN
     plain = f"{definition.norm('vector')}({vector}) BETWEEN {low:g} AND {high:g}"
-    scaled = f"{definition.qualified('l2_normalize')}({vector})"
-    return f"CAST(CASE WHEN {plain} THEN {vector} ELSE {scaled} END AS {definition.full_type})"
+    return f"CASE WHEN {plain} THEN {vector} ELSE {definition.qualified('l2_normalize')}({vector}) END"
 
 
-def uncountable_sql(definition: Definition, vector: str) -> str | None:
+def uncountable_sql(definition: Definition, length: str, *, stored: bool) -> str | None:
     """SQL text of whether a query is of a length that pgvector cannot compute with; None where none is.
 
     Args:
-        definition: as `scaled_sql`.
-        vector: as `scaled_sql`.
+        definition: of the column that is searched.
+        length: SQL text of the query's length.
+        stored: whether the query has the column's type already, so that scaling it comes too late.
 
     """
-    if definition.metric.normalise:
-        return None
     low, high = definition.query_lengths
-    norm = f"{definition.norm('vector')}({vector})"
-    return f"{norm} <> 0 AND {norm} NOT BETWEEN {low:g} AND {high:g}"
+    if definition.metric.normalise:
+        if not stored:
+            return None
+        low, high = (low, math.inf) if definition.full == "halfvec" else (SINGLE_LENGTH, math.inf)
+    outside = f"{length} OPERATOR(pg_catalog.<) {low:g}"
+    if high < math.inf:
+        outside = f"({outside} OR {length} OPERATOR(pg_catalog.>) {high:g})"
+    return f"{length} OPERATOR(pg_catalog.<>) 0 AND {outside}"

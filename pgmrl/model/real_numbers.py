@@ -87,7 +87,7 @@ def _check_items(items: Iterable[Any], what: str, depth: int = 1) -> None:
 
 
 def _check_array(array: NDArray[Any], what: str) -> None:
-    if isinstance(array, np.ma.MaskedArray) and np.ma.getmaskarray(array).any():  # type: ignore[no-untyped-call]
+    if isinstance(array, np.ma.MaskedArray) and np.ma.getmaskarray(array).any():
         raise VectorError(f"{what} has masked values, which a vector cannot have: fill them, or leave the vector out")
     # of kind V are records, and the extra types of ml_dtypes such as bfloat16, which are numbers
     if array.dtype.kind in "bcSUMmT" or array.dtype.type is np.void:

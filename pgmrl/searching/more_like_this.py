@@ -207,7 +207,8 @@ def _checked_average(
         norm = f"{definition.norm('vector')}({mean})"
         message = "the examples cancel each other, so their average has no direction: give others"
         arms.append(f"WHEN {norm} <= {NO_DIRECTION} THEN {raise_sql(definition, message, norm)}")
-    average: ColumnElement[Any] = literal_column(f"CASE {' '.join(arms)} ELSE {scaled_sql(definition, mean)} END")
+    scaled = f"CAST({scaled_sql(definition, mean)} AS {definition.full_type})"
+    average: ColumnElement[Any] = literal_column(f"CASE {' '.join(arms)} ELSE {scaled} END")
     source = sources[0] if len(sources) == 1 else sources[0].join(sources[1], true())
     return select(average).select_from(source).scalar_subquery()
 

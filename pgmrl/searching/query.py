@@ -218,16 +218,17 @@ def _bind_expression(definition: Definition, expression: ColumnElement[Any], *, 
 
 def _checked(definition: Definition, *, exact: bool) -> str:
     null = raise_sql(definition, "the query's expression is NULL, expected a vector", "vector")
-    arms, scaled = [f"WHEN vector IS NULL THEN {null}"], scaled_sql(definition, "vector")
-    uncountable = uncountable_sql(definition, "vector")
+    scaled = f"CAST({scaled_sql(definition, 'vector')} AS {definition.full_type})"
+    arms = [f"WHEN vector IS NULL THEN {null}"]
+    length = f"{definition.norm('vector')}(vector)"
+    uncountable = uncountable_sql(definition, length, stored=False)
     if uncountable is not None:
         low, high = definition.query_lengths
         message = f"expected a query of length 0 or {low:g} to {high:g}, got "
-        length = f"{definition.norm('vector')}(vector)"
         arms.append(f"WHEN {uncountable} THEN {raise_sql(definition, message, length, shown=True)}")
     if definition.metric.normalise:
         zero = raise_sql(definition, "the query's expression is all zeros and has no direction", "vector")
-        arms.append(f"WHEN {definition.norm('vector')}(vector) = 0 THEN {zero}")
+        arms.append(f"WHEN {length} = 0 THEN {zero}")
         if not exact and definition.may_lose_direction:
             leading = f"{definition.qualified('subvector')}({scaled}, 1, {definition.short.dims})"
             message = f"the query is zero in its leading {definition.short.dims} dimensions: use exact=True"

@@ -7,7 +7,7 @@ import datetime as dt
 import enum
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,6 +18,9 @@ from pgmrl.errors import VectorError
 from pgmrl.model.real_numbers import real_numbers
 from pgmrl.model.vectors import as_query, as_vector, as_vectors
 from pgmrl.searching.more_like_this import average_vectors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Raises:
@@ -139,7 +142,7 @@ NUMBERS: dict[str, Any] = {
 def test_what_is_no_vector_of_numbers(name: str) -> None:
     """It is refused by name: as a vector, as a query, as one vector of several, as an example."""
     value = NO_NUMBERS[name]
-    calls = [
+    calls: list[Callable[[], object]] = [
         lambda: as_vector(value, 2, what="the thing"),
         lambda: as_query(value, 2, "vector", direction=True, what="the thing"),
         lambda: as_vectors([value, value], 2, what="the thing"),

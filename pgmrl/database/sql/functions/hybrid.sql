@@ -9,6 +9,7 @@ DECLARE
 BEGIN
 {usual_shortlist}
 {checks}
+{scale_query}
 {conditions}
     words_query := CASE $5
 {words_query}

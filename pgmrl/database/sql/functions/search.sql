@@ -15,6 +15,7 @@ DECLARE
 BEGIN
 {usual_shortlist}
 {checks}
+{scale_query}
 {conditions}
     candidates := candidates || conditions;
     IF NOT $4 THEN
