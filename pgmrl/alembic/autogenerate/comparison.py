@@ -263,8 +263,8 @@ class Comparison:
         if rotation.axes is None:
             raise RotationError(
                 f"rotation {rotation.id} is not in this database, and the model has only its id: say "
-                f"Rotation.load(<file that `pgmrl fit-rotation` wrote>) in the model, or put that file to {path} beside "
-                "the migrations"
+                f"Rotation.load(<file that `pgmrl fit-rotation` wrote>) in the model, or put that file to {path} "
+                "beside the migrations"
             )
         if script is None:
             raise RotationError(f"rotation {rotation.id} is not in this database: install it with `pgmrl fit-rotation`")

@@ -117,7 +117,8 @@ def rotation_stale(context: CheckContext, column: CheckedColumn) -> Iterator[Pro
             f"{column.definition.short.dims} axes keep recall@{K} {comparison.kept:.3f} (exact shortlist of "
             f"{SHORTLIST}), axes learned from these rows {comparison.kept_anew:.3f}: {gain.mean:.3f} more "
             f"(95 % confidence interval {gain.low:.3f} to {gain.high:.3f})",
-            f"`pgmrl fit-rotation {column.name}`, then `pgmrl reshape start` to a second short column of it.",
+            f"`pgmrl fit-rotation {column.name}`, then `pgmrl reshape start` to a second short column, of the new "
+            "rotation.",
             f"SELECT * FROM pgmrl.rotations WHERE id = {literal(rotation.id)}",
             {
                 "rotation": rotation.id,
