@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pgmrl.measure.exact_neighbours import Neighbours, RowBatch
+    from pgmrl.measure.exact_neighbours import RowBatch
+    from pgmrl.measure.neighbour_lists import Neighbours
     from pgmrl.model.shortening import Definition
 
 __all__ = ["ExactRankings", "RankedRows", "ranked_rows", "read_rankings"]

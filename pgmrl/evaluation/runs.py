@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from pgmrl.evaluation.documents import Documents
     from pgmrl.evaluation.exact_rankings import ExactRankings
-    from pgmrl.measure.exact_neighbours import Neighbours
+    from pgmrl.measure.neighbour_lists import Neighbours
     from pgmrl.model.fulltext import Match
 
 __all__ = ["Ranked", "Run", "Searches", "Way", "Wording"]

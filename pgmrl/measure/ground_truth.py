@@ -12,7 +12,7 @@ from pgmrl.measure.recall_by_distance import within
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pgmrl.measure.exact_neighbours import Neighbours
+    from pgmrl.measure.neighbour_lists import Neighbours
 
 __all__ = ["GroundTruth", "kept_neighbours"]
 

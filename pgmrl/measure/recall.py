@@ -173,7 +173,7 @@ def measure_recall(
     started = time.monotonic()
     if seconds <= 0:
         raise SearchError(f"seconds={seconds}: expected more than 0")
-    clock = _Clock(connection, started, seconds)
+    clock = Clock(connection, started, seconds)
     base = base_column(column)
     own = select(*base.table.primary_key.columns) if statement is None else statement
     with _in_time(clock), measuring(connection, seconds=seconds, parallel=parallel):
@@ -261,7 +261,7 @@ def _conditions(statement: AnySelect) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Clock:
+class Clock:
     """Where and until when queries are tried.
 
     Attributes:
@@ -300,7 +300,7 @@ class _Tried:
 
     """
 
-    clock: _Clock
+    clock: Clock
     trial: SearchTrial
     queries: Queries
     truth: TableTruth
@@ -310,7 +310,7 @@ class _Tried:
     cancelled: bool = False
 
     @classmethod
-    def of(cls, clock: _Clock, trial: SearchTrial, queries: Queries, report: Callable[[str, int, int], None]) -> _Tried:
+    def of(cls, clock: Clock, trial: SearchTrial, queries: Queries, report: Callable[[str, int, int], None]) -> _Tried:
         definition = trial.definition
         plan = explained(clock.connection, truth_statement(trial.rows, definition))["Plan"]
         truth = TableTruth.of(clock.connection, trial.rows, definition, plan["Plan Rows"])
@@ -379,7 +379,7 @@ class _Tried:
 
 
 @contextmanager
-def _in_time(clock: _Clock) -> Iterator[None]:
+def _in_time(clock: Clock) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from pgmrl.database.settings import Setting, store_setting
 from pgmrl.errors import DatabaseError, DefinitionError, MeasureError, NotMigrated, VectorError
 from pgmrl.measure import Loss, measure_recall
 from pgmrl.measure.attribution import SearchTrial
+from pgmrl.measure.recall import Clock
 from pgmrl.model.columns import Matryoshka
 from pgmrl.model.shortening import Short
 from tests.cli import failure, ok, ok_json, run
@@ -133,19 +133,21 @@ def test_what_is_wrong_is_said(options: list[Any], error: type[Exception], messa
 
 def test_time_that_runs_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """And what was tried until then is reported."""
-    search = SearchTrial.run
+    search, tried = SearchTrial.run, 0
 
-    def slowly(*arguments: Any) -> Loss:
-        time.sleep(0.05)
+    def count(*arguments: Any) -> Loss:
+        nonlocal tried
+        tried += 1
         return search(*arguments)
 
-    monkeypatch.setattr(SearchTrial, "run", slowly)
-    found = json.loads(ok("recall", "packages.embedding", "--sample", 300, "--seconds", 4, "--json"))
-    assert 0 < len(found["losses"]) < found["requested"] == 300
-    shown = ok("recall", "packages.embedding", "--sample", 300, "--shortlist", 12, "--seconds", 4)
-    tried = re.search(r"stopped after ([\d,]+) of 300 queries", shown)
-    assert tried is not None
-    assert f"{tried[1]} of 300 rows of public.packages as queries" in shown
+    monkeypatch.setattr(SearchTrial, "run", count)
+    monkeypatch.setattr(Clock, "left", property(lambda _: 60.0 if tried < 40 else 0.0))
+    found = json.loads(ok("recall", "packages.embedding", "--sample", 300, "--json"))
+    assert (len(found["losses"]), found["requested"]) == (40, 300)
+    tried = 0
+    shown = ok("recall", "packages.embedding", "--sample", 300, "--shortlist", 12)
+    assert "stopped after 40 of 300 queries" in shown
+    assert "40 of 300 rows of public.packages as queries" in shown
     assert "a longer shortlist would hold them; there was no time to find out how long" in " ".join(shown.split())
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from pgmrl.measure import (
     sampled_queries,
     selected_queries,
 )
+from pgmrl.measure.recall import Clock
 from pgmrl.model.types import NumpyVector
 from pgmrl.names import quoted
 from tests.conftest import vector_text
@@ -550,12 +550,14 @@ def test_each_statement_has_what_is_left(asked: Connection, packages: Table) -> 
     assert 0 < limits[-1] < limits[0] <= 60_000
 
 
-def test_too_little_time(asked: Connection, packages: Table) -> None:
+def test_too_little_time(asked: Connection, packages: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not one query is an error; some are reported as some."""
     with pytest.raises(MeasureError, match="not one query was tried"):
         measure_recall(asked, packages.c.embedding, seconds=0.001)
-    found = measure_recall(asked, packages.c.embedding, queries=500, seconds=3, progress=lambda *_: time.sleep(0.05))
-    assert 0 < found.queries < found.requested == 500
+    tried: list[tuple[str, int]] = []
+    monkeypatch.setattr(Clock, "left", property(lambda _: 0.0 if ("queries", 7) in tried else 60.0))
+    found = measure_recall(asked, packages.c.embedding, queries=50, progress=lambda *done: tried.append(done[:2]))
+    assert (found.queries, found.requested) == (7, 50)
     assert not asked.in_transaction()
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pgmrl.measure.exact_neighbours import Neighbours
+    from pgmrl.measure.neighbour_lists import Neighbours
     from pgmrl.model.metrics import MetricName, ShortType
 
 METRIC_NAMES: list[Any] = list(METRICS)
