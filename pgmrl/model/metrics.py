@@ -59,14 +59,14 @@ class Metric:
             Shape (n,), float64; NaN for a zero vector under cosine.
 
         """
-        rows, one = np.asarray(vectors, np.float64), np.asarray(query, np.float64)
+        rows, vector = np.asarray(vectors, np.float64), np.asarray(query, np.float64)
         if self.name == "l2":
-            return np.asarray(np.linalg.norm(rows - one, axis=1))
-        products = rows @ one
+            return np.asarray(np.linalg.norm(rows - vector, axis=1))
+        products = rows @ vector
         if self.name == "inner_product":
             return np.asarray(-products)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(1.0 - products / (np.linalg.norm(rows, axis=1) * np.linalg.norm(one)))
+            return np.asarray(1.0 - products / (np.linalg.norm(rows, axis=1) * np.linalg.norm(vector)))
 
     def similarity_sql(self, distance: str) -> str:
         """SQL text of the similarity at a distance, in the metric's own terms; larger is nearer.
@@ -112,4 +112,4 @@ def metric_named(name: str | Metric) -> Metric:
         return METRICS[name]
     except KeyError:
         known = ", ".join(METRICS)
-        raise DefinitionError(f"unknown metric {name!r}: choose one of {known}") from None
+        raise DefinitionError(f"metric={name!r}: expected one of {known}") from None

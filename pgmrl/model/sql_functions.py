@@ -38,15 +38,15 @@ class Filter:
 
     def __post_init__(self) -> None:
         if self.test not in SUFFIXES:
-            raise DefinitionError(f"a filter tests with one of {', '.join(SUFFIXES)}, not {self.test!r}")
+            raise DefinitionError(f"the test of a filter: expected one of {', '.join(SUFFIXES)}, got {self.test!r}")
 
     @classmethod
-    def of(cls, given: str | Filter) -> Filter:
+    def of(cls, text: str | Filter) -> Filter:
         """A filter from `"section"`, `"size >="`, `"size <="`, `"section in"` or `"tags contains"`."""
-        if isinstance(given, Filter):
-            return given
-        column, _, test = given.strip().rpartition(" ")
-        return cls(column.strip(), test) if column and test in SUFFIXES else cls(given.strip())
+        if isinstance(text, Filter):
+            return text
+        column, _, test = text.strip().rpartition(" ")
+        return cls(column.strip(), test) if column and test in SUFFIXES else cls(text.strip())
 
     @property
     def argument(self) -> str:
@@ -88,23 +88,23 @@ class SqlFunctions:
     schema: str | None = None
 
     def __post_init__(self) -> None:
-        given: tuple[object, ...] = (self.filters, self.grant_to)
-        if any(isinstance(one, str) for one in given):
-            raise DefinitionError("filters and grant_to take a tuple of names: write ('section',)")
+        tuples: tuple[object, ...] = (self.filters, self.grant_to)
+        if any(isinstance(names, str) for names in tuples):
+            raise DefinitionError("filters and grant_to: expected a tuple of names, such as ('section',), got a str")
         object.__setattr__(self, "filters", tuple(map(Filter.of, self.filters)))
         object.__setattr__(self, "grant_to", tuple(self.grant_to))
-        names = [one.argument for one in self.tests]
+        names = [test.argument for test in self.tests]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise DefinitionError(f"two filters have the argument {twice[0]!r}: name each once")
         if self.related is not None and not 1 <= self.related <= RELATED_LIMIT:
-            raise DefinitionError(f"related={self.related}: give 1 to {RELATED_LIMIT:,}")
+            raise DefinitionError(f"related={self.related}: expected 1 to {RELATED_LIMIT:,}")
         if self.stored and self.related is None:
             raise DefinitionError("stored=True keeps the related rows: say how many with related=10")
         if self.name is not None and not 1 <= len(self.name.encode()) <= LIMIT:
-            raise DefinitionError(f"name={self.name!r} has {len(self.name.encode())} bytes: give 1 to {LIMIT}")
+            raise DefinitionError(f"name={self.name!r} has {len(self.name.encode())} bytes: expected 1 to {LIMIT}")
 
     @property
     def tests(self) -> Sequence[Filter]:
         """The filters, each as a `Filter`."""
-        return [Filter.of(one) for one in self.filters]
+        return [Filter.of(text) for text in self.filters]

@@ -41,10 +41,10 @@ def as_vector(value: Any, dims: int, full: FullType = "vector", *, what: str = "
 
     """
     if value is None:
-        raise VectorError(f"{what} is NULL: give {dims} numbers")
+        raise VectorError(f"{what} is NULL, expected {dims} numbers")
     array = as_float32(value, what)
     if array.ndim != 1 or array.shape[0] != dims:
-        raise VectorError(f"{what} has shape {array.shape}, the column has {dims} dimensions: use the same model")
+        raise VectorError(f"{what} has shape {array.shape}, expected ({dims},): the column has {dims} dimensions")
     _check_range(array, full, what)
     return array
 

@@ -426,7 +426,7 @@ def test_queries_that_cannot_be_searched_with(connection: Connection, table: Tab
         evaluate(connection, table.c.embedding, one_query({"1": 1}, vector=[0, 0, 0, 0]))
     with pytest.raises(MeasureError, match="query 'q' has no text"):
         evaluate(connection, table.c.embedding, one_query({"1": 1}), words="words")
-    with pytest.raises(DefinitionError, match="no Matryoshka column"):
+    with pytest.raises(DefinitionError, match="not a Matryoshka column"):
         evaluate(connection, table.c.kind, one_query({"1": 1}))
 
 
