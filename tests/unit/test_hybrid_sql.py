@@ -369,9 +369,15 @@ def test_a_mixin_brings_it_to_each_class() -> None:
             r"t\.w is made of 'nam'.* has 'id', 'a', 'b'",
         ),
         (lambda: table(Column("w", FullText("w", config="english"))), "expected another column"),
-        (lambda: table(Column("w", FullText("id", config="english"))), "no text"),
-        (lambda: table(Column("e", Enum("x", name="e")), Column("w", FullText("e", config="english"))), "no text"),
-        (lambda: table(Column("v", Matryoshka(8, Short(4))), Column("w", FullText("v", config="simple"))), "no text"),
+        (lambda: table(Column("w", FullText("id", config="english"))), "expected a column of String"),
+        (
+            lambda: table(Column("e", Enum("x", name="e")), Column("w", FullText("e", config="english"))),
+            "expected a column of String or Text",
+        ),
+        (
+            lambda: table(Column("v", Matryoshka(8, Short(4))), Column("w", FullText("v", config="simple"))),
+            "expected a column of String or Text",
+        ),
         (lambda: FullText(config="english"), "name at least one"),
         (lambda: FullText({}, config="english"), "name at least one"),
         (lambda: FullText("a", "a", config="english"), "twice"),
