@@ -47,7 +47,7 @@ def column_parts(name: str) -> tuple[str | None, str, str]:
     """
     parts = name.split(".")
     if len(parts) not in {2, 3} or not all(parts):
-        raise DefinitionError(f"{name!r} names no column: write table.column or schema.table.column")
+        raise DefinitionError(f"{name!r}: expected table.column or schema.table.column")
     return (parts[0] if len(parts) == 3 else None), parts[-2], parts[-1]
 
 

@@ -185,7 +185,8 @@ def matryoshka(
 
         embedding: Mapped[VectorArray] = matryoshka(768, Short(128, by=Prefix()), metric="cosine")
 
-    The short column is not mapped: it is never loaded, and never fetched after an INSERT.
+    The short column is not mapped: it is never loaded, and never fetched after an INSERT. The arguments up to
+    `vector_schema` are those of `Matryoshka`.
 
     Args:
         dims: this and the arguments up to `as_list`: see `Matryoshka`.
@@ -248,17 +249,13 @@ def add_side_table(
     The side table holds a copy of the vector, by default in half precision and inline, and its short one. Searches
     on `column` then run on that copy, and their distances are exact in its precision.
 
-    Call it after the class or Table is defined. pgmrl's schema must be installed (`pgmrl upgrade`).
+    Call it after the class or Table is defined. pgmrl's schema must be installed (`pgmrl upgrade`). The other arguments
+    are those of `Matryoshka`.
 
     Args:
         column: the vector column, of any pgvector type with known dimensions.
-        short: as the other arguments, see `Matryoshka`.
-        metric: see `Matryoshka`.
         full: the type of the copy.
-        index: see `Matryoshka`.
-        storage: see `Matryoshka`.
         name: the side table's name; by default table and column joined.
-        vector_schema: see `Matryoshka`.
 
     Returns:
         The side table, in the same MetaData.
@@ -309,16 +306,16 @@ def attachment_of(column: Any) -> Attachment:
     """What pgmrl knows of a mapped attribute or a Table's column.
 
     Raises:
-        DefinitionError: it is no Matryoshka column.
+        DefinitionError: it is not a Matryoshka column.
 
     """
     base = _base_column(column)
-    found = base.info.get(INFO_KEY) if base is not None else None
-    if not isinstance(found, Attachment):
+    attachment = base.info.get(INFO_KEY) if base is not None else None
+    if not isinstance(attachment, Attachment):
         raise DefinitionError(
-            f"{column} is no Matryoshka column: declare it with matryoshka(...), or call add_short on it"
+            f"{column} is not a Matryoshka column: declare it with matryoshka(...), or call add_short on it"
         )
-    return found
+    return attachment
 
 
 def base_column(column: Any) -> Column[Any]:
@@ -330,7 +327,7 @@ def base_column(column: Any) -> Column[Any]:
     """
     base = _base_column(column)
     if base is None:
-        raise DefinitionError(f"{column} is no column of a Table: give a mapped attribute or a Table's column")
+        raise DefinitionError(f"expected a mapped attribute or a Table's column, got {column}")
     return base
 
 
@@ -338,12 +335,12 @@ def vectors_table(column: Any) -> Table:
     """The table that holds the vectors of a Matryoshka column: its own, or its side table.
 
     Raises:
-        DefinitionError: it is no Matryoshka column.
+        DefinitionError: it is not a Matryoshka column.
 
     """
     attachment, table = attachment_of(column), base_column(column).table
-    found: Table = table if attachment.side is None else table.metadata.tables[attachment.side]
-    return found
+    vectors: Table = table if attachment.side is None else table.metadata.tables[attachment.side]
+    return vectors
 
 
 def _base_column(column: Any) -> Column[Any] | None:
@@ -428,7 +425,7 @@ def _add_index(table: Table, short: Column[Any], definition: Definition, index: 
 def _column_and_table(column: Any) -> tuple[Column[Any], Table]:
     base = base_column(column)
     if not isinstance(base.table, Table):
-        raise DefinitionError(f"{column} is no column of a Table: give a mapped attribute or a Table's column")
+        raise DefinitionError(f"expected a mapped attribute or a Table's column, got {column}")
     return base, base.table
 
 

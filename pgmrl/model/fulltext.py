@@ -79,7 +79,7 @@ class TextSource:
             return cls(tuple(columns[0].items()), config)
         mixed = [column for column in columns if not isinstance(column, str)]
         if mixed:
-            raise DefinitionError(f"{mixed[0]!r}: give names of columns, or one mapping of names to weights")
+            raise DefinitionError(f"expected names of columns, or one mapping of names to weights, got {mixed[0]!r}")
         return cls(tuple((str(column), None) for column in columns), config)
 
 
@@ -144,17 +144,12 @@ def full_text(
         words: Mapped[str] = full_text({"name": "A", "synopsis": "B"}, config="english")
 
     PostgreSQL writes it. NULLs in the text count as empty. SQLAlchemy fetches what the server generates back after the
-    INSERT of an object; `__mapper_args__ = {"eager_defaults": False}` in the class keeps it from that.
+    INSERT of an object; `__mapper_args__ = {"eager_defaults": False}` in the class keeps it from that. The other
+    arguments and the errors are those of `FullText`.
 
     Args:
-        *columns: as `FullText`.
-        config: as `FullText`.
-        index: as `FullText`.
-        deferred: load the lexemes only when they are asked for.
+        deferred: load the lexemes only when they are read.
         **column: further arguments of `mapped_column`.
-
-    Raises:
-        DefinitionError: as `FullText`.
 
     """
     return mapped_column(FullText(*columns, config=config, index=index), deferred=deferred, **column)
@@ -172,8 +167,8 @@ def text_source(column: Any) -> TextSource | None:
         raise DefinitionError(
             f"{column} is {base.type!r}, not tsvector: declare one with full_text(...), or give the column that is"
         )
-    found = base.info.get(INFO_KEY)
-    return found if isinstance(found, TextSource) else None
+    source = base.info.get(INFO_KEY)
+    return source if isinstance(source, TextSource) else None
 
 
 def config_of(column: Column[Any]) -> str | None:
@@ -186,9 +181,9 @@ def config_of(column: Column[Any]) -> str | None:
     source = text_source(column)
     if source is not None:
         return source.config
-    made = "" if column.computed is None else str(column.computed.sqltext)
-    found = re.findall(r"to_tsvector\('((?:[^']|'')+)'::regconfig", made)
-    return found[0].replace("''", "'") if found and len(set(found)) == 1 else None
+    expression = "" if column.computed is None else str(column.computed.sqltext)
+    configs = set(re.findall(r"to_tsvector\('((?:[^']|'')+)'::regconfig", expression))
+    return str(configs.pop()).replace("''", "'") if len(configs) == 1 else None
 
 
 def trigram_index(
@@ -210,7 +205,7 @@ def trigram_index(
     """
     base = base_column(column)
     if not _is_text(base.type):
-        raise DefinitionError(f"{column} is no text column of a table: trigrams are made of text")
+        raise DefinitionError(f"{column}: expected a text column of a table: trigrams are made of text")
     index = Index(
         name or identifier(f"{base.table.name}_{base.name}_trgm"),
         base,
@@ -222,8 +217,8 @@ def trigram_index(
 
 
 def _require_pg_trgm(table: Table, connection: Connection, **_: Any) -> None:
-    found: Any = connection.execute(text("SELECT 1 FROM pg_extension WHERE extname = 'pg_trgm'"))
-    if found is not None and found.first() is None:  # None: SQL is only written
+    extension: Any = connection.execute(text("SELECT 1 FROM pg_extension WHERE extname = 'pg_trgm'"))
+    if extension is not None and extension.first() is None:  # None: SQL is only written
         raise NotMigrated(
             f"table {table.name} has a trigram index, and pg_trgm is not installed in this database: "
             "run CREATE EXTENSION pg_trgm"
@@ -242,12 +237,12 @@ def _part(source: TextSource, key: str, weight: Weight | None, column: Column[An
     read = table.c.get(key)
     if read is None or read is column:
         raise DefinitionError(
-            f"{table.name}.{column.name} is made of {key!r}, which is no other column of {table.name}: it has "
+            f"{table.name}.{column.name} is made of {key!r}: expected another column of {table.name}, which has "
             f"{', '.join(repr(other.key) for other in table.c if other is not column)}"
         )
     if not _is_text(read.type):
         raise DefinitionError(
-            f"{table.name}.{column.name} is made of {key!r}, which is {read.type!r} and no text: give a String or Text"
+            f"{table.name}.{column.name} is made of {key!r}: expected a column of String or Text, got {read.type!r}"
         )
     if isinstance(read.type, Text):
         value = f"COALESCE({quoted(read.name)}, ''::text)"
@@ -270,7 +265,7 @@ def _check_source(source: TextSource) -> None:
         raise DefinitionError(f"a full-text column names a column twice: {', '.join(keys)}")
     for key, weight in source.columns:
         if weight is not None and weight not in WEIGHTS:
-            raise DefinitionError(f"the weight of {key!r} is {weight!r}: give one of A, B, C, D, or None")
+            raise DefinitionError(f"the weight of {key!r} is {weight!r}: expected one of A, B, C, D, or None")
     check_config(source.config)
 
 
@@ -300,5 +295,7 @@ def check_config(config: Any) -> str:
 
     """
     if not isinstance(config, str) or not config.strip() or "\0" in config:
-        raise DefinitionError(f"config={config!r}: name a text search configuration, such as 'english' or 'simple'")
+        raise DefinitionError(
+            f"config={config!r}: expected the name of a text search configuration, such as 'english' or 'simple'"
+        )
     return config

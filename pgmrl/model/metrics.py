@@ -112,4 +112,4 @@ def metric_named(name: str | Metric) -> Metric:
         return METRICS[name]
     except (KeyError, TypeError):
         known = ", ".join(METRICS)
-        raise DefinitionError(f"unknown metric {name!r}: choose one of {known}") from None
+        raise DefinitionError(f"metric={name!r}: expected one of {known}") from None

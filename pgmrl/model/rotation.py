@@ -43,9 +43,11 @@ class Rotation:
 
     def __post_init__(self) -> None:
         if self.id is not None and not _ID.fullmatch(self.id):
-            raise RotationError(f"{self.id!r} is no rotation id: it is `r` and twelve hexadecimal digits")
+            raise RotationError(f"{self.id!r}: expected the id of a rotation, `r` and twelve hexadecimal digits")
         if self.axes is not None and self.id != rotation_id(self.axes):
-            raise RotationError(f"these axes are {rotation_id(self.axes)}, not {self.id}: load the right file")
+            raise RotationError(
+                f"expected the axes of {self.id}, got those of {rotation_id(self.axes)}: load the right file"
+            )
 
     @classmethod
     def of(cls, axes: NDArray[np.floating]) -> Self:
@@ -57,7 +59,7 @@ class Rotation:
         """
         half = np.ascontiguousarray(axes, dtype=np.float16)
         if half.ndim != 2 or not 1 <= half.shape[0] <= half.shape[1] or not np.isfinite(half).all():
-            raise RotationError(f"axes of shape {half.shape} are not a rotation: give 1 to dims finite rows")
+            raise RotationError(f"axes of shape {half.shape}: expected 1 to dims rows of dims finite numbers")
         half.flags.writeable = False
         return cls(rotation_id(half), half)
 
@@ -77,7 +79,7 @@ class Rotation:
         loaded = cls.of(axes)
         named = _ID.search(path.stem)
         if named and named.group() != loaded.id:
-            raise RotationError(f"{path} holds {loaded.id}, not what its name says: restore it from your history")
+            raise RotationError(f"{path} holds {loaded.id}, expected {named.group()}: restore it from your history")
         return loaded
 
     def save(self, directory: str | Path) -> Path:

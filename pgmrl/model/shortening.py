@@ -1,4 +1,4 @@
-"""THE definition of the short vector, as SQL and as NumPy.
+"""The short vector's rule: its one definition, as SQL and as NumPy.
 
 Columns, queries, installed functions, migrations and checks all take it from here. When two places say it, they drift
 apart, and nothing fails: the index is silently no longer used.
@@ -350,18 +350,20 @@ def _projection(rotation: Rotation, dims: int) -> VectorArray:
 def _check_definition(definition: Definition) -> None:
     dims, short = definition.dims, definition.short
     if definition.full not in {"halfvec", "vector"}:
-        raise DefinitionError(f"full={definition.full!r}: the full column is `halfvec` or `vector`")
+        raise DefinitionError(f"full={definition.full!r}: expected `halfvec` or `vector`")
     if short.type not in SHORT_LIMITS:
-        raise DefinitionError(f"type={short.type!r}: the short column is `halfvec`, `vector` or `bit`")
+        raise DefinitionError(f"type={short.type!r}: expected `halfvec`, `vector` or `bit`")
     if not 1 <= dims <= FULL_LIMIT:
-        raise DefinitionError(f"{dims} dimensions: pgvector stores 1 to {FULL_LIMIT:,}")
+        raise DefinitionError(f"{dims} dimensions: expected 1 to {FULL_LIMIT:,}, what pgvector stores")
     if not 1 <= short.dims <= dims:
-        raise DefinitionError(f"short dimensions {short.dims} of {dims}: choose 1 to {dims}")
+        raise DefinitionError(f"{short.dims} short dimensions: expected 1 to {dims}, those of the full vector")
     if short.dims > SHORT_LIMITS[short.type]:
         limit = SHORT_LIMITS[short.type]
-        raise DefinitionError(f"an HNSW index on `{short.type}` takes {limit:,} dimensions, not {short.dims:,}")
+        raise DefinitionError(
+            f"{short.dims:,} short dimensions: expected at most {limit:,}, what HNSW takes of `{short.type}`"
+        )
     if short.name is not None and not 1 <= len(short.name.encode()) <= LIMIT:  # the server would cut it silently
-        raise DefinitionError(f"name={short.name!r} has {len(short.name.encode())} bytes: give 1 to {LIMIT}")
+        raise DefinitionError(f"name={short.name!r} has {len(short.name.encode())} bytes: expected 1 to {LIMIT}")
     if isinstance(short.by, Rotation):
         _check_axes(short.by, dims, short.dims)
 
@@ -371,6 +373,6 @@ def _check_axes(rotation: Rotation, dims: int, short_dims: int) -> None:
         return
     count, width = rotation.axes.shape
     if width != dims:
-        raise RotationError(f"rotation {rotation.id} is for {width} dimensions, the column has {dims}: fit it again")
+        raise RotationError(f"rotation {rotation.id} is for {width} dimensions, expected {dims}: fit it again")
     if count < short_dims:
-        raise RotationError(f"rotation {rotation.id} keeps {count} axes, {short_dims} are asked for: fit more axes")
+        raise RotationError(f"rotation {rotation.id} has {count} axes, expected at least {short_dims}: fit more axes")

@@ -112,7 +112,7 @@ def more_like_this(
 
     Raises:
         SearchError: no keys, or keys that are not of the primary key's form.
-        DefinitionError: `column` is no Matryoshka column.
+        DefinitionError: `column` is not a Matryoshka column.
 
     """
     attachment_of(column)

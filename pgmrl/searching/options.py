@@ -120,7 +120,7 @@ class SearchParameters:
         Raises:
             TypeError: an unknown option.
             SearchError: a number out of range, or a Select that cannot be searched.
-            DefinitionError: `column` is no Matryoshka column.
+            DefinitionError: `column` is not a Matryoshka column.
 
         """
         check_options(options)

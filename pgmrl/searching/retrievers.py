@@ -289,7 +289,7 @@ def check_parameters(retrievers: Sequence[Retriever]) -> None:
 
     Raises:
         SearchError: one does.
-        DefinitionError: a vector's column is no Matryoshka column.
+        DefinitionError: a vector's column is not a Matryoshka column.
 
     """
     forms: dict[str, Any] = {}

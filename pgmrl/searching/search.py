@@ -80,7 +80,7 @@ def search(
     Raises:
         SearchError: arguments or a Select that cannot be searched.
         VectorError: the query is NULL, of other dimensions, not finite, or zero under cosine.
-        DefinitionError: `column` is no Matryoshka column.
+        DefinitionError: `column` is not a Matryoshka column.
 
     Warns:
         ExactSearchWarning: the column's rotation has not been learned, so the search is exact.

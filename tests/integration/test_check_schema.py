@@ -84,10 +84,10 @@ def test_other_dimensions_and_another_rotation_are_named(engine: Engine) -> None
 
 
 def test_what_is_not_ours_is_refused(engine: Engine) -> None:
-    """A column that is no Matryoshka column, and a database without pgvector."""
+    """A column that is not a Matryoshka column, and a database without pgvector."""
     table = _table()
     with engine.begin() as connection:
-        with pytest.raises(DefinitionError, match="no Matryoshka column"):
+        with pytest.raises(DefinitionError, match="not a Matryoshka column"):
             check_schema(connection, table.c.id)
         connection.execute(text("DROP SCHEMA pgmrl CASCADE"))
         connection.execute(text("DROP EXTENSION vector"))

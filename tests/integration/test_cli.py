@@ -196,9 +196,12 @@ def test_errors_of_a_search(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-k", "0"], "k=0: give at least 1"),
+        (["-k", "0"], "k=0: expected at least 1"),
         (["--shortlist", "5"], "shortlist=5 is smaller than k=10"),
-        (["-k", "200000"], "k=200,000 is more than 100,000, the longest shortlist: use exact=True (`--exact`)"),
+        (
+            ["-k", "200000"],
+            "k=200,000: expected at most 100,000, the longest shortlist; for more use exact=True (`--exact`)",
+        ),
         (["--ef-search", "5000"], "ef_search=5000"),
     ],
 )

@@ -678,7 +678,7 @@ def test_unknown_columns(packages: Engine) -> None:
         with pytest.raises(NotMigrated, match="gone"):
             tune(connection, gone.c.e)
         connection.rollback()
-        with pytest.raises(DefinitionError, match="no Matryoshka column"):
+        with pytest.raises(DefinitionError, match="not a Matryoshka column"):
             tune(connection, gone.c.id)
 
 

@@ -262,8 +262,8 @@ BAD: dict[str, tuple[dict[str, str], str, type[Exception], str]] = {
         RotationError,
         "is not in this database: op.install_rotation comes first",
     ),
-    "a long name": ({"short": f"4, name='{'x' * 64}'"}, "", DefinitionError, "has 64 bytes: give 1 to 63"),
-    "a name of many bytes": ({"short": f"4, name='{'é' * 32}'"}, "", DefinitionError, "has 64 bytes: give 1 to 63"),
+    "a long name": ({"short": f"4, name='{'x' * 64}'"}, "", DefinitionError, "has 64 bytes: expected 1 to 63"),
+    "a name of many bytes": ({"short": f"4, name='{'é' * 32}'"}, "", DefinitionError, "has 64 bytes: expected 1 to 63"),
     "no primary key": (
         {},
         "ALTER TABLE documents DROP CONSTRAINT documents_pkey",

@@ -266,9 +266,9 @@ def test_a_vector_that_cannot_be_searched(query: Any) -> None:
 @pytest.mark.parametrize(
     ("retriever", "message"),
     [
-        (Nearest(Item.name, QUERY), "no Matryoshka column"),
+        (Nearest(Item.name, QUERY), "not a Matryoshka column"),
         (Words(Item.name, "x"), "not tsvector"),
-        (Words("words", "x"), "no column of a Table"),
+        (Words("words", "x"), "expected a mapped attribute or a Table's column"),
         (Words(Item.other_words, "x"), "say config="),
         (Words(Item.other_words, "x", config=""), "config=''"),
         (Trigrams(Item.id, "x"), "expected a text column"),
@@ -368,10 +368,16 @@ def test_a_mixin_brings_it_to_each_class() -> None:
             lambda: table(Column("w", FullText("nam", config="english"))),
             r"t\.w is made of 'nam'.* has 'id', 'a', 'b'",
         ),
-        (lambda: table(Column("w", FullText("w", config="english"))), "no other column"),
-        (lambda: table(Column("w", FullText("id", config="english"))), "no text"),
-        (lambda: table(Column("e", Enum("x", name="e")), Column("w", FullText("e", config="english"))), "no text"),
-        (lambda: table(Column("v", Matryoshka(8, Short(4))), Column("w", FullText("v", config="simple"))), "no text"),
+        (lambda: table(Column("w", FullText("w", config="english"))), "expected another column"),
+        (lambda: table(Column("w", FullText("id", config="english"))), "expected a column of String"),
+        (
+            lambda: table(Column("e", Enum("x", name="e")), Column("w", FullText("e", config="english"))),
+            "expected a column of String or Text",
+        ),
+        (
+            lambda: table(Column("v", Matryoshka(8, Short(4))), Column("w", FullText("v", config="simple"))),
+            "expected a column of String or Text",
+        ),
         (lambda: FullText(config="english"), "name at least one"),
         (lambda: FullText({}, config="english"), "name at least one"),
         (lambda: FullText("a", "a", config="english"), "twice"),
@@ -380,7 +386,7 @@ def test_a_mixin_brings_it_to_each_class() -> None:
         (lambda: FullText("a", config=""), "config=''"),
         (lambda: FullText("a", config=None), "config=None"),  # type: ignore[arg-type]
         (lambda: FullText("a", config="x\0"), "config="),
-        (lambda: trigram_index(table().c.id), "no text column"),
+        (lambda: trigram_index(table().c.id), "expected a text column"),
     ],
 )
 def test_a_declaration_that_cannot_work(make: Callable[[], Any], message: str) -> None:

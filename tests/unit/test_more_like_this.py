@@ -149,5 +149,5 @@ def test_examples_that_make_no_sense(make: Any, message: str) -> None:
 
 def test_examples_of_what_is_no_vector() -> None:
     """A column that was not declared."""
-    with pytest.raises(DefinitionError, match="is no Matryoshka column"):
+    with pytest.raises(DefinitionError, match="is not a Matryoshka column"):
         more_like_this(DOCS.c.title, [("a", 1)])

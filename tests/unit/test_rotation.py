@@ -100,13 +100,13 @@ def test_a_file_that_cannot_be_read_is_named(content: bytes | None, tmp_path: Pa
 @pytest.mark.parametrize("name", ["r123", "R0123456789ab", "r0123456789abc", "r0123456789ag", "'; DROP TABLE x", ""])
 def test_a_malformed_id_is_refused(name: str) -> None:
     """Ids are put into SQL text, so their form is checked where they enter."""
-    with pytest.raises(RotationError, match="no rotation id"):
+    with pytest.raises(RotationError, match="expected the id of a rotation"):
         Rotation(name)
 
 
 def test_an_id_with_other_axes_is_refused(axes: NDArray[np.float64]) -> None:
     """One id can only ever mean one set of axes."""
-    with pytest.raises(RotationError, match="not r0123456789ab"):
+    with pytest.raises(RotationError, match="expected the axes of r0123456789ab"):
         Rotation("r0123456789ab", axes.astype(np.float16))
 
 
@@ -117,7 +117,7 @@ def test_an_id_with_other_axes_is_refused(axes: NDArray[np.float64]) -> None:
 @pytest.mark.filterwarnings("ignore:overflow")
 def test_what_is_no_set_of_axes_is_refused(wrong: NDArray[np.float64]) -> None:
     """Shape and finiteness, after rounding to half precision."""
-    with pytest.raises(RotationError, match="are not a rotation"):
+    with pytest.raises(RotationError, match="expected 1 to dims rows"):
         Rotation.of(wrong)
 
 
@@ -135,5 +135,5 @@ def test_a_pinned_rotation_asks_for_its_file() -> None:
 
 def test_axes_of_no_rows_are_refused() -> None:
     """A rotation that keeps nothing shortens nothing."""
-    with pytest.raises(RotationError, match="are not a rotation"):
+    with pytest.raises(RotationError, match="expected 1 to dims rows"):
         Rotation.of(np.empty((0, 4)))

@@ -265,7 +265,7 @@ def test_a_select_that_cannot_be_searched(make: Callable[[], Any], message: str)
 @pytest.mark.parametrize("column", [Item.section, Item.id, Item.tags, Item, "embedding", None, 3])
 def test_what_is_no_matryoshka_column(column: Any) -> None:
     """Declared otherwise, or no column at all."""
-    with pytest.raises(DefinitionError, match=r"is no Matryoshka column.*add_short"):
+    with pytest.raises(DefinitionError, match=r"is not a Matryoshka column.*add_short"):
         search(select(Item), column, QUERY)
 
 

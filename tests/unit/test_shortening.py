@@ -79,12 +79,12 @@ def test_two_long_columns_have_two_short_ones() -> None:
     [
         (0, Short(1), {}, "0 dimensions"),
         (16_001, Short(64), {}, "1 to 16,000"),
-        (64, Short(65), {}, "short dimensions 65 of 64"),
-        (64, Short(0), {}, "choose 1 to 64"),
-        (64, Short(-1), {}, "choose 1 to 64"),
-        (8_000, Short(4_001), {}, "`halfvec` takes 4,000"),
-        (8_000, Short(2_001, type="vector"), {}, "`vector` takes 2,000"),
-        (64, Short(8), {"metric": "manhattan"}, "unknown metric"),
+        (64, Short(65), {}, "65 short dimensions: expected 1 to 64"),
+        (64, Short(0), {}, "expected 1 to 64"),
+        (64, Short(-1), {}, "expected 1 to 64"),
+        (8_000, Short(4_001), {}, "expected at most 4,000, what HNSW takes of `halfvec`"),
+        (8_000, Short(2_001, type="vector"), {}, "expected at most 2,000, what HNSW takes of `vector`"),
+        (64, Short(8), {"metric": "manhattan"}, "metric='manhattan': expected one of"),
         (64, Short(8), {"full": "sparsevec"}, "`halfvec` or `vector`"),
         (64, Short(8, type="sparsevec"), {}, "`halfvec`, `vector` or `bit`"),  # type: ignore[arg-type]
     ],
@@ -113,9 +113,9 @@ def test_the_limits_themselves_are_allowed(dims: int, short: Short) -> None:
 def test_axes_of_other_dimensions_are_refused() -> None:
     """A rotation belongs to one model."""
     rotation = Rotation.of(np.eye(4, 8))
-    with pytest.raises(RotationError, match="for 8 dimensions, the column has 16"):
+    with pytest.raises(RotationError, match="for 8 dimensions, expected 16"):
         Definition.of(16, Short(4, rotation))
-    with pytest.raises(RotationError, match="keeps 4 axes, 5 are asked for"):
+    with pytest.raises(RotationError, match="has 4 axes, expected at least 5"):
         Definition.of(8, Short(5, rotation))
     assert Definition.of(8, Short(4, rotation)).learned
 
