@@ -64,7 +64,7 @@ def clear_errors(problem: str) -> Iterator[None]:
 @contextmanager
 def progress_reported(connection: Connection, progress: Progress | None) -> Iterator[None]:
     """Report how the server gets on, from a second connection; without one the build runs all the same."""
-    if progress is None:
+    if progress is None or connection.dialect.is_async:  # a thread of its own cannot use an asynchronous engine
         yield
         return
     pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()

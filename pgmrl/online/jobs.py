@@ -13,6 +13,7 @@ from pgmrl import database
 from pgmrl.database.connection import execute_plain, sqlstate
 from pgmrl.errors import MigrationError
 from pgmrl.names import literal, quoted
+from pgmrl.online.preconditions import check_sees_all_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -240,9 +241,7 @@ def check(connection: Connection, fill: Fill, throttle: Throttle) -> None:
     if not (row.reads and row.updates):
         raise MigrationError(f"{row.who} may not update {fill.owner}: run this as its owner, or GRANT SELECT, UPDATE")
     if row.hidden:
-        raise MigrationError(
-            f"row-level security hides rows of {fill.owner} from {row.who}: run this as its owner or with BYPASSRLS"
-        )
+        check_sees_all_rows(connection, fill.owner)
     if not row.keeps:
         raise MigrationError(
             f"{row.who} may not keep a backfill: GRANT SELECT, INSERT, UPDATE, DELETE ON pgmrl.backfills, "

@@ -30,6 +30,7 @@ __all__ = [
     "check_alter",
     "check_drop",
     "check_owner",
+    "check_sees_all_rows",
     "check_there",
     "existing_table",
     "has_index",
@@ -83,6 +84,8 @@ def check_add(connection: Connection, target: Target, *, by_trigger: bool) -> bo
     if by_trigger:
         _check_sync(connection, target)
     check_owner(connection, target.owner)
+    if ddl.rule_of(target.definition) != "prefix":  # a generated column is computed whoever sees the rows
+        check_sees_all_rows(connection, target.owner)
     return False
 
 
@@ -177,6 +180,25 @@ def check_owner(connection: Connection, owner: str) -> None:
         raise MigrationError(f"{owner} belongs to {row.owner}: run this as {row.owner} (SET ROLE), not as {row.who}")
     if not row.creates:
         raise MigrationError(f"{row.who} may not create functions beside {owner}: GRANT CREATE ON SCHEMA {row.place}")
+
+
+def check_sees_all_rows(connection: Connection, owner: str) -> None:
+    """Check that row-level security hides no rows of a table from this role, before it reads or fills all of them.
+
+    Raises:
+        MigrationError: it does; under FORCE ROW LEVEL SECURITY also from the table's owner.
+    """
+    row = connection.execute(
+        text(
+            "SELECT row_security_active(c.oid) AS hidden, c.relforcerowsecurity AS forced, current_user AS who "
+            "FROM pg_class AS c WHERE c.oid = to_regclass(:owner)"
+        ),
+        {"owner": owner},
+    ).one()
+    if row.hidden:
+        remedy = "as a role with BYPASSRLS" if row.forced else "as its owner or as a role with BYPASSRLS"
+        more = f", or between ALTER TABLE {owner} NO FORCE and FORCE ROW LEVEL SECURITY" if row.forced else ""
+        raise MigrationError(f"row-level security may hide rows of {owner} from {row.who}: run this {remedy}{more}")
 
 
 def _summary(full: str, definition: Definition) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pgmrl import database
 from pgmrl.errors import MigrationError
 from pgmrl.names import literal, quoted
-from pgmrl.online.preconditions import check_there
+from pgmrl.online.preconditions import check_sees_all_rows, check_there
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -30,6 +30,7 @@ def validate(connection: Connection, target: Target) -> None:
         MigrationError: some are missing or differ, with their number.
     """
     check_there(connection, target)
+    check_sees_all_rows(connection, target.owner)
     missing = database.execute_plain(
         connection, f"SELECT count(*) FROM {target.owner} WHERE {target.missing}"
     ).scalar_one()

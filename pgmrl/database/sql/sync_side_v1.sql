@@ -13,6 +13,11 @@ DECLARE
     given text := (SELECT string_agg('NEW.' || quote_ident(k), ', ') FROM unnest(key_columns || full_column) AS k);
     keys text := (SELECT string_agg(quote_ident(k), ', ') FROM unnest(key_columns) AS k);
 BEGIN
+    IF row_security_active(owner) THEN
+        RAISE EXCEPTION 'row-level security may hide rows of % from %', owner, current_user
+            USING ERRCODE = 'insufficient_privilege', HINT = 'Copy them as a role with BYPASSRLS, or while the table has no '
+                                                              'FORCE ROW LEVEL SECURITY.';
+    END IF;
     SELECT quote_ident(n.nspname), quote_ident(n.nspname) || '.' || quote_ident(c.relname) INTO place, source
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = owner;
     SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) INTO target
