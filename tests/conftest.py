@@ -29,8 +29,8 @@ from sqlalchemy.dialects.postgresql import TSVECTOR
 from pgmrl import SqlFunctions, database, install_functions, local
 from pgmrl.model.columns import Matryoshka
 from pgmrl.model.shortening import Short
-from tests.corpus import Corpus, Passage, load
-from tests.databases import TEMPLATE, admin, connected, new_database, shared_database, vacuum
+from tests.corpus import Corpus, Passage, facts, load
+from tests.databases import TEMPLATE, admin, connected, indexed_afterwards, new_database, shared_database, vacuum
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,10 +72,16 @@ def _install(engine: Engine) -> None:
         database.upgrade(connection)
 
 
+@pytest.fixture(scope="module")
+def template() -> str:
+    """What a test's own database is a copy of; a module whose tests all begin with the same rows overrides it."""
+    return TEMPLATE
+
+
 @pytest.fixture
-def database_url(server: local.LocalServer) -> Iterator[str]:
+def database_url(server: local.LocalServer, template: str) -> Iterator[str]:
     """A database of its own for one test, with pgvector and pgmrl's schema; a URL for SQLAlchemy with psycopg 3."""
-    with new_database(server, "test") as url:
+    with new_database(server, "test", template) as url:
         yield url
 
 
@@ -191,10 +197,8 @@ def wares(server: local.LocalServer, corpus: Corpus) -> Iterator[Wares]:
 
 
 def _fill(engine: Engine, table: Table, corpus: Corpus) -> None:
-    facts = ("name", "text", "package", "length", "tags")
     rows = [
-        {fact: value for fact, value in passage.items() if fact in facts}
-        | {"id": n, "embedding": corpus.documents[n, :96]}
+        facts(passage, "name", "text", "package", "length", "tags") | {"id": n, "embedding": corpus.documents[n, :96]}
         for n, passage in enumerate(corpus.passages[:WARES])
     ]
     empty = [{"id": WARES + n, "name": "x", "embedding": None if n % 2 else np.zeros(96)} for n in range(20)]
@@ -202,8 +206,9 @@ def _fill(engine: Engine, table: Table, corpus: Corpus) -> None:
     functions = SqlFunctions(filters=FILTERS, related=5, stored=True, group_by="package", words="words")
     with engine.begin() as connection:
         table.create(connection)
-        connection.execute(table.insert(), rows)
-        connection.execute(table.insert(), empty)
+        with indexed_afterwards(connection, table):
+            connection.execute(table.insert(), rows)
+            connection.execute(table.insert(), empty)
         install_functions(connection, table.c.embedding, functions)
         for number, name in enumerate(("asyncio", "it's", "büro")):
             vector = vector_text(corpus.queries[number, :96])

@@ -99,6 +99,11 @@ def load(folder: Path) -> Corpus:
     return Corpus(documents, queries, passages[:ROWS], passages[ROWS:], known)
 
 
+def facts(passage: Passage, *names: str) -> dict[str, object]:
+    """What a table has columns for."""
+    return {name: value for name, value in passage.items() if name in names}
+
+
 def wide(passages: list[Passage]) -> NDArray[np.float32]:
     """Vectors of 768 dimensions, of unit length: text, name and whole docstring of a passage, each embedded for itself.
 

@@ -23,7 +23,7 @@ from pgmrl.doctor import Report, Thresholds, doctor
 from pgmrl.measure.fit_rotation import fit_axes
 from pgmrl.model.columns import attachment_of, vectors_table
 from pgmrl.model.types import NumpyVector
-from tests.databases import connected, new_database, shared_database, vacuum
+from tests.databases import connected, indexed_afterwards, new_database, shared_database, vacuum
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tests.corpus import Corpus
 
 
-ROWS = 12_000
+ROWS = 10_200  # more than the default takes for worth an index
 DIMS = 96
 SHORT = 32
 HEALTHY = "healthy"
@@ -113,9 +113,10 @@ def _load(connection: Connection, ward: Ward, corpus: Corpus) -> None:
     ward.packages.metadata.create_all(connection)
     sections = [passage["package"] for passage in corpus.passages[:ROWS]]
     rows = list(enumerate(zip(ward.vectors, sections, strict=True)))
-    ingest(connection, ward.packages.c.embedding, [{"id": n, "section": s, "embedding": v} for n, (v, s) in rows])
-    ingest(connection, ward.notes.c.embedding, [{"id": n, "embedding": v} for n, (v, _) in rows])
-    connection.execute(ward.papers.insert(), [{"id": n, "embedding": v} for n, (v, _) in rows[:2_000]])
+    with indexed_afterwards(connection, ward.packages, ward.notes, vectors_table(ward.papers.c.embedding)):
+        ingest(connection, ward.packages.c.embedding, [{"id": n, "section": s, "embedding": v} for n, (v, s) in rows])
+        ingest(connection, ward.notes.c.embedding, [{"id": n, "embedding": v} for n, (v, _) in rows])
+        connection.execute(ward.papers.insert(), [{"id": n, "embedding": v} for n, (v, _) in rows[:2_000]])
     store_setting(connection, ward.packages.c.embedding, Setting(10, 100, 100, 0.9, 0.95, 1.0, ROWS))
     for table in (ward.packages, ward.notes, ward.papers):
         recorded(connection, table, 0.95, days=20)

@@ -23,7 +23,7 @@ from pgmrl.model.rotation import Rotation
 from pgmrl.model.shortening import Short
 from pgmrl.model.vectors import VectorArray
 from pgmrl.searching.compile_sql import compile_sql
-from tests.databases import connected, new_database, shared_database, vacuum
+from tests.databases import Scratch, connected, indexed_afterwards, new_database, shared_database, vacuum
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,7 +90,8 @@ def standby(corpus: Corpus) -> Iterator[Engine]:
             database.upgrade(connection)
             table.create(connection)
             rows = [{"id": n, "embedding": vector} for n, vector in enumerate(corpus.documents[:4000, :96])]
-            connection.execute(table.insert(), rows)
+            with indexed_afterwards(connection, table):
+                connection.execute(table.insert(), rows)
         vacuum(engine)
     # started with this file, a server recovers for ever, as one that has lost its primary
     (data / "data" / "standby.signal").touch()
@@ -161,7 +162,8 @@ def _fill(engine: Engine, documents: NDArray[np.float32], rotation: Rotation) ->
     with engine.begin() as connection:
         Base.metadata.create_all(connection)
         database.install_rotation(connection, rotation)
-        _load(connection, documents)
+        with indexed_afterwards(connection, Base.metadata.tables["packages"]):
+            _load(connection, documents)
     vacuum(engine)
 
 
@@ -197,10 +199,19 @@ def _walk(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _walk(inner)
 
 
+@pytest.fixture(scope="session")
+def scratch(server: LocalServer) -> Iterator[Scratch]:
+    """For `connection`."""
+    database = Scratch(server)
+    yield database
+    database.drop()
+
+
 @pytest.fixture
-def connection(engine: Engine) -> Iterator[Connection]:
-    """A connection whose transaction is rolled back."""
-    with engine.connect() as opened:
+def connection(request: pytest.FixtureRequest, scratch: Scratch) -> Iterator[Connection]:
+    """A connection whose transaction is rolled back; in the test's own database where it asks for that as well."""
+    own = "database_url" in request.fixturenames
+    with request.getfixturevalue("engine").connect() if own else scratch.connection() as opened:
         yield opened
 
 

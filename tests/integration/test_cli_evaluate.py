@@ -13,22 +13,27 @@ from sqlalchemy import Column, Engine, Integer, MetaData, Table, Text
 from pgmrl import FullText, Matryoshka, Rotation, Short, database
 from pgmrl.errors import DefinitionError, MeasureError, PgmrlError, RotationError
 from tests.cli import failure, ok, ok_json, run
+from tests.databases import shared_database
 
 if TYPE_CHECKING:
+    from pgmrl.local import LocalServer
     from tests.corpus import Corpus
 else:
-    Corpus = Any
+    Corpus = LocalServer = Any
 
 
 ROWS = 400
 
 
-@pytest.fixture(autouse=True)
-def files(engine: Engine, database_url: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """400 passages with the leading 64 dimensions; twenty of them are queries, relevant to those of their package."""
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def template(server: LocalServer, corpus: Corpus) -> str:
+    """400 passages with the leading 64 dimensions."""
+    shared_database(server, "cli_evaluate", lambda engine: fill(engine, corpus))
+    return "cli_evaluate"
+
+
+def fill(engine: Engine, corpus: Corpus) -> None:
+    """Load."""
     table = Table(
         "packages",
         MetaData(),
@@ -38,16 +43,21 @@ def files(engine: Engine, database_url: str, corpus: Corpus, monkeypatch: pytest
         Column("words", FullText("name", config="english")),
         Column("embedding", Matryoshka(64, Short(16))),
     )
-    passages, vectors = corpus.passages[:ROWS], corpus.documents[:ROWS, :64]
+    rows = [
+        {"id": n, "name": passage["name"], "package": passage["package"], "embedding": vector}
+        for n, (passage, vector) in enumerate(zip(corpus.passages[:ROWS], corpus.documents[:ROWS, :64], strict=True))
+    ]
     with engine.begin() as connection:
         table.create(connection)
-        connection.execute(
-            table.insert(),
-            [
-                {"id": n, "name": one["name"], "package": one["package"], "embedding": vector}
-                for n, (one, vector) in enumerate(zip(passages, vectors, strict=True))
-            ],
-        )
+        connection.execute(table.insert(), rows)
+
+
+@pytest.fixture(autouse=True)
+def files(place: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty of the passages are queries, relevant to those of their package."""
+    assert place == Path.cwd()
+    monkeypatch.setenv("COLUMNS", "160")
+    passages, vectors = corpus.passages[:ROWS], corpus.documents[:ROWS, :64]
     asked = range(0, ROWS, 20)
     Path("queries.tsv").write_text("".join(f"{passages[n]['name']}\t{passages[n]['text']}\n" for n in asked))
     np.save("vectors.npy", vectors[list(asked)])

@@ -21,38 +21,58 @@ from pgmrl.measure.recall import Clock
 from pgmrl.model.columns import Matryoshka
 from pgmrl.model.shortening import Short
 from tests.cli import failure, ok, ok_json, run
+from tests.databases import indexed_afterwards, shared_database
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pgmrl.local import LocalServer
     from tests.corpus import Corpus
 else:
-    Corpus = Path = Any
+    Corpus = LocalServer = Path = Any
 
 pytestmark = pytest.mark.usefixtures("place")
 
 
-@pytest.fixture(autouse=True)
-def packages(engine: Engine, corpus: Corpus) -> Table:
-    """1,500 passages; the planner walks the graph."""
-    table = Table(
+def table_of() -> Table:
+    """A short column of 16 dimensions, which loses enough."""
+    return Table(
         "packages",
         MetaData(),
         Column("id", Integer, primary_key=True),
         Column("package", Text),
         Column("embedding", Matryoshka(96, Short(16))),
     )
+
+
+@pytest.fixture(scope="module")
+def template(server: LocalServer, corpus: Corpus) -> str:
+    """1,500 passages."""
+    shared_database(server, "cli_recall", lambda engine: fill(engine, corpus))
+    return "cli_recall"
+
+
+def fill(engine: Engine, corpus: Corpus) -> None:
+    """Load and analyze."""
+    table = table_of()
     rows = [
-        {"id": n, "package": one["package"], "embedding": vector}
-        for n, (one, vector) in enumerate(zip(corpus.passages[:1_500], corpus.documents[:1_500, :96], strict=True))
+        {"id": n, "package": passage["package"], "embedding": vector}
+        for n, (passage, vector) in enumerate(zip(corpus.passages[:1_500], corpus.documents[:1_500, :96], strict=True))
     ]
     with engine.begin() as connection:
         table.create(connection)
-        connection.execute(table.insert(), rows)
-        name = engine.url.database
-        connection.exec_driver_sql(f"ALTER DATABASE {name} SET enable_seqscan = off")
+        with indexed_afterwards(connection, table):
+            connection.execute(table.insert(), rows)
         connection.exec_driver_sql("ANALYZE packages")
-    return table
+
+
+@pytest.fixture(autouse=True)
+def packages(engine: Engine) -> Table:
+    """The table; the planner walks the graph."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"ALTER DATABASE {engine.url.database} SET enable_seqscan = off")
+    engine.dispose()
+    return table_of()
 
 
 def test_the_page() -> None:

@@ -13,13 +13,15 @@ from pgmrl.errors import DefinitionError, MeasureError, NotMigrated, RotationErr
 from pgmrl.model.columns import Matryoshka
 from pgmrl.model.shortening import Short
 from tests.cli import failure, ok, ok_json, run
+from tests.databases import indexed_afterwards, shared_database
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pgmrl.local import LocalServer
     from tests.corpus import Corpus
 else:
-    Corpus = Path = Any
+    Corpus = LocalServer = Path = Any
 
 pytestmark = pytest.mark.usefixtures("place")
 SUFFIXES = (["--plot", "t.pdf"], ["--plot", "t.html", "--plot", "t"])
@@ -29,19 +31,29 @@ ANOTHER = ("--recall", 0.8, "--max-shortlist", 15, "--dims", "48", "--by", "rota
 QUICK = ("--sample", 200, "--finalists", 1, "--types", "halfvec")
 
 
-@pytest.fixture(autouse=True)
-def packages(engine: Engine, corpus: Corpus) -> Table:
-    """2,000 passages with leading dimensions of their vectors, and a short column of 32."""
-    table = Table(
+def table_of() -> Table:
+    """A short column of 32 dimensions."""
+    return Table(
         "packages", MetaData(), Column("id", Integer, primary_key=True), Column("embedding", Matryoshka(96, Short(32)))
     )
+
+
+@pytest.fixture(scope="module")
+def template(server: LocalServer, corpus: Corpus) -> str:
+    """2,000 passages with leading dimensions of their vectors."""
+    shared_database(server, "cli_tune", lambda engine: fill(engine, corpus))
+    return "cli_tune"
+
+
+def fill(engine: Engine, corpus: Corpus) -> None:
+    """Load and analyze."""
+    table = table_of()
     with engine.begin() as connection:
         table.create(connection)
-        connection.execute(
-            table.insert(), [{"id": n, "embedding": vector} for n, vector in enumerate(corpus.documents[:2_000, :96])]
-        )
+        with indexed_afterwards(connection, table):
+            rows = [{"id": n, "embedding": vector} for n, vector in enumerate(corpus.documents[:2_000, :96])]
+            connection.execute(table.insert(), rows)
         connection.exec_driver_sql("ANALYZE packages")
-    return table
 
 
 def test_the_page(place: Path) -> None:

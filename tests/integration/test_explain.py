@@ -51,6 +51,7 @@ from pgmrl.names import quoted
 from pgmrl.searching.plans import nodes
 from tests.cli import failed, ok, ok_json, run
 from tests.corpus import wide
+from tests.databases import indexed_afterwards, vacuum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -112,9 +113,9 @@ def items(module_engine: Engine, corpus: Corpus) -> Items:
             }
             for n, (one, vector) in enumerate(zip(passages, vectors, strict=True))
         ]
-        connection.execute(table.insert(), rows)
-    with module_engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql("VACUUM ANALYZE items")
+        with indexed_afterwards(connection, table):
+            connection.execute(table.insert(), rows)
+    vacuum(module_engine, table.name)
     return Items(module_engine, table, vectors, wide(corpus.asked[:10]))
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import Column, Integer, MetaData, Table, func, select
 from pgmrl import compile_sql, search
 from pgmrl.model.columns import Matryoshka
 from pgmrl.model.shortening import Short
+from tests.databases import indexed_afterwards, vacuum
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -36,9 +37,9 @@ def rows(module_engine: Engine, corpus: Corpus) -> Table:
     with module_engine.begin() as connection:
         table.create(connection)
         given = [{"id": n, "lot": int(n % 1_000 == 0), "embedding": vector} for n, vector in enumerate(vectors)]
-        connection.execute(table.insert(), given)
-    with module_engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql("VACUUM ANALYZE rows")
+        with indexed_afterwards(connection, table):
+            connection.execute(table.insert(), given)
+    vacuum(module_engine, table.name)
     return table
 
 

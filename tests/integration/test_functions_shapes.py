@@ -26,6 +26,7 @@ from pgmrl.errors import DefinitionError, MigrationError
 from pgmrl.model.columns import Matryoshka
 from pgmrl.model.shortening import Short
 from tests.conftest import WORDS, vector_text
+from tests.databases import indexed_afterwards, vacuum
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,11 +61,11 @@ def made(module_engine: Engine, corpus: Corpus) -> Engine:
     rows += [{"id": ROWS + n, "name": "alone", "text": "unheard", "package": None, "embedding": None} for n in range(3)]
     with module_engine.begin() as connection:
         table.create(connection)
-        connection.execute(table.insert(), rows)
+        with indexed_afterwards(connection, table):
+            connection.execute(table.insert(), rows)
         functions = SqlFunctions(filters=("package",), group_by="package", words="words")
         install_functions(connection, table.c.embedding, functions)
-    with module_engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql("VACUUM ANALYZE passages")
+    vacuum(module_engine, table.name)
     return module_engine
 
 

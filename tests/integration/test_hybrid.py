@@ -49,6 +49,8 @@ from pgmrl import (
 )
 from pgmrl.errors import NotMigrated
 from pgmrl.model.metrics import METRICS
+from tests.corpus import facts
+from tests.databases import indexed_afterwards
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -123,8 +125,7 @@ def loaded(module_engine: Engine, corpus: Corpus, rotation: Rotation, notes: Tab
     """The first passages, in both tables (3,000 of them in the second)."""
     vectors = corpus.documents[:ROWS]
     rows = [
-        {"id": n, "part": n % 100}
-        | {"name": passage["name"], "text": passage["text"], "docstring": passage["docstring"]}
+        {"id": n, "part": n % 100} | facts(passage, "name", "text", "docstring")
         for n, passage in enumerate(corpus.passages[:ROWS])
     ]
     with module_engine.begin() as connection:
@@ -132,14 +133,15 @@ def loaded(module_engine: Engine, corpus: Corpus, rotation: Rotation, notes: Tab
         Base.metadata.create_all(connection)
         database.install_rotation(connection, rotation)
         notes.create(connection)
-        ingest(connection, Package.embedding, rows, vectors=vectors)
-        ingest(
-            connection,
-            notes.c.e,
-            ({"tenant": n % 3, "number": n, "text": row["text"]} for n, row in enumerate(rows[:3000])),
-            vectors=vectors[:3000],
-        )
-        connection.execute(notes.update().values(flat=text("e::vector")))
+        with indexed_afterwards(connection, Base.metadata.tables["texts"], notes):
+            ingest(connection, Package.embedding, rows, vectors=vectors)
+            ingest(
+                connection,
+                notes.c.e,
+                ({"tenant": n % 3, "number": n, "text": row["text"]} for n, row in enumerate(rows[:3000])),
+                vectors=vectors[:3000],
+            )
+            connection.execute(notes.update().values(flat=text("e::vector")))
         connection.exec_driver_sql(
             "INSERT INTO labels SELECT p * 3 + t, p, 'label ' || t "
             "FROM generate_series(0, 9998, 2) AS p, generate_series(0, 2) AS t"

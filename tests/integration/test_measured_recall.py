@@ -27,6 +27,7 @@ from pgmrl.measure.recall import Clock
 from pgmrl.model.types import NumpyVector
 from pgmrl.names import quoted
 from tests.conftest import vector_text
+from tests.databases import indexed_afterwards, vacuum
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,9 +61,9 @@ def filled(engine: Engine, corpus: Corpus, table: Table, rows: int = ROWS) -> No
             for n in range(rows)
         ]
         if given:
-            connection.execute(table.insert(), given)
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql(f"VACUUM ANALYZE {table.name}")
+            with indexed_afterwards(connection, table):
+                connection.execute(table.insert(), given)
+    vacuum(engine, table.name)
 
 
 @pytest.fixture(scope="module")

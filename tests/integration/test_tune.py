@@ -27,6 +27,7 @@ from pgmrl.tune.short_ranks import count_short_ranks
 from pgmrl.tune.time_budget import TimeBudget
 from pgmrl.tune.tuned_table import TunedTable
 from pgmrl.tune.tuning_transaction import snapshot
+from tests.databases import indexed_afterwards
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,7 +125,8 @@ def test_what_it_predicts_is_what_the_column_does(found: Tuning, packages: Engin
     with packages.connect() as connection:
         database.install_rotation(connection, found.rotation)
         built.create(connection)
-        ingest(connection, built.c.embedding, ({"id": n} for n in range(ROWS)), vectors=rows)
+        with indexed_afterwards(connection, built):
+            ingest(connection, built.c.embedding, ({"id": n} for n in range(ROWS)), vectors=rows)
         connection.exec_driver_sql("ANALYZE built")
         connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
         numbers: dict[str, Any] = {"shortlist": choice.shortlist, "ef_search": choice.ef_search}
@@ -300,7 +302,8 @@ def shop(engine: Engine, corpus: Corpus) -> Table:
     )
     with engine.begin() as connection:
         table.create(connection)
-        ingest(connection, table.c.embedding, ({"id": n} for n in range(ROWS)), vectors=parted(corpus)[0])
+        with indexed_afterwards(connection, table):
+            ingest(connection, table.c.embedding, ({"id": n} for n in range(ROWS)), vectors=parted(corpus)[0])
         connection.exec_driver_sql("ANALYZE packages")
     return table
 
