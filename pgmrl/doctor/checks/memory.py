@@ -51,7 +51,7 @@ def memory(context: CheckContext) -> Iterator[Problem]:
         yield Problem(
             f"the short indexes have {shown(indexes)} together, more than {cache}: searches read from disk",
             "Add memory to the server, or configure the memory it has (ALTER SYSTEM SET effective_cache_size). Else "
-            "fewer short dimensions or `bit`: `pgmrl reshape`; REINDEX CONCURRENTLY where an index is bloated.",
+            "fewer short dimensions or `bit`: `pgmrl reshape start`; REINDEX CONCURRENTLY where an index is bloated.",
             sql,
             values,
         )
@@ -69,7 +69,7 @@ def memory(context: CheckContext) -> Iterator[Problem]:
         yield Problem(
             f"the short indexes and their tables have {shown(indexes + tables)} together, more than {cache}: the full "
             "vectors of a shortlist are partly read from disk",
-            "Nothing, if searches are fast enough. Full vectors in half precision take half: `pgmrl reshape`.",
+            "Nothing, if searches are fast enough. Full vectors in half precision take half: `pgmrl reshape start`.",
             sql,
             values,
             "info",
