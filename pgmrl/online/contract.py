@@ -168,12 +168,12 @@ _VIEWS: Final = (
     "SELECT DISTINCT r.ev_class::regclass::text FROM pg_depend AS d "
     "JOIN pg_rewrite AS r ON r.oid = d.objid "
     "JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid "
-    "WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid = to_regclass(:owner) AND a.attname = :column"
+    "WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid = to_regclass(:owner) AND a.attname = :column ORDER BY 1"
 )
 _FUNCTIONS: Final = (
     "SELECT p.oid::regprocedure::text FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace "
     "WHERE p.prosrc ~ :word AND p.proname NOT LIKE 'z_\\_pgmrl\\_%' "
-    "AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgmrl')"
+    "AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgmrl') ORDER BY 1"
 )
 _SCANS: Final = (
     "SELECT coalesce(sum(s.idx_scan), 0)::bigint FROM pg_stat_all_indexes AS s "

@@ -33,6 +33,7 @@ JOIN pg_namespace AS n ON n.oid = p.pronamespace
 JOIN pg_language AS l ON l.oid = p.prolang AND l.lanname = 'plpgsql'
 CROSS JOIN LATERAL (
     SELECT CASE WHEN p.prosrc LIKE E'\n-- pgmrl functions {%}\n%' THEN pgmrl.marker_v1(p.prosrc) END AS marker
+    OFFSET 0  -- read once a set: without it, once for every function of the database that is compared with the set
 ) AS said
 WHERE said.marker IS NOT NULL;
 COMMENT ON VIEW pgmrl.function_sets IS 'Sets of SQL functions for searching, one row a column; see pgmrl.functions';
