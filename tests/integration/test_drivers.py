@@ -157,7 +157,7 @@ def test_a_rotation(run: Any, small_rotation: Rotation) -> None:
         connection.execute(insert(table), [{"id": n, "part": 0, "embedding": v} for n, v in enumerate(vectors)])
         now = search(select(table.c.id), table.c.embedding, vectors[4], k=3)
         later = search(select(table.c.id), table.c.embedding, bindparam("q"), k=3)
-        return connection.execute(now).scalars().all(), connection.execute(later, {"q": vectors[4]}).scalars().all()
+        return list(connection.execute(now).scalars()), list(connection.execute(later, {"q": vectors[4]}).scalars())
 
     now, later = run(ask)
     assert now == later
