@@ -37,7 +37,7 @@ def recall(
     shortlist: ShortlistSize = None,
     ef_search: EfSearch = None,
     complete: Annotated[
-        bool | None, typer.Option(help="With or without the exact branch; default as in a search.")
+        bool | None, typer.Option(help="With or without the exact fallback; default as in a search.")
     ] = None,
     seconds: Annotated[float, typer.Option(help="When to stop, and report what was tried until then.")] = SECONDS,
     parallel_workers: Annotated[int, typer.Option(help="Of the server, that help with an exact search.")] = 0,

@@ -109,12 +109,12 @@ def _exact(explanation: Explanation, stage: Stage) -> Iterator[str]:
         rows = _count(sum(scan.rows or 0 for scan in stage.scans), "row")
         yield f"The search{retriever} is exact: it ranked {rows} in {_ms(stage.usage.ms)}, {_blocks(stage.usage)}."
     elif stage.executed is False:
-        yield f"The exact branch{retriever} was not needed."
+        yield f"The exact fallback{retriever} was not needed."
     elif stage.executed and stage.usage is not None:
         twice = "" if shortlist.instead is None else " The shortlist had already read the same rows."
         yield (
-            f"The shortlist{retriever} had too few rows, so the exact branch ranked every row that passes the filter: "
-            f"{_count(stage.rows or 0, 'row')} in {_ms(stage.usage.ms)}, {_blocks(stage.usage)}.{twice}"
+            f"The shortlist{retriever} had too few rows, so the exact fallback ranked every row that passes the "
+            f"filter: {_count(stage.rows or 0, 'row')} in {_ms(stage.usage.ms)}, {_blocks(stage.usage)}.{twice}"
         )
 
 

@@ -6,7 +6,7 @@ truncation  1 - recall of the exact shortlist: rows that the short vectors rank 
 ANN         recall of the exact shortlist - recall of the scan, without what is the next: rows that HNSW did not
             visit. Negative where it missed rows that would have kept true neighbours out of the shortlist
 shortfall   rows that did not come back at all: a filter, row-level security or dead rows left too few candidates
-completed   what the exact branch of a filtered search gave back
+completed   what the exact fallback of a filtered search gave back
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Loss(NamedTuple):
         truncation: lost by the short vectors.
         ann: lost by the scan of their index.
         shortfall: lost because fewer rows came back.
-        completed: given back by the exact branch.
+        completed: given back by the exact fallback.
         returned: rows that came back.
         expected: rows there were to return, at most k.
         ms: the time of the search, in milliseconds, as the client sees it.
@@ -76,7 +76,7 @@ class _Searches(NamedTuple):
 
     Attributes:
         searched: as the application searches.
-        scanned: the same without the exact branch; None where it has none.
+        scanned: the same without the exact fallback; None where it has none.
 
     """
 

@@ -41,7 +41,7 @@ class Measured:
         truncation_loss: by the short vectors.
         ann_loss: by the scan of their index.
         shortfall: because fewer rows came back.
-        completed: given back by the exact branch.
+        completed: given back by the exact fallback.
         p50_ms: the median time of a search, in milliseconds.
         row_count: rows of the table, as estimated.
         measured_by: the role.

@@ -85,7 +85,7 @@ class Recall:
         truncation: mean loss by the short vectors.
         ann: mean loss by the scan of the index.
         shortfall: mean loss because fewer rows came back.
-        completed: mean of what the exact branch gave back.
+        completed: mean of what the exact fallback gave back.
         p50_ms: the median time of a search, in milliseconds, as the client sees it.
         p95_ms: the time within which 95 of 100 came back.
         row_count: rows of the table, as the server estimates; None before the first ANALYZE.

@@ -1,4 +1,4 @@
-"""Never fewer rows than exist: the exact branch behind a shortlist that fell short, and only there."""
+"""Never fewer rows than exist: the exact fallback behind a shortlist that fell short, and only there."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def ran(session: Session, statement: Any) -> list[dict[str, Any]]:
 
 
 def branches(nodes: list[dict[str, Any]]) -> list[int]:
-    """How often the exact branch's One-Time Filter let its plan run: loops of the node below."""
+    """How often the exact fallback's One-Time Filter let its plan run: loops of the node below."""
     gated = [node for node in nodes if "< " in node.get("One-Time Filter", "")]
     below = [inner for node in gated for inner in node["Plans"] if inner["Parent Relationship"] == "Outer"]
     return [node["Actual Loops"] for node in below]

@@ -391,7 +391,7 @@ def through_the_index(connection: Connection) -> None:
 
 
 def test_a_scan_that_gives_up_at_its_rows(opened: Connection, items: Items) -> None:
-    """The exact branch is executed, and the verdict says why."""
+    """The exact fallback is executed, and the verdict says why."""
     through_the_index(opened)
     opened.exec_driver_sql("SET hnsw.max_scan_tuples = 500")
     found = explain(opened, items.nearest(items.table.c.lot == 3))
@@ -404,7 +404,7 @@ def test_a_scan_that_gives_up_at_its_rows(opened: Connection, items: Items) -> N
     assert stage(found, "exact").executed
     assert stage(found, "exact").rows == 60
     assert "The index scan stopped at hnsw.max_scan_tuples (500) with" in said(found)
-    assert "had too few rows, so the exact branch ranked every row that passes the filter: 60 rows" in said(found)
+    assert "had too few rows, so the exact fallback ranked every row that passes the filter: 60 rows" in said(found)
 
 
 def test_a_scan_that_gives_up_at_its_memory(opened: Connection, items: Items) -> None:
@@ -417,7 +417,7 @@ def test_a_scan_that_gives_up_at_its_memory(opened: Connection, items: Items) ->
 
 
 def test_a_scan_that_comes_to_the_end(opened: Connection, items: Items) -> None:
-    """Sixty rows pass, a hundred were asked for; the exact branch is not needed for ten."""
+    """Sixty rows pass, a hundred were asked for; the exact fallback is not needed for ten."""
     through_the_index(opened)
     found = explain(opened, items.nearest(items.table.c.lot == 3))
     assert (found.shortlists[0].scan_end, found.shortlists[0].rows, found.shortlists[0].examined) == (
@@ -426,7 +426,7 @@ def test_a_scan_that_comes_to_the_end(opened: Connection, items: Items) -> None:
         ROWS,
     )
     assert stage(found, "exact").executed is False
-    assert "The exact branch was not needed." in found.verdict
+    assert "The exact fallback was not needed." in found.verdict
     assert f"The index returned {ROWS:,} rows, of which the filter removed {ROWS - 60:,}." in found.verdict
 
 

@@ -52,7 +52,7 @@ def test_each_stage_cuts_what_the_one_before_left(session: Session, shop: Shop, 
 
 
 def test_a_funnel_of_few_rows_is_complete(session: Session, shop: Shop) -> None:
-    """With a filter the exact branch stands behind it, and is not executed where there are rows enough."""
+    """With a filter the exact fallback stands behind it, and is not executed where there are rows enough."""
     package, query = shop.package, shop.queries[0]
     half, stages = select(package.id).where(package.part < 50), [(128, 100)]
     nodes = ran(session, search_funnel(half, package.embedding, query, stages))

@@ -156,7 +156,7 @@ def test_a_row_is_not_its_own_neighbour(asked: Connection, packages: Table, corp
 
 
 def test_a_filter_that_leaves_few(asked: Connection, packages: Table) -> None:
-    """Without the exact branch rows do not come back; with it they are given back."""
+    """Without the exact fallback rows do not come back; with it they are given back."""
     statement = select(packages.c.id).where(packages.c.id % 200 == 3)
     asked.exec_driver_sql("SET enable_seqscan = off")  # on so small a table the planner would not walk the graph
     asked.exec_driver_sql("SET hnsw.max_scan_tuples = 50")

@@ -53,7 +53,7 @@ def test_pages_by_offset_are_one_large_search(session: Session, shop: Shop, exac
 
 
 def test_pages_of_a_filter_that_leaves_less_than_a_shortlist(session: Session, shop: Shop) -> None:
-    """The exact branch answers all of them, also the first, which the shortlist could have."""
+    """The exact fallback answers all of them, also the first, which the shortlist could have."""
     package, query = shop.package, shop.queries[0]
     session.connection().exec_driver_sql("SET LOCAL enable_seqscan = off")
     session.connection().exec_driver_sql("SET LOCAL enable_bitmapscan = off")
@@ -73,7 +73,7 @@ def test_pages_of_a_filter_that_leaves_less_than_a_shortlist(session: Session, s
 
 @pytest.mark.parametrize("exact", [False, True])
 def test_pages_behind_the_last_row(session: Session, shop: Shop, exact: bool) -> None:
-    """Within the shortlist as one large search; beyond it the exact branch goes on, and no row comes twice."""
+    """Within the shortlist as one large search; beyond it the exact fallback goes on, and no row comes twice."""
     package, query = shop.package, shop.queries[0]
     statement = select(package.id).where(package.part < 30)
     whole = pairs(session, search(statement, package.embedding, query, k=100, shortlist=100, exact=exact))

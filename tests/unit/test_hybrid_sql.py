@@ -154,7 +154,7 @@ def test_two_retrievers_of_a_kind() -> None:
 def test_a_join_to_many_only_asks_whether_the_row_is_among_them() -> None:
     """In every list."""
     text = compiled(search_hybrid(select(Item.id).join(Item.tags), [vector(), words(), Trigrams(Item.name, "x")]))
-    assert text.count("EXISTS (SELECT 1 FROM items JOIN tags") == 4  # the vector's list has an exact branch
+    assert text.count("EXISTS (SELECT 1 FROM items JOIN tags") == 4  # the vector's list has an exact fallback
 
 
 def test_an_unlearned_rotation_warns_and_is_exact() -> None:

@@ -30,7 +30,7 @@ COMMENT ON COLUMN pgmrl.recall_history.recall IS 'Mean recall@k, with its 95 % c
 COMMENT ON COLUMN pgmrl.recall_history.truncation_loss IS 'What the short vectors lose: 1 - recall is truncation_loss + ann_loss + shortfall - completed';
 COMMENT ON COLUMN pgmrl.recall_history.ann_loss IS 'What the HNSW scan of the short vectors loses besides';
 COMMENT ON COLUMN pgmrl.recall_history.shortfall IS 'What is lost because fewer rows came back than were asked for';
-COMMENT ON COLUMN pgmrl.recall_history.completed IS 'What the exact branch of a filtered search gave back';
+COMMENT ON COLUMN pgmrl.recall_history.completed IS 'What the exact fallback of a filtered search gave back';
 -- A filter may tell what is in the table: whoever may not read that does not see it.
 ALTER TABLE pgmrl.recall_history ENABLE ROW LEVEL SECURITY;
 CREATE POLICY readers ON pgmrl.recall_history USING (has_any_column_privilege(relation, 'SELECT'));
