@@ -24,7 +24,7 @@ from pgmrl.searching.retrievers import Nearest, Words
 from pgmrl.searching.search import search
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy import Column, Connection
 
@@ -194,29 +194,33 @@ class Ranked:
     Attributes:
         queries: those it was made for.
         rankings: that it found.
-        places: of documents that tie, in the order of the library.
+        tied: ids of documents that tie, ascending, shape (n,).
+        places: of those in the order of the library, shape (n,).
         searches: the rows that are asked for, and the size of the shortlist.
 
     """
 
     queries: Sequence[Query]
     rankings: ExactRankings
-    places: Mapping[int, int]
+    tied: Rows
+    places: Rows
     searches: Searches
 
     @classmethod
     def of(cls, queries: Sequence[Query], rankings: ExactRankings, searches: Searches) -> Ranked:
         """Of a pass; asks the server for the order of documents that tie."""
-        tied: set[int] = set()
+        ids = [np.empty(0, np.int64)]
         for found in (rankings.full, *rankings.short):
             for rows in ranked_rows(found):
                 for distances in (rows.near, rows.full):
                     _, place, counts = np.unique(distances, return_inverse=True, return_counts=True)
-                    tied.update(rows.ids[counts[place] > 1].tolist())
-        known = searches.documents.known(searches.connection, {rankings.names[row] for row in tied})
+                    ids.append(rows.ids[counts[place] > 1])
+        tied = np.unique(np.concatenate(ids))
+        names = [rankings.names[row] for row in tied.tolist()]
+        known = searches.documents.known(searches.connection, set(names))
         order = {name: place for place, name in enumerate(known)}
-        places = {row: order.get(rankings.names[row], len(order)) for row in tied}
-        return cls(queries, rankings, places, searches)
+        places = np.array([order.get(name, len(order)) for name in names], np.int64)
+        return cls(queries, rankings, tied, places, searches)
 
     def exact(self, depths: Iterable[int]) -> Run:
         """The ranking by full vectors."""
@@ -239,13 +243,17 @@ class Ranked:
         runs: Run = {depth: {} for depth in depths}
         for query, rows in zip(self.queries, ranked_rows(found), strict=False):
             for depth, run in runs.items():
-                names = [self.rankings.names[row] for row in rows.ids[ranked(rows, depth)].tolist()]
+                first = rows.ids[ranked(rows, depth)[: depth + 1]]  # one of them may be the query itself
+                names = [self.rankings.names[row] for row in first.tolist()]
                 run[query.id] = _cut(names, query.id, depth, itself=self.searches.itself)
         return runs
 
     def _order(self, distances: Rows, rows: Rows) -> Rows:
         """Nearest first, and of the same distance as searches order them."""
-        ties = np.array([self.places.get(row, 0) for row in rows.tolist()], np.int64)
+        if not len(self.tied):
+            return np.argsort(distances)
+        place = np.minimum(np.searchsorted(self.tied, rows), len(self.tied) - 1)
+        ties = np.where(self.tied[place] == rows, self.places[place], 0)
         return np.lexsort((ties, distances))
 
 

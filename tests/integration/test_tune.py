@@ -12,6 +12,7 @@ from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, cre
 from sqlalchemy.orm import Session, sessionmaker
 
 from pgmrl import Hnsw, Matryoshka, Rotation, Short, add_side_table, database, ingest, load_settings, reflect, search
+from pgmrl.database import vector_reader
 from pgmrl.database.settings import stored_setting
 from pgmrl.errors import DatabaseError, DefinitionError, MeasureError, NotMigrated, RotationError, SearchError
 from pgmrl.measure import given_queries, recall_at_k
@@ -239,6 +240,30 @@ def orders(
         f"SELECT id, {full} AS f, ({one}) {definition.short_operator} ({other}) AS s FROM packages ORDER BY f"
     ).all()
     return [row[0] for row in found], {row[0]: row[2] for row in found}
+
+
+def test_batches_of_every_remainder(engine: Engine, debian: Vectors, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is left for the last batch, and though none of it is in the smallest part: all give the same."""
+    definition = Definition.of(768, Short(16))
+    queries = definition.stored(debian.queries[:5])
+    monkeypatch.setattr(vector_reader, "FEWEST", 1)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("CREATE TABLE packages (id integer PRIMARY KEY, embedding halfvec(768))")
+        fill(connection, "packages", debian.documents[:61])
+        connection.commit()
+        table = bare(connection).table
+        samples = NestedSamples((1.0, 0.5, 0.1), 0)
+        with snapshot(connection):
+            tuned = TunedTable(connection, table, "packages", "embedding", definition)
+            results = []
+            for rows in [*range(1, 12), 20, 30, 31, 59, 60, 61, 62]:
+                monkeypatch.setattr(vector_reader, "ROWS", rows)
+                truths = nested_truth(tuned.batches(), definition, queries, 3, samples)
+                [ranks] = count_short_ranks(tuned, [Candidate(definition, Hnsw())], queries, truths, samples)
+                results.append([*(truth.ids.tolist() for truth in truths), *(one.nearer.tolist() for one in ranks)])
+    assert truths[0].rows == 61
+    assert 0 < truths[2].rows < truths[1].rows < 61
+    assert all(result == results[0] for result in results)
 
 
 # -- unreachable targets -------------------------------------------------------------------------------------------
