@@ -15,7 +15,7 @@ from pgmrl import Hnsw, Matryoshka, Rotation, Short, add_side_table, database, i
 from pgmrl.database import vector_reader
 from pgmrl.database.settings import stored_setting
 from pgmrl.errors import DatabaseError, DefinitionError, MeasureError, NotMigrated, RotationError, SearchError
-from pgmrl.measure import given_queries, recall_at_k
+from pgmrl.measure import recall_at_k, vector_queries
 from pgmrl.model.shortening import Definition, Prefix
 from pgmrl.searching.plans import explained, index_serving, subplan
 from pgmrl.searching.statement import SHORTLIST
@@ -551,7 +551,7 @@ def test_partitions_of_which_one_holds_equal_vectors(engine: Engine) -> None:
         connection.exec_driver_sql("ANALYZE packages")
     with engine.connect() as connection:
         column = bare(connection)
-        found = tune(connection, column, 0.9, queries=given_queries(column, same[:40]))
+        found = tune(connection, column, 0.9, queries=vector_queries(column, same[:40]))
     assert found.choice is not None
     assert (found.choice.shortlist, found.choice.recall.mean) == (10, 1.0)
 
@@ -812,7 +812,7 @@ def test_given_queries(packages: Engine, corpus: Corpus) -> None:
     """Which are no rows: no row is left out."""
     with packages.connect() as connection:
         column = bare(connection)
-        asked = given_queries(column, corpus.queries[:300])
+        asked = vector_queries(column, corpus.queries[:300])
         found = tune(connection, column, 0.9, queries=asked, dims=(128,), finalists=1)
     assert found.rows_read == ROWS
     assert found.queries == 150
