@@ -242,14 +242,14 @@ def orders(
     return [row[0] for row in found], {row[0]: row[2] for row in found}
 
 
-def test_batches_of_every_remainder(engine: Engine, debian: Vectors, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_of_every_remainder(engine: Engine, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is left for the last batch, and though none of it is in the smallest part: all give the same."""
-    definition = Definition.of(768, Short(16))
-    queries = definition.stored(debian.queries[:5])
+    definition = Definition.of(256, Short(16))
+    queries = definition.stored(corpus.queries[:5])
     monkeypatch.setattr(vector_reader, "FEWEST", 1)
     with engine.connect() as connection:
-        connection.exec_driver_sql("CREATE TABLE packages (id integer PRIMARY KEY, embedding halfvec(768))")
-        fill(connection, "packages", debian.documents[:61])
+        connection.exec_driver_sql("CREATE TABLE packages (id integer PRIMARY KEY, embedding halfvec(256))")
+        fill(connection, "packages", corpus.documents[:61])
         connection.commit()
         table = bare(connection).table
         samples = NestedSamples((1.0, 0.5, 0.1), 0)
@@ -808,7 +808,7 @@ def test_no_time_for_the_sweep(packages: Engine, monkeypatch: pytest.MonkeyPatch
     assert found.as_json()["limit"]["cause"] == "time"
 
 
-def test_given_queries(packages: Engine, corpus: Corpus) -> None:
+def test_vectors_as_queries(packages: Engine, corpus: Corpus) -> None:
     """Which are no rows: no row is left out."""
     with packages.connect() as connection:
         column = bare(connection)
