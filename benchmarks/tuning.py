@@ -28,7 +28,7 @@ from benchmarks.data import Truth, debian, packages, spread
 from benchmarks.server import Server, environment
 from pgmrl import Matryoshka, Rotation, Short, compile_sql, database, ingest, reflect, search
 from pgmrl.embedders import DEFAULT, load_embedder
-from pgmrl.measure import given_queries, mean_interval
+from pgmrl.measure import mean_interval, vector_queries
 from pgmrl.tune import tune
 from pgmrl.tune.index_trials import TIMING
 
@@ -193,7 +193,7 @@ def tuned(engine: Engine, case: Case, data: Data, pace: Pace) -> tuple[Tuning, f
         connection.rollback()
         asked: Any = {}
         if case.ask == "real":
-            asked = {"queries": given_queries(column, data.real[: len(data.real) - UNSEEN])}
+            asked = {"queries": vector_queries(column, data.real[: len(data.real) - UNSEEN])}
         begun = time.perf_counter()
         found = tune(
             connection,

@@ -1,6 +1,7 @@
 """Quality, not just recall: how good the results are for judged queries, by exact search and by shorter ways."""
 
 from pgmrl.evaluation.compare import Difference
+from pgmrl.evaluation.evaluate_column import evaluate
 from pgmrl.evaluation.evaluation import (
     EXACT,
     HYBRID,
@@ -14,7 +15,6 @@ from pgmrl.evaluation.evaluation import (
 )
 from pgmrl.evaluation.judged import Judged, Query, beir_judgements, file_judgements, selected_judgements
 from pgmrl.evaluation.plot import plot
-from pgmrl.evaluation.running import evaluate
 
 __all__ = [
     "EXACT",

@@ -106,20 +106,20 @@ class Documents:
         return Text(), self.name, list(names)
 
 
-def documents_of(connection: Connection, asked: Any, name: str | None) -> Documents:
+def documents_of(connection: Connection, column: Any, name: str | None) -> Documents:
     """The documents of a column's table.
 
     Args:
         connection: of the database.
-        asked: the Matryoshka attribute or column.
+        column: the Matryoshka attribute or column.
         name: the column that names them; default the primary key.
 
     Raises:
         MeasureError: there is no such column, two rows may share a name, or the key has several columns.
 
     """
-    column = base_column(asked)
-    table = column.table
+    full = base_column(column)
+    table = full.table
     keys = [key.name for key in table.primary_key]
     if not keys:
         raise MeasureError(f"{table.fullname} has no primary key: a search returns rows by their key")
@@ -129,7 +129,7 @@ def documents_of(connection: Connection, asked: Any, name: str | None) -> Docume
                 f"the key of {table.fullname} has {len(keys)} columns ({', '.join(keys)}): say by "
                 "which column with a unique index the judgements name documents (`--document-id`, document_id=)"
             )
-        return Documents(column, table.c[keys[0]])
+        return Documents(full, table.c[keys[0]])
     if name not in table.c:
         raise MeasureError(
             f"{table.fullname} has no column {name!r} to name documents by: it has {', '.join(table.c.keys())}"
@@ -139,11 +139,11 @@ def documents_of(connection: Connection, asked: Any, name: str | None) -> Docume
             f"{table.fullname}.{name} has no unique index, so it does not say which row is meant: name documents by a "
             "column whose values are unique"
         )
-    return Documents(column, table.c[name])
+    return Documents(full, table.c[name])
 
 
 def _is_unique(connection: Connection, table: Any, name: str) -> bool:
-    found: bool = connection.execute(
+    unique: bool = connection.execute(
         text(
             "SELECT EXISTS (SELECT FROM pg_index AS x JOIN pg_attribute AS a ON a.attrelid = x.indrelid "
             "AND a.attnum = x.indkey[0] WHERE x.indrelid = to_regclass(:table) AND a.attname = :name AND x.indisunique "
@@ -151,7 +151,7 @@ def _is_unique(connection: Connection, table: Any, name: str) -> bool:
         ),
         {"table": server_name(connection, table), "name": name},
     ).scalar_one()
-    return found
+    return unique
 
 
 def _same_key(table: Any, vectors: Any) -> ColumnElement[bool]:

@@ -1,4 +1,4 @@
-"""What an evaluation found."""
+"""The result of an evaluation."""
 
 from __future__ import annotations
 
@@ -120,4 +120,4 @@ class Evaluation:
 
     def system(self, name: str) -> System | None:
         """The system of this name; None where it was not compared."""
-        return next((one for one in self.systems if one.name == name), None)
+        return next((system for system in self.systems if system.name == name), None)

@@ -45,7 +45,7 @@ class RankedRows(NamedTuple):
 
 
 class ExactRankings(NamedTuple):
-    """What one pass over the table found.
+    """The result of one pass over the table.
 
     Attributes:
         queries: how many of the queries it was made for, from the first; fewer than given where time was short.
@@ -101,8 +101,8 @@ def read_rankings(
     return ExactRankings(search.queries, rows, search.labels, search.full(), short)
 
 
-def ranked_rows(found: Neighbours) -> Iterator[RankedRows]:
+def ranked_rows(neighbours: Neighbours) -> Iterator[RankedRows]:
     """The rows of each query."""
-    for ids, near, full in zip(found.ids, found.distances, found.full, strict=True):
+    for ids, near, full in zip(neighbours.ids, neighbours.distances, neighbours.full, strict=True):
         known = ids >= 0
         yield RankedRows(ids[known], tie_ranks(near[known]), tie_ranks(full[known]))

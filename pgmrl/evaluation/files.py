@@ -28,18 +28,18 @@ def queries(path: Path) -> list[tuple[str, str | None, Any]]:
         MeasureError: it cannot be read, has another format, or names a query twice.
 
     """
-    found: dict[str, tuple[str, str | None, Any]] = {}
+    known: dict[str, tuple[str, str | None, Any]] = {}
     read: Callable[[str, str], tuple[str, str | None, Any]] | None = None
     for number, line in _lines(path):
         where = f"{path}, line {number}"
         read = read or _reader(line, where)
-        one = read(line, where)
-        if one[0] in found:
-            raise MeasureError(f"{where}: there was a query {one[0]!r} before: give each its own id")
-        found[one[0]] = one
-    if not found:
+        query = read(line, where)
+        if query[0] in known:
+            raise MeasureError(f"{where}: there was a query {query[0]!r} before: give each its own id")
+        known[query[0]] = query
+    if not known:
         raise MeasureError(f"{path} is empty: there are no queries in it")
-    return list(found.values())
+    return list(known.values())
 
 
 def qrels(path: Path) -> dict[str, dict[str, int]]:
@@ -49,7 +49,7 @@ def qrels(path: Path) -> dict[str, dict[str, int]]:
         MeasureError: it cannot be read, has another format, or contradicts itself.
 
     """
-    found: dict[str, dict[str, int]] = {}
+    relevance: dict[str, dict[str, int]] = {}
     lines: dict[tuple[str, str], int] = {}
     tabs: bool | None = None
     for number, line in _lines(path):
@@ -58,18 +58,18 @@ def qrels(path: Path) -> dict[str, dict[str, int]]:
             tabs = len(line.split("\t")) == 3
             if tabs and re.fullmatch(r"[A-Za-z_ -]+", line.split("\t")[2]):
                 continue  # the header
-        query, document, relevance = _judgement(line, tabs, where)
-        value = grade(relevance, where)
-        before = found.setdefault(query, {}).setdefault(document, value)
+        query, document, stated = _judgement(line, tabs, where)
+        value = grade(stated, where)
+        before = relevance.setdefault(query, {}).setdefault(document, value)
         first = lines.setdefault((query, document), number)
         if before != value:
             raise MeasureError(
                 f"{where}: document {document!r} has relevance {value} for query {query!r}, line {first} says "
                 f"{before}: keep one of them"
             )
-    if not found:
+    if not relevance:
         raise MeasureError(f"{path} is empty: there are no judgements in it")
-    return found
+    return relevance
 
 
 def vectors(path: Path) -> NDArray[Any]:
@@ -128,16 +128,16 @@ def _reader(line: str, where: str) -> Callable[[str, str], tuple[str, str | None
 
 def _object(line: str, where: str) -> tuple[str, str | None, Any]:
     try:
-        found = json.loads(line)
+        query = json.loads(line)
     except ValueError as error:
         raise MeasureError(f"{where} is no JSON: {error}") from None
-    name = next((key for key in IDS if isinstance(found, dict) and found.get(key) is not None), None)
+    name = next((key for key in IDS if isinstance(query, dict) and query.get(key) is not None), None)
     if name is None:
         raise MeasureError(f'{where} is no object with `_id`: write {{"_id": …, "text": …}}, a query a line')
-    text, vector = found.get("text"), found.get("vector")
+    text, vector = query.get("text"), query.get("vector")
     if not (text is None or isinstance(text, str)) or (vector is None and not (text or "").strip()):
-        raise MeasureError(f"{where}: query {found[name]!r} has neither a `text` nor a `vector`")
-    return str(found[name]), text, vector
+        raise MeasureError(f"{where}: query {query[name]!r} has neither a `text` nor a `vector`")
+    return str(query[name]), text, vector
 
 
 def _tabbed(line: str, where: str) -> tuple[str, str | None, Any]:

@@ -64,10 +64,10 @@ class Judged:
         if not self.relevance:
             raise MeasureError(f"{self.source}: there are no judgements")
         known: set[str] = set()
-        for one in self.queries:
-            if one.id in known:
-                raise MeasureError(f"{self.source}: two queries have the id {one.id!r}: give each its own")
-            known.add(one.id)
+        for query in self.queries:
+            if query.id in known:
+                raise MeasureError(f"{self.source}: two queries have the id {query.id!r}: give each its own")
+            known.add(query.id)
         if known.isdisjoint(self.relevance):
             raise MeasureError(
                 f"{self.source}: no query is judged: the queries are {some(sorted(known))}, the judgements are for "
@@ -89,9 +89,9 @@ def file_judgements(queries: str | Path, qrels: str | Path, vectors: str | Path 
         VectorError: `vectors` is no such array.
 
     """
-    asked = [Query(*one) for one in files.queries(Path(queries))]
-    found = files.qrels(Path(qrels))
-    return Judged(_with_vectors(asked, vectors), found, f"{queries} and {qrels}")
+    named = [Query(*query) for query in files.queries(Path(queries))]
+    relevance = files.qrels(Path(qrels))
+    return Judged(_with_vectors(named, vectors), relevance, f"{queries} and {qrels}")
 
 
 def beir_judgements(folder: str | Path, split: str = "test", vectors: str | Path | None = None) -> Judged:
@@ -111,9 +111,9 @@ def beir_judgements(folder: str | Path, split: str = "test", vectors: str | Path
 
     """
     folder = Path(folder)
-    found = file_judgements(folder / "queries.jsonl", folder / "qrels" / f"{split}.tsv", vectors)
-    judged = [one for one in found.queries if one.id in found.relevance]
-    return Judged(judged, found.relevance, f"{folder}, {split}")
+    every = file_judgements(folder / "queries.jsonl", folder / "qrels" / f"{split}.tsv", vectors)
+    judged = [query for query in every.queries if query.id in every.relevance]
+    return Judged(judged, every.relevance, f"{folder}, {split}")
 
 
 def selected_judgements(
@@ -140,7 +140,7 @@ def selected_judgements(
         raise MeasureError("vectors of a file need the queries' file, whose order they have: give both")
     names, rows = _selected(database.sqlalchemy_connection(connection), statement)
     relevance: dict[str, dict[str, int]] = {}
-    asked: dict[str, Query] = {}
+    by_id: dict[str, Query] = {}
     for number, row in enumerate(rows, 1):
         where = f"row {number} of the judgements"
         if any(value is None for value in row[:3]):
@@ -152,28 +152,28 @@ def selected_judgements(
                 f"{where}: document {document!r} has relevance {grade} for query {query!r}, an earlier row says "
                 f"{relevance[query][document]}: keep one of them"
             )
-        if query not in asked:
+        if query not in by_id:
             more = dict(zip(names[3:], row[3:], strict=True))
             text = more.get("text", query if "vector" not in more else None)
-            asked[query] = Query(query, text, more.get("vector"))
+            by_id[query] = Query(query, text, more.get("vector"))
     if queries is not None:
-        given = [Query(*one) for one in files.queries(Path(queries))]
-        return Judged(_with_vectors(given, vectors), relevance, f"judgements that were selected, and {queries}")
-    return Judged(list(asked.values()), relevance, "judgements that were selected")
+        named = [Query(*one) for one in files.queries(Path(queries))]
+        return Judged(_with_vectors(named, vectors), relevance, f"judgements that were selected, and {queries}")
+    return Judged(list(by_id.values()), relevance, "judgements that were selected")
 
 
 def _selected(connection: Connection, statement: str) -> tuple[list[str], Sequence[Any]]:
-    wanted = "give a SELECT of query, document, relevance"
+    remedy = "give a SELECT of query, document, relevance"
     try:
-        found = database.execute_plain(connection, statement)
-        if not found.returns_rows:
-            raise MeasureError(f"the statement for judgements selects nothing: {wanted}")
-        names, rows = list(found.keys()), found.fetchall()
+        result = database.execute_plain(connection, statement)
+        if not result.returns_rows:
+            raise MeasureError(f"the statement for judgements selects nothing: {remedy}")
+        names, rows = list(result.keys()), result.fetchall()
     except DBAPIError as error:
         raise MeasureError(f"the statement for judgements: {str(error.orig).strip()}") from error
     if len(names) < 3 or not set(names[3:]) <= {"text", "vector"}:
         raise MeasureError(
-            f"the statement for judgements selects {', '.join(names)}: {wanted}, and, if there are such, text and "
+            f"the statement for judgements selects {', '.join(names)}: {remedy}, and, if there are such, text and "
             "vector under these names"
         )
     return names, rows
@@ -187,12 +187,12 @@ def _whole(value: Any) -> Any:
 def _with_vectors(queries: list[Query], path: str | Path | None) -> list[Query]:
     if path is None:
         return queries
-    found = files.vectors(Path(path))
-    if len(found) != len(queries):
+    array = files.vectors(Path(path))
+    if len(array) != len(queries):
         raise MeasureError(
-            f"{path} has {len(found):,} vectors for {len(queries):,} queries: row n is the vector of query n"
+            f"{path} has {len(array):,} vectors for {len(queries):,} queries: row n is the vector of query n"
         )
-    return [one._replace(vector=vector) for one, vector in zip(queries, found, strict=True)]
+    return [query._replace(vector=vector) for query, vector in zip(queries, array, strict=True)]
 
 
 def some(names: Sequence[str]) -> str:

@@ -54,10 +54,10 @@ def parsed(names: Sequence[str]) -> list[Measure]:
         MeasureError: a name that is none, a measure that cannot be computed here, or the extra is not installed.
 
     """
-    found = {one.name: one for one in map(_measure, names)}
-    if not found:
+    measures = {measure.name: measure for measure in map(_measure, names)}
+    if not measures:
         raise MeasureError("there is no measure: give at least one, such as nDCG@10")
-    return list(found.values())
+    return list(measures.values())
 
 
 class Scorer:
@@ -70,11 +70,11 @@ class Scorer:
     """
 
     def __init__(self, measures: Sequence[Measure], relevance: Mapping[str, Mapping[str, int]]) -> None:
-        self._names = {one.parsed: one.name for one in measures}
+        self._names = {measure.parsed: measure.name for measure in measures}
         self._place = {query: n for n, query in enumerate(relevance)}
         self._evaluators = {
-            depth: library().evaluator([one.parsed for one in measures if one.depth == depth], relevance)
-            for depth in {one.depth for one in measures}
+            depth: library().evaluator([own.parsed for own in measures if own.depth == depth], relevance)
+            for depth in {measure.depth for measure in measures}
         }
 
     def values(self, run: Mapping[int, Mapping[str, Sequence[str]]]) -> dict[str, NDArray[np.float64]]:
@@ -87,12 +87,12 @@ class Scorer:
             By the measure's name, shape (queries,), in the order of `relevance`.
 
         """
-        found = {name: np.zeros(len(self._place)) for name in self._names.values()}
+        values = {name: np.zeros(len(self._place)) for name in self._names.values()}
         for depth, evaluator in self._evaluators.items():
             scored = {query: _scored(run[depth].get(query, ())) for query in self._place}
             for value in evaluator.iter_calc(scored):
-                found[self._names[value.measure]][self._place[value.query_id]] = value.value
-        return found
+                values[self._names[value.measure]][self._place[value.query_id]] = value.value
+        return values
 
 
 def _scored(documents: Sequence[str]) -> dict[str, float]:
@@ -103,19 +103,19 @@ def _scored(documents: Sequence[str]) -> dict[str, float]:
 def _measure(name: str) -> Measure:
     measures = library()
     try:
-        one = measures.parse_measure(name)
+        measure = measures.parse_measure(name)
     except (NameError, ValueError, TypeError, SyntaxError) as error:
         raise MeasureError(f"{name!r} is no measure that ir-measures knows ({error}): give nDCG@10, say") from None
-    cutoff = one.params.get("cutoff", DEPTH)
+    cutoff = measure.params.get("cutoff", DEPTH)
     if isinstance(cutoff, bool) or not isinstance(cutoff, int) or cutoff < 1:  # trec_eval would end the process
         raise MeasureError(f"{name!r}: the cutoff is a whole number, at least 1")
     try:
-        values = list(measures.evaluator([one], TRIAL).iter_calc({"1": {"a": 2.0, "b": 1.0}}))
+        values = list(measures.evaluator([measure], TRIAL).iter_calc({"1": {"a": 2.0, "b": 1.0}}))
     except (ValueError, AssertionError, RuntimeError, OSError) as error:
         raise MeasureError(f"{name!r} cannot be computed here: {' '.join(str(error).split())}") from None
     if {value.query_id for value in values} != set(TRIAL):
         raise MeasureError(f"{name!r} has no value for a query that finds nothing, so systems cannot be compared by it")
-    return Measure(str(one), cutoff, one)
+    return Measure(str(measure), cutoff, measure)
 
 
 def library() -> Any:

@@ -53,16 +53,16 @@ def _drawn(evaluation: Evaluation, measure: str) -> Figure:
     exact = evaluation.systems[0]
     assert exact.name == EXACT  # noqa: S101 - as it is made
     axes.axhline(exact.means[measure].mean, color="black", linewidth=1, label="exact, full vectors")
-    rules = list(dict.fromkeys(one.by for one in evaluation.dims))
+    rules = list(dict.fromkeys(row.by for row in evaluation.dims))
     for number, rule in enumerate(rules):
-        own = [one for one in evaluation.dims if one.by == rule]
-        sizes = [one.dims for one in own]
+        own = [row for row in evaluation.dims if row.by == rule]
+        sizes = [row.dims for row in own]
         called = "leading dimensions" if rule == "prefix" else "rotation"
         colour = COLOURS[number % len(COLOURS)]
-        both, short = [one.two_stage[measure] for one in own], [one.short_only[measure] for one in own]
+        both, short = [row.two_stage[measure] for row in own], [row.short_only[measure] for row in own]
         axes.plot(sizes, both, marker="o", color=colour, label=f"{TWO_STAGE}, {called}")
         axes.plot(sizes, short, marker="s", linestyle="--", color=colour, label=f"{SHORT_ONLY}, {called}")
-    ticks = sorted({one.dims for one in evaluation.dims})
+    ticks = sorted({row.dims for row in evaluation.dims})
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [str(size) for size in ticks])
     axes.set_xticks([], minor=True)
@@ -80,9 +80,9 @@ def _title(evaluation: Evaluation) -> str:
 def _page(evaluation: Evaluation, measure: str, drawing: str) -> str:
     """A page with the drawing in it and the numbers below."""
     rows = "".join(
-        f"<tr><td>{html.escape(one.by)}</td><td>{one.dims}</td><td>{one.short_only[measure]:.4f}</td>"
-        f"<td>{one.two_stage[measure]:.4f}</td></tr>"
-        for one in evaluation.dims
+        f"<tr><td>{html.escape(row.by)}</td><td>{row.dims}</td><td>{row.short_only[measure]:.4f}</td>"
+        f"<td>{row.two_stage[measure]:.4f}</td></tr>"
+        for row in evaluation.dims
     )
     title = html.escape(f"{measure} of {evaluation.column}")
     exact = evaluation.systems[0].means[measure]

@@ -24,7 +24,7 @@ from pgmrl.searching.retrievers import Nearest, Words
 from pgmrl.searching.search import search
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy import Column, Connection
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from pgmrl.measure.neighbour_lists import Neighbours
     from pgmrl.model.fulltext import Match
 
-__all__ = ["Ranked", "Run", "Searches", "Way", "Wording"]
+__all__ = ["RankedRuns", "Run", "ServerSearches", "StatementBuilder", "WordsColumn"]
 
 Rows = NDArray[np.int64]
 Vector = NDArray[np.float32]
 Statement = Select[*tuple[Any, ...]]
-Way = Callable[[Query, Vector, int], Statement]
+StatementBuilder = Callable[[Query, Vector, int], Statement]
 """A statement for a query, its vector, and the rows that a measure looks at."""
 
 Run = dict[int, dict[str, list[str]]]
@@ -46,7 +46,7 @@ Run = dict[int, dict[str, list[str]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Wording:
+class WordsColumn:
     """How words are searched.
 
     Attributes:
@@ -61,7 +61,7 @@ class Wording:
     config: str | None
 
     @classmethod
-    def of(cls, table: Any, name: str, match: Match, config: str | None) -> Wording:
+    def of(cls, table: Any, name: str, match: Match, config: str | None) -> WordsColumn:
         """Of a column's name.
 
         Raises:
@@ -72,18 +72,18 @@ class Wording:
         if name not in table.c:
             raise MeasureError(f"{table.fullname} has no column {name!r} of words: it has {', '.join(table.c.keys())}")
         column = table.c[name]
-        made = config_of(column)
-        if made is None and config is None:
+        declared = config_of(column)
+        if declared is None and config is None:
             raise MeasureError(
                 f"{table.fullname}.{name} does not say its text search configuration: give config='english', or what "
                 "it is made with"
             )
         # a declared column brings its own, and refuses another one
-        return cls(column, match, config or made)
+        return cls(column, match, config or declared)
 
 
 @dataclass(frozen=True, slots=True)
-class Searches:
+class ServerSearches:
     """Searches of one column as an application sends them.
 
     Attributes:
@@ -101,12 +101,12 @@ class Searches:
     shortlist: int | None
     ef_search: int | None
     itself: bool
-    words: Wording | None
+    words: WordsColumn | None
 
     def rows(self, depth: int) -> int:
         """Rows to ask two stages for: they come out of the shortlist."""
-        wanted = self.wanted(depth)
-        return wanted if self.shortlist is None else min(wanted, self.shortlist)
+        rows = self.rows_to_rank(depth)
+        return rows if self.shortlist is None else min(rows, self.shortlist)
 
     def size(self, depth: int) -> int:
         """Rows of the shortlist."""
@@ -118,10 +118,10 @@ class Searches:
         return attachment_of(self.documents.column).definition.learned
 
     @property
-    def ways(self) -> dict[str, Way]:
+    def builders(self) -> dict[str, StatementBuilder]:
         """What builds the statement of each system that is searched on the server."""
-        found: dict[str, Way] = {TWO_STAGE: self._two_stage} if self.learned else {}
-        return found if self.words is None else found | {WORDS: self._words_alone, HYBRID: self._hybrid}
+        builders: dict[str, StatementBuilder] = {TWO_STAGE: self._two_stage} if self.learned else {}
+        return builders if self.words is None else builders | {WORDS: self._words_alone, HYBRID: self._hybrid}
 
     def checked(self, depths: Iterable[int]) -> list[str]:
         """Have the server plan every statement once, so that it refuses what cannot be searched with.
@@ -140,8 +140,8 @@ class Searches:
         # neither a vector's nor a text's value changes what can be searched, or by which index
         query = Query("", "words", np.ones(attachment_of(self.documents.column).definition.dims, np.float32))
         served: dict[str, list[bool]] = {}
-        for name, way in self.ways.items():
-            plans = [explained(self.connection, way(query, query.vector, depth))["Plan"] for depth in depths]
+        for name, build in self.builders.items():
+            plans = [explained(self.connection, build(query, query.vector, depth))["Plan"] for depth in depths]
             served[name] = [bool(index_serving(plan).indexes) for plan in plans]
         if TWO_STAGE not in served:
             return [f"The column has no short vectors: there is no search in {TWO_STAGE} to compare."]
@@ -153,18 +153,18 @@ class Searches:
         )
         return [note]
 
-    def found(self, way: Way, query: Query, vector: Vector, depth: int) -> list[str]:
-        """What one of `ways` finds."""
-        rows = enumerate(self.connection.execute(way(query, vector, depth)))
+    def documents_found(self, build: StatementBuilder, query: Query, vector: Vector, depth: int) -> list[str]:
+        """The documents that the statement of one of `builders` returns."""
+        rows = enumerate(self.connection.execute(build(query, vector, depth)))
         names = [row[0] if row[0] is not None else f"\0{place}" for place, row in rows]
         return _cut(names, query.id, depth, itself=self.itself)
 
     def _two_stage(self, _: Query, vector: Vector, depth: int) -> Statement:
-        found = select(self.documents.name)
-        return search(found, self.documents.column, vector, k=self.rows(depth), **self._numbers())
+        names = select(self.documents.name)
+        return search(names, self.documents.column, vector, k=self.rows(depth), **self._numbers())
 
     def _words_alone(self, query: Query, _: Vector, depth: int) -> Statement:
-        return search_hybrid(select(self.documents.name), [self._words(query)], k=self.wanted(depth))
+        return search_hybrid(select(self.documents.name), [self._words(query)], k=self.rows_to_rank(depth))
 
     def _hybrid(self, query: Query, vector: Vector, depth: int) -> Statement:
         """By both, fused as it is by default."""
@@ -179,7 +179,7 @@ class Searches:
         text = str(query.text)[:TEXT_LIMIT]
         return Words(self.words.column, text, match=self.words.match, config=self.words.config)
 
-    def wanted(self, depth: int) -> int:
+    def rows_to_rank(self, depth: int) -> int:
         """Rows to find, so that so many can be judged: one more where the query itself may be among them."""
         return depth if self.itself else depth + 1
 
@@ -188,35 +188,39 @@ class Searches:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranked:
-    """Runs of what a pass over the table found.
+class RankedRuns:
+    """Runs of the exact rankings, from a pass over the table.
 
     Attributes:
         queries: those it was made for.
         rankings: that it found.
-        places: of documents that tie, in the order of the library.
+        tied: ids of documents that tie, ascending, shape (n,).
+        places: of those in the order of the library, shape (n,).
         searches: the rows that are asked for, and the size of the shortlist.
 
     """
 
     queries: Sequence[Query]
     rankings: ExactRankings
-    places: Mapping[int, int]
-    searches: Searches
+    tied: Rows
+    places: Rows
+    searches: ServerSearches
 
     @classmethod
-    def of(cls, queries: Sequence[Query], rankings: ExactRankings, searches: Searches) -> Ranked:
+    def of(cls, queries: Sequence[Query], rankings: ExactRankings, searches: ServerSearches) -> RankedRuns:
         """Of a pass; asks the server for the order of documents that tie."""
-        tied: set[int] = set()
-        for found in (rankings.full, *rankings.short):
-            for rows in ranked_rows(found):
+        ids = [np.empty(0, np.int64)]
+        for neighbours in (rankings.full, *rankings.short):
+            for rows in ranked_rows(neighbours):
                 for distances in (rows.near, rows.full):
                     _, place, counts = np.unique(distances, return_inverse=True, return_counts=True)
-                    tied.update(rows.ids[counts[place] > 1].tolist())
-        known = searches.documents.known(searches.connection, {rankings.names[row] for row in tied})
+                    ids.append(rows.ids[counts[place] > 1])
+        tied = np.unique(np.concatenate(ids))
+        names = [rankings.names[row] for row in tied.tolist()]
+        known = searches.documents.known(searches.connection, set(names))
         order = {name: place for place, name in enumerate(known)}
-        places = {row: order.get(rankings.names[row], len(order)) for row in tied}
-        return cls(queries, rankings, places, searches)
+        places = np.array([order.get(name, len(order)) for name in names], np.int64)
+        return cls(queries, rankings, tied, places, searches)
 
     def exact(self, depths: Iterable[int]) -> Run:
         """The ranking by full vectors."""
@@ -235,17 +239,21 @@ class Ranked:
 
         return self._run(self.rankings.short[number], depths, ranked)
 
-    def _run(self, found: Neighbours, depths: Iterable[int], ranked: Callable[[RankedRows, int], Rows]) -> Run:
+    def _run(self, neighbours: Neighbours, depths: Iterable[int], ranked: Callable[[RankedRows, int], Rows]) -> Run:
         runs: Run = {depth: {} for depth in depths}
-        for query, rows in zip(self.queries, ranked_rows(found), strict=False):
+        for query, rows in zip(self.queries, ranked_rows(neighbours), strict=False):
             for depth, run in runs.items():
-                names = [self.rankings.names[row] for row in rows.ids[ranked(rows, depth)].tolist()]
+                first = rows.ids[ranked(rows, depth)[: depth + 1]]  # one of them may be the query itself
+                names = [self.rankings.names[row] for row in first.tolist()]
                 run[query.id] = _cut(names, query.id, depth, itself=self.searches.itself)
         return runs
 
     def _order(self, distances: Rows, rows: Rows) -> Rows:
         """Nearest first, and of the same distance as searches order them."""
-        ties = np.array([self.places.get(row, 0) for row in rows.tolist()], np.int64)
+        if not len(self.tied):
+            return np.argsort(distances)
+        place = np.minimum(np.searchsorted(self.tied, rows), len(self.tied) - 1)
+        ties = np.where(self.tied[place] == rows, self.places[place], 0)
         return np.lexsort((ties, distances))
 
 

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
     from pgmrl.model.shortening import Shortening
 
-__all__ = ["Trial", "trials"]
+__all__ = ["ShortCandidate", "short_candidates"]
 
 PREFIX: Final = "prefix"
 SMALLEST: Final = 16  # dimensions to try unless said otherwise
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class ShortCandidate:
     """A short vector that is computed.
 
     Attributes:
@@ -42,7 +42,9 @@ class Trial:
         return self.by != PREFIX, self.by, self.definition.short.dims
 
 
-def trials(connection: Connection, column: Any, dims: Sequence[int] | None, rotation: Rotation | None) -> list[Trial]:
+def short_candidates(
+    connection: Connection, column: Any, dims: Sequence[int] | None, rotation: Rotation | None
+) -> list[ShortCandidate]:
     """What to try.
 
     Args:
@@ -67,11 +69,11 @@ def trials(connection: Connection, column: Any, dims: Sequence[int] | None, rota
     sizes = _sizes(whole, dims)
     if rotation is not None and sizes and min(sizes) > len(rotation.required_axes()):
         raise MeasureError(f"rotation {rotation.id} has {len(rotation.required_axes())} axes: try so many dimensions")
-    found = {} if own is None else {(_named(own), whole.short.dims): own}
+    tried = {} if own is None else {(_named(own), whole.short.dims): own}
     for name, rule in rules.items():
         most = len(rule.required_axes()) if isinstance(rule, Rotation) else whole.dims
-        found |= {(name, size): rule for size in sizes if size <= most}
-    return [Trial(name, _shortened(whole, rule, size)) for (name, size), rule in found.items()]
+        tried |= {(name, size): rule for size in sizes if size <= most}
+    return [ShortCandidate(name, _shortened(whole, rule, size)) for (name, size), rule in tried.items()]
 
 
 def _sizes(whole: Definition, dims: Sequence[int] | None) -> list[int]:

@@ -3,7 +3,7 @@
 from pgmrl.measure.attribution import Loss
 from pgmrl.measure.history import Measured, recall_history, record_recall
 from pgmrl.measure.intervals import Interval, mean_interval
-from pgmrl.measure.queries import Queries, file_queries, given_queries, sampled_queries, selected_queries
+from pgmrl.measure.queries import Queries, file_queries, sampled_queries, selected_queries, vector_queries
 from pgmrl.measure.recall import Recall, Worst, measure_recall
 from pgmrl.measure.recall_by_distance import recall_at_k
 
@@ -15,7 +15,6 @@ __all__ = [
     "Recall",
     "Worst",
     "file_queries",
-    "given_queries",
     "mean_interval",
     "measure_recall",
     "recall_at_k",
@@ -23,4 +22,5 @@ __all__ = [
     "record_recall",
     "sampled_queries",
     "selected_queries",
+    "vector_queries",
 ]

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["QUERY", "Loss", "SearchTrial"]
 
-QUERY: Final = "pgmrl_asked"
+QUERY: Final = "pgmrl_query"
 AMONG: Final = "pgmrl_among"
 OWN: Final = "pgmrl_own"
 
@@ -202,8 +202,8 @@ class SearchTrial:
 
     def _others(self, rows: Sequence[Row[Any]], key: tuple[Any, ...] | None) -> list[tuple[tuple[Any, ...], float]]:
         """Key and distance of the first k rows that are not the query's own."""
-        found = [(tuple(row[-1 - self.width : -1]), float(row[-1])) for row in rows]
-        return [row for row in found if key is None or row[0] != key][: self.k]
+        keyed = [(tuple(row[-1 - self.width : -1]), float(row[-1])) for row in rows]
+        return [row for row in keyed if key is None or row[0] != key][: self.k]
 
 
 def _reach(rows: SelectedRows, parameters: SearchParameters, query: Any) -> AnySelect:

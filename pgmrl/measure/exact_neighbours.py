@@ -129,8 +129,8 @@ class ExactSearch:
         self.own_seen = self.own_seen[:queries]
         for space in (self._full, *self._short):
             space.drop(queries)
-        for found in (*self._levels, *self._shortlists):
-            found.drop(queries)
+        for near in (*self._levels, *self._shortlists):
+            near.drop(queries)
 
     def full(self, level: int = 0) -> Neighbours:
         """The nearest by full vectors, in one of the nested tables."""
@@ -142,9 +142,9 @@ class ExactSearch:
 
     def forget_labels(self) -> None:
         """Keep the labels of the rows in the lists alone."""
-        for found in self._labelled:
-            found.merge()
-        ids = np.unique(np.concatenate([found.ids for found in self._labelled]))
+        for near in self._labelled:
+            near.merge()
+        ids = np.unique(np.concatenate([near.ids for near in self._labelled]))
         self.labels = {row: self.labels[row] for row in ids.tolist() if row in self.labels}
         self._kept_labels = max(LABELS, 2 * len(self.labels))
 
@@ -152,40 +152,40 @@ class ExactSearch:
 
     def _near_by_full(self, batch: RowBatch) -> list[Pairs]:
         scores = self._full.scores(self._full.seen(batch.vectors), batch.own)
-        found = []
+        candidates = []
         for level, near in enumerate(self._levels):
             among = None if batch.levels is None else batch.levels >= level
             self._rows[level] += len(batch) if among is None else np.count_nonzero(among)
-            found.append(near.candidates(self._full, scores, batch.vectors, among))
-        return found
+            candidates.append(near.candidates(self._full, scores, batch.vectors, among))
+        return candidates
 
     def _near_by_short(self, batch: RowBatch) -> list[Pairs]:
-        found = []
+        candidates = []
         for space, near in zip(self._short, self._shortlists, strict=True):
             space.vectors = space.definition.shorten(batch.vectors) if batch.shorts is None else batch.shorts
             scores = space.scores(space.seen(space.vectors), batch.own)
-            found.append(near.candidates(space, scores, space.vectors, batch.shortened))
-        return found
+            candidates.append(near.candidates(space, scores, space.vectors, batch.shortened))
+        return candidates
 
     def _merge(self, batch: RowBatch, candidates: Sequence[Pairs]) -> None:
         """Compute the distances of the candidates, those between full vectors once for all lists, and take them in."""
-        codes = [pairs.query * len(batch) + pairs.column for pairs in candidates]
+        codes = [near.query * len(batch) + near.column for near in candidates]
         pairs, place = np.unique(np.concatenate(codes), return_inverse=True)
         if not len(pairs):
             return
         full = self._full.distances(pairs // len(batch), pairs % len(batch), batch.vectors)
         wheres = np.split(place, np.cumsum([len(code) for code in codes])[:-1])
         levels = len(self._levels)
-        for number, (found, (query, column), where) in enumerate(
+        for number, (near, (query, column), where) in enumerate(
             zip((*self._levels, *self._shortlists), candidates, wheres, strict=True)
         ):
             distances = full[where]
             if number >= levels:
                 space = self._short[number - levels]
                 distances = space.distances(query, column, space.vectors)
-            found.add(query, batch.ids[column], distances, full[where])
+            near.add(query, batch.ids[column], distances, full[where])
         if batch.labels is not None:
-            columns = [near.column for near in candidates[: len(self._labelled)]]
+            columns = [pairs.column for pairs in candidates[: len(self._labelled)]]
             taken = np.unique(np.concatenate(columns)).tolist()
             self.labels.update((int(batch.ids[row]), batch.labels[row]) for row in taken)
             if len(self.labels) > self._kept_labels:
@@ -216,32 +216,32 @@ def read_neighbours(
         MeasureError: not even a few queries can be compared until the deadline.
 
     """
-    begun, rows = monotonic(), 0
+    started, rows = monotonic(), 0
     for batch in batches:
         search.add(batch)
         rows += len(batch)
         if progress is not None:
             progress(rows)
         if deadline is not None:
-            affordable = _affordable(search.queries, begun, deadline, rows / max(expected, rows, 1))
+            affordable = _affordable(search.queries, started, deadline, rows / max(expected, rows, 1))
             if affordable < search.queries:
                 search.drop(affordable)
     search.forget_labels()
     return rows
 
 
-def _affordable(queries: int, begun: float, deadline: float, done: float) -> int:
+def _affordable(queries: int, started: float, deadline: float, done: float) -> int:
     """Queries that can be gone on with, if time goes with their number."""
     now = monotonic()
-    if done >= 1 or (now - begun < 1 and now < deadline):  # too early to tell
+    if done >= 1 or (now - started < 1 and now < deadline):  # too early to tell
         return queries
-    needed = (now - begun) / done * (1 - done)
+    needed = (now - started) / done * (1 - done)
     if needed <= deadline - now:
         return queries
     affordable = int(queries * 0.9 * (deadline - now) / needed)
     if affordable < min(FEWEST, queries):
         raise MeasureError(
-            f"reading the table for {queries:,} queries takes about {needed + now - begun:,.0f} s, and reading alone "
+            f"reading the table for {queries:,} queries takes about {needed + now - started:,.0f} s, and reading alone "
             "may take most of it: give more seconds, or none"
         )
     return affordable

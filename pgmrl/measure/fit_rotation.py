@@ -278,8 +278,8 @@ def _sampled(
     """Vectors of random rows, all equally likely; shape (up to sample, dims), in the column's precision."""
     name = server_name(connection, table)
     rows = table_rows(connection, name, column)
-    wanted = 1.1 * sample + 4 * sample**0.5 + 10  # the number of rows that come varies, and too many do no harm
-    percent = min(100.0, 100.0 * wanted / max(rows, 1))
+    target = 1.1 * sample + 4 * sample**0.5 + 10  # the number of rows that come varies, and too many do no harm
+    percent = min(100.0, 100.0 * target / max(rows, 1))
     dtype = np.dtype(np.float16 if definition.full == "halfvec" else np.float32)
     most = 0
     while True:
@@ -296,7 +296,7 @@ def _sampled(
         if kept.held == sample or percent >= 100:
             return kept.rows[: kept.held]
         # fewer than the estimate says, or many without a vector: once more, with what was seen as the estimate
-        percent = min(100.0, 1.2 * percent * wanted / max(kept.seen, 1))
+        percent = min(100.0, 1.2 * percent * target / max(kept.seen, 1))
 
 
 def _read(

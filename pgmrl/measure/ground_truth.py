@@ -43,9 +43,9 @@ class GroundTruth:
     rows: int
 
     @classmethod
-    def of(cls, k: int, found: Neighbours) -> GroundTruth:
+    def of(cls, k: int, nearest: Neighbours) -> GroundTruth:
         """From the `kept_neighbours` of each query."""
-        return cls(k, found.distances, found.ids, found.rows)
+        return cls(k, nearest.distances, nearest.ids, nearest.rows)
 
     @property
     def counts(self) -> NDArray[np.int64]:

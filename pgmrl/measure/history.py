@@ -116,13 +116,13 @@ def record_recall(connection: Connection | Session, column: Any, recall: Recall)
     """
     connection = database.sqlalchemy_connection(connection)
     require_recording(connection)
-    given = kept_of(recall)
+    values = kept_of(recall)
     connection.execute(
         text(
-            f"INSERT INTO pgmrl.recall_history (relation, full_column, {', '.join(given)}) "  # noqa: S608
-            f"VALUES (CAST(:relation AS regclass), :full_column, {', '.join(f':{name}' for name in given)})"
+            f"INSERT INTO pgmrl.recall_history (relation, full_column, {', '.join(values)}) "  # noqa: S608
+            f"VALUES (CAST(:relation AS regclass), :full_column, {', '.join(f':{name}' for name in values)})"
         ),
-        given | _key(connection, column),
+        values | _key(connection, column),
     )
 
 

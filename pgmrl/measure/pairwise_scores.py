@@ -146,13 +146,13 @@ class PairwiseScores:
             Shape (p,); infinite where there is no distance.
 
         """
-        found = np.empty(len(query))
+        distances = np.empty(len(query))
         step = max(1, VALUES // max(1, rows.shape[1]))
         for start in range(0, len(query), step):
             part = slice(start, start + step)
-            found[part] = self._distances(queries[query[part]], rows[row[part]])
-        found[np.isnan(found)] = np.inf
-        return found
+            distances[part] = self._distances(queries[query[part]], rows[row[part]])
+        distances[np.isnan(distances)] = np.inf
+        return distances
 
     def _distances(self, queries: NDArray[Any], rows: NDArray[Any]) -> NDArray[np.float64]:
         if self.kind == "hamming":

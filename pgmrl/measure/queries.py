@@ -32,14 +32,14 @@ __all__ = [
     "Queries",
     "array_of",
     "file_queries",
-    "given_queries",
     "sampled_queries",
     "searchable",
     "selected_queries",
+    "vector_queries",
 ]
 
 MORE: Final = 3
-"""So many rows are read for each that is wanted: a sample of pages comes in neighbours, and some have no vector."""
+"""So many rows are read for each that is asked for: a sample of pages comes in neighbours, and some have no vector."""
 
 SEEDS: Final = 2**63
 SYNTAX: Final = "42601"
@@ -68,18 +68,18 @@ class Queries:
         return len(self.vectors)
 
 
-def sampled_queries(connection: Connection | Session, asked: Any, count: int, *, seed: int = 0) -> Queries:
+def sampled_queries(connection: Connection | Session, column: Any, count: int, *, seed: int = 0) -> Queries:
     """Rows of the table as queries, in random order; the same for the same seed while the table does not change.
 
     Reads some of the table's pages, chosen at random (TABLESAMPLE SYSTEM), and of their rows chooses again; more pages
     where few rows have a vector; all of the table where that has few rows, or no statistics. The server chooses: about
-    three times as many vectors come as are wanted, however large the table. Rows that the role may not see under
+    three times as many vectors come as are asked for, however large the table. Rows that the role may not see under
     row-level security do not come.
 
     Args:
         connection: of the database.
-        asked: the Matryoshka attribute or column.
-        count: rows wanted; fewer come where the table has fewer with a usable vector.
+        column: the Matryoshka attribute or column.
+        count: rows to take; fewer come where the table has fewer with a usable vector.
         seed: of the sampling.
 
     Raises:
@@ -87,18 +87,18 @@ def sampled_queries(connection: Connection | Session, asked: Any, count: int, *,
 
     """
     connection = database.sqlalchemy_connection(connection)
-    definition, table = attachment_of(asked).definition, vectors_table(asked)
+    definition, table = attachment_of(column).definition, vectors_table(column)
     if count < 1:
         raise MeasureError(f"{count} queries: ask for at least 1")
-    wanted = MORE * count + 100
-    percent = _percent(connection, table, wanted)
-    rows = _rows(connection, asked, percent, seed, wanted)
-    while len(rows) < wanted and percent < 100:  # of many rows without a vector, say
+    target = MORE * count + 100
+    percent = _percent(connection, table, target)
+    rows = _rows(connection, column, percent, seed, target)
+    while len(rows) < target and percent < 100:  # of many rows without a vector, say
         percent = min(100.0, 4 * percent)
-        rows = _rows(connection, asked, percent, seed, wanted)
+        rows = _rows(connection, column, percent, seed, target)
     picked, skipped = _picked(rows, definition, count)
-    if len(picked) < count and len(rows) == wanted and definition.metric.normalise:  # zero vectors, if so many
-        more, others = _picked(_rows(connection, asked, 100.0, seed, wanted, zero=False), definition, count)
+    if len(picked) < count and len(rows) == target and definition.metric.normalise:  # zero vectors, if so many
+        more, others = _picked(_rows(connection, column, 100.0, seed, target, zero=False), definition, count)
         picked, skipped = more, skipped + others
     if not picked:
         said = f"of {len(rows):,} rows none has a usable vector" if rows else "has no row with a vector"
@@ -107,11 +107,11 @@ def sampled_queries(connection: Connection | Session, asked: Any, count: int, *,
     return Queries(vectors, [tuple(row[:-1]) for row in picked], skipped, f"{len(picked):,} rows of {table.fullname}")
 
 
-def given_queries(asked: Any, vectors: Iterable[Any], source: str = "given queries") -> Queries:
+def vector_queries(column: Any, vectors: Iterable[Any], source: str = "given queries") -> Queries:
     """Vectors as queries; those that cannot be searched with are counted and left out.
 
     Args:
-        asked: the Matryoshka attribute or column that they are for.
+        column: the Matryoshka attribute or column that they are for.
         vectors: each of shape (dims,), or None.
         source: what they are, in words.
 
@@ -120,19 +120,19 @@ def given_queries(asked: Any, vectors: Iterable[Any], source: str = "given queri
         MeasureError: none can be searched with.
 
     """
-    found = list(searchable(asked, vectors, source))
-    kept = [vector for vector in found if vector is not None]
-    skipped = len(found) - len(kept)
+    checked = list(searchable(column, vectors, source))
+    kept = [vector for vector in checked if vector is not None]
+    skipped = len(checked) - len(kept)
     if not kept:
         raise MeasureError(f"{source}: of {skipped:,} none can be searched with (NULL, zero or not finite)")
     return Queries(np.stack(kept), None, skipped, f"{len(kept):,} of {source}")
 
 
-def searchable(asked: Any, vectors: Iterable[Any], source: str) -> Iterator[VectorArray | None]:
+def searchable(column: Any, vectors: Iterable[Any], source: str) -> Iterator[VectorArray | None]:
     """Vectors as float32 arrays of shape (dims,); None in place of one that cannot be searched with.
 
     Args:
-        asked: the Matryoshka attribute or column that they are for.
+        column: the Matryoshka attribute or column that they are for.
         vectors: each of shape (dims,), or None.
         source: what they are, in words.
 
@@ -140,22 +140,22 @@ def searchable(asked: Any, vectors: Iterable[Any], source: str) -> Iterator[Vect
         VectorError: one is no array of numbers or has other dimensions.
 
     """
-    definition = attachment_of(asked).definition
-    for number, one in enumerate(vectors, 1):
-        vector = None if one is None else _array(one, f"query {number} of {source}")
+    definition = attachment_of(column).definition
+    for number, value in enumerate(vectors, 1):
+        vector = None if value is None else _array(value, f"query {number} of {source}")
         if vector is not None and vector.shape != (definition.dims,):
-            shape = " x ".join(map(str, vector.shape))
+            shape, name = " x ".join(map(str, vector.shape)), base_column(column)
             raise VectorError(
-                f"query {number} of {source} has {shape or 'no'} dimensions, {base_column(asked)} has {definition.dims}"
+                f"query {number} of {source} has {shape or 'no'} dimensions, {name} has {definition.dims}"
             )
         yield vector if vector is not None and _usable(vector, definition) else None
 
 
-def file_queries(asked: Any, path: str | Path, *, limit: int | None = None) -> Queries:
+def file_queries(column: Any, path: str | Path, *, limit: int | None = None) -> Queries:
     """The queries of a file.
 
     Args:
-        asked: the Matryoshka attribute or column that they are for.
+        column: the Matryoshka attribute or column that they are for.
         path: `.npy` with an array of shape (n, dims), or JSON lines, each an array or an object with `vector`.
         limit: how many to take at most, from the start; None for all.
 
@@ -168,18 +168,18 @@ def file_queries(asked: Any, path: str | Path, *, limit: int | None = None) -> Q
     if limit is not None:
         _check_limit(limit)
     try:
-        found = array_of(path)[:limit] if path.suffix == ".npy" else list(islice(_lines(path), limit))
+        vectors = array_of(path)[:limit] if path.suffix == ".npy" else list(islice(_lines(path), limit))
     except OSError as error:
         raise MeasureError(f"{path} cannot be read: {error.strerror or error}") from None
-    return given_queries(asked, found, str(path))
+    return vector_queries(column, vectors, str(path))
 
 
-def selected_queries(connection: Connection | Session, asked: Any, statement: str, *, limit: int) -> Queries:
+def selected_queries(connection: Connection | Session, column: Any, statement: str, *, limit: int) -> Queries:
     """The queries that a statement selects, such as those of a log; it is read-only by the server's word.
 
     Args:
         connection: of the database.
-        asked: the Matryoshka attribute or column that they are for.
+        column: the Matryoshka attribute or column that they are for.
         statement: a SELECT of one column: vectors of any of pgvector's types, arrays of numbers, or their text.
         limit: rows to take at most; the server sends no more.
 
@@ -195,18 +195,18 @@ def selected_queries(connection: Connection | Session, asked: Any, statement: st
             connection.exec_driver_sql("SET LOCAL transaction_read_only = on")
             # a cursor takes the statement as it is, also one that ends with a comment, and of a whole log sends a part
             database.execute_plain(connection, f"DECLARE pgmrl_queries NO SCROLL CURSOR FOR\n{statement}")
-            found = database.execute_plain(connection, f"FETCH {int(limit)} FROM pgmrl_queries")
-            if len(found.keys()) != 1:
+            result = database.execute_plain(connection, f"FETCH {int(limit)} FROM pgmrl_queries")
+            if len(result.keys()) != 1:
                 raise MeasureError(
-                    f"the statement for queries selects {len(found.keys())} columns: select the vector alone"
+                    f"the statement for queries selects {len(result.keys())} columns: select the vector alone"
                 )
-            rows = [row[0] for row in found]
+            rows = [row[0] for row in result]
     except DBAPIError as error:
         said = f"the statement for queries: {str(error.orig).strip()}"
         if sqlstate(error) == SYNTAX:
             said = f"{said}\nGive a SELECT of one column of vectors."
         raise MeasureError(said) from error
-    return given_queries(asked, rows, "queries that were selected")
+    return vector_queries(column, rows, "queries that were selected")
 
 
 def _check_limit(limit: int) -> None:
@@ -218,20 +218,20 @@ def _check_limit(limit: int) -> None:
 
 
 def _rows(
-    connection: Connection, asked: Any, percent: float, seed: int, count: int, *, zero: bool = True
+    connection: Connection, column: Any, percent: float, seed: int, count: int, *, zero: bool = True
 ) -> Sequence[tuple[Any, ...]]:
     """Key and vector of so many rows at most, in an order that depends on the keys and the seed alone.
 
     Args:
         connection: of the database.
-        asked: the Matryoshka attribute or column.
+        column: the Matryoshka attribute or column.
         percent: of the table's pages to read.
         seed: of the sampling.
         count: rows to send at most.
         zero: whether zero vectors come too; to leave them out the server reads every vector.
 
     """
-    attachment, table = attachment_of(asked), vectors_table(asked)
+    attachment, table = attachment_of(column), vectors_table(column)
     source = table.tablesample(func.system(percent), seed=text(str(int(seed)))) if percent < 100 else table
     vector = source.c[attachment.full]
     keys = [source.c[key.name] for key in table.primary_key]
@@ -260,10 +260,10 @@ def _picked(rows: Sequence[tuple[Any, ...]], definition: Definition, count: int)
     return picked, len(rows) - len(picked)
 
 
-def _percent(connection: Connection, table: Table, wanted: int) -> float:
+def _percent(connection: Connection, table: Table, target: int) -> float:
     """What share of the pages holds twice so many rows, by the table's statistics; all where there are none."""
     rows = database.row_estimate(connection, server_name(connection, table))
-    return 100.0 if not rows or rows < 10 * wanted else 200.0 * wanted / rows
+    return 100.0 if not rows or rows < 10 * target else 200.0 * target / rows
 
 
 def _usable(vector: NDArray[np.floating], definition: Definition) -> bool:
@@ -287,12 +287,12 @@ def array_of(path: Path) -> NDArray[Any]:
 
     """
     try:
-        found = np.load(path, allow_pickle=False)
+        array = np.load(path, allow_pickle=False)
     except ValueError as error:
         raise VectorError(f"{path} is no NumPy array: {error}") from None
-    if found.ndim != 2:
-        raise VectorError(f"{path} has {found.ndim} dimensions: give an array of shape (queries, dims)")
-    return np.asarray(found)
+    if array.ndim != 2:
+        raise VectorError(f"{path} has {array.ndim} dimensions: expected an array of shape (queries, dims)")
+    return np.asarray(array)
 
 
 def _lines(path: Path) -> Iterator[Any]:
@@ -301,16 +301,16 @@ def _lines(path: Path) -> Iterator[Any]:
             if not line.strip():
                 continue
             try:
-                found = json.loads(line)
-                yield found["vector"] if isinstance(found, dict) else found
+                value = json.loads(line)
+                yield value["vector"] if isinstance(value, dict) else value
             except (ValueError, KeyError):
                 raise VectorError(f"{path}, line {number}: neither an array nor an object with `vector`") from None
 
 
-def _array(one: Any, what: str) -> NDArray[np.float32]:
-    if hasattr(one, "to_numpy"):  # pgvector's own types
-        one = one.to_numpy()
+def _array(value: Any, what: str) -> NDArray[np.float32]:
+    if hasattr(value, "to_numpy"):  # pgvector's own types
+        value = value.to_numpy()
     try:
-        return np.asarray(json.loads(one) if isinstance(one, str) else one, np.float32)
+        return np.asarray(json.loads(value) if isinstance(value, str) else value, np.float32)
     except (ValueError, TypeError):
         raise VectorError(f"{what} is no array of numbers") from None

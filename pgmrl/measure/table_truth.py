@@ -138,9 +138,8 @@ class TableTruth:
         search = ExactSearch(self.definition, vectors, count, shortenings=[self.definition], **numbers)
         with closing(self._batches(len(vectors), keys)) as batches:
             read_neighbours(batches, search, expected=self.expected, deadline=deadline, progress=progress)
-        found, listed = search.full(), search.short()
-        truth = GroundTruth.of(k, found)
-        columns = zip(found.ids, truth.neighbours, truth.counts, truth.limits, truth.crowded, strict=True)
+        truth, listed = GroundTruth.of(k, search.full()), search.short()
+        columns = zip(truth.ids, truth.neighbours, truth.counts, truth.limits, truth.crowded, strict=True)
         return [
             QueryTruth(
                 int(expected),

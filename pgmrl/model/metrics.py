@@ -66,7 +66,7 @@ class Metric:
         if self.name == "inner_product":
             return np.asarray(-products)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(1.0 - products / (np.linalg.norm(rows, axis=1) * np.linalg.norm(queries, axis=-1)))
+            return np.asarray(1.0 - products / (_lengths(rows) * _lengths(queries)))
 
     def similarity_sql(self, distance: str) -> str:
         """SQL text of the similarity at a distance, in the metric's own terms; larger is nearer.
@@ -88,6 +88,10 @@ class Metric:
         if self.name == "cosine":
             return np.asarray(1.0 - wide)
         return np.asarray(-wide) if self.name == "inner_product" else np.asarray(1.0 / (1.0 + wide))
+
+
+def _lengths(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.sqrt(np.einsum("...d,...d->...", vectors, vectors)))
 
 
 METRICS: Final[Mapping[str, Metric]] = MappingProxyType(

@@ -67,7 +67,7 @@ def apply_tuning(connection: Connection | Session, column: Any, tuning: Tuning) 
     Args:
         connection: its role needs INSERT and UPDATE on pgmrl.settings.
         column: as it was tuned.
-        tuning: what was found.
+        tuning: the result of `tune`.
 
     Returns:
         The name of the short column that the numbers are for.
@@ -94,7 +94,7 @@ def migration(connection: Connection | Session, column: Any, tuning: Tuning, fol
     Args:
         connection: of the database.
         column: as it was tuned.
-        tuning: what was found.
+        tuning: the result of `tune`.
         folder: of rotations, beside the migrations.
 
     Raises:
@@ -144,7 +144,7 @@ def reshape_commands(connection: Connection | Session, column: Any, tuning: Tuni
     Args:
         connection: of the database.
         column: as it was tuned.
-        tuning: what was found.
+        tuning: the result of `tune`.
         folder: where a rotation that is not in the database was saved.
 
     Raises:

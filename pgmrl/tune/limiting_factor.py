@@ -93,7 +93,7 @@ def limiting_factor(
 def _scanned(best: Option, truncations: Sequence[Truncation], rows: int) -> str:
     """What the scan returns, beside an exact shortlist of the same size by the same short vectors."""
     returned = f"the scan with ef_search={best.ef_search:,} finds {best.recall.mean:.4f}"
-    own = next((one for one in truncations if one.candidate.same_vectors(best.candidate)), None)
+    own = next((other for other in truncations if other.candidate.same_vectors(best.candidate)), None)
     if own is None:
         return returned
     return f"an exact shortlist of {best.shortlist:,} keeps {own.recall(best.shortlist, rows):.4f}, {returned}"

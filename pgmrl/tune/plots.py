@@ -1,4 +1,4 @@
-"""What tuning found as a picture and as a page that needs nothing else."""
+"""The result of tuning as a picture and as a page that needs nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tuning found: the setting, what it brings today and at ten times the rows, and how far to trust it."""
+"""The result of tuning: the setting, what it brings today and at ten times the rows, and how far to trust it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class FittedModel(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """What tuning found.
+    """The result of tuning.
 
     Attributes:
         column: `table.column` of the full vectors.

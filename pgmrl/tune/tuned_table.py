@@ -112,7 +112,8 @@ class TunedTable:
     def numbered(self, tableoids: Sequence[int], ctids: Sequence[bytes]) -> NDArray[np.int64]:
         """Places as numbers, shape (n,), of rows whose ctid is in binary form."""
         tids = np.frombuffer(b"".join(ctids), np.dtype([("block", ">u4"), ("offset", ">u2")]))
-        partitions = np.array([self._partition(oid) for oid in tableoids], np.int64)
+        oids, which = np.unique(np.array(tableoids, np.int64), return_inverse=True)
+        partitions = np.array([self._partition(oid) for oid in oids.tolist()], np.int64)[which]
         return np.asarray(partitions << 48 | tids["block"].astype(np.int64) << 16 | tids["offset"])
 
     @property

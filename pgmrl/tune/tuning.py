@@ -314,7 +314,7 @@ def _try_indexes(trials: IndexTrials, truncations: Sequence[Truncation]) -> list
     current = inputs.current
     own = None
     if current is not None:
-        own = next(one for one in truncations if one.candidate.same_vectors(current.candidate))
+        own = next(other for other in truncations if other.candidate.same_vectors(current.candidate))
     if trials.trial_table is None:
         existing = None if own is None else trials.existing(own)
         if existing is None:

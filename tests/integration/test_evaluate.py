@@ -22,8 +22,8 @@ from pgmrl.evaluation import (
     WORDS,
     Judged,
     Query,
+    evaluate_column,
     plot,
-    running,
     selected_judgements,
 )
 from pgmrl.model.types import NumpyVector
@@ -580,7 +580,7 @@ def test_a_part_of_the_queries(connection: Connection, table: Table, monkeypatch
     assert len(set(first)) == 5
     assert first != other
     late = 0.0
-    monkeypatch.setattr(running, "monotonic", lambda: time.monotonic() + late)
+    monkeypatch.setattr(evaluate_column, "monotonic", lambda: time.monotonic() + late)
 
     def told(what: str, done: int, _: int) -> None:
         nonlocal late

@@ -15,13 +15,13 @@ from pgmrl import Hnsw, Matryoshka, Short, add_side_table, database, install_fun
 from pgmrl.database.settings import Setting, forget_setting, setting_of, store_setting, stored_setting
 from pgmrl.errors import DefinitionError, MeasureError, NotMigrated, SearchError
 from pgmrl.measure import (
-    given_queries,
     measure_recall,
     recall_at_k,
     recall_history,
     record_recall,
     sampled_queries,
     selected_queries,
+    vector_queries,
 )
 from pgmrl.measure.recall import Clock
 from pgmrl.model.types import NumpyVector
@@ -92,7 +92,7 @@ def nearest(stored: Any, query: Any) -> Any:
 
 def test_recall_and_its_causes_are_what_numpy_says(asked: Connection, packages: Table, corpus: Corpus) -> None:
     """Of queries that are no rows: recall, and what the exact short order loses."""
-    queries = given_queries(packages.c.embedding, corpus.queries[:60, :DIMS])
+    queries = vector_queries(packages.c.embedding, corpus.queries[:60, :DIMS])
     found = measure_recall(asked, packages.c.embedding, queries=queries, shortlist=30)
     stored = corpus.documents[:ROWS, :DIMS].astype(np.float16)
     truncation = []
@@ -478,7 +478,7 @@ def test_a_hot_standby(standby: Engine, corpus: Corpus) -> None:
     with standby.connect() as connection:
         column = reflect(connection, "packages.embedding")
         connection.rollback()
-        queries = given_queries(column, corpus.queries[:20, :96])
+        queries = vector_queries(column, corpus.queries[:20, :96])
         found = measure_recall(connection, column, queries=queries)
         assert found.queries == 20
         assert found.index is not None

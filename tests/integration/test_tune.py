@@ -12,9 +12,10 @@ from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, cre
 from sqlalchemy.orm import Session, sessionmaker
 
 from pgmrl import Hnsw, Matryoshka, Rotation, Short, add_side_table, database, ingest, load_settings, reflect, search
+from pgmrl.database import vector_reader
 from pgmrl.database.settings import stored_setting
 from pgmrl.errors import DatabaseError, DefinitionError, MeasureError, NotMigrated, RotationError, SearchError
-from pgmrl.measure import given_queries, recall_at_k
+from pgmrl.measure import recall_at_k, vector_queries
 from pgmrl.model.shortening import Definition, Prefix
 from pgmrl.searching.plans import explained, index_serving, subplan
 from pgmrl.searching.statement import SHORTLIST
@@ -239,6 +240,30 @@ def orders(
         f"SELECT id, {full} AS f, ({one}) {definition.short_operator} ({other}) AS s FROM packages ORDER BY f"
     ).all()
     return [row[0] for row in found], {row[0]: row[2] for row in found}
+
+
+def test_batches_of_every_remainder(engine: Engine, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is left for the last batch, and though none of it is in the smallest part: all give the same."""
+    definition = Definition.of(256, Short(16))
+    queries = definition.stored(corpus.queries[:5])
+    monkeypatch.setattr(vector_reader, "FEWEST", 1)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("CREATE TABLE packages (id integer PRIMARY KEY, embedding halfvec(256))")
+        fill(connection, "packages", corpus.documents[:61])
+        connection.commit()
+        table = bare(connection).table
+        samples = NestedSamples((1.0, 0.5, 0.1), 0)
+        with snapshot(connection):
+            tuned = TunedTable(connection, table, "packages", "embedding", definition)
+            results = []
+            for rows in [*range(1, 12), 20, 30, 31, 59, 60, 61, 62]:
+                monkeypatch.setattr(vector_reader, "ROWS", rows)
+                truths = nested_truth(tuned.batches(), definition, queries, 3, samples)
+                [ranks] = count_short_ranks(tuned, [Candidate(definition, Hnsw())], queries, truths, samples)
+                results.append([*(truth.ids.tolist() for truth in truths), *(one.nearer.tolist() for one in ranks)])
+    assert truths[0].rows == 61
+    assert 0 < truths[2].rows < truths[1].rows < 61
+    assert all(result == results[0] for result in results)
 
 
 # -- unreachable targets -------------------------------------------------------------------------------------------
@@ -526,7 +551,7 @@ def test_partitions_of_which_one_holds_equal_vectors(engine: Engine) -> None:
         connection.exec_driver_sql("ANALYZE packages")
     with engine.connect() as connection:
         column = bare(connection)
-        found = tune(connection, column, 0.9, queries=given_queries(column, same[:40]))
+        found = tune(connection, column, 0.9, queries=vector_queries(column, same[:40]))
     assert found.choice is not None
     assert (found.choice.shortlist, found.choice.recall.mean) == (10, 1.0)
 
@@ -783,11 +808,11 @@ def test_no_time_for_the_sweep(packages: Engine, monkeypatch: pytest.MonkeyPatch
     assert found.as_json()["limit"]["cause"] == "time"
 
 
-def test_given_queries(packages: Engine, corpus: Corpus) -> None:
+def test_vectors_as_queries(packages: Engine, corpus: Corpus) -> None:
     """Which are no rows: no row is left out."""
     with packages.connect() as connection:
         column = bare(connection)
-        asked = given_queries(column, corpus.queries[:300])
+        asked = vector_queries(column, corpus.queries[:300])
         found = tune(connection, column, 0.9, queries=asked, dims=(128,), finalists=1)
     assert found.rows_read == ROWS
     assert found.queries == 150

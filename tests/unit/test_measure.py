@@ -12,7 +12,7 @@ from sqlalchemy import Column, Integer, MetaData, Table
 
 from pgmrl.database.settings import Setting
 from pgmrl.errors import DefinitionError, MeasureError, VectorError
-from pgmrl.measure import file_queries, given_queries, mean_interval
+from pgmrl.measure import file_queries, mean_interval, vector_queries
 from pgmrl.model.columns import Matryoshka
 from pgmrl.model.shortening import Short
 
@@ -78,19 +78,19 @@ def test_vectors_that_cannot_be_searched_with_are_counted() -> None:
     """Zero, zero in the leading dimensions, NULL, not finite, too large for half precision."""
     good = np.arange(1.0, 9.0)
     bad = [None, good * 0, np.r_[np.zeros(4), np.ones(4)], good * np.nan, good * np.inf, good * 1e6]
-    found = given_queries(column(), [good, *bad, "[1,2,3,4,5,6,7,8]", list(good)])
+    found = vector_queries(column(), [good, *bad, "[1,2,3,4,5,6,7,8]", list(good)])
     assert (len(found), found.skipped, found.keys) == (3, 6, None)
     assert found.vectors.dtype == np.float32
     assert np.array_equal(found.vectors, np.stack([good] * 3))
     with pytest.raises(MeasureError, match="of 6 none can be searched with"):
-        given_queries(column(), bad)
+        vector_queries(column(), bad)
 
 
 @pytest.mark.parametrize("one", [np.ones(7), np.ones((2, 4)), 3.0, "x", {"a": 1}, [1, "b"]])
 def test_a_vector_of_another_shape(one: Any) -> None:
     """Is an error that says which."""
     with pytest.raises(VectorError, match="query 2 of given queries"):
-        given_queries(column(), [np.ones(8), one])
+        vector_queries(column(), [np.ones(8), one])
 
 
 def test_files(tmp_path: Path) -> None:

@@ -27,10 +27,10 @@ from pgmrl.evaluation.evaluation import (
     WorstQuery,
 )
 from pgmrl.evaluation.exact_rankings import read_rankings
-from pgmrl.evaluation.inputs import Inputs
+from pgmrl.evaluation.judged_queries import JudgedQueries
 from pgmrl.evaluation.measures import DEFAULT, Measure, Scorer, parsed
-from pgmrl.evaluation.runs import Ranked, Run, Searches, Wording
-from pgmrl.evaluation.short_candidates import Trial, trials
+from pgmrl.evaluation.runs import RankedRuns, Run, ServerSearches, WordsColumn
+from pgmrl.evaluation.short_candidates import ShortCandidate, short_candidates
 from pgmrl.measure.session import CANCELLED, CONFLICT, ended_by_standby, measuring
 from pgmrl.model.columns import attachment_of
 from pgmrl.model.server_names import server_name
@@ -118,25 +118,26 @@ def evaluate(
         RotationError: the column's rotation is not installed, or `rotation` is of other dimensions.
 
     """
-    begun = monotonic()
+    started = monotonic()
     chosen = parsed(measures)
     _check_limits(limit_queries, seconds)
     shortlist = None if shortlist is None else positive_integer("shortlist", shortlist)
-    tell = progress or _silent
+    report = progress or _silent
     connection = database.sqlalchemy_connection(connection)
-    with _understood(seconds), measuring(connection, seconds=seconds, parallel=None):
+    with _explained_errors(seconds), measuring(connection, seconds=seconds, parallel=None):
         documents = documents_of(connection, column, document_id)
         table = documents.column.table
-        wording = None if words is None else Wording.of(table, words, match, config)
-        searches = Searches(connection, documents, shortlist, ef_search, itself, wording)
-        tried = trials(connection, documents.column, dims, rotation)
-        notes = searches.checked(sorted({one.depth for one in chosen}))
-        inputs = Inputs.of(judged, documents.column, embedder, words is not None, limit_queries, seconds, seed, tell)
-        inputs.check_documents(documents.known(connection, inputs.judged_documents))
-        inputs.notes.extend(notes)
-        run = _Runs(searches, inputs, chosen, tried)
-        run.all(begun, seconds, tell)
-    return run.evaluation(judged.source, begun)
+        words_column = None if words is None else WordsColumn.of(table, words, match, config)
+        searches = ServerSearches(connection, documents, shortlist, ef_search, itself, words_column)
+        candidates = short_candidates(connection, documents.column, dims, rotation)
+        notes = searches.checked(sorted({measure.depth for measure in chosen}))
+        limits = limit_queries, seconds, seed
+        queries = JudgedQueries.of(judged, documents.column, embedder, words is not None, *limits, report)
+        queries.check_documents(documents.known(connection, queries.judged_documents))
+        queries.notes.extend(notes)
+        runs = _Runs(searches, queries, chosen, candidates)
+        runs.all(started, seconds, report)
+    return runs.evaluation(judged.source, started)
 
 
 # -- what is compared --------------------------------------------------------------------------------------------------
@@ -144,127 +145,129 @@ def evaluate(
 
 @dataclass(slots=True)
 class _Runs:
-    """What was found by each system.
+    """The runs of all systems.
 
     Attributes:
         searches: on the server.
-        inputs: queries.
+        judged: queries.
         measures: to compute.
-        trials: short vectors that are computed.
+        candidates: short vectors that are computed.
         systems: runs by the system's name.
-        tried: runs of each trial: by short vectors alone, and in two stages.
+        tried: runs of each candidate: by short vectors alone, and in two stages.
         rows: rows with a vector.
 
     """
 
-    searches: Searches
-    inputs: Inputs
+    searches: ServerSearches
+    judged: JudgedQueries
     measures: list[Measure]
-    trials: list[Trial]
+    candidates: list[ShortCandidate]
     systems: dict[str, Run] = field(default_factory=dict)
     tried: list[tuple[Run, Run]] = field(default_factory=list)
     rows: int = 0
 
     @property
     def depths(self) -> list[int]:
-        return sorted({one.depth for one in self.measures})
+        return sorted({measure.depth for measure in self.measures})
 
-    def all(self, begun: float, seconds: float | None, tell: Callable[[str, int, int], None]) -> None:
+    def all(self, started: float, seconds: float | None, report: Callable[[str, int, int], None]) -> None:
         """Run everything."""
-        self._read(None if seconds is None else begun + READING * seconds, tell)
-        self._search(None if seconds is None else begun + seconds, tell)
+        self._read(None if seconds is None else started + READING * seconds, report)
+        self._search(None if seconds is None else started + seconds, report)
 
-    def _read(self, deadline: float | None, tell: Callable[[str, int, int], None]) -> None:
+    def _read(self, deadline: float | None, report: Callable[[str, int, int], None]) -> None:
         searches, connection = self.searches, self.searches.connection
         table = searches.documents.column.table
-        estimate = database.row_estimate(connection, server_name(connection, table)) or 0.0
-        with closing(searches.documents.batches(connection, len(self.inputs.vectors))) as batches:
+        expected = database.row_estimate(connection, server_name(connection, table)) or 0.0
+        with closing(searches.documents.batches(connection, len(self.judged.vectors))) as batches:
             rankings = read_rankings(
                 batches,
                 attachment_of(searches.documents.column).definition,
-                self.inputs.vectors,
-                [trial.definition for trial in self.trials],
-                depth=max(map(searches.wanted, self.depths)),
+                self.judged.vectors,
+                [candidate.definition for candidate in self.candidates],
+                depth=max(map(searches.rows_to_rank, self.depths)),
                 shortlist=max(map(searches.size, self.depths)),
-                expected=estimate,
+                expected=expected,
                 deadline=deadline,
-                progress=lambda done: tell("reading the table", done, max(done, int(estimate))),
+                progress=lambda done: report("reading the table", done, max(done, int(expected))),
             )
         self.rows = rankings.rows
         self._cut(rankings.queries)
-        ranked = Ranked.of(self.inputs.queries, rankings, searches)
+        ranked = RankedRuns.of(self.judged.queries, rankings, searches)
         self.systems[EXACT] = ranked.exact(self.depths)
         self.tried = [
             (ranked.short_only(number, self.depths), ranked.two_stage(number, self.depths))
-            for number in range(len(self.trials))
+            for number in range(len(self.candidates))
         ]
         if self.searches.learned:
             self.systems[SHORT_ONLY] = self.tried[0][0]
 
-    def _search(self, deadline: float | None, tell: Callable[[str, int, int], None]) -> None:
-        ways = self.searches.ways
-        self.systems |= {name: {depth: {} for depth in self.depths} for name in ways}
-        count = len(self.inputs.queries) if ways else 0
-        for number, (query, vector) in enumerate(zip(self.inputs.queries, self.inputs.vectors, strict=True), 1):
+    def _search(self, deadline: float | None, report: Callable[[str, int, int], None]) -> None:
+        builders = self.searches.builders
+        self.systems |= {name: {depth: {} for depth in self.depths} for name in builders}
+        count = len(self.judged.queries) if builders else 0
+        for number, (query, vector) in enumerate(zip(self.judged.queries, self.judged.vectors, strict=True), 1):
             if number > count:
                 break
             if deadline is not None and number > 1 and monotonic() > deadline:
                 self._cut(number - 1)
                 break
-            for name, way in ways.items():
+            for name, build in builders.items():
                 for depth in self.depths:
-                    self.systems[name][depth][query.id] = self.searches.found(way, query, vector, depth)
-            tell("searching", number, count)
+                    documents = self.searches.documents_found(build, query, vector, depth)
+                    self.systems[name][depth][query.id] = documents
+            report("searching", number, count)
 
     def _cut(self, count: int) -> None:
         """Score the first so many queries alone."""
-        inputs, before = self.inputs, len(self.inputs.queries)
+        judged, before = self.judged, len(self.judged.queries)
         if count < before:
-            inputs.notes.append(f"The time was enough for {count:,} of {before:,} queries, chosen at random.")
-            inputs.queries, inputs.vectors = inputs.queries[:count], inputs.vectors[:count]
-            inputs.relevance = {query.id: inputs.relevance[query.id] for query in inputs.queries}
+            judged.notes.append(f"The time was enough for {count:,} of {before:,} queries, chosen at random.")
+            judged.queries, judged.vectors = judged.queries[:count], judged.vectors[:count]
+            judged.relevance = {query.id: judged.relevance[query.id] for query in judged.queries}
 
     # -- what comes out --------------------------------------------------------------------------------------------
 
-    def evaluation(self, source: str, begun: float) -> Evaluation:
+    def evaluation(self, source: str, started: float) -> Evaluation:
         """Everything scored."""
-        inputs, searches = self.inputs, self.searches
-        scorer = Scorer(self.measures, inputs.relevance)
+        judged, searches = self.judged, self.searches
+        scorer = Scorer(self.measures, judged.relevance)
         values = {name: scorer.values(run) for name, run in self.systems.items()}
         exact = values[EXACT]
         return Evaluation(
             column=str(searches.documents.column),
             source=source,
-            measures=[one.name for one in self.measures],
-            queries=[query.id for query in inputs.queries],
+            measures=[measure.name for measure in self.measures],
+            queries=[query.id for query in judged.queries],
             rows=self.rows,
-            judged=sum(map(len, inputs.relevance.values())),
+            judged=sum(map(len, judged.relevance.values())),
             shortlists={depth: searches.size(depth) for depth in self.depths},
             ef_search=searches.ef_search,
             systems=[_system(name, values[name], exact) for name in ORDER if name in values],
-            dims=list(self._dims(scorer, {name: float(one.mean()) for name, one in exact.items()})),
+            dims=list(self._dims(scorer, {name: float(own.mean()) for name, own in exact.items()})),
             worst=self._worst(exact, values[TWO_STAGE]) if self.searches.learned else [],
-            warnings=inputs.notes,
-            seconds=monotonic() - begun,
+            warnings=judged.notes,
+            seconds=monotonic() - started,
         )
 
     def _dims(self, scorer: Scorer, exact: Mapping[str, float]) -> Iterator[AtDims]:
-        for trial, runs in sorted(zip(self.trials, self.tried, strict=True), key=lambda one: one[0].order):
+        pairs = sorted(zip(self.candidates, self.tried, strict=True), key=lambda pair: pair[0].order)
+        for candidate, runs in pairs:
             short, both = ({name: float(values.mean()) for name, values in scorer.values(run).items()} for run in runs)
             kept = {name: both[name] / whole if whole else None for name, whole in exact.items()}
-            yield AtDims(trial.by, trial.definition.short.dims, short, both, kept)
+            yield AtDims(candidate.by, candidate.definition.short.dims, short, both, kept)
 
     def _worst(
         self, exact: Mapping[str, NDArray[np.float64]], both: Mapping[str, NDArray[np.float64]]
     ) -> list[WorstQuery]:
         first = self.measures[0]
         differences = both[first.name] - exact[first.name]
-        found = []
+        worst = []
         for place in np.argsort(differences, kind="stable")[:WORST].tolist():
             if differences[place] >= 0:
                 break
-            query = self.inputs.queries[place]
-            grades = self.inputs.relevance[query.id]
+            query = self.judged.queries[place]
+            grades = self.judged.relevance[query.id]
             there = set(self.systems[TWO_STAGE][first.depth][query.id])
             lost = [
                 name
@@ -272,8 +275,8 @@ class _Runs:
                 if grades.get(name, 0) > 0 and name not in there
             ]
             values = float(exact[first.name][place]), float(both[first.name][place])
-            found.append(WorstQuery(query.id, query.text, *values, lost))
-        return found
+            worst.append(WorstQuery(query.id, query.text, *values, lost))
+        return worst
 
 
 def _system(name: str, values: Mapping[str, NDArray[np.float64]], exact: Mapping[str, NDArray[np.float64]]) -> System:
@@ -294,7 +297,7 @@ def _check_limits(queries: int | None, seconds: float | None) -> None:
 
 
 @contextmanager
-def _understood(seconds: float | None) -> Iterator[None]:
+def _explained_errors(seconds: float | None) -> Iterator[None]:
     """What the server ends is an error with its remedy."""
     try:
         yield

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from pgmrl.embedders import Embedder
     from pgmrl.evaluation.judged import Judged, Query
 
-__all__ = ["Inputs"]
+__all__ = ["JudgedQueries"]
 
 EMBED: Final = 256  # texts embedded at a time
 
 
 @dataclass(slots=True)
-class Inputs:
+class JudgedQueries:
     """Queries that can be scored.
 
     Attributes:
@@ -54,8 +54,8 @@ class Inputs:
         limit: int | None,
         seconds: float | None,
         seed: int,
-        tell: Callable[[str, int, int], None],
-    ) -> Inputs:
+        report: Callable[[str, int, int], None],
+    ) -> JudgedQueries:
         """Of judged queries.
 
         Args:
@@ -66,7 +66,7 @@ class Inputs:
             limit: queries to take at random.
             seconds: where there is a limit of time, the order is random.
             seed: of the order.
-            tell: of progress.
+            report: called with what is being done, how much of it is done and how much there is.
 
         Raises:
             MeasureError: a query has neither a vector nor a model, or no text for words; none can be searched with.
@@ -80,14 +80,14 @@ class Inputs:
             queries = [queries[place] for place in order]
         if words:
             _check_texts(queries, notes)
-        found = list(searchable(column, _vectors(column, queries, embedder, tell), "the judged queries"))
-        kept = [(query, vector) for query, vector in zip(queries, found, strict=True) if vector is not None]
+        vectors = list(searchable(column, _vectors(column, queries, embedder, report), "the judged queries"))
+        kept = [(query, vector) for query, vector in zip(queries, vectors, strict=True) if vector is not None]
         if not kept:
             raise MeasureError(
                 f"of {len(queries):,} judged queries none can be searched with (NULL, zero or not finite)"
             )
         if len(kept) < len(queries):
-            gone = [query.id for query, vector in zip(queries, found, strict=True) if vector is None]
+            gone = [query.id for query, vector in zip(queries, vectors, strict=True) if vector is None]
             notes.append(f"{_counted(gone, 'query', 'queries')} cannot be searched with (NULL, zero or not finite).")
         relevance = {query.id: judged.relevance[query.id] for query, _ in kept}
         lost = [query for query, grades in relevance.items() if max(grades.values()) < 1]
@@ -131,24 +131,24 @@ class Inputs:
 
 
 def _judged_queries(judged: Judged, notes: list[str]) -> list[Query]:
-    queries = [one for one in judged.queries if judged.relevance.get(one.id)]
-    without = [one.id for one in judged.queries if not judged.relevance.get(one.id)]
-    names = {one.id for one in judged.queries}
-    unasked = [name for name in judged.relevance if name not in names]
+    queries = [query for query in judged.queries if judged.relevance.get(query.id)]
+    without = [query.id for query in judged.queries if not judged.relevance.get(query.id)]
+    ids = {query.id for query in judged.queries}
+    unknown = [query for query in judged.relevance if query not in ids]
     if without:
         notes.append(f"{_counted(without, 'query', 'queries')} without judgements: not scored.")
-    if unasked:
-        notes.append(f"{_counted(unasked, 'judged query', 'judged queries')} not among the queries: not scored.")
+    if unknown:
+        notes.append(f"{_counted(unknown, 'judged query', 'judged queries')} not among the queries: not scored.")
     if not queries:
         raise MeasureError(f"{judged.source}: no query is judged")
     return queries
 
 
 def _check_texts(queries: Sequence[Query], notes: list[str]) -> None:
-    for one in queries:
-        if not (one.text or "").strip():
-            raise MeasureError(f"query {one.id!r} has no text: words cannot be searched with a vector")
-    long = [one.id for one in queries if len(str(one.text)) > TEXT_LIMIT]
+    for query in queries:
+        if not (query.text or "").strip():
+            raise MeasureError(f"query {query.id!r} has no text: words cannot be searched with a vector")
+    long = [query.id for query in queries if len(str(query.text)) > TEXT_LIMIT]
     if long:
         notes.append(
             f"{_counted(long, 'text', 'texts')} longer than {TEXT_LIMIT:,} characters: words are searched by the first "
@@ -157,11 +157,11 @@ def _check_texts(queries: Sequence[Query], notes: list[str]) -> None:
 
 
 def _vectors(
-    column: Any, queries: Sequence[Query], embedder: Embedder | None, tell: Callable[[str, int, int], None]
+    column: Any, queries: Sequence[Query], embedder: Embedder | None, report: Callable[[str, int, int], None]
 ) -> list[Any]:
     """The vectors of queries, given or embedded."""
-    found = [one.vector for one in queries]
-    texts = [place for place, one in enumerate(queries) if one.vector is None and one.text is not None]
+    vectors = [query.vector for query in queries]
+    texts = [place for place, query in enumerate(queries) if query.vector is None and query.text is not None]
     if texts and embedder is None:
         raise MeasureError(
             f"query {queries[texts[0]].id!r} has no vector: give its vector, or a model to embed its text"
@@ -177,10 +177,10 @@ def _vectors(
             part = texts[start : start + EMBED]
             made = embedder.embed_queries([str(queries[place].text) for place in part])
             for place, vector in zip(part, check_vectors(embedder, made, len(part)), strict=True):
-                found[place] = vector
-            tell("embedding", start + len(part), len(texts))
-    return found
+                vectors[place] = vector
+            report("embedding", start + len(part), len(texts))
+    return vectors
 
 
-def _counted(names: Sequence[str], one: str, many: str) -> str:
-    return f"{len(names):,} {one if len(names) == 1 else many} ({some(names)})"
+def _counted(names: Sequence[str], singular: str, plural: str) -> str:
+    return f"{len(names):,} {singular if len(names) == 1 else plural} ({some(names)})"
