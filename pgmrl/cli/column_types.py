@@ -10,6 +10,7 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
+from psycopg.types.json import Json
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -89,6 +90,10 @@ def _moment(text: str) -> dt.datetime:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=dt.UTC)
 
 
+def _json(text: str) -> Json:
+    return Json(json.loads(text))  # a string of JSON, too, is one
+
+
 TYPES: Final[Mapping[str, ColumnType]] = {
     kind.name: kind
     for kind in (
@@ -104,8 +109,8 @@ TYPES: Final[Mapping[str, ColumnType]] = {
         ColumnType("timestamp", DateTime(), dt.datetime.fromisoformat),
         ColumnType("timestamptz", DateTime(timezone=True), _moment),
         ColumnType("uuid", Uuid(), UUID),
-        ColumnType("json", JSON(), json.loads),
-        ColumnType("jsonb", JSONB(), json.loads),
+        ColumnType("json", JSON(), _json),
+        ColumnType("jsonb", JSONB(), _json),
     )
 }
 """What `--type` takes. A time without a zone is taken as UTC where the column has one."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pgmrl.errors import DefinitionError, VectorError
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from pgmrl.ingestion.batch_errors import BatchErrors
@@ -38,7 +39,9 @@ def _with_defaults(rows: list[Row], errors: BatchErrors) -> list[Row]:
     for number, row in enumerate(rows):
         if not isinstance(row, Mapping):
             place = errors.written + number + 1
-            raise errors.of_batch(f"row {place:,}: expected a mapping from column name to value, got {row!r:.60}")
+            raise errors.of_batch(
+                f"row {place:,}: expected a mapping from column name to value, got {safe_repr(row, 60)}"
+            )
     values = errors.table.model_values
     if not values.defaults:
         return rows
@@ -57,11 +60,11 @@ def _check_columns(rows: list[Row], errors: BatchErrors) -> None:
         if not row:
             raise errors.of_row(number, row, "it has no columns: name some")
     names = dict.fromkeys(name for row in rows for name in row)
-    unknown = next((name for name in names if name not in table.sent_types), None)
+    unknown = next((name for name in names if name not in table.types), None)
     if unknown is not None:
         number = _first_with(unknown, rows)
-        there = ", ".join(table.sent_types)
-        raise errors.of_row(number, rows[number], f"{table.name} has no column {unknown!r} (it has {there})")
+        there = ", ".join(table.types)
+        raise errors.of_row(number, rows[number], f"{table.name} has no column {safe_repr(unknown)} (it has {there})")
     short = table.attachment.short
     if short in names and table.attachment.side is None:
         number = _first_with(short, rows)

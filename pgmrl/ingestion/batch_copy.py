@@ -116,12 +116,15 @@ def _copy(driver: Driver, part: _Part, errors: BatchErrors) -> None:
     if part.shorts is not None:
         driver.execute(set_computed_by(table.definition).encode())
         names.append(str(table.attachment.short))
+    unreadable = next((name for name in names if not table.types[name].received), None)
+    if unreadable is not None:
+        problem = (
+            f"column {unreadable!r}: the server reads no binary form of {table.types[unreadable].name}: leave it out"
+        )
+        raise errors.of_row(part.numbers[0], part.rows[0], problem)
     statement = f"COPY {table.name} ({', '.join(map(quoted, names))}) FROM STDIN (FORMAT BINARY)"
     with plain_cursor(driver) as cursor, cursor.copy(statement.encode()) as copy:
-        try:
-            copy.set_types([table.sent_types[name] for name in names])
-        except psycopg.ProgrammingError as error:
-            raise errors.of_row(part.numbers[0], part.rows[0], _undumpable(driver, table, names)) from error
+        copy.set_types([table.types[name].sent_type for name in names])
         for number, row, values in _values(part, errors):
             try:
                 copy.write_row(values)
@@ -153,24 +156,12 @@ def _value(name: str, row: Row, number: int, errors: BatchErrors) -> Any:
         raise errors.of_value(number, row, name, value) from error
 
 
-def _undumpable(driver: Driver, table: TargetTable, names: Sequence[str]) -> str:
-    """Which column psycopg cannot send."""
-    for name in names:
-        try:
-            driver.adapters.get_dumper_by_oid(table.sent_types[name], psycopg.pq.Format.BINARY)
-        except psycopg.ProgrammingError:
-            return (
-                f"column {name!r}: psycopg does not know {table.column_types[name]}; register that type or leave it out"
-            )
-    raise AssertionError("each has a dumper")
-
-
 def _culprit(driver: Driver, names: Sequence[str], values: Sequence[Any], error: Exception, errors: BatchErrors) -> str:
     """Which value could not be sent."""
     for name, value in zip(names, values, strict=True):
         try:
             if value is not None:
-                dumper = driver.adapters.get_dumper_by_oid(errors.table.sent_types[name], psycopg.pq.Format.BINARY)
+                dumper = driver.adapters.get_dumper_by_oid(errors.table.types[name].sent_type, psycopg.pq.Format.BINARY)
                 dumper(type(value), driver).dump(value)
         except Exception:
             return errors.refused(name, value)
@@ -193,7 +184,7 @@ def _compare_shorts(driver: Driver, table: TargetTable, part: _Part, check_sampl
     keys = ", ".join(map(quoted, table.keys)).replace("%", "%%")
     places = ", ".join("(" + ", ".join(["%s"] * len(table.keys)) + ")" for _ in sample)
     query = f"SELECT {send}({written}), {send}({computed}) FROM {table.name}".replace("%", "%%")  # noqa: S608
-    values = [table.sent(key, row[key]) for row in sample for key in table.keys]
+    values = [table.compared(key, row[key]) for row in sample for key in table.keys]
     # not prepared, which a pooler between the server and us may not allow
     pairs = plain_cursor(driver).execute(f"{query} WHERE ({keys}) IN ({places})".encode(), values, prepare=False)
     compared = pairs.fetchall()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pgmrl.errors import IngestError
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,8 +73,10 @@ class BatchErrors:
 
     def refused(self, name: str, value: Any) -> str:
         """What is wrong with a value."""
-        return f"column {name!r}: expected a value of type {self.table.column_types[name]}, got {value!r:.100}"
+        type_ = self.table.types[name]
+        expected = f"column {name!r}: expected a value of type {type_.name}, got {safe_repr(value)}"
+        return expected if type_.known else f"{expected}: psycopg has no binary form of that; register the type"
 
     def _named(self, number: int, row: Mapping[str, Any]) -> str:
-        key = ", ".join(f"{key}={row.get(key)!r}" for key in self.table.keys) or "no key"
+        key = ", ".join(f"{key}={safe_repr(row.get(key))}" for key in self.table.keys) or "no key"
         return f"row {self.written + number + 1:,} ({key})"

@@ -9,7 +9,8 @@ from sqlalchemy import Table
 
 from pgmrl.errors import IngestError, NotMigrated
 from pgmrl.ingestion.driver import plain_cursor, transaction_kept
-from pgmrl.ingestion.values import ModelValues, converted
+from pgmrl.ingestion.server_types import ServerType, column_types
+from pgmrl.ingestion.values import ModelValues
 from pgmrl.model.columns import Attachment, attachment_of, base_column
 from pgmrl.model.rotation import Rotation
 from pgmrl.names import qualified
@@ -23,23 +24,6 @@ __all__ = ["TargetTable"]
 
 VECTOR_TYPES: Final = frozenset({"vector", "halfvec"})
 
-# The type of each column, of a domain the one below it, and the type that its values are sent as.
-_COLUMN_TYPES: Final = """
-    WITH RECURSIVE plain AS (
-        SELECT a.attnum, a.attname, a.atttypid AS oid FROM pg_attribute AS a
-        WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
-        UNION ALL  -- a domain may be of a domain
-        SELECT p.attnum, p.attname, t.typbasetype FROM plain AS p
-        JOIN pg_type AS t ON t.oid = p.oid AND t.typtype = 'd'
-    )
-    SELECT p.attname, t.typname, CASE
-        WHEN t.typname IN ('vector', 'halfvec', 'sparsevec', 'bit') THEN 'bytea'::regtype
-        WHEN t.typtype = 'e' OR t.typreceive::text IN ('textrecv', 'varcharrecv', 'bpcharrecv', 'citextrecv')
-        THEN 'text'::regtype ELSE t.oid END::oid::integer
-    FROM plain AS p JOIN pg_type AS t ON t.oid = p.oid AND t.typtype <> 'd'
-    ORDER BY p.attnum
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class TargetTable:
@@ -52,8 +36,7 @@ class TargetTable:
         vector_type: its type there; beside a side table it may differ from the definition's.
         attachment: what pgmrl knows of the column.
         model_values: what the Table says of values that the catalogue does not: defaults and types in Python.
-        column_types: the type of each column in the catalogue, of a domain the one below it.
-        sent_types: the oid of the type that each column is sent as.
+        types: how values get into each column.
         keys: the primary key's columns.
     """
 
@@ -63,8 +46,7 @@ class TargetTable:
     vector_type: FullType
     attachment: Attachment
     model_values: ModelValues
-    column_types: dict[str, str]
-    sent_types: dict[str, int]
+    types: dict[str, ServerType]
     keys: tuple[str, ...]
 
     @classmethod
@@ -85,16 +67,15 @@ class TargetTable:
         table = base.table
         if not isinstance(table, Table):
             raise IngestError(f"{column} is no column of a Table")
-        column_types, sent_types = _column_types(driver, table, schema, base.name)
+        types = _column_types(driver, table, schema, base.name)
         target = cls(
             table,
             schema,
             base.name,
-            cast("FullType", column_types[base.name]),
+            cast("FullType", types[base.name].name),
             attachment,
             ModelValues.of(table, except_for={base.name, attachment.short}),
-            column_types,
-            sent_types,
+            types,
             tuple(key.name for key in table.primary_key.columns),
         )
         target._check_sync_trigger(driver)
@@ -122,14 +103,18 @@ class TargetTable:
             Exception: whatever a wrong value makes its conversion stumble over.
         """
         bound = self.model_values.bound(name, value)
-        return None if bound is None else converted(self.column_types[name], bound)
+        return None if bound is None else self.types[name].convert(bound)
+
+    def compared(self, name: str, value: Any) -> Any:
+        """A value of a column as a parameter to compare with; errors as `sent`."""
+        return self.sent(name, value) if self.types[name].known else self.model_values.bound(name, value)
 
     def _check_sync_trigger(self, driver: Driver) -> None:
         """A rotated short column without its trigger would stay empty, and nobody would know."""
         short, rule = self.attachment.short, self.definition.short.by
         if short is None or not isinstance(rule, Rotation) or self.attachment.side is not None:
             return
-        if short not in self.sent_types:
+        if short not in self.types:
             if rule.axes is None:
                 return  # the migration that adds it fills it
             raise NotMigrated(f"table {self.table.fullname} has no column {short}: run the migration that adds it")
@@ -146,17 +131,13 @@ class TargetTable:
             )
 
 
-def _column_types(
-    driver: Driver, table: Table, schema: str | None, full_column: str
-) -> tuple[dict[str, str], dict[str, int]]:
-    """The type of each column, and the oid of the type that its values are sent as."""
-    with transaction_kept(driver):
-        rows = plain_cursor(driver).execute(_COLUMN_TYPES, [qualified(schema, table.name)]).fetchall()
-    if not rows:
+def _column_types(driver: Driver, table: Table, schema: str | None, full_column: str) -> dict[str, ServerType]:
+    """How values get into each column, of which one is the vector's."""
+    types = column_types(driver, qualified(schema, table.name))
+    if not types:
         raise NotMigrated(f"there is no table {table.fullname} in this database: run the application's migrations")
-    column_types = {name: type_ for name, type_, _ in rows}
-    if column_types.get(full_column) not in VECTOR_TYPES:
+    if full_column not in types or types[full_column].name not in VECTOR_TYPES:
         raise NotMigrated(
             f"table {table.fullname} has no vector column {full_column}: run the application's migrations"
         )
-    return column_types, {name: oid for name, _, oid in rows}
+    return types

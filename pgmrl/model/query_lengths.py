@@ -44,9 +44,9 @@ def uncountable_sql(definition: Definition, length: str, *, stored: bool) -> str
     """
     low, high = definition.query_lengths
     if definition.metric.normalise:
-        if not stored:
+        if not stored or definition.full == "halfvec":  # of which pgvector computes with every one that is not zero
             return None
-        low, high = (low, math.inf) if definition.full == "halfvec" else (SINGLE_LENGTH, math.inf)
+        low, high = SINGLE_LENGTH, math.inf
     outside = f"{length} OPERATOR(pg_catalog.<) {low:g}"
     if high < math.inf:
         outside = f"({outside} OR {length} OPERATOR(pg_catalog.>) {high:g})"

@@ -354,7 +354,7 @@ def test_values_of_the_wrong_type(connection: Connection, typed: Callable[[str],
 def test_a_type_that_psycopg_does_not_know(connection: Connection, typed: Callable[[str], Table]) -> None:
     """An array of the application's own enum, unless the application registers it."""
     table = typed("mood[]")
-    with pytest.raises(IngestError, match=r"row 1 \(id=1\): column 'v': psycopg does not know _mood; register"):
+    with pytest.raises(IngestError, match=r"row 1 \(id=1\): column 'v': expected .* type _mood.*register the type"):
         ingest(connection, table.c.e, [{"id": 1, "e": VALUES, "v": ["sad"]}])
     assert ingest(connection, table.c.e, [{"id": 1, "e": VALUES}]).rows == 1
 
