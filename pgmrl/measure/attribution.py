@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["QUERY", "Loss", "SearchTrial"]
 
-QUERY: Final = "pgmrl_query"
+QUERY: Final = "pgmrl_query_vector"
 AMONG: Final = "pgmrl_among"
 OWN: Final = "pgmrl_own"
 
