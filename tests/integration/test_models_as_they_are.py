@@ -1,4 +1,4 @@
-"""Models as applications have them: wrapped types, SQLite in unit tests, a schema per tenant, lists, row-level security."""
+"""Models as applications have them: wrapped types, SQLite in unit tests, a schema per tenant, lists, row security."""
 
 from __future__ import annotations
 
