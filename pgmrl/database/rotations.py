@@ -67,7 +67,7 @@ def installed_rotation(connection: Connection | Session, rotation_id: str) -> Ro
     """A rotation with its axes, read from the database.
 
     Raises:
-        RotationError: it is not installed there.
+        RotationError: it is not installed there, or its axes are gone or are others.
 
     """
     connection = sqlalchemy_connection(connection)
@@ -79,7 +79,9 @@ def installed_rotation(connection: Connection | Session, rotation_id: str) -> Ro
         )
     schema = quoted(check_pgvector(connection))
     query = text(f"SELECT {schema}.halfvec_send(axis) FROM pgmrl.axes WHERE rotation_id = :id ORDER BY n")  # noqa: S608
-    encoded = connection.execute(query, {"id": rotation_id}).scalars()
+    encoded = connection.execute(query, {"id": rotation_id}).scalars().all()
+    if not encoded:
+        raise RotationError(f"rotation {rotation_id} has no axes: restore pgmrl.axes from a backup")
     axes: NDArray[np.float16] = np.stack([decode(axis, "halfvec") for axis in encoded]).astype(np.float16)
     rotation = Rotation.of(axes)
     if rotation.id != rotation_id:
