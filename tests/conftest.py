@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: each worker has a core, more threads would spin
+os.environ.pop("DATABASE_URL", None)  # the tests use a server of their own and nobody's data
+os.environ.pop("COLUMNS", None)  # readline sets it in pytest-xdist's workers, and rich would keep that width for good
+
 import shutil
 import tempfile
 from collections import Counter
@@ -36,9 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
-
-os.environ.pop("DATABASE_URL", None)  # the tests use a server of their own and nobody's data
-os.environ.pop("COLUMNS", None)  # readline sets it in pytest-xdist's workers, and rich would keep that width for good
 
 SETTINGS = {
     # on, as for users, but it does not come meanwhile: it would mend what a test has broken

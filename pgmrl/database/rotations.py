@@ -67,7 +67,7 @@ def installed_rotation(connection: Connection | Session, rotation_id: str) -> Ro
     """A rotation with its axes, read from the database.
 
     Raises:
-        RotationError: it is not installed there.
+        RotationError: it is not installed there, or its axes are gone or are others.
 
     """
     connection = sqlalchemy_connection(connection)
