@@ -16,6 +16,7 @@ from pgmrl.doctor.checks.search_settings import search_numbers
 from pgmrl.errors import MeasureError, PgmrlError
 from pgmrl.measure import measure_recall, record_recall
 from pgmrl.measure.recall import SAMPLE, SECONDS
+from pgmrl.searching.arguments import MOST_SECONDS, finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,6 +69,7 @@ def measure_columns(
         progress: called after each query with what is measured, the number tried and the number to try.
 
     Raises:
+        SearchError: `seconds` is no finite number.
         MeasureError: the connection is in a transaction.
         DefinitionError: a column is not a Matryoshka column.
         NotMigrated: there is no table or column of a name.
@@ -78,6 +80,7 @@ def measure_columns(
     """
     if connection.in_transaction() and not _in_autocommit(connection):
         raise MeasureError("the connection is in a transaction, and each measurement is committed: end it first")
+    seconds = min(finite("seconds", seconds), MOST_SECONDS)
     deadline = time.monotonic() + seconds
     with read_catalogue(connection, seconds):
         selection = checked_columns(connection, columns)

@@ -16,6 +16,7 @@ from pgmrl.doctor.checks import CHECKS
 from pgmrl.doctor.finding import SEVERITIES, Finding, NotChecked, Problem, Report, Unchecked
 from pgmrl.doctor.thresholds import Thresholds
 from pgmrl.errors import DefinitionError, PgmrlError, PgvectorMissing
+from pgmrl.searching.arguments import MOST_SECONDS, finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -68,6 +69,7 @@ def doctor(
         Findings, the worst first, and what could not be checked.
 
     Raises:
+        SearchError: `seconds` is no finite number.
         DefinitionError: there is no check of a name, or a column is not a Matryoshka column.
         NotMigrated: there is no table or column of a name.
         Locked: another transaction holds a table, so that not even its size can be read.
@@ -77,6 +79,7 @@ def doctor(
     connection = database.sqlalchemy_connection(connection)
     checks = select_checks(only, skip)
     names = [check.name for check in checks]
+    seconds = min(finite("seconds", seconds), MOST_SECONDS)
     deadline = time.monotonic() + seconds
     with without_warnings():
         try:
@@ -112,6 +115,7 @@ def select_checks(only: Iterable[str], skip: Iterable[str]) -> Sequence[Check]:
     """The checks to run.
 
     Raises:
+        SearchError: `seconds` is no finite number.
         DefinitionError: there is no check of a name.
 
     """

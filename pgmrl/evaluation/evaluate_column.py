@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
 from pgmrl.database.connection import sqlstate
-from pgmrl.errors import MeasureError, SearchError
+from pgmrl.errors import MeasureError
 from pgmrl.evaluation.compare import difference, mean_of
 from pgmrl.evaluation.documents import documents_of
 from pgmrl.evaluation.evaluation import (
@@ -34,7 +34,7 @@ from pgmrl.evaluation.short_candidates import ShortCandidate, short_candidates
 from pgmrl.measure.session import CANCELLED, CONFLICT, ended_by_standby, measuring
 from pgmrl.model.columns import attachment_of
 from pgmrl.model.server_names import server_name
-from pgmrl.searching.arguments import positive_integer
+from pgmrl.searching.arguments import check_seconds, positive_integer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -290,10 +290,10 @@ def _system(name: str, values: Mapping[str, NDArray[np.float64]], exact: Mapping
 
 
 def _check_limits(queries: int | None, seconds: float | None) -> None:
-    if queries is not None and queries < 1:
-        raise SearchError(f"limit_queries={queries}: give at least 1")
-    if seconds is not None and not seconds > 0:
-        raise SearchError(f"seconds={seconds:g}: give more than 0")
+    if queries is not None:
+        positive_integer("limit_queries", queries)
+    if seconds is not None:
+        check_seconds(seconds)
 
 
 @contextmanager

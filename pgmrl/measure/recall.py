@@ -14,7 +14,7 @@ from sqlalchemy.exc import CompileError, DBAPIError
 
 from pgmrl import database
 from pgmrl.database.connection import sqlstate
-from pgmrl.errors import MeasureError, NotMigrated, SearchError
+from pgmrl.errors import MeasureError, NotMigrated
 from pgmrl.limits import EF_SEARCH_LIMIT
 from pgmrl.measure.attribution import QUERY, Loss, SearchTrial
 from pgmrl.measure.intervals import Interval, mean_interval
@@ -23,6 +23,7 @@ from pgmrl.measure.session import CANCELLED, CONFLICT, ended_by_standby, measuri
 from pgmrl.measure.table_truth import TableTruth, queries_at_once, truth_statement
 from pgmrl.model.columns import attachment_of, base_column, vectors_table
 from pgmrl.model.server_names import server_name
+from pgmrl.searching.arguments import check_seconds
 from pgmrl.searching.plans import explained, index_serving
 
 if TYPE_CHECKING:
@@ -171,8 +172,7 @@ def measure_recall(
     """
     connection = database.sqlalchemy_connection(connection)
     started = time.monotonic()
-    if seconds <= 0:
-        raise SearchError(f"seconds={seconds}: expected more than 0")
+    seconds = check_seconds(seconds)
     clock = Clock(connection, started, seconds)
     base = base_column(column)
     own = select(*base.table.primary_key.columns) if statement is None else statement

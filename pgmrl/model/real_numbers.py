@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["real_numbers"]
+__all__ = ["NO_NUMBERS", "real_numbers"]
 
 NO_NUMBERS: Final = (
     *(bool, np.bool_, complex, np.complexfloating),

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+import operator
+from typing import Any, Final
 
+import numpy as np
 from sqlalchemy import Select
 
 from pgmrl.errors import SearchError
+from pgmrl.model.real_numbers import NO_NUMBERS
 from pgmrl.model.sqlalchemy_internals import clauses_of
+from pgmrl.reprs import safe_repr
 
 __all__ = [
+    "MOST_SECONDS",
     "check_distance",
     "check_fraction",
     "check_labels",
+    "check_seconds",
     "check_statement",
     "finite",
+    "flag",
     "integer",
     "positive_integer",
 ]
+
+
+BIGINT: Final = 2**63
+"""LIMIT and OFFSET take less."""
+MOST_SECONDS: Final = 2_000_000
+"""Three weeks; the server counts milliseconds in 32 bits."""
+LABEL_BYTES: Final = 63
+"""The server would cut a longer name."""
 
 
 def positive_integer(name: str, value: Any) -> int:
@@ -35,15 +50,21 @@ def positive_integer(name: str, value: Any) -> int:
 
 
 def integer(name: str, value: Any) -> int:
-    """A whole number, of Python or NumPy.
+    """A whole number, of Python or NumPy, that PostgreSQL's `bigint` holds.
 
     Raises:
         SearchError: it is not.
 
     """
-    if isinstance(value, bool) or (not isinstance(value, int) and not hasattr(value, "__index__")):
-        raise SearchError(f"{name}={value!r}: expected a whole number")
-    return int(value)
+    try:
+        if isinstance(value, bool):
+            raise TypeError("a truth value")
+        number = operator.index(value)
+    except Exception:  # whatever the value's own __index__ raises
+        raise SearchError(f"{name}={safe_repr(value)}: expected a whole number") from None
+    if not -BIGINT <= number < BIGINT:
+        raise SearchError(f"{name}={safe_repr(value)}: expected less than 2**63, what PostgreSQL takes")
+    return number
 
 
 def finite(name: str, value: Any) -> float:
@@ -54,12 +75,37 @@ def finite(name: str, value: Any) -> float:
 
     """
     try:
-        number = math.nan if isinstance(value, bool | str) else float(value)
-    except (TypeError, ValueError):
+        number = math.nan if isinstance(value, NO_NUMBERS) or getattr(value, "ndim", None) else float(value)
+    except Exception:  # whatever the value's own __float__ raises
         number = math.nan
     if not math.isfinite(number):
-        raise SearchError(f"{name}={value!r}: expected a finite number")
+        raise SearchError(f"{name}={safe_repr(value)}: expected a finite number")
     return number
+
+
+def check_seconds(value: Any) -> float:
+    """The argument `seconds`: a limit of time that a server can be given.
+
+    Raises:
+        SearchError: it is none.
+
+    """
+    number = finite("seconds", value)
+    if not 0 < number <= MOST_SECONDS:
+        raise SearchError(f"seconds={safe_repr(value)}: expected more than 0 and at most {MOST_SECONDS:,}")
+    return number
+
+
+def flag(name: str, value: Any) -> bool:
+    """A truth value, of Python or NumPy; None is False.
+
+    Raises:
+        SearchError: it is neither True nor False.
+
+    """
+    if value is None or isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise SearchError(f"{name}={safe_repr(value)}: expected True or False")
 
 
 def check_fraction(name: str, value: Any) -> float:
@@ -71,7 +117,7 @@ def check_fraction(name: str, value: Any) -> float:
     """
     number = finite(name, value)
     if not 0 <= number <= 1:
-        raise SearchError(f"{name}={value!r}: expected a number from 0 to 1")
+        raise SearchError(f"{name}={safe_repr(value)}: expected a number from 0 to 1")
     return number
 
 
@@ -95,10 +141,17 @@ def check_labels(*labels: Any) -> None:
     names = [label for label in labels if label is not None]
     for name in names:
         if not isinstance(name, str) or not name:
-            raise SearchError(f"label {name!r}: expected a text of at least one character")
+            raise SearchError(f"label {safe_repr(name)}: expected a text of at least one character")
+        if "\0" in name or not 1 <= len(name.encode("utf-8", "ignore")) <= LABEL_BYTES or not _is_unicode(name):
+            raise SearchError(f"label {safe_repr(name)}: expected at most {LABEL_BYTES} bytes that a name can have")
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise SearchError(f"two columns of the result would be called {twice[0]!r}: give one of them another label")
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it has no half of a pair of surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def check_statement(statement: Any) -> None:

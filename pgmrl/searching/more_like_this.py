@@ -218,16 +218,16 @@ def _checked_average(
 
 def _keys(argument: str, values: Any, key_columns: Sequence[str]) -> tuple[Key, ...]:
     if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray | set | frozenset):
-        raise SearchError(f"{argument}={values!r}: expected a list of primary keys")
+        raise SearchError(f"{argument}={safe_repr(values)}: expected a list of primary keys")
     keys = [tuple(key) if isinstance(key, tuple) else (key,) for key in values]
     for key in keys:
         if len(key) != len(key_columns) or any(part is None for part in key):
-            raise SearchError(f"{key!r} in {argument}: expected a primary key ({', '.join(key_columns)})")
+            raise SearchError(f"{safe_repr(key)} in {argument}: expected a primary key ({', '.join(key_columns)})")
     plain = [tuple(part.item() if isinstance(part, np.generic) else part for part in key) for key in keys]
     try:
         return tuple(dict.fromkeys(plain))
     except TypeError:
-        raise SearchError(f"{argument}={values!r}: expected a tuple for a key of several columns") from None
+        raise SearchError(f"{argument}={safe_repr(values)}: expected a tuple for a key of several columns") from None
 
 
 def _weights(weights: Sequence[float] | None, count: int) -> NDArray[np.float64]:

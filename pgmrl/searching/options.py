@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
@@ -12,7 +11,8 @@ from pgmrl.errors import ExactSearchWarning, SearchError
 from pgmrl.limits import EF_SEARCH_LIMIT, SHORTLIST_LIMIT, SHORTLIST_MIN
 from pgmrl.model.columns import Attachment, attachment_of, base_column
 from pgmrl.model.scan_settings import default_ef_search, default_shortlist
-from pgmrl.searching.arguments import check_statement, positive_integer
+from pgmrl.reprs import safe_repr
+from pgmrl.searching.arguments import check_statement, finite, flag, positive_integer
 from pgmrl.searching.scan import Scan
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class SearchParameters:
         check_options(options)
         attachment = attachment_of(column)
         check_statement(statement)
-        k, exact = positive_integer("k", k), options.get("exact", False)
+        k, exact = positive_integer("k", k), flag("exact", options.get("exact"))
         shortlist, oversample = options.get("shortlist"), options.get("oversample")
         # an exact search has no shortlist that its rows would have to fit into
         size = shortlist_size(min(k, SHORTLIST_LIMIT) if exact else k, shortlist, oversample, column)
@@ -135,7 +135,15 @@ class SearchParameters:
         if not attachment.definition.learned and not exact:
             warnings.warn(ExactSearchWarning.__doc__ or "", ExactSearchWarning, stacklevel=stacklevel)
             exact = True
-        return cls(column, attachment, k, Scan(size, ef_search), exact, options.get("complete"))
+        complete = options.get("complete")
+        return cls(
+            column,
+            attachment,
+            k,
+            Scan(size, ef_search),
+            exact,
+            None if complete is None else flag("complete", complete),
+        )
 
 
 def _ef_search(given: int | None, shortlist: int, k: int, column: Any) -> int:
@@ -200,8 +208,11 @@ def shortlist_size(k: int, shortlist: int | None = None, oversample: float | Non
 
 def _default_shortlist(k: int, oversample: Any, column: Any) -> int:
     if oversample is not None:
-        if not (isinstance(oversample, int | float) and 1 <= oversample < math.inf):
-            raise SearchError(f"oversample={oversample!r}: expected 1 or more, since a shortlist holds the k results")
-        return max(SHORTLIST_MIN, round(k * oversample))
+        factor = finite("oversample", oversample)
+        if factor < 1:
+            raise SearchError(
+                f"oversample={safe_repr(oversample)}: expected 1 or more, since a shortlist holds the k results"
+            )
+        return max(SHORTLIST_MIN, round(min(k * factor, 2.0**62)))  # too many are refused as such
     setting = None if column is None else setting_of(column)
     return default_shortlist(k) if setting is None else setting.numbers(k)[0]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pgmrl.errors import SearchError
+from pgmrl.reprs import safe_repr
 from pgmrl.searching.arguments import check_distance, finite, integer
 
 if TYPE_CHECKING:
@@ -78,8 +79,10 @@ def _checked_offset(parameters: SearchParameters, offset: Any) -> int:
 def _checked_after(after: Any, key_columns: int) -> tuple[Any, ...]:
     if isinstance(after, str) or not isinstance(after, Sequence) or len(after) != key_columns + 1:
         key_text = "the key" if key_columns == 1 else f"the {key_columns} parts of the key"
-        raise SearchError(f"after={after!r}: expected (distance, *key), the distance and {key_text} of the last row")
+        raise SearchError(
+            f"after={safe_repr(after)}: expected (distance, *key), the distance and {key_text} of the last row"
+        )
     distance, *key = after
     if any(part is None for part in key):
-        raise SearchError(f"after={after!r}: expected a key without None")
+        raise SearchError(f"after={safe_repr(after)}: expected a key without None")
     return (finite("the distance in after", distance), *key)

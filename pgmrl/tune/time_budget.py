@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from pgmrl.errors import SearchError
+from pgmrl.searching.arguments import check_seconds
 
 __all__ = ["TimeBudget"]
 
@@ -24,8 +24,8 @@ class TimeBudget:
     """
 
     def __init__(self, seconds: float | None) -> None:
-        if seconds is not None and not seconds > 0:
-            raise SearchError(f"seconds={seconds}: expected more than 0")
+        if seconds is not None:
+            check_seconds(seconds)
         self.seconds = seconds
         self.spent: dict[str, float] = {}
         self._started = self._part_started = time.monotonic()
