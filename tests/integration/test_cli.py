@@ -136,8 +136,8 @@ def test_wrong_usage(arguments: list[str]) -> None:
         (["columns", "--database-url", "not a url"], "does not begin with postgresql://"),
         (["columns", "--database-url", "mysql://host/db"], "does not begin with postgresql://"),
         (["search", "missing.embedding", "x"], "no table public.missing"),
-        (["search", "missing", "x"], "write table.column"),
-        (["search", "a.b.c.d", "x"], "write table.column"),
+        (["search", "missing", "x"], "expected table.column"),
+        (["search", "a.b.c.d", "x"], "expected table.column"),
         (["fit-rotation", "missing.embedding"], "no table public.missing"),
         (["load", "missing.jsonl", "--text", "x"], "no file missing.jsonl"),
         (["load", "missing.xml", "--text", "x"], "ends with none of"),
@@ -236,7 +236,7 @@ def test_a_column_that_is_no_vector(
 ) -> None:
     """Or that is not there."""
     assert loaded
-    assert "only vector and halfvec" in failed(capsys, monkeypatch, "search", "things.name", QUESTION)
+    assert "expected a column of type vector or halfvec" in failed(capsys, monkeypatch, "search", "things.name", QUESTION)
     assert "no column 'nmae'" in failed(capsys, monkeypatch, "search", "things.nmae", QUESTION)
 
 

@@ -563,7 +563,7 @@ RIGHTS = {
     "no select": (["GRANT UPDATE ON documents TO clerk", KEEPS], "clerk may not update"),
     "row security": (
         ["GRANT SELECT, UPDATE ON documents TO clerk", KEEPS, "ALTER TABLE documents ENABLE ROW LEVEL SECURITY"],
-        "row-level security hides rows .*BYPASSRLS",
+        "row-level security may hide rows .*BYPASSRLS",
     ),
     "no job": (["GRANT SELECT, UPDATE ON documents TO clerk"], "may not keep a backfill: GRANT .* TO clerk"),
     "job half": (

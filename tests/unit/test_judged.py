@@ -45,7 +45,7 @@ def test_vectors_of_an_array(tmp_path: Path) -> None:
     assert [list(one.vector) for one in found.queries] == [[1, 2], [3, 4]]
     with pytest.raises(MeasureError, match="3 vectors for 2 queries"):
         judged(tmp_path, vectors=np.ones((3, 2)))
-    with pytest.raises(VectorError, match="1 dimensions: give an array of shape"):
+    with pytest.raises(VectorError, match="1 dimensions: expected an array of shape"):
         judged(tmp_path, vectors=np.ones(2))
 
 
