@@ -8,13 +8,16 @@ BIN := $(VENV)/bin
 EXTRAS ?= local,test
 PYTEST_ARGS ?= -n 2
 
-.PHONY: demo test check docs bench clean
+.PHONY: demo test coverage check docs bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pgmrl demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+coverage: $(VENV)/.test
+	$(BIN)/python -m pytest $(PYTEST_ARGS) --cov=pgmrl --cov-report=term:skip-covered
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .
