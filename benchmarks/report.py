@@ -129,6 +129,7 @@ def _imports(raw: Path) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in found["packages"].items())
     about = (
         f"Fresh interpreters in turns, {found['runs']} of each: medians, with the smallest and largest in brackets. "
+        "Other jobs ran on the machine, so the processor's time counts. "
         f"Python {found['python']}, {packages}; {found['machine']['cores']} cores of {found['machine']['cpu']}; commit "
         f"{found['commit']}, {found['at']}.\n"
     )

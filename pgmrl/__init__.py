@@ -12,21 +12,14 @@ from pgmrl.database.reflection import reflect
 from pgmrl.database.settings import load_settings
 from pgmrl.errors import PgmrlError
 from pgmrl.model.columns import Matryoshka, add_short, add_side_table, matryoshka
-from pgmrl.model.fulltext import FullText, full_text, trigram_index
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.rotation import Rotation
 from pgmrl.model.shortening import Definition, Prefix, Short
 from pgmrl.model.sql_functions import SqlFunctions
 from pgmrl.model.vectors import VectorArray
 from pgmrl.searching.compile_sql import compile_sql
-from pgmrl.searching.diverse import search_diverse
-from pgmrl.searching.funnel import search_funnel
-from pgmrl.searching.groups import search_groups
-from pgmrl.searching.hybrid import Rrf, Weighted, search_hybrid
 from pgmrl.searching.more_like_this import average_vectors, more_like_this
 from pgmrl.searching.options import SearchOptions
-from pgmrl.searching.rerank import rerank
-from pgmrl.searching.retrievers import Nearest, Trigrams, Words
 from pgmrl.searching.search import search
 from pgmrl.searching.search_many import search_many
 
@@ -36,6 +29,13 @@ if TYPE_CHECKING:
     from pgmrl.functions.install import add_functions, install_functions
     from pgmrl.ingestion.ingest import ingest
     from pgmrl.measure.fit_rotation import fit_rotation
+    from pgmrl.model.fulltext import FullText, full_text, trigram_index
+    from pgmrl.searching.diverse import search_diverse
+    from pgmrl.searching.funnel import search_funnel
+    from pgmrl.searching.groups import search_groups
+    from pgmrl.searching.hybrid import Rrf, Weighted, search_hybrid
+    from pgmrl.searching.rerank import rerank
+    from pgmrl.searching.retrievers import Nearest, Trigrams, Words
 
 __all__ = [
     "Definition",
@@ -82,16 +82,29 @@ __all__ = [
     "trigram_index",
 ]
 
-# What a running application seldom needs is loaded when it is first asked for.
+# What not every application uses is loaded when it is first asked for.
 _MODULES: Final = {
     "Explanation": "pgmrl.explanation",
+    "FullText": "pgmrl.model.fulltext",
+    "Nearest": "pgmrl.searching.retrievers",
+    "Rrf": "pgmrl.searching.hybrid",
+    "Trigrams": "pgmrl.searching.retrievers",
+    "Weighted": "pgmrl.searching.hybrid",
+    "Words": "pgmrl.searching.retrievers",
     "add_functions": "pgmrl.functions.install",
     "assert_index_used": "pgmrl.explanation",
     "evaluate": "pgmrl.evaluation",
     "explain": "pgmrl.explanation",
     "fit_rotation": "pgmrl.measure.fit_rotation",
+    "full_text": "pgmrl.model.fulltext",
     "ingest": "pgmrl.ingestion.ingest",
     "install_functions": "pgmrl.functions.install",
+    "rerank": "pgmrl.searching.rerank",
+    "search_diverse": "pgmrl.searching.diverse",
+    "search_funnel": "pgmrl.searching.funnel",
+    "search_groups": "pgmrl.searching.groups",
+    "search_hybrid": "pgmrl.searching.hybrid",
+    "trigram_index": "pgmrl.model.fulltext",
 }
 
 if not TYPE_CHECKING:  # a type checker sees the imports above, and errors in names
