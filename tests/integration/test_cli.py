@@ -236,7 +236,8 @@ def test_a_column_that_is_no_vector(
 ) -> None:
     """Or that is not there."""
     assert loaded
-    assert "expected a column of type vector or halfvec" in failed(capsys, monkeypatch, "search", "things.name", QUESTION)
+    message = failed(capsys, monkeypatch, "search", "things.name", QUESTION)
+    assert "expected a column of type vector or halfvec" in message
     assert "no column 'nmae'" in failed(capsys, monkeypatch, "search", "things.nmae", QUESTION)
 
 

@@ -405,6 +405,7 @@ def test_the_time_of_every_step_is_said(place: Path) -> None:
 def test_a_redirected_load_reports_its_steps(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The build of the index among them, in what the server counts; with --json nothing but the document."""
     monkeypatch.setattr("pgmrl.cli.progress_report.LINE_SECONDS", 0.02)
+    monkeypatch.setattr("pgmrl.online.build_session.POLL", 0.01)  # the build takes less than a second
     rows = [{"id": n, "body": f"text of number {n}, {n % 7} and {n % 11}"} for n in range(6_000)]
     result = run("load", write_rows(place, rows=rows), "--text", "body")
     assert result.exit_code == 0

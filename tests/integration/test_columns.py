@@ -256,7 +256,8 @@ def test_a_column_that_is_there_gains_a_short_one(engine: Engine, type_: Any) ->
 def test_columns_that_cannot_have_a_short_one() -> None:
     """Each with its reason."""
     table = Table("t", MetaData(), Column("title", Text), Column("loose", VECTOR()), Column("e", VECTOR(8)))
-    for column, message in ((table.c.title, "expected a column of the type `vector`"), (table.c.loose, "declares no dimensions")):
+    reasons = {table.c.title: "expected a column of the type `vector`", table.c.loose: "declares no dimensions"}
+    for column, message in reasons.items():
         with pytest.raises(DefinitionError, match=message):
             add_short(column, Short(4))
     with pytest.raises(DefinitionError, match="no primary key"):

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from pgvector import HalfVector
 from pgvector import Vector as PgVector
-from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, create_engine, select
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from pgmrl.errors import DefinitionError, VectorError
+from pgmrl.errors import VectorError
 from pgmrl.model.columns import Matryoshka, matryoshka
 from pgmrl.model.shortening import Short
 from pgmrl.model.vectors import VectorArray
@@ -152,27 +151,3 @@ def test_more_dimensions_than_an_index_takes(connection: Connection, dims: int, 
         assert row is not None
         assert row.id == 7
         assert row.distance == pytest.approx(0, abs=1e-5)
-
-
-@pytest.mark.parametrize("driver", ["asyncpg", "psycopg2"])
-def test_other_drivers_are_refused(driver: str) -> None:
-    """Before a vector goes through them, with the URL to write instead."""
-    dialect = getattr(postgresql, driver).dialect()
-    docs = table("docs", 8, Short(4))
-    for statement in (docs.insert().values(e=VALUES), select(docs.c.e), search(docs.select(), docs.c.e, VALUES)):
-        with pytest.raises(DefinitionError, match=rf"'{driver}' is not supported.*postgresql\+psycopg://"):
-            send_and_fetch(statement, dialect)
-
-
-def send_and_fetch(statement: Any, dialect: Any) -> None:
-    """What the driver's side does with a statement's parameters and columns."""
-    compiled = statement.compile(dialect=dialect)
-    assert compiled._bind_processors is not None
-    for column in getattr(statement, "selected_columns", ()):
-        column.type.dialect_impl(dialect).result_processor(dialect, None)
-
-
-def test_the_driver_pgmrl_needs() -> None:
-    """Sync and async alike."""
-    for name in ("psycopg", "psycopg_async"):
-        assert create_engine(f"postgresql+{name}://").dialect.driver in {"psycopg", "psycopg_async"}
