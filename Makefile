@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 EXTRAS ?= local,test
 PYTEST_ARGS ?= -n 2
 
-.PHONY: demo test coverage check docs bench clean
+.PHONY: demo test test-random coverage check docs bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pgmrl demo
@@ -18,6 +18,9 @@ test: $(VENV)/.test
 
 coverage: $(VENV)/.test
 	$(BIN)/python -m pytest $(PYTEST_ARGS) --cov=pgmrl --cov-report=term:skip-covered
+
+test-random: $(VENV)/.test
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -p randomly
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .
