@@ -135,7 +135,7 @@ def _by_rotation(engine: Engine, query: Any) -> None:
         def migration(op: Any) -> None:
             # --8<-- [start:rotation-migration]
             rotation = Rotation.load(path)
-            op.upgrade_pgmrl("0002")
+            op.upgrade_pgmrl("0001")
             op.install_rotation(path)
             definition = Definition.of(256, Short(64, by=rotation), metric="cosine", full="vector")
             op.add_short("existing_notes", "embedding", definition)

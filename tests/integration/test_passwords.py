@@ -187,7 +187,7 @@ def test_a_process_of_its_own(form: str) -> None:
 def test_an_unexpected_error_shows_no_variables(tmp_path: Path) -> None:
     """A traceback of a fault of ours is Python's own: one with the values of variables would show the URL."""
     code = (
-        "import sys; from pgmrl import cli; from pgmrl.cli import schema; schema.engine = 5; "
+        "import sys; from pgmrl import cli; from pgmrl.cli import columns; columns.open_engine = 5; "
         "sys.argv = ['pgmrl', 'columns', '--database-url', sys.stdin.read()]; cli.main()"
     )
     done = subprocess.run(  # noqa: S603 - ours
