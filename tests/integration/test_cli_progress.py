@@ -17,13 +17,23 @@ if TYPE_CHECKING:
 Process = subprocess.Popen[str]
 
 
+def interruptible() -> None:
+    """Hear SIGINT, also where the test run was started in the background, which has it ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture
 def watching(place: object) -> Iterator[Process]:
     """A process that shows the progress to a pipe."""
     assert place
     command = [sys.executable, "-m", "pgmrl.cli", "progress", "--watch"]
     with subprocess.Popen(  # noqa: S603 - our own program
-        command, env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=dict(os.environ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=interruptible,  # noqa: PLW1509 - no threads here
     ) as process:
         yield process
         process.kill()

@@ -82,7 +82,9 @@ def test_a_folder_as_a_model(model: Any, tmp_path: Path) -> None:
 
 def test_a_model_with_several_scores_a_pair() -> None:
     """Which of them would order?"""
-    with pytest.raises(EmbedderError, match=r"shape \(5, 3\) for 5 pairs: take a model with one score"):
+    with pytest.raises(
+        EmbedderError, match=r"shape \(5, 3\) for 5 pairs, expected \(5,\): take a model with one score"
+    ):
         rerank(ROWS, QUESTION, encoder(3), text=lambda row: row[1])
 
 
