@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import pytest
@@ -27,6 +27,7 @@ from sqlalchemy import (
     Table,
     Text,
     event,
+    make_url,
     text,
 )
 from sqlalchemy.dialects.postgresql import TSVECTOR
@@ -54,19 +55,45 @@ SETTINGS = {
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[local.LocalServer]:
-    """A server in a folder of this test run; the workers of pytest-xdist share it."""
+    """A server in a folder of this test run; the workers of pytest-xdist share it.
+
+    Or the throw-away one that PGMRL_TEST_URL names, a superuser's URL, to test with another version of PostgreSQL.
+    """
+    if given := os.environ.get("PGMRL_TEST_URL"):
+        yield _prepared(cast("local.LocalServer", GivenServer(given)))
+        return
     # not below pytest's own folder: that is closed to the unprivileged user the server runs as where we are root
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
     data = Path(tempfile.gettempdir()) / f"pgmrl-tests-{run}"
     with local.start(data, database="postgres") as running:
-        with admin(running) as connection:
-            for name, value in SETTINGS.items():
-                connection.execute(text(f"ALTER SYSTEM SET {name} = '{value}'"))
-            connection.execute(text("SELECT pg_reload_conf()"))
-        shared_database(running, TEMPLATE, _install, template="template1")
-        yield running
+        yield _prepared(running)
     if local.status(data) is None:  # the last worker to leave
         shutil.rmtree(data, ignore_errors=True)
+
+
+class GivenServer:
+    """A server that is there already.
+
+    Args:
+        url: of any of its databases.
+
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = make_url(database.sqlalchemy_url(url))
+
+    def url(self, name: str) -> str:
+        """The URL of a database."""
+        return self._url.set(database=name).render_as_string(hide_password=False)
+
+
+def _prepared(server: local.LocalServer) -> local.LocalServer:
+    with admin(server) as connection:
+        for name, value in SETTINGS.items():
+            connection.execute(text(f"ALTER SYSTEM SET {name} = '{value}'"))
+        connection.execute(text("SELECT pg_reload_conf()"))
+    shared_database(server, TEMPLATE, _install, template="template1")
+    return server
 
 
 def _install(engine: Engine) -> None:
