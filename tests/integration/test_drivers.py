@@ -197,11 +197,9 @@ print(connection.execute(search_many(select(table.c.id), table.c.e, np.eye(8)[2:
     assert done.stdout.splitlines() == ["[(1, 0.0)]", "[(2, 0, 0.0), (3, 1, 0.0)]"], done.stderr
 
 
-@pytest.mark.parametrize("factory", [psycopg.ClientCursor, psycopg.RawCursor, psycopg.Cursor])
+@pytest.mark.parametrize("factory", [psycopg.ClientCursor, psycopg.Cursor])
 def test_cursors_of_psycopg(database_url: str, factory: Any) -> None:
     """A cursor that puts parameters into the text itself gets vectors as literals."""
-    if factory is psycopg.RawCursor:
-        pytest.skip("SQLAlchemy does not write its placeholders")
     engine = create_engine(database_url, connect_args={"cursor_factory": factory})
     table = table_of()
     with engine.begin() as connection:
