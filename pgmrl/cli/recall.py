@@ -37,8 +37,8 @@ def recall(
     shortlist: ShortlistSize = None,
     ef_search: EfSearch = None,
     complete: Annotated[
-        bool | None, typer.Option(help="With or without the exact fallback; default as in a search.")
-    ] = None,
+        bool, typer.Option(help="With or without the exact fallback behind a shortlist that is not full.")
+    ] = True,
     seconds: Annotated[float, typer.Option(help="When to stop, and report what was tried until then.")] = SECONDS,
     parallel_workers: Annotated[int, typer.Option(help="Of the server, that help with an exact search.")] = 0,
     worst: Annotated[int, typer.Option(help="How many of the worst queries to show.")] = WORST,

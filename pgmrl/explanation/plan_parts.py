@@ -23,7 +23,7 @@ OUTER: Final = "outer"
 _ALIAS: Final = re.compile(r"pgmrl_(query|queries|shortlist|reranked|list|ranked|exact|all|results|fused)(_\d+)?")
 _LIST: Final = re.compile(r"list_(\d+)")
 _RANKED: Final = re.compile(r"ranked(_\d+)?")  # what search_hybrid calls a list with its ranks
-_TOO_FEW: Final = re.compile(r"(\$\d+|\(InitPlan \d+\)\.col1|\(returns \$\d+\)) < \d+")
+_LIMIT_IF: Final = re.compile(r"^CASE WHEN .+ THEN NULL::\w+ ELSE ('?)0\1(::\w+)? END$")  # of `only_if_sql`
 _ORDER: Final = (
     *("query", "queries", "shortlist", "stage", "reranked", "list", "ranked", "results", "all", "exact", "fused"),
     OUTER,
@@ -126,10 +126,17 @@ def _part_name(node: Node, part: PlanPart) -> tuple[str | None, bool]:
             return f"list_{number}", False
     if subplan.startswith("InitPlan") and part.name == "shortlist" and not _is_gate(node):
         return "query", False
-    too_few = _TOO_FEW.search(node.get("One-Time Filter", ""))
-    if too_few and not any(outer.name in {"exact", "all"} for outer in part.with_outer()):
+    if _is_fallback(node) and not any(outer.name in {"exact", "all"} for outer in part.with_outer()):
         return "exact", False
     return None, False
+
+
+def _is_fallback(node: Node) -> bool:
+    """Whether a node begins the exact fallback: its limit is 0 or none."""
+    limits = [inner for inner in node.get("Plans", ()) if inner.get("Parent Relationship") == "InitPlan"]
+    return node["Node Type"] == "Limit" and any(
+        _LIMIT_IF.match(output) for limit in limits for output in limit.get("Output", ())
+    )
 
 
 def _is_gate(node: Node) -> bool:
@@ -177,13 +184,27 @@ def cte_readers(plan: Node, parts: list[PlanPart]) -> dict[int, PlanPart]:
 
     """
     parents = {id(inner): node for node in nodes(plan) for inner in node.get("Plans", ())}
+    read = [
+        (_in_init_plan(node, parents), part, cte)
+        for part in parts
+        for node in part.nodes
+        if (cte := _cte_read_by(node, parents)) is not None
+    ]
     readers: dict[int, PlanPart] = {}
-    for part in parts:
-        for node in part.nodes:
-            cte = _cte_read_by(node, parents)
-            if cte is not None:
-                readers.setdefault(id(cte), part)
+    # what decides about a part is computed before the part
+    for _, part, cte in sorted(read, key=lambda reading: not reading[0]):
+        readers.setdefault(id(cte), part)
     return readers
+
+
+def _in_init_plan(node: Node, parents: dict[int, Node]) -> bool:
+    """Whether a node belongs to an InitPlan, such as the number of rows in the shortlist."""
+    inner: Node | None = node
+    while inner is not None and not str(inner.get("Subplan Name", "")).startswith("CTE "):
+        if inner.get("Parent Relationship") == "InitPlan":
+            return True
+        inner = parents.get(id(inner))
+    return False
 
 
 def _cte_read_by(node: Node, parents: dict[int, Node]) -> Node | None:

@@ -122,7 +122,7 @@ class SearchTrial:
         shortlist: int | None,
         oversample: float | None,
         ef_search: int | None,
-        complete: bool | None,
+        complete: bool,
     ) -> SearchTrial:
         """The statements of a search; for the arguments see `search`.
 
@@ -137,7 +137,6 @@ class SearchTrial:
         # what is joined hangs on the columns that are there
         keys = statement.with_only_columns(*rows.keys) if rows.direct else statement.add_columns(*rows.keys)
         query: BindParameter[Any] = bindparam(QUERY)
-        branch = rows.filtered if complete is None else complete
 
         def searches(more: int) -> _Searches:
             numbers: dict[str, Any] = {
@@ -145,7 +144,7 @@ class SearchTrial:
                 "shortlist": parameters.scan.shortlist + more,
                 "ef_search": min(EF_SEARCH_LIMIT, parameters.scan.ef_search + more),
             }
-            scanned = search(keys, column, query, complete=False, **numbers) if branch else None
+            scanned = search(keys, column, query, complete=False, **numbers) if complete else None
             return _Searches(search(keys, column, query, complete=complete, **numbers), scanned)
 
         reach = _reach(rows, parameters, query)

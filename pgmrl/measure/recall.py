@@ -133,7 +133,7 @@ def measure_recall(
     shortlist: int | None = None,
     oversample: float | None = None,
     ef_search: int | None = None,
-    complete: bool | None = None,
+    complete: bool = True,
     seconds: float = SECONDS,
     parallel: int = 0,
     seed: int = 0,

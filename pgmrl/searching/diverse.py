@@ -12,7 +12,7 @@ from sqlalchemy import Float, Integer, bindparam, text, type_coerce
 
 from pgmrl.model.ranking_sql import distances_sql, diverse_sql, key_names, numbered_sql
 from pgmrl.searching.arguments import check_fraction, check_labels
-from pgmrl.searching.fallback import EXACT, RERANKED, falls_short, falls_short_sql
+from pgmrl.searching.fallback import EXACT, RERANKED, either_sql, falls_short_sql, unlimited
 from pgmrl.searching.options import SearchOptions, SearchParameters, with_shortlist
 from pgmrl.searching.search_result import search_result
 from pgmrl.searching.statement import RESULTS, SHORTLIST, join_results, materialized, prepare_search, results_table
@@ -89,7 +89,7 @@ def search_diverse(
 
 def _ranked(parameters: SearchParameters, rows: SelectedRows, bound: BoundQuery) -> list[CTE]:
     """What there is to pick from, numbered by distance."""
-    definition, k, size = parameters.definition, parameters.k, parameters.scan.shortlist
+    definition, size = parameters.definition, parameters.scan.shortlist
     keys = key_names(len(rows.keys))
     carry = {"full_vector": rows.full}
     if parameters.exact:
@@ -98,11 +98,12 @@ def _ranked(parameters: SearchParameters, rows: SelectedRows, bound: BoundQuery)
     shortlist = materialized(rows.shortlist(definition, bound.short, parameters.scan), SHORTLIST)
     distances = distances_sql(definition, bound.full, ", ".join([*keys, "full_vector"]), SHORTLIST)
     reranked = bound.text(distances).columns().cte(RERANKED)
-    if not parameters.falls_back(rows.filtered):
+    if not parameters.complete:
         return [*bound.ctes, shortlist, reranked, _numbered(RERANKED, keys)]
-    exact = rows.exact_ranking(definition, bound.vector, size, falls_short(k), carry=carry)
-    either = f"(SELECT * FROM {RERANKED} WHERE NOT {falls_short_sql(k)} UNION ALL TABLE {EXACT}) AS ranked"  # noqa: S608
-    return [*bound.ctes, shortlist, reranked, exact.cte(EXACT), _numbered(either, keys)]
+    every_row = unlimited(rows.every_row(definition, bound.vector, carry))
+    either = f"({either_sql(f'TABLE {RERANKED}', falls_short_sql(size))})"
+    nearest = f"(SELECT * FROM {either} AS ranked ORDER BY distance, {', '.join(keys)} LIMIT {size}) AS ranked"  # noqa: S608
+    return [*bound.ctes, shortlist, reranked, every_row.cte(EXACT), _numbered(nearest, keys)]
 
 
 def _numbered(source: str, keys: Sequence[str]) -> CTE:

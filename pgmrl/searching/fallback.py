@@ -1,10 +1,9 @@
 """The exact fallback, and the ranking it completes: what comes back where a shortlist falls short.
 
-    pgmrl_reranked the shortlist by full distance, behind the page before
-    pgmrl_exact    the caller's rows by full distance; executed only where too few were reranked
-    pgmrl_results  k of the one or the other, within the threshold
+    pgmrl_exact    the caller's rows with their full distances; executed only where the shortlist is not full
+    pgmrl_results  k of the one or the other, behind the page before and within the threshold
 
-The number of reranked rows is an InitPlan, and the comparison with it a One-Time Filter: where there are enough, the
+The number of rows in the shortlist is an InitPlan, which a LIMIT reads: where the shortlist is full, it is 0, and the
 exact fallback is never executed.
 """
 
@@ -13,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Float, bindparam, tuple_
+from sqlalchemy import Float, bindparam, literal_column, tuple_
 
 from pgmrl.model.ranking_sql import distances_sql, key_names
 from pgmrl.searching.query import sql_text
@@ -28,8 +27,9 @@ if TYPE_CHECKING:
     from pgmrl.searching.pages import Page
     from pgmrl.searching.query import BoundQuery
     from pgmrl.searching.selected_rows import SelectedRows
+    from pgmrl.searching.subject import AnySelect
 
-__all__ = ["EXACT", "RERANKED", "Ranking", "falls_short", "falls_short_sql"]
+__all__ = ["EXACT", "RERANKED", "Ranking", "either_sql", "falls_short_sql", "only_if_sql", "unlimited"]
 
 RERANKED: Final = "pgmrl_reranked"
 EXACT: Final = "pgmrl_exact"
@@ -57,7 +57,7 @@ class Ranking:
         where = [] if self.page.after is None else [self._after()]
         limit = self.page.k + (self.page.offset or 0)
         body = self.rows.exact_ranking(self.definition, self.query.vector, limit, *where)
-        return self._results([*self.query.ctes, body.cte(EXACT)], EXACT)
+        return self._results([*self.query.ctes, body.cte(EXACT)], EXACT, behind=False)
 
     def of_shortlist(self, ctes: Sequence[CTE], size: int, source: str = SHORTLIST, *, fallback: bool) -> Results:
         """Of a shortlist, and with the fallback of all rows where that falls short.
@@ -71,17 +71,16 @@ class Ranking:
         """
         before = [*self.query.ctes, *ctes]
         if not fallback:
-            return self._results(before, f"({self._distances(source)})", self._after_sql())
-        # All pages must come from one ranking, so with an offset the shortlist is either full or not used.
-        need = self.page.k if self.page.offset is None else size
-        reranked = f"{_sorted(f'({self._distances(source)})', self._names, self._after_sql())} LIMIT {need}"
-        where: list[Any] = [falls_short(need)]
-        if self.page.after is not None:
-            where.append(self._after())
-        exact = self.rows.exact_ranking(self.definition, self.query.vector, need, *where)
-        ctes = [*before, self._text(reranked).columns().cte(RERANKED), exact.cte(EXACT)]
-        either = f"(SELECT * FROM {RERANKED} WHERE NOT {falls_short_sql(need)} UNION ALL TABLE {EXACT})"  # noqa: S608
-        return self._results(ctes, either)
+            return self._results(before, f"({self._distances(source)})")
+        distances = self._distances(source)
+        exact = unlimited(self.rows.every_row(self.definition, self.query.vector)).cte(EXACT)
+        after = self._after_sql()
+        if after is None:
+            return self._results([*before, exact], f"({either_sql(distances, falls_short_sql(size))})")
+        reranked = self._text(distances).columns().cte(RERANKED)
+        few = f"(SELECT count(*) FROM {RERANKED} WHERE {after} AND distance != 'NaN') < {self.page.k}"  # noqa: S608
+        either = either_sql(f"TABLE {RERANKED}", f"{falls_short_sql(size)} OR {few}")
+        return self._results([*before, reranked, exact], f"({either})")
 
     @property
     def _names(self) -> str:
@@ -90,9 +89,10 @@ class Ranking:
     def _distances(self, source: str) -> str:
         return distances_sql(self.definition, self.query.full, self._names, source)
 
-    def _results(self, ctes: Sequence[CTE], source: str, *where: str | None) -> Results:
+    def _results(self, ctes: Sequence[CTE], source: str, *, behind: bool = True) -> Results:
+        """The rows that come back; those behind the page before, where the source has others too."""
         limit = None if self.page.max_distance is None else "distance <= :pgmrl_max"
-        body = f"{_sorted(source, self._names, limit, *where)} LIMIT {self.page.k}"
+        body = f"{_sorted(source, self._names, limit, self._after_sql() if behind else None)} LIMIT {self.page.k}"
         if self.page.offset:
             body += f" OFFSET {self.page.offset}"
         return Results(results_table(len(self.rows.keys)), (*ctes, self._text(body).columns().cte(RESULTS)))
@@ -141,11 +141,47 @@ def _sorted(source: str, names: str, *where: str | None) -> str:
     return f"SELECT {names}, distance FROM {source}{alias}{filtered} ORDER BY distance, {names}"  # noqa: S608
 
 
-def falls_short_sql(need: int) -> str:
-    """Whether fewer rows were reranked than are needed, as text."""
-    return f"(SELECT count(*) FROM {RERANKED} WHERE distance != 'NaN') < {need}"  # noqa: S608
+def falls_short_sql(size: int) -> str:
+    """Whether the shortlist is not full, as SQL text.
+
+    Not whether fewer than k rows were found: a scan of the index that gave up may have met any k rows of a filter.
+
+    Args:
+        size: rows it holds when it is full.
+
+    """
+    return f"(SELECT count(*) FROM {SHORTLIST}) < {size}"  # noqa: S608
 
 
-def falls_short(need: int) -> TextClause:
-    """Whether fewer rows were reranked than are needed; the same for every row, so it is a One-Time Filter."""
-    return sql_text(falls_short_sql(need))
+def either_sql(ranked: str, falls_short: str) -> str:
+    """The ranked shortlist, or all rows where that falls short, as SQL text.
+
+    Args:
+        ranked: selects key and distance of the shortlist.
+        falls_short: a condition.
+
+    """
+    return (
+        f"SELECT * FROM ({ranked}) AS shortlisted WHERE NOT ({falls_short}) "  # noqa: S608
+        f"UNION ALL {only_if_sql(EXACT, falls_short)}"
+    )
+
+
+def only_if_sql(source: str, condition: str) -> str:
+    """The rows of a relation under a condition of the whole statement, else none and nothing read, as SQL text.
+
+    A limit of 0 executes nothing of what is below it. The planner takes a limit that it does not know for a tenth of
+    the rows: so a search is not charged with reading the whole table, for which the server would compile it
+    (`jit_above_cost`).
+
+    Args:
+        source: name of what `unlimited` selects.
+        condition: true or false.
+
+    """
+    return f"(SELECT * FROM {source} LIMIT (SELECT CASE WHEN {condition} THEN NULL ELSE 0 END))"  # noqa: S608
+
+
+def unlimited(rows: AnySelect) -> AnySelect:
+    """Rows under a limit that takes none away, and makes the planner expect a tenth of them once more."""
+    return rows.limit(literal_column("(SELECT CAST(NULL AS bigint))"))

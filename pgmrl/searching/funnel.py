@@ -117,7 +117,7 @@ def search_funnel(
             [shortlist, *stage_ctes],
             parameters.scan.shortlist,
             last,
-            fallback=parameters.falls_back(rows.filtered),
+            fallback=parameters.complete,
         )
     searched = join_results(select_, rows.keys, results).add_cte(*ctes, nest_here=True)
     return search_result(searched.add_columns(results.c.distance.label(label)))

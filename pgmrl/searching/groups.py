@@ -1,7 +1,7 @@
 """The best rows of each group, such as the best passages of each document, in one statement.
 
 pgmrl_reranked the shortlist by full distance: k groups by their nearest row, the nearest rows of each
-pgmrl_exact    the same of all rows; executed only where the shortlist holds fewer than k groups
+pgmrl_exact    the same of all rows; executed only where the shortlist is not full or holds fewer than k groups
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sqlalchemy import text
 from pgmrl.errors import SearchError
 from pgmrl.model.ranking_sql import distances_sql, groups_sql, key_names
 from pgmrl.searching.arguments import positive_integer
-from pgmrl.searching.fallback import EXACT, RERANKED
+from pgmrl.searching.fallback import EXACT, RERANKED, falls_short_sql, only_if_sql, unlimited
 from pgmrl.searching.options import SearchOptions, SearchParameters, with_shortlist
 from pgmrl.searching.search_result import search_result
 from pgmrl.searching.statement import RESULTS, SHORTLIST, join_results, materialized, prepare_search, results_table
@@ -58,8 +58,8 @@ def search_groups(
         per_group: rows to return of each, at most.
         **options: see `SearchOptions`. The shortlist's default is 10 times k times `per_group`, at least 40, whatever
             tuning stored; the more rows a group has, the more of them stand in one another's way: give more. `complete`
-            is True by default, and makes up for missing groups: a group's further rows that are not in the shortlist do
-            not make it fall short.
+            makes up for missing groups too: a group's further rows that are not in the shortlist do not make it fall
+            short.
 
     Returns:
         The Select with the distance as one more column.
@@ -85,22 +85,24 @@ def search_groups(
 
 def _ctes(parameters: SearchParameters, rows: SelectedRows, bound: BoundQuery, per_group: int) -> list[CTE]:
     definition, k, keys = parameters.definition, parameters.k, key_names(len(rows.keys))
-    where = () if parameters.exact else (text(_falls_short(k)),)
-    every_row = rows.exact_ranking(definition, bound.vector, None, *where, carry=rows.extra).cte(EVERY_ROW)
+    every_row = rows.every_row(definition, bound.vector, rows.extra)
     numbers = [str(number) for number in (k, per_group, k * per_group)]
-    exact = text(groups_sql(EVERY_ROW, keys, GROUP, *numbers)).columns()
     if parameters.exact:
-        return [*bound.ctes, every_row, exact.cte(RESULTS)]
+        exact = text(groups_sql(EVERY_ROW, keys, GROUP, *numbers)).columns()
+        return [*bound.ctes, every_row.cte(EVERY_ROW), exact.cte(RESULTS)]
     shortlist = materialized(rows.shortlist(definition, bound.short, parameters.scan), SHORTLIST)
     distances = distances_sql(definition, bound.full, ", ".join([*keys, GROUP]), SHORTLIST)
     grouped = bound.text(groups_sql(f"({distances})", keys, GROUP, *numbers)).columns()
-    if not parameters.falls_back(True):
+    if not parameters.complete:
         return [*bound.ctes, shortlist, grouped.cte(RESULTS)]
-    either = f"SELECT * FROM {RERANKED} WHERE NOT {_falls_short(k)} UNION ALL TABLE {EXACT}"  # noqa: S608
-    results = text(f"{either} LIMIT {k * per_group}").columns().cte(RESULTS)
-    return [*bound.ctes, shortlist, grouped.cte(RERANKED), every_row, exact.cte(EXACT), results]
-
-
-def _falls_short(k: int) -> str:
-    """Whether the shortlist holds fewer than k groups."""
-    return f"(SELECT count(*) FROM {RERANKED} WHERE place = 1) < {k}"  # noqa: S608
+    short = f"{falls_short_sql(parameters.scan.shortlist)} OR (SELECT count(*) FROM {RERANKED} WHERE place = 1) < {k}"  # noqa: S608
+    every = groups_sql(only_if_sql(EVERY_ROW, short), keys, GROUP, *numbers)
+    either = f"SELECT * FROM {RERANKED} WHERE NOT ({short}) UNION ALL TABLE {EXACT} LIMIT {k * per_group}"  # noqa: S608
+    return [
+        *bound.ctes,
+        shortlist,
+        grouped.cte(RERANKED),
+        unlimited(every_row).cte(EVERY_ROW),
+        text(every).columns().cte(EXACT),
+        text(either).columns().cte(RESULTS),
+    ]

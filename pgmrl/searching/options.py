@@ -38,9 +38,8 @@ class SearchOptions(TypedDict, total=False):
         ef_search: candidates HNSW keeps, 1 to 1,000; default with the stored shortlist what was stored beside it, else
             the shortlist's size.
         exact: rank every row that the filters leave instead: the truth, in time that grows with the table.
-        complete: where the shortlist yields fewer rows than asked for, rank every row that the filters leave, in the
-            same statement. Default: for a Select with conditions or joins, and with `after`. Say True where row-level
-            security or many deleted rows filter, which Python cannot see.
+        complete: where the shortlist is not full, because a filter, row-level security or deleted rows left the scan of
+            the index too little, rank every row that the filters leave, in the same statement. True by default.
 
     """
 
@@ -48,7 +47,7 @@ class SearchOptions(TypedDict, total=False):
     oversample: float | None
     ef_search: int | None
     exact: bool
-    complete: bool | None
+    complete: bool
 
 
 OPTION_NAMES: Final = frozenset(SearchOptions.__annotations__)
@@ -79,7 +78,7 @@ class SearchParameters:
         k: rows to return.
         scan: how the short index is read.
         exact: whether it is left out.
-        complete: as given; None for the default.
+        complete: whether the exact fallback stands behind the shortlist.
 
     """
 
@@ -88,7 +87,7 @@ class SearchParameters:
     k: int
     scan: Scan
     exact: bool
-    complete: bool | None
+    complete: bool
 
     @property
     def definition(self) -> Definition:
@@ -99,10 +98,6 @@ class SearchParameters:
     def name(self) -> str:
         """The column's, for messages."""
         return str(base_column(self.column))
-
-    def falls_back(self, default: bool) -> bool:
-        """Whether the exact fallback stands behind the shortlist."""
-        return default if self.complete is None else self.complete
 
     @classmethod
     def of(
@@ -142,7 +137,7 @@ class SearchParameters:
             k,
             Scan(size, ef_search),
             exact,
-            None if complete is None else flag("complete", complete),
+            True if complete is None else flag("complete", complete),
         )
 
 

@@ -142,7 +142,7 @@ class Nearest(Retriever):
             results, ctes = ranking.exact()
         else:
             shortlist = materialized(rows.shortlist(parameters.definition, bound.short, parameters.scan), SHORTLIST)
-            results, ctes = ranking.of_shortlist([shortlist], size, fallback=parameters.falls_back(rows.filtered))
+            results, ctes = ranking.of_shortlist([shortlist], size, fallback=parameters.complete)
         *keys, distance = results.c
         defined = distance != literal_sql("'NaN'")  # nor NULL: without a vector there is no distance
         listed = select(*keys, (-distance).label("value")).where(defined)

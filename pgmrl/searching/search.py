@@ -50,8 +50,8 @@ def search(
     Rows at the same distance are ordered by primary key. Rows whose vector is NULL, or zero under cosine, have no
     distance and are never returned.
 
-    A search whose filter leaves fewer rows in the shortlist than were asked for ranks all rows of the filter in the
-    same statement: see `SearchOptions`, `complete`.
+    Where a filter leaves the scan of the index too few rows for the shortlist, the same statement ranks all rows of the
+    filter: see `SearchOptions`, `complete`.
 
     In a transaction the scan's parameters last until its end; a later statement of pgmrl sets its own.
 
@@ -63,8 +63,7 @@ def search(
             such as a scalar subquery, for which the server raises an error where it is NULL or zero under cosine.
         k: rows to return.
         offset: rows to leave out at the start; 0 for the first page. Offset and k must lie within the shortlist, whose
-            size is to be the same for every page. With an offset the exact fallback answers all pages of a shortlist
-            that is not full.
+            size is to be the same for every page. The exact fallback answers all pages of a shortlist that is not full.
         after: (distance, *key) of the last row of the page before: go on behind it. No row comes twice, whatever is
             written between pages.
         max_distance: rows that are farther away do not come back. Not part of the scan of the index.
@@ -108,10 +107,10 @@ def _results(parameters: SearchParameters, rows: SelectedRows, bound: BoundQuery
     if parameters.exact:
         return ranking.exact()
     shortlist = rows.shortlist(parameters.definition, bound.short, parameters.scan)
-    fallback = parameters.falls_back(rows.filtered or page.after is not None)
-    if page.plain and not fallback:
+    if page.plain and not parameters.complete:
         return reranked(parameters.definition, shortlist, bound, len(rows.keys), parameters.k)
-    return ranking.of_shortlist([materialized(shortlist, SHORTLIST)], parameters.scan.shortlist, fallback=fallback)
+    size = parameters.scan.shortlist
+    return ranking.of_shortlist([materialized(shortlist, SHORTLIST)], size, fallback=parameters.complete)
 
 
 def _more_columns(definition: Definition, similarity: str | None, requested: int | None) -> list[ColumnElement[Any]]:

@@ -64,7 +64,7 @@ def search_many(
     query_table = query_rows(definition, vectors)
     rows = selected_rows(cast("AnySelect", statement), column, parameters.attachment)
     number: ColumnElement[int] = query_table.c["number"]
-    if not parameters.exact and parameters.falls_back(rows.filtered):
+    if not parameters.exact and parameters.complete:
         results = _with_fallback(parameters, rows)
     else:
         results = _without_fallback(parameters, rows, query_table)

@@ -21,7 +21,7 @@ from pgmrl.searching.subject import AnySelect, Subject, check_reads, filters_row
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import ColumnElement, FromClause, TextClause
+    from sqlalchemy import ColumnElement, FromClause
 
     from pgmrl.model.columns import Attachment
     from pgmrl.model.shortening import Definition
@@ -82,15 +82,31 @@ class SelectedRows:
         distance = _operator(definition.full_operator)(full, query).label("distance")
         return select(*_as_keys(keys), distance).order_by(distance, *keys).limit(literal_column(str(k)))
 
+    def every_row(
+        self, definition: Definition, query: Any, carry: Mapping[str, ColumnElement[Any]] = MappingProxyType({})
+    ) -> AnySelect:
+        """All rows with their full distance, in no order.
+
+        Args:
+            definition: of the column.
+            query: the query's full vector.
+            carry: columns that come along, by their labels.
+
+        """
+        distance = self.distance(definition, query).label("distance")
+        return self.select.with_only_columns(
+            *_as_keys(self.inner_keys), *_labelled(carry), distance, maintain_column_froms=True
+        )
+
     def exact_ranking(
         self,
         definition: Definition,
         query: Any,
-        k: int | None,
-        *where: ColumnElement[Any] | TextClause,
+        k: int,
+        *where: ColumnElement[Any],
         carry: Mapping[str, ColumnElement[Any]] = MappingProxyType({}),
     ) -> AnySelect:
-        """The k nearest of all rows by full distance; all of them, in no order, where k is None.
+        """The k nearest of all rows by full distance.
 
         Args:
             definition: of the column.
@@ -100,14 +116,9 @@ class SelectedRows:
             carry: columns that come along, by their labels.
 
         """
-        distance = self.distance(definition, query)
-        rows = self.select.with_only_columns(
-            *_as_keys(self.inner_keys), *_labelled(carry), distance.label("distance"), maintain_column_froms=True
-        )
+        rows = self.every_row(definition, query, carry)
         if where:
             rows = rows.where(*where)
-        if k is None:
-            return rows
         # OFFSET 0: in one query the distance would be computed twice for each row, for its order and for the result. It
         # also keeps an index on the full vector out, which would make the truth approximate.
         candidates = rows.offset(literal_column("0")).subquery("candidates")

@@ -67,10 +67,15 @@ def ran(session: Session, statement: Any) -> list[dict[str, Any]]:
 
 
 def branches(nodes: list[dict[str, Any]]) -> list[int]:
-    """How often the exact fallback's One-Time Filter let its plan run: loops of the node below."""
-    gated = [node for node in nodes if "< " in node.get("One-Time Filter", "")]
-    below = [inner for node in gated for inner in node["Plans"] if inner["Parent Relationship"] == "Outer"]
-    return [node["Actual Loops"] for node in below]
+    """How often the limits above the exact fallbacks let their rows be read: loops of the node below."""
+    limits = [node for node in nodes if node["Node Type"] == "Limit" and _is_fallback(node)]
+    return [inner["Actual Loops"] for node in limits for inner in node["Plans"] if inner["Node Type"] == "Limit"]
+
+
+def _is_fallback(node: dict[str, Any]) -> bool:
+    """Whether the limit of a Limit is computed by the statement, and that of the Limit below it is none."""
+    kinds = [inner["Node Type"] for inner in node["Plans"] if inner["Parent Relationship"] == "Outer"]
+    return kinds == ["Limit"] and any(inner["Parent Relationship"] == "InitPlan" for inner in node["Plans"])
 
 
 def test_the_exact_branch_is_never_executed_where_the_shortlist_suffices(session: Session, shop: Shop) -> None:
@@ -149,7 +154,7 @@ def test_many_queries_are_complete_each(misled: Session, shop: Shop) -> None:
 
 
 def test_row_level_security_is_a_filter_that_python_cannot_see(misled: Session, shop: Shop) -> None:
-    """So `complete=True` is the caller's word."""
+    """Nobody has to know of it: the statement counts its shortlist."""
     package, query = shop.package, shop.queries[0]
     for write in (
         "CREATE ROLE complete_tenant",
@@ -159,10 +164,24 @@ def test_row_level_security_is_a_filter_that_python_cannot_see(misled: Session, 
         "SET LOCAL ROLE complete_tenant",
     ):
         misled.connection().exec_driver_sql(write)
-    plain = search(select(package.id), package.embedding, query)
-    assert len(misled.scalars(plain).all()) < 5
-    complete = search(select(package.id), package.embedding, query, complete=True)
-    assert misled.scalars(complete).all() == truth(shop, query, 5, range(17, 20_000, 4000))
+    scanned = search(select(package.id), package.embedding, query, complete=False)
+    assert len(misled.scalars(scanned).all()) < 5, "the planner was not misled: this test shows nothing"
+    statement = search(select(package.id), package.embedding, query)
+    assert misled.scalars(statement).all() == truth(shop, query, 5, range(17, 20_000, 4000))
+
+
+def test_ten_rows_of_a_scan_that_gave_up_are_not_enough(misled: Session, shop: Shop) -> None:
+    """A filter that goes against the query: the scan meets ten rows of it, and not the nearest."""
+    package = shop.package
+    statement = select(package.id).where(package.id % 20 == 3)
+    numbers = range(3, len(shop.documents), 20)
+    missed = 0
+    for query in shop.queries[:10]:
+        expected = truth(shop, query, 10, numbers)
+        scanned = misled.scalars(search(statement, package.embedding, query, complete=False)).all()
+        missed += len(scanned) == 10 and set(scanned) != set(expected)
+        assert misled.scalars(search(statement, package.embedding, query)).all() == expected
+    assert missed, "every scan found the nearest: this test shows nothing"
 
 
 def test_rows_without_a_distance_do_not_count(session: Session, shop: Shop) -> None:

@@ -72,7 +72,8 @@ SEARCHES: dict[str, Callable[..., Any]] = {
     "Nearest": lambda **options: search_hybrid(GAMES, [Nearest(Item.embedding, QUERY, **options)]),
 }
 SHORT = ["pgmrl_shortlist", "pgmrl_results"]
-COMPLETE = ["pgmrl_shortlist", "pgmrl_reranked", "pgmrl_exact", "pgmrl_results"]
+COMPLETE = ["pgmrl_shortlist", "pgmrl_exact", "pgmrl_results"]
+PAGED = ["pgmrl_shortlist", "pgmrl_reranked", "pgmrl_exact", "pgmrl_results"]
 
 
 # -- options -------------------------------------------------------------------------------------------------------
@@ -114,12 +115,12 @@ def test_no_option_is_undocumented() -> None:
 @pytest.mark.parametrize(
     ("statement", "options", "expected"),
     [
-        (select(Item.id), {}, SHORT),
+        (select(Item.id), {}, COMPLETE),
         (select(Item.id), {"complete": False}, SHORT),
-        (select(Item.id), {"complete": True}, COMPLETE),
-        (select(Item.id), {"offset": 0}, SHORT),
-        (select(Item.id), {"max_distance": 0.3}, SHORT),
-        (select(Item.id), {"after": (0.5, 3)}, COMPLETE),
+        (select(Item.id), {"complete": None}, COMPLETE),
+        (select(Item.id), {"offset": 0}, COMPLETE),
+        (select(Item.id), {"max_distance": 0.3}, COMPLETE),
+        (select(Item.id), {"after": (0.5, 3)}, PAGED),
         (select(Item.id), {"after": (0.5, 3), "complete": False}, SHORT),
         (GAMES, {}, COMPLETE),
         (GAMES, {"complete": False}, SHORT),
@@ -129,29 +130,28 @@ def test_no_option_is_undocumented() -> None:
         (select(Item.id).options(with_loader_criteria(Item, Item.section == "games")), {}, COMPLETE),
     ],
 )
-def test_the_exact_fallback_is_there_where_there_is_a_filter(
+def test_the_exact_fallback_is_there_unless_it_is_declined(
     statement: Any, options: dict[str, Any], expected: list[str]
 ) -> None:
-    """Planning it costs time, so a plain Select goes without unless it is asked for."""
+    """Python cannot see row-level security, so it is there without a filter too."""
     assert names_of(search(statement, Item.embedding, QUERY, **options)) == expected
 
 
-def test_the_exact_fallback_asks_how_many_were_reranked() -> None:
+def test_the_exact_fallback_asks_whether_the_shortlist_is_full() -> None:
     """Both branches by the same number, which depends on no row; no index on the full column orders the exact one."""
-    made = compiled(search(GAMES, Item.embedding, QUERY, k=3))
-    count = r"\(SELECT count\(\*\) FROM pgmrl_reranked WHERE distance != 'NaN'\) < 3"
-    order = r"ORDER BY candidates\.distance, candidates\.key_1 LIMIT 3"
-    assert re.search(rf"pgmrl_exact AS \(SELECT .* AND {count} LIMIT ALL OFFSET 0\) AS candidates {order}", made)
-    assert re.search(rf"SELECT \* FROM pgmrl_reranked WHERE NOT {count} UNION ALL TABLE pgmrl_exact", made)
+    made = compiled(search(GAMES, Item.embedding, QUERY, k=3, shortlist=50))
+    short = r"\(SELECT count\(\*\) FROM pgmrl_shortlist\) < 50"
+    assert re.search(r"pgmrl_exact AS \(SELECT [^()]* AS key_1, .* LIMIT \(SELECT CAST\(NULL AS bigint\)\)\)", made)
+    assert re.search(rf"FROM pgmrl_shortlist OFFSET 0\) AS shortlisted WHERE NOT \({short}\) UNION ALL", made)
+    assert re.search(rf"\(SELECT \* FROM pgmrl_exact LIMIT \(SELECT CASE WHEN {short} THEN NULL ELSE 0 END\)\)", made)
 
 
-def test_with_an_offset_the_shortlist_is_full_or_not_used() -> None:
-    """All pages come from one ranking."""
-    for offset in (0, 40):
-        made = compiled(search(GAMES, Item.embedding, QUERY, k=20, shortlist=100, offset=offset))
-        assert "WHERE distance != 'NaN') < 100" in made
-        assert made.count("LIMIT 100") == 3  # the shortlist, its reranked rows, the exact fallback
-        assert ("LIMIT 20 OFFSET 40)" in made) == bool(offset)
+def test_all_pages_come_from_one_ranking() -> None:
+    """The shortlist is full or not used, whatever the page."""
+    for options in ({"offset": 0}, {"offset": 40}, {"after": (0.5, 3)}):
+        made = compiled(search(GAMES, Item.embedding, QUERY, k=20, shortlist=100, **options))
+        assert made.count("(SELECT count(*) FROM pgmrl_shortlist) < 100") == 2
+        assert ("LIMIT 20 OFFSET 40)" in made) == (options == {"offset": 40})
 
 
 def test_values_are_bound() -> None:
@@ -228,7 +228,6 @@ def test_a_composite_key_comes_whole() -> None:
         search(select(Tag), Tag.embedding, QUERY, after=(0.5, 1))
     made = compiled(search(select(Tag), Tag.embedding, QUERY, after=(0.5, 1, "x")))
     assert re.search(r"\(distance, key_1, key_2\) > \(%\(pgmrl_distance_\d+\)s", made)
-    assert "tags.item_id, tags.name) > (" in made
 
 
 def test_an_exact_search_has_no_shortlist_to_leave() -> None:
@@ -237,7 +236,7 @@ def test_an_exact_search_has_no_shortlist_to_leave() -> None:
 
 
 def test_many_queries_have_an_exact_fallback_each() -> None:
-    """Inside the LATERAL, where there is a filter."""
+    """Inside the LATERAL."""
     assert "pgmrl_exact" in compiled(search_many(GAMES, Item.embedding, [QUERY]))
     assert "pgmrl_exact" not in compiled(search_many(GAMES, Item.embedding, [QUERY], complete=False))
-    assert "pgmrl_exact" not in compiled(search_many(select(Item.id), Item.embedding, [QUERY]))
+    assert "pgmrl_exact" in compiled(search_many(select(Item.id), Item.embedding, [QUERY]))

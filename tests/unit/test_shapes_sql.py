@@ -197,13 +197,12 @@ def test_labels_of_the_picks() -> None:
         diverse(score_label="rank")
 
 
-def test_the_exact_branch_of_diverse_and_funnel_is_for_filters() -> None:
+@pytest.mark.parametrize("make", [diverse, funnel])
+def test_the_exact_branch_of_diverse_and_funnel(make: Any) -> None:
     """As in `search`."""
-    for make in (diverse, funnel):
-        assert "pgmrl_exact" not in compiled(make())
-        assert "pgmrl_exact" in compiled(make(complete=True))
-        assert "pgmrl_exact" in compiled(make(statement=FILTERED))
-        assert "pgmrl_exact" not in compiled(make(statement=FILTERED, complete=False))
+    for statement in ({}, {"statement": FILTERED}):
+        assert "pgmrl_exact" in compiled(make(**statement))
+        assert "pgmrl_exact" not in compiled(make(**statement, complete=False))
 
 
 # -- funnel --------------------------------------------------------------------------------------------------------
@@ -213,7 +212,7 @@ def test_each_stage_reads_the_one_before() -> None:
     """Computed from the full vector, or stored."""
     text = compiled(funnel([(4, 200), (6, 50)]))
     assert names_of(funnel([(4, 200), (6, 50)])) == [
-        "pgmrl_shortlist", "pgmrl_stage_1", "pgmrl_stage_2", "pgmrl_results",
+        "pgmrl_shortlist", "pgmrl_stage_1", "pgmrl_stage_2", "pgmrl_exact", "pgmrl_results",
     ]  # fmt: skip
     assert re.search(r"FROM pgmrl_shortlist ORDER BY subvector\(full_vector, 1, 4\) <=> .* LIMIT 200\)", text)
     assert re.search(r"FROM pgmrl_stage_1 ORDER BY subvector\(full_vector, 1, 6\) <=> .* LIMIT 50\)", text)
