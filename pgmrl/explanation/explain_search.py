@@ -19,8 +19,7 @@ from pgmrl.explanation.stages import stages
 from pgmrl.explanation.statement_check import check_arguments
 from pgmrl.explanation.toast import ToastCounters
 from pgmrl.explanation.verdict import sentences
-from pgmrl.searching.plans import explained, explained_text, subplans
-from pgmrl.searching.statement import SHORTLIST
+from pgmrl.searching.plans import explained, explained_text, shortlist_scans
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,7 +72,7 @@ def explain(
             toast_reads = counters.since_start(document["Plan"])
         plan = document["Plan"]
         counts, block = row_counts(connection, plan), block_size(connection)
-        why = reasons(connection, statement, plan, parameters) if subplans(plan, SHORTLIST) else []
+        why = reasons(connection, statement, plan, parameters) if shortlist_scans(plan) else []
     listed = stages(document)
     explanation = Explanation(
         stages=tuple(listed),

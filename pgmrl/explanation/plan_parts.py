@@ -20,12 +20,27 @@ if TYPE_CHECKING:
 __all__ = ["OUTER", "PlanPart", "cte_readers", "divide_plan", "running_order"]
 
 OUTER: Final = "outer"
-_ALIAS: Final = re.compile(r"pgmrl_(query|queries|shortlist|reranked|list|ranked|exact|all|results|fused)(_\d+)?")
+_ALIAS: Final = re.compile(
+    r"pgmrl_(query|queries|candidates|shortlist|reranked|list|ranked|exact|all|results|fused)(_\d+)?"
+)
 _LIST: Final = re.compile(r"list_(\d+)")
 _RANKED: Final = re.compile(r"ranked(_\d+)?")  # what search_hybrid calls a list with its ranks
 _LIMIT_IF: Final = re.compile(r"^CASE WHEN .+ THEN NULL::\w+ ELSE ('?)0\1(::\w+)? END$")  # of `only_if_sql`
 _ORDER: Final = (
-    *("query", "queries", "shortlist", "stage", "reranked", "list", "ranked", "results", "all", "exact", "fused"),
+    *(
+        "query",
+        "queries",
+        "candidates",
+        "shortlist",
+        "stage",
+        "reranked",
+        "list",
+        "ranked",
+        "results",
+        "all",
+        "exact",
+        "fused",
+    ),
     OUTER,
 )
 
@@ -124,7 +139,7 @@ def _part_name(node: Node, part: PlanPart) -> tuple[str | None, bool]:
         if part.name == OUTER and _RANKED.fullmatch(node["Alias"]):
             number = sum(not inner.cte and _LIST.fullmatch(inner.name) is not None for inner in part.inner) + 1
             return f"list_{number}", False
-    if subplan.startswith("InitPlan") and part.name == "shortlist" and not _is_gate(node):
+    if subplan.startswith("InitPlan") and part.name in {"candidates", "shortlist"} and not _is_gate(node):
         return "query", False
     if _is_fallback(node) and not any(outer.name in {"exact", "all"} for outer in part.with_outer()):
         return "exact", False

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import text
 
 from pgmrl.names import qualified, quoted
-from pgmrl.searching.plans import explained, index_serving, nodes, sources, subplans
-from pgmrl.searching.statement import SHORTLIST
+from pgmrl.searching.plans import explained, index_serving, nodes, shortlist_scans, sources
 from pgmrl.units import shown
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def reasons(
     """
     if index_serving(plan).used:
         return []
-    if not subplans(plan, SHORTLIST):
+    if not shortlist_scans(plan):
         return ["the statement has no shortlist: it ranks every row that passes the filter"]
     tables = list(_sorted_tables(connection, plan))
     if not tables:
@@ -104,7 +103,7 @@ def reasons(
 
 
 def _sorted_tables(connection: Connection, plan: Node) -> Iterator[_SortedTable]:
-    for part in subplans(plan, SHORTLIST):
+    for part in shortlist_scans(plan):
         for source in sources(part):
             key = _SORT_KEY.match(str(source.get("Sort Key", [""])[0]))
             if key is None or "Order By" in source:
@@ -167,7 +166,7 @@ def _cost_reasons(
     serving = index_serving(unsorted)
     if not serving.used:
         return [_cannot_serve(connection, table) for table in tables]
-    chosen, other = (sum(part["Total Cost"] for part in subplans(tree, SHORTLIST)) for tree in (plan, unsorted))
+    chosen, other = (sum(part["Total Cost"] for part in shortlist_scans(tree)) for tree in (plan, unsorted))
     costs = f"cost {chosen:,.0f} against {other:,.0f} with {' and '.join(serving.indexes)}"
     why = [
         f"the planner estimated a plan without the index to be cheaper: {costs}",

@@ -11,7 +11,7 @@ from sqlalchemy.sql import visitors
 from pgmrl.limits import MAX_SCAN_TUPLES
 from pgmrl.model.scan_settings import max_scan_tuples
 from pgmrl.model.sqlalchemy_internals import limit_of
-from pgmrl.searching.plans import serving, subplans
+from pgmrl.searching.plans import serving, shortlist_scans
 from pgmrl.searching.statement import SHORTLIST
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def shortlists(
 
     """
     own = [stage for stage in stages if stage.name == "shortlist"]
-    shortlist_plans, sizes = subplans(plan, SHORTLIST), _sizes(statement)
+    shortlist_plans, sizes = shortlist_scans(plan), _sizes(statement)
     # a statement may hold several searches: their stages are reported together
     one_each = len(shortlist_plans) == len(sizes) == len(own)
     for number, stage in enumerate(own):

@@ -19,6 +19,7 @@ __all__ = ["Scan", "Stage", "Usage", "stages"]
 _STAGE_OF: Final = {
     "query": "query",
     "queries": "query",
+    "candidates": "shortlist",
     "shortlist": "shortlist",
     "exact": "exact",
     "all": "exact",

@@ -22,7 +22,10 @@ from sqlalchemy.orm import MappedColumn, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from pgmrl.errors import DefinitionError
-from pgmrl.model import ddl
+from pgmrl.model import (
+    ddl,
+    inserts,  # noqa: F401 - has INSERT compiled without short columns
+)
 from pgmrl.model.ddl import Storage
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.server_names import translated_schema

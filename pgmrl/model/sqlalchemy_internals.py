@@ -2,13 +2,13 @@
 
 Looked for and not found in 2.0 and 2.1: whether a Select has a LIMIT, an ORDER BY or a loader option; how a type learns
 of its column, also when it was copied or unpickled; how a column becomes a generated one after it was made; how a
-column is kept out of SELECT and INSERT. A new version of SQLAlchemy that changes one of these fails the test of that
-function in tests/unit/test_sqlalchemy_internals.py.
+column is kept out of SELECT and INSERT; what an INSERT takes from a SELECT and sets on a conflict. A new version of
+SQLAlchemy that changes one of these fails the test of that function in tests/unit/test_sqlalchemy_internals.py.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Column, Computed, Table, event
 from sqlalchemy.orm import LoaderCriteriaOption
@@ -16,8 +16,23 @@ from sqlalchemy.sql.base import SchemaEventTarget
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select
+    from sqlalchemy.sql.dml import Insert
 
-__all__ = ["TableType", "clauses_of", "has_loader_criteria", "limit_of", "set_computed", "unselected_column"]
+__all__ = [
+    "TableType",
+    "clauses_of",
+    "conflict_clause",
+    "has_loader_criteria",
+    "is_left_out",
+    "limit_of",
+    "selected_names",
+    "set_computed",
+    "unselected_column",
+    "with_conflict_values",
+    "with_select",
+]
+
+InsertT = TypeVar("InsertT", bound="Insert")
 
 
 class TableType(SchemaEventTarget):
@@ -63,3 +78,37 @@ def set_computed(column: Column[Any], computed: Computed) -> None:
 def unselected_column(name: str, type_: Any, *items: Any) -> Column[Any]:
     """A nullable column of a table that is left out of SELECT, of INSERT with its RETURNING, and of mapping."""
     return Column(name, type_, *items, nullable=True, _omit_from_statements=True)
+
+
+def is_left_out(column: Any) -> bool:
+    """Whether a column was made by `unselected_column`."""
+    return bool(getattr(column, "_omit_from_statements", False))
+
+
+def selected_names(insert: Insert) -> list[str]:
+    """The names of the columns that INSERT … SELECT fills; empty for other statements."""
+    names = None if insert.select is None else insert._select_names
+    return list(names or ())
+
+
+def conflict_clause(insert: Insert) -> Any:
+    """What stands behind ON CONFLICT; None without one."""
+    return insert._post_values_clause
+
+
+def with_select(insert: InsertT, names: list[str], rows: Any) -> InsertT:
+    """The same INSERT from another SELECT."""
+    copy = insert._clone()
+    copy._select_names, copy.select = names, rows
+    return copy
+
+
+def with_conflict_values(insert: InsertT, values: Any) -> InsertT:
+    """The same INSERT … ON CONFLICT DO UPDATE that sets other columns."""
+    clause = insert._post_values_clause
+    assert clause is not None  # noqa: S101 - the caller has seen it
+    conflict: Any = clause._clone()
+    conflict.update_values_to_set = values
+    copy = insert._clone()
+    copy._post_values_clause = conflict
+    return copy

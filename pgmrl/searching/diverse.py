@@ -15,7 +15,7 @@ from pgmrl.searching.arguments import check_fraction, check_labels
 from pgmrl.searching.fallback import EXACT, RERANKED, either_sql, falls_short_sql, unlimited
 from pgmrl.searching.options import SearchOptions, SearchParameters, with_shortlist
 from pgmrl.searching.search_result import search_result
-from pgmrl.searching.statement import RESULTS, SHORTLIST, join_results, materialized, prepare_search, results_table
+from pgmrl.searching.statement import RESULTS, SHORTLIST, join_results, prepare_search, results_table
 from pgmrl.searching.subject import AnySelect
 
 if TYPE_CHECKING:
@@ -95,15 +95,15 @@ def _ranked(parameters: SearchParameters, rows: SelectedRows, bound: BoundQuery)
     if parameters.exact:
         exact = rows.exact_ranking(definition, bound.vector, size, carry=carry)
         return [*bound.ctes, exact.cte(EXACT), _numbered(EXACT, keys)]
-    shortlist = materialized(rows.shortlist(definition, bound.short, parameters.scan), SHORTLIST)
+    shortlist = rows.shortlist(definition, bound.short, parameters.scan)
     distances = distances_sql(definition, bound.full, ", ".join([*keys, "full_vector"]), SHORTLIST)
     reranked = bound.text(distances).columns().cte(RERANKED)
     if not parameters.complete:
-        return [*bound.ctes, shortlist, reranked, _numbered(RERANKED, keys)]
+        return [*bound.ctes, *shortlist, reranked, _numbered(RERANKED, keys)]
     every_row = unlimited(rows.every_row(definition, bound.vector, carry))
     either = f"({either_sql(f'TABLE {RERANKED}', falls_short_sql(size))})"
     nearest = f"(SELECT * FROM {either} AS ranked ORDER BY distance, {', '.join(keys)} LIMIT {size}) AS ranked"  # noqa: S608
-    return [*bound.ctes, shortlist, reranked, every_row.cte(EXACT), _numbered(nearest, keys)]
+    return [*bound.ctes, *shortlist, reranked, every_row.cte(EXACT), _numbered(nearest, keys)]
 
 
 def _numbered(source: str, keys: Sequence[str]) -> CTE:

@@ -27,7 +27,7 @@ from pgmrl.searching.fallback import Ranking
 from pgmrl.searching.options import SearchOptions, SearchParameters, with_shortlist
 from pgmrl.searching.pages import Page
 from pgmrl.searching.search_result import search_result
-from pgmrl.searching.statement import SHORTLIST, join_results, materialized, prepare_search
+from pgmrl.searching.statement import SHORTLIST, join_results, prepare_search
 from pgmrl.searching.subject import AnySelect
 
 if TYPE_CHECKING:
@@ -109,12 +109,12 @@ def search_funnel(
     if parameters.exact:
         results, ctes = ranking.exact()
     else:
-        shortlist = materialized(rows.shortlist(definition, bound.short, parameters.scan), SHORTLIST)
+        shortlist = rows.shortlist(definition, bound.short, parameters.scan)
         names = ", ".join([*key_names(len(rows.keys)), "full_vector", *stored])
         stage_ctes = [_cte(definition, bound, names, number, stage) for number, stage in enumerate(cuts, 1)]
         last = f"pgmrl_stage_{len(cuts)}" if cuts else SHORTLIST
         results, ctes = ranking.of_shortlist(
-            [shortlist, *stage_ctes],
+            [*shortlist, *stage_ctes],
             parameters.scan.shortlist,
             last,
             fallback=parameters.complete,

@@ -16,7 +16,7 @@ from pgmrl.searching.arguments import positive_integer
 from pgmrl.searching.fallback import EXACT, RERANKED, falls_short_sql, only_if_sql, unlimited
 from pgmrl.searching.options import SearchOptions, SearchParameters, with_shortlist
 from pgmrl.searching.search_result import search_result
-from pgmrl.searching.statement import RESULTS, SHORTLIST, join_results, materialized, prepare_search, results_table
+from pgmrl.searching.statement import RESULTS, SHORTLIST, join_results, prepare_search, results_table
 from pgmrl.searching.subject import AnySelect
 
 if TYPE_CHECKING:
@@ -90,17 +90,17 @@ def _ctes(parameters: SearchParameters, rows: SelectedRows, bound: BoundQuery, p
     if parameters.exact:
         exact = text(groups_sql(EVERY_ROW, keys, GROUP, *numbers)).columns()
         return [*bound.ctes, every_row.cte(EVERY_ROW), exact.cte(RESULTS)]
-    shortlist = materialized(rows.shortlist(definition, bound.short, parameters.scan), SHORTLIST)
+    shortlist = rows.shortlist(definition, bound.short, parameters.scan)
     distances = distances_sql(definition, bound.full, ", ".join([*keys, GROUP]), SHORTLIST)
     grouped = bound.text(groups_sql(f"({distances})", keys, GROUP, *numbers)).columns()
     if not parameters.complete:
-        return [*bound.ctes, shortlist, grouped.cte(RESULTS)]
+        return [*bound.ctes, *shortlist, grouped.cte(RESULTS)]
     short = f"{falls_short_sql(parameters.scan.shortlist)} OR (SELECT count(*) FROM {RERANKED} WHERE place = 1) < {k}"  # noqa: S608
     every = groups_sql(only_if_sql(EVERY_ROW, short), keys, GROUP, *numbers)
     either = f"SELECT * FROM {RERANKED} WHERE NOT ({short}) UNION ALL TABLE {EXACT} LIMIT {k * per_group}"  # noqa: S608
     return [
         *bound.ctes,
-        shortlist,
+        *shortlist,
         grouped.cte(RERANKED),
         unlimited(every_row).cte(EVERY_ROW),
         text(every).columns().cte(EXACT),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ClauseElement, Executable
 
-from pgmrl.searching.statement import SHORTLIST
+from pgmrl.searching.selected_rows import CANDIDATES, SHORTLIST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +24,7 @@ __all__ = [
     "indexes",
     "nodes",
     "serving",
+    "shortlist_scans",
     "sources",
     "subplan",
     "subplans",
@@ -128,6 +129,17 @@ def subplans(plan: Node, name: str) -> list[Node]:
     return [node for node in nodes(plan) if makes(node)]
 
 
+def shortlist_scans(plan: Node) -> list[Node]:
+    """The subplans that read the rows of the shortlists: of the candidates where there is a filter."""
+    shortlists = [part for part in subplans(plan, SHORTLIST) if not _reads_cte(part, CANDIDATES)]
+    parts = [*shortlists, *subplans(plan, CANDIDATES)]
+    return [node for node in nodes(plan) if any(node is part for part in parts)]
+
+
+def _reads_cte(plan: Node, name: str) -> bool:
+    return any(node.get("CTE Name") == name for node in nodes(plan))
+
+
 def index_serving(plan: Node) -> Serving:
     """Which indexes serve the shortlists of a statement of pgmrl's, from its plan alone.
 
@@ -138,7 +150,7 @@ def index_serving(plan: Node) -> Serving:
         plan: the top node, `explained(…)["Plan"]`.
 
     """
-    shortlists = subplans(plan, SHORTLIST)
+    shortlists = shortlist_scans(plan)
     return serving(shortlists) if shortlists else Serving((), "the statement has no shortlist")
 
 

@@ -28,7 +28,7 @@ from pgmrl.searching.options import SearchOptions, SearchParameters, check_optio
 from pgmrl.searching.pages import Page
 from pgmrl.searching.query import check_parameter_name
 from pgmrl.searching.selected_rows import SelectedRows, selected_rows
-from pgmrl.searching.statement import SHORTLIST, materialized, prepare_search
+from pgmrl.searching.statement import prepare_search
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -141,8 +141,8 @@ class Nearest(Retriever):
         if parameters.exact:
             results, ctes = ranking.exact()
         else:
-            shortlist = materialized(rows.shortlist(parameters.definition, bound.short, parameters.scan), SHORTLIST)
-            results, ctes = ranking.of_shortlist([shortlist], size, fallback=parameters.complete)
+            shortlist = rows.shortlist(parameters.definition, bound.short, parameters.scan)
+            results, ctes = ranking.of_shortlist(shortlist, size, fallback=parameters.complete)
         *keys, distance = results.c
         defined = distance != literal_sql("'NaN'")  # nor NULL: without a vector there is no distance
         listed = select(*keys, (-distance).label("value")).where(defined)

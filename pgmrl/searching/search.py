@@ -11,7 +11,7 @@ from pgmrl.searching.fallback import Ranking
 from pgmrl.searching.options import SearchOptions, SearchParameters
 from pgmrl.searching.pages import Page
 from pgmrl.searching.search_result import search_result
-from pgmrl.searching.statement import RESULTS, SHORTLIST, join_results, materialized, prepare_search, reranked
+from pgmrl.searching.statement import RESULTS, join_results, prepare_search, reranked
 from pgmrl.searching.subject import AnySelect
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _results(parameters: SearchParameters, rows: SelectedRows, bound: BoundQuery
     if page.plain and not parameters.complete:
         return reranked(parameters.definition, shortlist, bound, len(rows.keys), parameters.k)
     size = parameters.scan.shortlist
-    return ranking.of_shortlist([materialized(shortlist, SHORTLIST)], size, fallback=parameters.complete)
+    return ranking.of_shortlist(shortlist, size, fallback=parameters.complete)
 
 
 def _more_columns(definition: Definition, similarity: str | None, requested: int | None) -> list[ColumnElement[Any]]:

@@ -17,7 +17,7 @@ from pgmrl.searching.pages import Page
 from pgmrl.searching.query import QUERIES, BoundQuery, query_rows
 from pgmrl.searching.search_result import search_result
 from pgmrl.searching.selected_rows import selected_rows
-from pgmrl.searching.statement import RESULTS, SHORTLIST, join_results, materialized
+from pgmrl.searching.statement import RESULTS, join_results
 from pgmrl.searching.subject import AnySelect
 
 if TYPE_CHECKING:
@@ -64,10 +64,7 @@ def search_many(
     query_table = query_rows(definition, vectors)
     rows = selected_rows(cast("AnySelect", statement), column, parameters.attachment)
     number: ColumnElement[int] = query_table.c["number"]
-    if not parameters.exact and parameters.complete:
-        results = _with_fallback(parameters, rows)
-    else:
-        results = _without_fallback(parameters, rows, query_table)
+    results = _exact(parameters, rows, query_table) if parameters.exact else _of_shortlist(parameters, rows)
     searched = join_results(cast("AnySelect", statement), rows.keys, results, number)
     # equal by construction; SQLAlchemy's linter wants to see that the two are related
     searched = searched.add_cte(query_table, nest_here=True).where(results.c["number"] == number)
@@ -87,26 +84,21 @@ def _checked(parameters: SearchParameters, queries: Any) -> VectorArray:
     return np.stack([check(vector, f"query {row} for {parameters.name}") for row, vector in enumerate(vectors)])
 
 
-def _without_fallback(parameters: SearchParameters, rows: SelectedRows, query_table: CTE) -> FromClause:
-    """The results of one query of many, by shortlist and rerank or exactly."""
-    definition, query = parameters.definition, query_table.c
-    if parameters.exact:
-        own_rows = replace(rows, select=rows.select.correlate(query_table))
-        ranked = own_rows.exact_ranking(definition, query.full_query, parameters.k)
-    else:
-        shortlist = rows.shortlist(definition, query.short_query, parameters.scan).correlate(query_table)
-        ranked = rows.reranked(definition, shortlist.subquery(SHORTLIST), query.full_query, parameters.k)
-    return ranked.add_columns(query["number"].label("number")).correlate(query_table).lateral(RESULTS)
+def _exact(parameters: SearchParameters, rows: SelectedRows, query_table: CTE) -> FromClause:
+    """The results of one query of many, of all rows."""
+    own_rows = replace(rows, select=rows.select.correlate(query_table))
+    ranked = own_rows.exact_ranking(parameters.definition, query_table.c.full_query, parameters.k)
+    return ranked.add_columns(query_table.c["number"].label("number")).correlate(query_table).lateral(RESULTS)
 
 
-def _with_fallback(parameters: SearchParameters, rows: SelectedRows) -> FromClause:
-    """The results of one query of many, with the exact fallback; in text, since its parts are CTEs inside a LATERAL."""
+def _of_shortlist(parameters: SearchParameters, rows: SelectedRows) -> FromClause:
+    """The results of one query of many; in text, since its parts are CTEs inside a LATERAL."""
     bound = BoundQuery(None, f"{QUERIES}.full_query", literal_column(f"{QUERIES}.short_query"))
     # inside a LATERAL SQLAlchemy would take the caller's table for one of the outer statement's
     own_rows = replace(rows, select=rows.select.correlate(None))
-    shortlist = materialized(own_rows.shortlist(parameters.definition, bound.short, parameters.scan), SHORTLIST)
+    shortlist = own_rows.shortlist(parameters.definition, bound.short, parameters.scan)
     ranking = Ranking(parameters.definition, own_rows, bound, Page(parameters.k))
-    table, ctes = ranking.of_shortlist([shortlist], parameters.scan.shortlist, fallback=True)
+    table, ctes = ranking.of_shortlist(shortlist, parameters.scan.shortlist, fallback=parameters.complete)
     names = [column.name for column in table.c]
     body = text(f"SELECT {', '.join(names)}, {QUERIES}.number FROM {RESULTS}")  # noqa: S608 - names of our own
     return (

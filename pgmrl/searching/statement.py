@@ -32,7 +32,7 @@ from sqlalchemy import Float, column, table, text
 from pgmrl.model.ranking_sql import key_names, nearest_sql
 from pgmrl.searching.more_like_this import MoreLikeThis
 from pgmrl.searching.query import BoundQuery, bind_query
-from pgmrl.searching.selected_rows import SelectedRows, selected_rows
+from pgmrl.searching.selected_rows import SHORTLIST, SelectedRows, materialized, selected_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,7 +55,6 @@ __all__ = [
     "results_table",
 ]
 
-SHORTLIST: Final = "pgmrl_shortlist"  # names that no application's table has: a CTE would hide it
 RESULTS: Final = "pgmrl_results"
 HAS_DISTANCE: Final = text(f"{RESULTS}.distance != 'NaN'")  # nor NULL: a row without a vector has none
 
@@ -97,10 +96,10 @@ def prepare_search(
     return rows, bind_query(definition, query, f"the query for {parameters.name}", exact=parameters.exact)
 
 
-def reranked(definition: Definition, shortlist: AnySelect, query: BoundQuery, key_columns: int, k: int) -> Results:
+def reranked(definition: Definition, shortlist: Sequence[CTE], query: BoundQuery, key_columns: int, k: int) -> Results:
     """The k nearest of a shortlist, for one query."""
     rerank = query.text(rerank_sql(definition, query.full, key_columns, k)).columns()
-    ctes = (*query.ctes, materialized(shortlist, SHORTLIST), rerank.cte(RESULTS))
+    ctes = (*query.ctes, *shortlist, rerank.cte(RESULTS))
     return Results(results_table(key_columns), ctes)
 
 
@@ -115,11 +114,6 @@ def rerank_sql(definition: Definition, query: str, key_columns: int, k: int) -> 
 
     """
     return nearest_sql(definition, query, key_names(key_columns), SHORTLIST, str(k))
-
-
-def materialized(body: AnySelect, name: str) -> CTE:
-    """A part of a statement that is computed once, whoever reads it."""
-    return body.cte(name).prefix_with("MATERIALIZED", dialect="postgresql")
 
 
 @lru_cache(maxsize=64)

@@ -5,7 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BindParameter, Column, ColumnClause, ColumnElement, FromClause, Join, Select, SelectBase
+from sqlalchemy import (
+    CTE,
+    Alias,
+    BindParameter,
+    Column,
+    ColumnClause,
+    ColumnElement,
+    FromClause,
+    Join,
+    Select,
+    SelectBase,
+    TableClause,
+    TableSample,
+)
 from sqlalchemy.orm import aliased
 from sqlalchemy.orm.attributes import QueryableAttribute
 
@@ -60,6 +73,7 @@ class Subject:
 
         Raises:
             DefinitionError: its table has no primary key.
+            SearchError: it is the column of a subquery.
 
         """
         base = base_column(column)
@@ -70,6 +84,7 @@ class Subject:
         else:
             mapper, entity, selectable = None, None, column.table
             keys = [_in(selectable, key) for key in base.table.primary_key.columns]
+        _check_table(column, selectable)
         if not keys:
             raise DefinitionError(f"table {base.table} has no primary key: a search returns rows by their key")
         if attachment.side is not None:
@@ -114,6 +129,24 @@ class Subject:
 def _in(selectable: FromClause, column: Column[Any]) -> ColumnElement[Any]:
     corresponding = selectable.corresponding_column(column)
     return column if corresponding is None else corresponding
+
+
+def _check_table(column: Any, selectable: FromClause) -> None:
+    """Check that a column is of a table: the index is there, a subquery has none."""
+    queries = [source for source in leaves(selectable) if not isinstance(_named(source), TableClause)]
+    if queries:
+        kind = "CTE" if isinstance(queries[0], CTE) else "subquery"
+        raise SearchError(
+            f"{column} is a column of a {kind}, which has no index: expected one of the model or table itself; put "
+            f"the conditions of the {kind} on the Select that is searched, or join the table to it"
+        )
+
+
+def _named(source: Any) -> Any:
+    """What an alias is an alias of."""
+    while isinstance(source, Alias | TableSample):
+        source = source.element
+    return source
 
 
 def reads_only(statement: AnySelect, selectable: FromClause) -> bool:

@@ -491,7 +491,7 @@ def test_every_index_is_used(loaded: Engine, plan: Plan) -> None:
         nodes = plan(connection, search_hybrid(select(Package), given))
     indexes = {node["Index Name"] for node in nodes if "Index Name" in node}
     assert indexes == {"texts_embedding_short_64_hnsw", "texts_words_gin", "texts_name_trgm", "texts_pkey"}
-    assert not [node for node in nodes if node["Node Type"] == "Seq Scan"]
+    assert [node["Node Type"] for node in nodes].count("Seq Scan") == 1  # of the exact fallback
 
 
 def test_every_index_is_used_by_a_generic_plan(loaded: Engine) -> None:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Select, Table, Text, exists, select
 from sqlalchemy.orm import Session, aliased, joinedload, load_only, selectinload, undefer, with_loader_criteria
 
+from pgmrl.errors import SearchError
 from pgmrl.model.columns import Matryoshka
 from pgmrl.model.shortening import Short
 from pgmrl.searching.search import search
@@ -217,3 +218,31 @@ def test_the_truth_does_not_read_an_index_on_the_full_column(connection: Connect
         search_many(table.select(), table.c.e, [[1, 1, 0, 1]], exact=True),
     ):
         assert not any(node.get("Index Name") == "tempting" for node in plan(connection, statement))
+
+
+@pytest.mark.parametrize("kind", ["subquery", "CTE", "alias"])
+def test_a_column_of_a_subquery_has_no_index(shop: Shop, kind: str) -> None:
+    """It is said before anything runs, with what to write instead."""
+    package = shop.package
+    games = select(package.id, package.embedding).where(package.part < 50)
+    source = games.cte() if kind == "CTE" else games.subquery()
+    if kind == "alias":
+        other = aliased(package, select(package).where(package.part < 50).subquery())
+        statement, column = select(other.id), other.embedding
+    else:
+        statement, column = select(source.c.id), source.c.embedding
+    with pytest.raises(SearchError, match=r"which has no index: expected one of the model or table itself; put the"):
+        search(statement, column, shop.queries[0])
+    with pytest.raises(SearchError, match="which has no index"):
+        search_many(statement, column, shop.queries[:2])
+
+
+def test_a_subquery_that_is_joined_filters(session: Session, shop: Shop) -> None:
+    """In one search and in many; the linter has nothing to say of a cartesian product."""
+    package, queries = shop.package, shop.queries[:2]
+    part = select(package.id.label("number")).where(package.id.between(100, 104)).subquery()
+    statement = select(package.id).join(part, part.c.number == package.id)
+    filtered = select(package.id).where(package.id.in_(select(part.c.number)))
+    for own in (statement, filtered):
+        assert sorted(numbers(session, search(own, package.embedding, queries[0]))) == list(range(100, 105))
+        assert len(session.execute(search_many(own, package.embedding, queries)).all()) == 10
