@@ -408,7 +408,7 @@ def _why(trial: SearchTrial, loss: Loss, needed: int | None) -> str:
     causes = {
         f"the short vectors rank true neighbours behind the shortlist of {trial.shortlist:,}: {more}": loss.truncation,
         f"the scan with ef_search {trial.ef_search:,} passes by rows of the shortlist: raise it": loss.ann,
-        f"{loss.returned} of {loss.expected} rows came back: say complete=True": loss.shortfall - loss.completed,
+        f"{loss.returned} of {loss.expected} rows came back: leave complete=False out": loss.shortfall - loss.completed,
     }
     return "; ".join(sorted((why for why, share in causes.items() if share > 0), key=lambda why: -causes[why]))
 

@@ -188,6 +188,10 @@ def _own(plan: Node) -> Iterator[Node]:
 def _way(node: Node) -> str:
     table, kind = node["Relation Name"], node["Node Type"]
     index_names = indexes(node)
+    if kind == "Index Only Scan":
+        fetched = node.get("Heap Fetches", 0)
+        behind = f", and {fetched:,} rows of {table}, since VACUUM is behind" if fetched else ""
+        return f"entries of {node['Index Name']} are read{behind}"
     if index_names:
         return f"rows of {table} are read through {', '.join(index_names)}"
     return f"the whole table {table} is read" if kind == "Seq Scan" else f"{table} is read by a {kind}"

@@ -10,7 +10,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Float, and_, column, literal_column, select, text
+from sqlalchemy import BinaryExpression, Float, and_, column, literal_column, select, text
 from sqlalchemy.sql.operators import custom_op
 
 from pgmrl.errors import SearchError
@@ -97,13 +97,11 @@ class SelectedRows:
         """The short distance of a row."""
         if self.short is None:  # a search with the options checked is exact then
             raise SearchError("this column has no short vectors yet: run `pgmrl fit-rotation`")
-        distance: ColumnElement[float] = _operator(definition.short_operator)(self.short, query)
-        return distance
+        return _distance(definition.short_operator, self.short, query)
 
     def distance(self, definition: Definition, query: Any) -> ColumnElement[float]:
         """The full distance of a row."""
-        distance: ColumnElement[float] = _operator(definition.full_operator)(self.full, query)
-        return distance
+        return _distance(definition.full_operator, self.full, query)
 
     def every_row(
         self, definition: Definition, query: Any, carry: Mapping[str, ColumnElement[Any]] = MappingProxyType({})
@@ -202,9 +200,15 @@ def _nearest(key_columns: int, size: int) -> FromClause:
     return text(sql).columns(*map(column, names)).subquery("nearest")
 
 
+def _distance(operator: str, vector: Any, query: Any) -> ColumnElement[float]:
+    """The distance of two vectors. As an expression, `vector.op(operator)(query)` takes four times as long to build."""
+    attribute = getattr(vector, "__clause_element__", None)
+    return BinaryExpression(vector if attribute is None else attribute(), query, _operator(operator), type_=Float())
+
+
 @lru_cache(maxsize=64)
 def _operator(name: str) -> custom_op[float]:
-    """A distance operator, made once: `column.op(name)` makes it for every search."""
+    """A distance operator, made once."""
     return custom_op(name, return_type=Float())
 
 

@@ -567,7 +567,18 @@ def test_an_index_of_the_filter_is_named(opened: Connection, items: Items) -> No
     found = reason(opened, items.nearest(items.table.c.lot == 3))
     assert "rows of items are read through items_lot, and the distances are sorted" in found
     explained = explain(opened, items.nearest(items.table.c.lot == 3))
-    assert [scan.index for scan in stage(explained, "shortlist").scans] == [("items_lot",)]
+    assert [scan.index for scan in stage(explained, "shortlist").scans] == [("items_lot",), ("items_pkey",)]
+
+
+def test_an_index_that_includes_the_short_vectors(opened: Connection, items: Items) -> None:
+    """It answers the shortlist alone, and what it has to look up in the table while VACUUM is behind is said."""
+    (short,) = [column.name for column in items.table.c if column.name.endswith("_64")]
+    opened.exec_driver_sql(f"CREATE INDEX items_cover ON items (lot) INCLUDE ({short}, id)")
+    statement = items.nearest(items.table.c.lot == 3)
+    assert "entries of items_cover are read, and the distances are sorted" in said(explain(opened, statement))
+    opened.exec_driver_sql("UPDATE items SET half = half WHERE lot = 3")
+    found = said(explain(opened, statement))
+    assert re.search(r"entries of items_cover are read, and \d+ rows of items, since VACUUM is behind", found)
 
 
 def test_a_small_table(opened: Connection, items: Items) -> None:

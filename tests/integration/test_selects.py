@@ -230,7 +230,7 @@ def test_a_column_of_a_subquery_has_no_index(shop: Shop, kind: str) -> None:
         other = aliased(package, select(package).where(package.part < 50).subquery())
         statement, column = select(other.id), other.embedding
     else:
-        statement, column = select(source.c.id), source.c.embedding
+        statement, column = select(source.c.id), source.c.embedding  # type: ignore[assignment]
     with pytest.raises(SearchError, match=r"which has no index: expected one of the model or table itself; put the"):
         search(statement, column, shop.queries[0])
     with pytest.raises(SearchError, match="which has no index"):
