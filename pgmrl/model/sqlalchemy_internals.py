@@ -2,37 +2,52 @@
 
 Looked for and not found in 2.0 and 2.1: whether a Select has a LIMIT, an ORDER BY or a loader option; how a type learns
 of its column, also when it was copied or unpickled; how a column becomes a generated one after it was made; how a
-column is kept out of SELECT and INSERT; what an INSERT takes from a SELECT and sets on a conflict. A new version of
-SQLAlchemy that changes one of these fails the test of that function in tests/unit/test_sqlalchemy_internals.py.
+column is kept out of SELECT and INSERT; what an INSERT takes from a SELECT and sets on a conflict; the key by which
+a statement is found among the compiled ones. A new version of SQLAlchemy that changes one of these fails the test of
+that function in tests/unit/test_sqlalchemy_internals.py.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy import Column, Computed, Table, event
+from sqlalchemy import Column, Computed, Select, Table, event
 from sqlalchemy.orm import LoaderCriteriaOption
 from sqlalchemy.sql.base import SchemaEventTarget
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Select
+    from collections.abc import Sequence
+
+    from sqlalchemy import ColumnElement
     from sqlalchemy.sql.dml import Insert
 
 __all__ = [
     "TableType",
+    "all_columns_of",
+    "cache_key",
     "clauses_of",
+    "columns_of",
     "conflict_clause",
     "has_loader_criteria",
     "is_left_out",
     "limit_of",
+    "memoize_cache_key",
     "selected_names",
     "set_computed",
+    "structure_names",
+    "unbuilt",
     "unselected_column",
     "with_conflict_values",
     "with_select",
 ]
 
 InsertT = TypeVar("InsertT", bound="Insert")
+SelectT = TypeVar("SelectT", bound="Select[*tuple[Any, ...]]")
+
+OPTIONS: Final = (
+    *("_with_options", "_execution_options", "_compile_options", "_propagate_attrs", "_params"),
+    *("_compile_state_funcs", "_with_context_options"),  # of 2.1, of 2.0
+)
 
 
 class TableType(SchemaEventTarget):
@@ -112,3 +127,48 @@ def with_conflict_values(insert: InsertT, values: Any) -> InsertT:
     copy = insert._clone()
     copy._post_values_clause = conflict
     return copy
+
+
+def cache_key(element: Any) -> Any:
+    """The key of an element in the cache of compiled statements, with `key` and `bindparams`; None without one.
+
+    None also for a statement that holds values of its parameters (`Select.params`), as the key of SQLAlchemy 2.1 does.
+    """
+    key = element._generate_cache_key()
+    return None if key is None or any(key[2:]) else key
+
+
+def memoize_cache_key(statement: Select[*tuple[Any, ...]], key: Any) -> None:
+    """Give a statement its key, as if it had been worked out."""
+    statement.__dict__["_generate_cache_key"] = lambda *_: key
+    statement._memoized_keys |= {"_generate_cache_key"}
+
+
+def structure_names() -> tuple[list[str], list[str]]:
+    """What a Select is made of, and what copies one.
+
+    Not its columns and options, which an execution reads.
+    """
+    read = {"_raw_columns", *OPTIONS}
+    parts = [name for name, _ in Select._traverse_internals if name not in read]
+    copying = ["_generate", "_clone", "_gen_cache_key", "_copy_internals", "__reduce_ex__", "get_children"]
+    copying += ["_annotate", "_with_annotations", "_deannotate"]
+    return parts, copying
+
+
+def columns_of(statement: Select[*tuple[Any, ...]]) -> list[Any]:
+    """What a Select selects, as it was given."""
+    return list(statement._raw_columns)
+
+
+def unbuilt(cls: type[SelectT], statement: Select[*tuple[Any, ...]], added: Sequence[Any]) -> SelectT:
+    """A Select of a class of its own with nothing but the columns and options of another, and more columns."""
+    made = cls.__new__(cls)
+    made.__dict__.update({name: value for name, value in statement.__dict__.items() if name in OPTIONS})
+    made._raw_columns = [*statement._raw_columns, *added]
+    return made
+
+
+def all_columns_of(statement: Select[*tuple[Any, ...]]) -> list[Any]:
+    """The columns of the rows of a Select."""
+    return list(statement._all_selected_columns)

@@ -31,10 +31,12 @@ __all__ = [
     "FullAndShortQuery",
     "FullQuery",
     "bind_query",
+    "bound_vector",
     "check_parameter_name",
     "query_rows",
     "raise_sql",
     "sql_text",
+    "vector_parameters",
 ]
 
 QUERY: Final = "pgmrl_query"
@@ -147,17 +149,43 @@ def bind_query(definition: Definition, query: Any, what: str, *, exact: bool) ->
         return _bind_callers_parameter(definition, query.key, exact=exact)
     if isinstance(query, ColumnElement):
         return _bind_expression(definition, query, exact=exact)
+    return bound_vector(definition, *vector_parameters(definition, query, what, exact=exact), exact=exact)
+
+
+def vector_parameters(
+    definition: Definition, query: Any, what: str, *, exact: bool
+) -> tuple[BindParameter[Any], BindParameter[Any] | None]:
+    """The parameters of a query vector: of the full one, and of the short one where the client shortens.
+
+    Args:
+        definition: of the column that is searched.
+        query: shape (dims,).
+        what: how an error names it.
+        exact: whether the short index is left out.
+
+    Raises:
+        VectorError: the vector cannot be searched with.
+
+    """
     vector = definition.query(query, what) if exact else definition.short_query(query, what)
     # checked here, by name: not a second time when it is sent
     type_ = NumpyVector(definition.dims, definition.full, definition.vector_schema)
     parameter = bindparam("query", vector, type_=type_, unique=True)
-    if exact:
-        return BoundQuery(parameter, ":query", None)
-    if not _client_shortens(definition):
-        return BoundQuery(parameter, ":query", _shortened_by_server(definition, "query", parameter))
+    if exact or not _client_shortens(definition):
+        return parameter, None
     kind = cast("FullType", definition.short.type)
     short_type = NumpyVector(definition.short.dims, kind, definition.vector_schema)
-    short = bindparam("short_query", definition.shorten(vector), type_=short_type, unique=True)
+    return parameter, bindparam("short_query", definition.shorten(vector), type_=short_type, unique=True)
+
+
+def bound_vector(
+    definition: Definition, parameter: BindParameter[Any], short: BindParameter[Any] | None, *, exact: bool
+) -> BoundQuery:
+    """A query of these parameters, as `vector_parameters` makes them."""
+    if exact:
+        return BoundQuery(parameter, ":query", None)
+    if short is None:
+        return BoundQuery(parameter, ":query", _shortened_by_server(definition, "query", parameter))
     return BoundQuery(parameter, ":query", short)
 
 

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack, cast
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack, cast
 
-from sqlalchemy import Float, Integer, Select, literal_column
+from sqlalchemy import ColumnElement, Float, Integer, Select, literal_column
 
 from pgmrl.searching.arguments import check_labels
 from pgmrl.searching.fallback import Ranking
+from pgmrl.searching.more_like_this import MoreLikeThis
 from pgmrl.searching.options import SearchOptions, SearchParameters
 from pgmrl.searching.pages import Page
-from pgmrl.searching.search_result import search_result
-from pgmrl.searching.statement import RESULTS, join_results, prepare_search, reranked
+from pgmrl.searching.query import bound_vector, vector_parameters
+from pgmrl.searching.search_result import Ts, search_result
+from pgmrl.searching.selected_rows import selected_rows
+from pgmrl.searching.statement import RESULTS, Results, join_results, prepare_search, reranked, results_table
 from pgmrl.searching.subject import AnySelect
+from pgmrl.searching.templates import search_of_shape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import ColumnElement, FromClause
+    from sqlalchemy import FromClause
     from sqlalchemy.orm import InstrumentedAttribute
 
-    from pgmrl.model.shortening import Definition
+    from pgmrl.model.metrics import Metric
     from pgmrl.searching.query import BoundQuery
     from pgmrl.searching.selected_rows import SelectedRows
-    from pgmrl.searching.statement import Results
 
 __all__ = ["Ts", "search"]
-
-Ts = TypeVarTuple("Ts")
 
 
 def search(
@@ -89,17 +91,54 @@ def search(
         check_labels(label, similarity, *(("requested", "returned") if counts else ()))
     parameters = SearchParameters.of(statement, column, k, options)
     select_ = cast("AnySelect", statement)
-    definition = parameters.definition
+    names = _Names(label, similarity, counts)
+    first_page = offset is None and after is None and max_distance is None
+    if first_page and not isinstance(query, ColumnElement | MoreLikeThis):
+        return _search_by_vector(parameters, select_, query, names)
     rows, bound = prepare_search(parameters, select_, query)
     page = Page.of(parameters, len(rows.keys), offset, after, max_distance)
-    if parameters.exact and page.plain and not counts and not bound.ctes:
-        results: FromClause = rows.exact_ranking(definition, bound.vector, parameters.k).subquery(RESULTS)
-        searched = join_results(select_, rows.keys, results)
+    return _built(parameters, select_, rows, bound, page, names)
+
+
+class _Names(NamedTuple):
+    """What a search adds to the caller's columns."""
+
+    distance: str
+    similarity: str | None
+    counts: bool
+
+
+def _search_by_vector(parameters: SearchParameters, statement: AnySelect, query: Any, names: _Names) -> Select[Any]:
+    """The first page of a search with a vector; searches of one shape are built once."""
+    definition, exact = parameters.definition, parameters.exact
+    own = vector_parameters(definition, query, f"the query for {parameters.name}", exact=exact)
+
+    def build() -> Select[Any]:
+        rows = selected_rows(statement, parameters.column, parameters.attachment)
+        bound = bound_vector(definition, *own, exact=exact)
+        return _built(parameters, statement, rows, bound, Page(parameters.k), names)
+
+    subjects = (parameters.column, parameters.attachment)
+    options = (parameters.k, parameters.scan, exact, parameters.complete, names)
+    return search_of_shape(statement, subjects, options, [value for value in own if value is not None], build)
+
+
+def _built(
+    parameters: SearchParameters,
+    statement: AnySelect,
+    rows: SelectedRows,
+    bound: BoundQuery,
+    page: Page,
+    names: _Names,
+) -> Select[Any]:
+    definition = parameters.definition
+    if parameters.exact and page.plain and not names.counts and not bound.ctes:
+        exact = rows.exact_ranking(definition, bound.vector, parameters.k).cte(RESULTS)
+        results = Results(results_table(len(rows.keys)), (exact,))
     else:
-        results, ctes = _results(parameters, rows, bound, page)
-        searched = join_results(select_, rows.keys, results).add_cte(*ctes, nest_here=True)
-    more = _more_columns(definition, similarity, parameters.k if counts else None)
-    return search_result(searched.add_columns(results.c.distance.label(label), *more))
+        results = _results(parameters, rows, bound, page)
+    searched = join_results(statement, rows.keys, results.table).add_cte(*results.ctes, nest_here=True)
+    return search_result(searched.add_columns(*_added_columns(results.table, definition.metric, names, parameters.k)))
 
 
 def _results(parameters: SearchParameters, rows: SelectedRows, bound: BoundQuery, page: Page) -> Results:
@@ -113,13 +152,15 @@ def _results(parameters: SearchParameters, rows: SelectedRows, bound: BoundQuery
     return ranking.of_shortlist(shortlist, size, fallback=parameters.complete)
 
 
-def _more_columns(definition: Definition, similarity: str | None, requested: int | None) -> list[ColumnElement[Any]]:
-    more: list[ColumnElement[Any]] = []
-    if similarity is not None:
-        value = definition.metric.similarity_sql(f"{RESULTS}.distance")
-        more.append(literal_column(value, Float()).label(similarity))
-    if requested is not None:
+@lru_cache(maxsize=256)
+def _added_columns(results: FromClause, metric: Metric, names: _Names, k: int) -> tuple[ColumnElement[Any], ...]:
+    """The columns behind the caller's; the same objects for all searches, which `PendingSearch` relies on."""
+    added: list[ColumnElement[Any]] = [results.c.distance.label(names.distance)]
+    if names.similarity is not None:
+        value = metric.similarity_sql(f"{RESULTS}.distance")
+        added.append(literal_column(value, Float()).label(names.similarity))
+    if names.counts:
         returned = f"(SELECT count(*) FROM {RESULTS} WHERE distance != 'NaN')"  # noqa: S608
-        more.append(literal_column(str(requested), Integer()).label("requested"))
-        more.append(literal_column(returned, Integer()).label("returned"))
-    return more
+        added.append(literal_column(str(k), Integer()).label("requested"))
+        added.append(literal_column(returned, Integer()).label("returned"))
+    return tuple(added)

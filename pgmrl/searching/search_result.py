@@ -12,7 +12,7 @@ from sqlalchemy import Select
 
 from pgmrl.errors import SearchError
 
-__all__ = ["SearchResult", "search_result"]
+__all__ = ["SearchResult", "Ts", "search_result"]
 
 Ts = TypeVarTuple("Ts")
 AnySelectT = TypeVar("AnySelectT", bound=Select[*tuple[Any, ...]])
