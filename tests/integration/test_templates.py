@@ -146,7 +146,7 @@ def test_whatever_composes_it_gets_its_own_values(session: Session, shop: Shop) 
         "union": lambda made: union_all(select(made.subquery())),
         "columns": lambda made: made.add_columns(package.part).with_only_columns(*made.selected_columns),
         "options": lambda made: made.options(with_loader_criteria(package, package.id > 0)).execution_options(
-            yield_per=5
+            populate_existing=True
         ),
         "copy": copy.copy,
         "label": lambda made: made.set_label_style(made._label_style),
