@@ -89,13 +89,13 @@ def test_each_retriever_is_a_list_and_the_lists_are_fused() -> None:
     near = vector(shortlist=50, complete=False)
     text = compiled(search_hybrid(select(Item.id).where(Item.name == "x"), [near, words()], k=3))
     shortlist, nearest, by_words, fused, payload = re.fullmatch(  # type: ignore[union-attr]
-        r"WITH pgmrl_list_1 AS \(WITH pgmrl_shortlist AS MATERIALIZED \((.*)\), pgmrl_results AS \((.*)\), "
+        r"WITH pgmrl_list_1 AS \(WITH pgmrl_candidates AS MATERIALIZED \((.*)\), pgmrl_results AS \((.*)\), "
         r"pgmrl_list_2 AS \((.*)\), pgmrl_fused AS \((.*)\) (SELECT items.*)",
         text,
     ).groups()
     for part in (shortlist, by_words, payload):
         assert "items.name = " in part
-    assert shortlist.endswith("LIMIT 50")
+    assert shortlist.endswith("AS nearest ON items.id = nearest.key_1 LIMIT 50")
     assert re.search(r"full_vector <=> .* LIMIT 50\) SELECT .* WHERE pgmrl_results\.distance != 'NaN'$", nearest)
     assert "'english'::regconfig" in by_words
     assert by_words.endswith("ORDER BY value DESC, items.id LIMIT 40")

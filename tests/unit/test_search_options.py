@@ -73,6 +73,7 @@ SEARCHES: dict[str, Callable[..., Any]] = {
 }
 SHORT = ["pgmrl_shortlist", "pgmrl_results"]
 COMPLETE = ["pgmrl_shortlist", "pgmrl_exact", "pgmrl_results"]
+FILTERED = ["pgmrl_candidates", *COMPLETE]
 PAGED = ["pgmrl_shortlist", "pgmrl_reranked", "pgmrl_exact", "pgmrl_results"]
 
 
@@ -122,12 +123,12 @@ def test_no_option_is_undocumented() -> None:
         (select(Item.id), {"max_distance": 0.3}, COMPLETE),
         (select(Item.id), {"after": (0.5, 3)}, PAGED),
         (select(Item.id), {"after": (0.5, 3), "complete": False}, SHORT),
-        (GAMES, {}, COMPLETE),
-        (GAMES, {"complete": False}, SHORT),
-        (GAMES, {"exact": True}, []),
+        (GAMES, {}, FILTERED),
+        (GAMES, {"complete": False}, ["pgmrl_candidates", *SHORT]),
+        (GAMES, {"exact": True}, ["pgmrl_results"]),
         (GAMES, {"exact": True, "after": (0.5, 3)}, ["pgmrl_exact", "pgmrl_results"]),
-        (select(Item.id).join(Tag), {}, COMPLETE),
-        (select(Item.id).options(with_loader_criteria(Item, Item.section == "games")), {}, COMPLETE),
+        (select(Item.id).join(Tag), {}, FILTERED),
+        (select(Item.id).options(with_loader_criteria(Item, Item.section == "games")), {}, FILTERED),
     ],
 )
 def test_the_exact_fallback_is_there_unless_it_is_declined(

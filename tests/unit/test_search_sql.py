@@ -75,18 +75,34 @@ def compiled(statement: Any) -> str:
 
 def test_a_search_is_one_statement_of_two_stages() -> None:
     """Shortlist by the short vector, results by the full one, payload by key."""
-    filtered = select(Item.id).where(Item.section == "games")
-    text = compiled(search(filtered, Item.embedding, QUERY, k=3, shortlist=50, complete=False))
+    text = compiled(search(select(Item.id), Item.embedding, QUERY, k=3, shortlist=50, complete=False))
     shortlist, results, payload = re.fullmatch(  # type: ignore[union-attr]
         r"WITH pgmrl_shortlist AS MATERIALIZED \((.*)\), pgmrl_results AS \((.*)\) (SELECT .*)", text
     ).groups()
-    assert "items.section = " in shortlist
     assert re.search(r"ORDER BY items\.embedding_short_4 <=> .*l2_normalize\(subvector\(.* LIMIT 50$", shortlist)
     assert "set_config('hnsw.ef_search', '50', true)" in shortlist
     assert "'relaxed_order'" in shortlist
     assert re.search(r"full_vector <=> .* AS distance .* ORDER BY distance, key_1 LIMIT 3$", results)
     assert payload.endswith("ORDER BY pgmrl_results.distance, items.id")
     assert text.count("LIMIT") == 2
+
+
+def test_under_a_filter_the_shortlist_is_found_by_its_keys() -> None:
+    """Only the filter, the key and the short vector are read, for ten times the rows; full vectors of the first."""
+    filtered = select(Item.id).where(Item.section == "games")
+    text = compiled(search(filtered, Item.embedding, QUERY, k=3, shortlist=50, complete=False))
+    candidates, shortlist, payload = re.fullmatch(  # type: ignore[union-attr]
+        r"WITH pgmrl_candidates AS MATERIALIZED \((.*)\), pgmrl_shortlist AS MATERIALIZED \((.*)\), "
+        r"pgmrl_results AS \(.*\) (SELECT .*)",
+        text,
+    ).groups()
+    assert candidates.startswith("SELECT items.id AS key_1 FROM items WHERE items.section = ")
+    assert candidates.endswith("LIMIT 500")
+    assert shortlist == (
+        "SELECT items.id AS key_1, items.embedding AS full_vector FROM items JOIN "
+        "(SELECT key_1 FROM pgmrl_candidates LIMIT 50) AS nearest ON items.id = nearest.key_1 LIMIT 50"
+    )
+    assert "items.section = " in payload
 
 
 def test_the_limits_are_literals() -> None:
