@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -27,12 +27,15 @@ from pgmrl.database.table_state import TableState, table_state
 from pgmrl.errors import MigrationError
 from pgmrl.names import column_parts, qualified
 from pgmrl.online import backfill as jobs
+from pgmrl.online.repair import repairs
 from pgmrl.online.target import Target
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
+    from pgmrl.database.table_state import ShortState
     from pgmrl.online.backfill import Fill, Job
+    from pgmrl.online.repair import Side
 
 __all__ = ["backfill"]
 
@@ -46,6 +49,13 @@ def backfill(
     max_lag: MaxLag = "64MB",
     max_lock_waits: MaxLockWaits = 10,
     without_triggers: WithoutTriggers = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Also what is wrong: rows that were written past the triggers.")
+    ] = False,
+    take: Annotated[
+        str | None,
+        typer.Option(help="With --repair, of two full columns that differ: the one whose vector is right, old or new."),
+    ] = None,
     status: Annotated[bool, typer.Option("--status", help="Say how far it is, and do nothing.")] = False,
     stop: Annotated[bool, typer.Option("--stop", help="Stop the workers that run, after their batches.")] = False,
     url: DatabaseUrl = None,
@@ -55,14 +65,16 @@ def backfill(
 
     For columns that were added online (`op.add_short(..., online=True)`), which a trigger keeps in step from then on.
     The job is kept in the database: stop it with Ctrl-C, kill it, run it again, run it twice at once. Exit code 1 where
-    it was stopped before its end.
+    it was stopped before its end. With --repair every row is compared, and what differs is written anew.
 
     Example: `pgmrl backfill documents.embedding --workers 2 --max-rows-per-second 5000`
     """
+    if take not in {None, "old", "new"} or (take is not None and not repair):
+        raise typer.BadParameter(f"--take: expected old or new, with --repair, got {take}")
     pace = throttle(max_rows, batch_seconds, max_lag, max_lock_waits, without_triggers)
     with open_engine(url) as engine:
         with engine.connect() as connection:
-            fills = _fills(connection, column, short)
+            fills = _repairs(connection, column, short, take) if repair else _fills(connection, column, short)
         if status or stop:
             _report(engine, fills, ask_to_stop=stop, json=json)
             return
@@ -81,23 +93,45 @@ def backfill(
 
 
 def _fills(connection: Connection, column: str, short: str | None) -> list[Fill]:
+    state, full = _state(connection, column)
+    fills = _mirrored(connection, state, full)
+    for kept in _kept(state, full, short):
+        fills.append(jobs.short_fill(connection, Target(state.table, full, kept.definition, state.schema)))
+    _check_any(fills, state, column, short)
+    return fills
+
+
+def _repairs(connection: Connection, column: str, short: str | None, take: str | None) -> list[Fill]:
+    state, full = _state(connection, column)
+    shorts = _kept(state, full, short)
+    fills = repairs(connection, state, full, shorts, cast("Side | None", take))
+    _check_any(fills, state, column, short)
+    return fills
+
+
+def _state(connection: Connection, column: str) -> tuple[TableState, str]:
     schema, table, full = column_parts(column)
     state = table_state(connection, schema, table)
     if state is None:
         raise MigrationError(f"there is no table {qualified(schema, table)}: check its name and schema")
     if full not in state.columns:
         raise MigrationError(f"table {table} has no column {full!r}: give the full vectors' column")
-    fills = _mirrored(connection, state, full)
-    for kept in state.shorts.values():
-        if kept.full == full and kept.kept_by == "trigger" and short in {None, kept.short}:
-            fills.append(jobs.short_fill(connection, Target(table, full, kept.definition, schema)))
+    return state, full
+
+
+def _kept(state: TableState, full: str, short: str | None) -> list[ShortState]:
+    """The short columns of a full one that a trigger keeps."""
+    candidates = (kept for kept in state.shorts.values() if kept.full == full and kept.kept_by == "trigger")
+    return [kept for kept in candidates if short in {None, kept.short}]
+
+
+def _check_any(fills: list[Fill], state: TableState, column: str, short: str | None) -> None:
     if not fills:
         shorts = ", ".join(f"{kept.short} (kept by {kept.kept_by})" for kept in state.shorts.values()) or "none"
         raise MigrationError(
             f"{column} has no short column{f' {short}' if short else ''} that a trigger keeps (there: {shorts}); a "
             "generated column needs no backfill, another is added by op.add_short(..., online=True)"
         )
-    return fills
 
 
 def _mirrored(connection: Connection, state: TableState, full: str) -> list[Fill]:

@@ -20,7 +20,8 @@ def job_line(job: Job) -> str:
     """How far a backfill is; with rich's markup."""
     name = escaped(f"{job.table_schema}.{job.table_name}.{job.target_column}")
     if job.finished:
-        return f"{name}: finished, {job.rows_written:,} rows filled in {job.seconds:,.0f} s"
+        done = {"repair": "repaired", "compare": "that differ"}.get(job.task, "filled")
+        return f"{name}: finished, {job.rows_written:,} rows {done} in {job.seconds:,.0f} s"
     silent = f", silent for {job.idle_seconds:,.0f} s" if job.idle_seconds > SILENT_SECONDS else ""
     return (
         f"{name}: {job.part:.0%}, {job.rows_seen:,} of about {job.rows_estimated:,} rows, "

@@ -25,6 +25,8 @@ __all__ = ["ProgressReport", "job_progress", "progress_report"]
 LINE_SECONDS = 10.0
 """Between two lines where standard error is no terminal: a log of a quarter of an hour has ninety."""
 
+DOING: Final = {"fill": "filling", "repair": "repairing", "compare": "comparing"}
+
 COLUMNS: Final = (
     TextColumn("{task.description}"),
     BarColumn(),
@@ -66,7 +68,7 @@ def job_progress(report: ProgressReport) -> Callable[[Job | BuildProgress], None
         if isinstance(state, Job):
             name, total = f"{state.table_name}.{state.target_column}", max(state.rows_estimated, state.rows_seen)
             waits = "" if state.state in {"running", "finished"} else f": {state.state}"
-            report(f"filling {name}{waits}", state.rows_seen, total)
+            report(f"{DOING.get(state.task, state.task)} {name}{waits}", state.rows_seen, total)
         else:
             report(f"index {state.index}: {state.phase}", state.done, max(state.total, state.done))
 

@@ -155,7 +155,7 @@ def contract(
     """Drop the old short vector, when only new code runs.
 
     Drops nothing where a search uses the old index while it waits, or a view or a function of the database names the
-    old column.
+    old column. Before it drops anything it compares all rows, also with --force, and refuses where some differ.
 
     Example: `pgmrl reshape contract documents.embedding`
     """
@@ -166,8 +166,8 @@ def contract(
             return
         if not json and not force:
             errors.print(f"waiting {wait_seconds:g} s for searches of the old short vector")
-        with _autocommit(engine) as connection:
-            contraction.contract(connection, change, watch=wait_seconds, force=force)
+        with _autocommit(engine) as connection, progress_report(quiet=json) as report:
+            contraction.contract(connection, change, watch=wait_seconds, force=force, progress=job_progress(report))
     old = [short.short for short in change.old]
     _show_dropped(old, kept=[change.new.short], json=json)
 
@@ -176,6 +176,8 @@ def contract(
 def undo(column: ColumnPath, dry_run: DryRun = False, url: DatabaseUrl = None, json: Json = False) -> None:
     """Drop the new short vector, and go on with the old one.
 
+    Where the full vectors were moving too, it compares all rows first, and refuses where some differ.
+
     Example: `pgmrl reshape undo documents.embedding`
     """
     with open_engine(url) as engine:
@@ -183,8 +185,8 @@ def undo(column: ColumnPath, dry_run: DryRun = False, url: DatabaseUrl = None, j
         _show_drop(CheckedPlan(change.owner, contraction.plan_undo(change), []), json=json, dry_run=dry_run)
         if dry_run:
             return
-        with _autocommit(engine) as connection:
-            contraction.undo(connection, change)
+        with _autocommit(engine) as connection, progress_report(quiet=json) as report:
+            contraction.undo(connection, change, progress=job_progress(report))
     _show_dropped([change.new.short], kept=[short.short for short in change.old], json=json)
 
 

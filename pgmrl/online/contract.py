@@ -13,14 +13,17 @@ from pgmrl.database.connection import execute_plain
 from pgmrl.errors import MigrationError
 from pgmrl.model import ddl
 from pgmrl.names import qualified, quoted
-from pgmrl.online import index_builds, locks, plan, steps
+from pgmrl.online import index_builds, locks, plan, repair, steps
 from pgmrl.online.preconditions import existing_table
 from pgmrl.online.target import Target
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Connection
 
     from pgmrl.database.table_state import ShortState
+    from pgmrl.online.jobs import Job
     from pgmrl.online.plan import PlannedStep
 
 __all__ = ["Contraction", "contract", "pending_contraction", "plan_contract", "plan_undo", "undo"]
@@ -97,17 +100,26 @@ def plan_undo(pending: Contraction) -> list[PlannedStep]:
     ]
 
 
-def contract(connection: Connection, pending: Contraction, *, watch: float = 60.0, force: bool = False) -> None:
-    """Drop what the application no longer reads.
+def contract(
+    connection: Connection,
+    pending: Contraction,
+    *,
+    watch: float = 60.0,
+    force: bool = False,
+    progress: Callable[[Job], None] | None = None,
+) -> None:
+    """Drop what the application no longer reads, when every row has been compared: what stays holds all of it.
 
     Args:
         connection: in autocommit.
         pending: from `pending_contraction`.
         watch: seconds in which no search may use the old index before it is dropped.
-        force: drop it all the same.
+        force: drop it although it is searched; the rows are compared all the same.
+        progress: called as the comparison gets on.
 
     Raises:
-        MigrationError: it is still read, a view depends on it, or the new index is not valid; nothing was dropped.
+        MigrationError: it is still read, a view depends on it, the new index is not valid, or rows differ; nothing was
+            dropped.
         Locked: others hold the table.
     """
     if not any(index.valid for index in pending.new.indexes):
@@ -116,23 +128,27 @@ def contract(connection: Connection, pending: Contraction, *, watch: float = 60.
         raise MigrationError(problem)
     if not force:
         _check_unread(connection, pending, watch)
+    _compare(connection, pending, progress)
     for short in pending.old:
         for index in short.indexes:
             index_builds.drop(connection, pending.schema, index.name)
     locks.in_transaction(connection, [locks.lock_table(pending.owner), *_drop_statements(pending)], pending.owner)
 
 
-def undo(connection: Connection, pending: Contraction) -> None:
-    """Go back: drop the arriving column instead of the old one.
+def undo(connection: Connection, pending: Contraction, *, progress: Callable[[Job], None] | None = None) -> None:
+    """Go back: drop the arriving column instead of the old one, when the old full column holds all of its vectors.
 
     Args:
         connection: in autocommit.
         pending: from `pending_contraction`.
+        progress: called as the comparison gets on.
 
     Raises:
-        MigrationError: a view depends on it.
+        MigrationError: a view depends on it, or rows differ; nothing was dropped.
         Locked: others hold the table.
     """
+    if pending.old_full is not None:
+        _compare_full(connection, pending, "new", progress)
     for index in pending.new.indexes:
         index_builds.drop(connection, pending.schema, index.name)
     locks.in_transaction(connection, [locks.lock_table(pending.owner), *_undo_statements(pending)], pending.owner)
@@ -160,6 +176,35 @@ def _drop_mirror(pending: Contraction) -> str:
 
 def _drop_column(pending: Contraction, column: str) -> str:
     return f"ALTER TABLE {pending.owner} DROP COLUMN {quoted(column)}"
+
+
+# -- what only the dropped one holds -------------------------------------------------------------------------------
+
+
+def _compare(connection: Connection, pending: Contraction, progress: Callable[[Job], None] | None) -> None:
+    if pending.old_full is not None:
+        _compare_full(connection, pending, "old", progress)
+    if pending.new.kept_by != "generated":
+        comparison = repair.short_comparison(connection, pending.target(pending.new))
+        repair.check_same(connection, comparison, f"Repair them: `{_repair_command(pending)}`", progress)
+
+
+def _compare_full(
+    connection: Connection, pending: Contraction, dropped: repair.Side, progress: Callable[[Job], None] | None
+) -> None:
+    state, old, new = existing_table(connection, pending.schema, pending.table), pending.old_full, pending.new.full
+    kept, lost = (new, old) if dropped == "old" else (old, new)
+    comparison = repair.full_comparison(connection, state, str(kept), str(lost))
+    command = _repair_command(pending)
+    remedy = (
+        f"Repair them: `{command} --take {dropped}` keeps the vectors of {lost}, `--take` the other those of {kept}"
+    )
+    repair.check_same(connection, comparison, remedy, progress)
+
+
+def _repair_command(pending: Contraction) -> str:
+    path = ".".join(part for part in (pending.schema, pending.table, pending.new.full) if part)
+    return f"pgmrl backfill {path} --repair"
 
 
 # -- who still reads it --------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -38,6 +38,8 @@ class Fill:
         value: the new value as SQL text.
         rule: what the triggers know this computation by.
         keys: the primary key's columns and their types as SQL text.
+        task: `fill` the rows without a value, `repair` those with a wrong one, or only `compare` and count these.
+        wrong: the condition that a row of `t` has a wrong value, as SQL text, where wrong ones are looked for.
     """
 
     schema: str
@@ -48,16 +50,25 @@ class Fill:
     value: str
     rule: str
     keys: tuple[tuple[str, str], ...]
+    task: Literal["fill", "repair", "compare"] = "fill"
+    wrong: str | None = None
 
     @property
     def missing(self) -> str:
-        """The rows still to be filled, as SQL text."""
+        """The condition that a row of `t` is still to be filled, or has a wrong value, as SQL text."""
+        if self.wrong is not None:
+            return self.wrong
         return f"t.{quoted(self.target)} IS NULL AND t.{quoted(self.source)} IS NOT NULL"
 
     @property
     def title(self) -> str:
         """For people."""
         return f"{self.schema}.{self.table}.{self.target}"
+
+    @property
+    def job_rule(self) -> str:
+        """What the job is known by: comparing or repairing a column is another job than filling it."""
+        return self.rule if self.task == "fill" else f"{self.task} {self.rule}"
 
     @property
     def key_names(self) -> str:
@@ -99,7 +110,7 @@ class Fill:
         listed = ", ".join(f"t.{quoted(name)} AS pgmrl_key_{n}" for n, (name, _) in enumerate(self.keys))
         joined = " AND ".join(f"t.{quoted(name)} = p.pgmrl_key_{n}" for n, (name, _) in enumerate(self.keys))
         return (
-            f"WITH picked AS MATERIALIZED (SELECT {listed} FROM {self.owner} AS t WHERE {where} AND {self.missing} "
+            f"WITH picked AS MATERIALIZED (SELECT {listed} FROM {self.owner} AS t WHERE {where} AND ({self.missing}) "
             f"ORDER BY {self.key_names} FOR NO KEY UPDATE SKIP LOCKED) "
             f"UPDATE {self.owner} AS t SET {quoted(self.target)} = {self.value} FROM picked AS p WHERE {joined}"
         )
@@ -149,6 +160,7 @@ class Job:
         finished: whether every row has its value.
         seconds: since it began, or until it was finished.
         idle_seconds: since a worker last reported.
+        task: `fill`, `repair` or `compare`: then `rows_written` are those that differ.
     """
 
     id: int
@@ -163,6 +175,7 @@ class Job:
     finished: bool
     seconds: float
     idle_seconds: float
+    task: str
 
     @property
     def part(self) -> float:
@@ -174,7 +187,8 @@ _JOBS = """
 SELECT id, table_schema, table_name, source_column, target_column, rows_estimated, rows_seen, rows_written, state,
     finished_at IS NOT NULL AS finished,
     extract(epoch FROM coalesce(finished_at, clock_timestamp()) - started_at)::float8 AS seconds,
-    extract(epoch FROM clock_timestamp() - updated_at)::float8 AS idle_seconds
+    extract(epoch FROM clock_timestamp() - updated_at)::float8 AS idle_seconds,
+    coalesce(substring(rule FROM '^(repair|compare) '), 'fill') AS task
 FROM pgmrl.backfills
 """
 
@@ -284,19 +298,20 @@ RETURNING id, finished_at IS NOT NULL AS finished,
 def begin(connection: Connection, fill: Fill) -> tuple[int, bool]:
     """The job's id, and whether there is nothing to do.
 
-    A job that was for another column of this name or by another key, or is finished and yet rows are left, begins anew.
+    A job that was for another column of this name or by another key, or is finished and yet rows are left, begins anew,
+    and so does a comparison that is finished: rows have been written since.
     """
     parameters = {
         "schema": fill.schema,
         "table": fill.table,
         "source": fill.source,
         "target": fill.target,
-        "rule": fill.rule,
+        "rule": fill.job_rule,
         "keys": [f"{quoted(name)} {type_}" for name, type_ in fill.keys],
         "owner": fill.owner,
     }
     row = connection.execute(text(_BEGIN), parameters).one()
-    if not row.other and not (row.finished and _any_left(connection, fill)):
+    if not row.other and not (row.finished and (fill.task == "compare" or _any_left(connection, fill))):
         return int(row.id), bool(row.finished)
     # its ranges may be held by workers for a batch
     with transaction(connection):

@@ -172,6 +172,10 @@ class Worker:
         return int(taken.size), written
 
     def _write(self, where: str) -> int:
+        if self.fill.task == "compare":
+            self._execute(BY_KEY)
+            query = f"SELECT count(*) FROM {self.fill.owner} AS t WHERE {where} AND ({self.fill.missing})"
+            return int(self._scalar(query))
         if self.throttle.without_triggers:
             self._execute("SET LOCAL session_replication_role = replica")
         self._execute(f"{BY_KEY}, set_config('pgmrl.computed_by', {literal(computed_by(self.fill))}, true)")
@@ -193,7 +197,7 @@ class Worker:
         self._execute("ROLLBACK")
         fill, reason = self.fill, str(error.orig).strip()
         with transaction(self.connection):
-            rows = self._execute(f"SELECT {fill.key_texts} FROM {fill.owner} AS t WHERE {where} AND {fill.missing}")
+            rows = self._execute(f"SELECT {fill.key_texts} FROM {fill.owner} AS t WHERE {where} AND ({fill.missing})")
             keys = list(rows.scalars())
         for key in keys:
             try:
@@ -213,7 +217,9 @@ class Worker:
         if self._scalar(f"SELECT count(*) FROM pgmrl.backfill_ranges WHERE backfill_id = {self.job_id}"):
             self.stop_event.wait(0.1)  # another worker is at the last ranges
             return False
-        missed = self._missing("true")  # a plain read: no row is locked while the table is read
+        missed = (
+            [] if self.fill.task == "compare" else self._missing("true")
+        )  # a plain read: no row is locked while the table is read
         if missed:
             self._write_missed(missed)
             return False
@@ -249,7 +255,7 @@ class Worker:
     def _missing(self, where: str) -> list[list[str]]:
         fill = self.fill
         query = (
-            f"SELECT {fill.key_texts} FROM {fill.owner} AS t WHERE {where} AND {fill.missing} LIMIT {MISSED_AT_ONCE}"
+            f"SELECT {fill.key_texts} FROM {fill.owner} AS t WHERE {where} AND ({fill.missing}) LIMIT {MISSED_AT_ONCE}"
         )
         with transaction(self.connection):
             return list(self._execute(query).scalars())

@@ -36,11 +36,12 @@ BEGIN
                    trigger_name, target, place, trigger_name, old_column, new_column);
     -- While a row has not been copied yet, any update copies it. The backfill itself sets the new column from the old
     -- one: writing that back would change the old one by the rounding. Where another trigger of the application's changes
-    -- the old one in the same statement, that is copied.
+    -- the old one in the same statement, that is copied. A repair of the old one from the new is not written back either.
     EXECUTE format('CREATE OR REPLACE TRIGGER %I BEFORE UPDATE ON %s FOR EACH ROW '
                    'WHEN ((record_image_ne(ROW(OLD.%I, OLD.%I), ROW(NEW.%I, NEW.%I)) OR (NEW.%I IS NULL AND NEW.%I IS NOT NULL)) '
                    'AND (current_setting(''pgmrl.computed_by'', true) IS DISTINCT FROM ''backfill mirror'' '
-                   'OR record_image_ne(ROW(OLD.%I), ROW(NEW.%I)))) '
+                   'OR record_image_ne(ROW(OLD.%I), ROW(NEW.%I))) '
+                   'AND current_setting(''pgmrl.computed_by'', true) IS DISTINCT FROM ''backfill mirror old'') '
                    'EXECUTE FUNCTION %s.%I(%L, %L)',
                    trigger_name || '_u', target, old_column, new_column, old_column, new_column, new_column, old_column,
                    old_column, old_column, place, trigger_name, old_column, new_column);
