@@ -13,6 +13,7 @@ SCRIPTS = (
     "version",
     "rotations",
     "rotate_v1",
+    "watched_columns_v1",
     "sync_short_v1",
     "sync_side_v1",
     "mirror_full_v1",

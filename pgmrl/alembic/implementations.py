@@ -305,7 +305,7 @@ def _keep_side(operations: Operations, operation: KeepSide) -> None:
 
 @_implements(DropSide)
 def _drop_side(operations: Operations, operation: DropSide) -> None:
-    statement = ddl.drop_sync_triggers(operation.schema, operation.side, operation.column)
+    statement = ddl.drop_side_sync_triggers(operation.schema, operation.side, operation.column)
     run_in_migration(operations, [statement], qualified(operation.schema, operation.table))
 
 

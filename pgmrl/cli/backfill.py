@@ -27,7 +27,7 @@ from pgmrl.database.table_state import TableState, table_state
 from pgmrl.errors import MigrationError
 from pgmrl.names import column_parts, qualified
 from pgmrl.online import backfill as jobs
-from pgmrl.online.repair import repairs
+from pgmrl.online.repair import reinstall, repairs
 from pgmrl.online.target import Target
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def backfill(
 
     For columns that were added online (`op.add_short(..., online=True)`), which a trigger keeps in step from then on.
     The job is kept in the database: stop it with Ctrl-C, kill it, run it again, run it twice at once. Exit code 1 where
-    it was stopped before its end. With --repair every row is compared, and what differs is written anew.
+    it was stopped before its end. With --repair every row is compared, and what differs is written anew; triggers
+    that go by the old names of renamed columns are installed anew.
 
     Example: `pgmrl backfill documents.embedding --workers 2 --max-rows-per-second 5000`
     """
@@ -73,7 +74,7 @@ def backfill(
         raise typer.BadParameter(f"--take: expected old or new, with --repair, got {take}")
     pace = throttle(max_rows, batch_seconds, max_lag, max_lock_waits, without_triggers)
     with open_engine(url) as engine:
-        with engine.connect() as connection:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             fills = _repairs(connection, column, short, take) if repair else _fills(connection, column, short)
         if status or stop:
             _report(engine, fills, ask_to_stop=stop, json=json)
@@ -106,6 +107,7 @@ def _repairs(connection: Connection, column: str, short: str | None, take: str |
     shorts = _kept(state, full, short)
     fills = repairs(connection, state, full, shorts, cast("Side | None", take))
     _check_any(fills, state, column, short)
+    reinstall(connection, state, full, shorts)
     return fills
 
 

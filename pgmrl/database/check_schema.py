@@ -9,8 +9,10 @@ from sqlalchemy import text
 from pgmrl.database.catalogue import columns, table_schema
 from pgmrl.database.connection import sqlalchemy_connection
 from pgmrl.database.extension import check_pgvector
+from pgmrl.database.side_triggers import broken_copy
+from pgmrl.database.table_state import table_state
 from pgmrl.errors import NotMigrated
-from pgmrl.model.columns import attachment_of, vectors_table
+from pgmrl.model.columns import attachment_of, base_column, vectors_table
 from pgmrl.model.server_names import server_name, translated_schema
 from pgmrl.model.shortening import Rotation
 
@@ -45,6 +47,8 @@ def check_schema(connection: Connection | Session, column: Any) -> ColumnInfo | 
     attachment, table = attachment_of(column), vectors_table(column)
     check_pgvector(connection)
     check_column_types(connection, table, attachment)
+    if attachment.side is not None:
+        _check_copied(connection, column, table)
     return None if attachment.short is None else _check_short_column(connection, table, attachment)
 
 
@@ -85,6 +89,7 @@ def _check_short_column(connection: Connection, table: Table, attachment: Attach
         )
     if not info.index_valid:
         raise NotMigrated(f"index {info.index_name} is invalid: REINDEX INDEX CONCURRENTLY {info.index_name}")
+    _check_reads(connection, info)
     operator_class = attachment.definition.metric.operator_class(attachment.definition.short.type)
     if info.operator_class != operator_class:
         raise NotMigrated(
@@ -92,6 +97,38 @@ def _check_short_column(connection: Connection, table: Table, attachment: Attach
             f"{attachment.definition.metric.name} use, got {info.operator_class}: rebuild it"
         )
     return info
+
+
+def _check_reads(connection: Connection, info: ColumnInfo) -> None:
+    """The trigger of a short column still reads the full one: a name in it may have become another column's."""
+    state = table_state(connection, info.table_schema, info.table_name)
+    trigger = None if state is None else state.sync_triggers.get(info.short_column)
+    if state is not None and trigger is not None and trigger.misread(state.columns):
+        place = f"{info.table_schema}.{info.table_name}.{info.full_column}"
+        raise NotMigrated(
+            f"columns of {info.table_name} were renamed: the trigger of {info.short_column} reads "
+            f"{' and '.join(trigger.installed_names or ())}, expected {info.full_column} and {info.short_column}: "
+            f"`pgmrl backfill {place} --repair`"
+        )
+
+
+def _check_copied(connection: Connection, column: Any, side_table: Table) -> None:
+    """The application's table has a trigger that copies into the side table, and that finds what it names."""
+    owner = base_column(column).table
+    schema = translated_schema(connection, owner.schema)
+    state = table_state(connection, schema, owner.name)
+    copying = () if state is None else [side for side in state.sides if side.full == base_column(column).name]
+    if state is None or not copying:
+        raise NotMigrated(
+            f"nothing copies {owner.name}.{base_column(column).name} into {side_table.fullname}: run the migration "
+            "that adds the side table"
+        )
+    for side in copying:
+        broken = broken_copy(connection, state, side)
+        if broken is not None:
+            raise NotMigrated(
+                f"the trigger that copies {owner.name} into {side.side} fails: {broken.reason}: {broken.remedy}"
+            )
 
 
 def short_column_infos(

@@ -20,6 +20,8 @@ from pgmrl.model.shortening import Definition, Prefix, Rotation, Short
 from pgmrl.names import qualified
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from sqlalchemy import Connection
 
     from pgmrl.model.metrics import FullType, MetricName, ShortType
@@ -71,6 +73,8 @@ class SyncTrigger:
         metric: as it was installed for.
         source: its function's text.
         complete: whether both triggers are there and enabled.
+        installed_names: the full and the short column as its function names them; other names than `full` and `short`
+            where they were renamed since.
     """
 
     name: str
@@ -80,6 +84,16 @@ class SyncTrigger:
     metric: MetricName
     source: str
     complete: bool
+    installed_names: tuple[str, str] | None = None
+
+    @property
+    def renamed(self) -> bool:
+        """Whether a column was renamed since: each write looks its name up."""
+        return self.installed_names not in {None, (self.full, self.short)}
+
+    def misread(self, columns: Collection[str]) -> bool:
+        """Whether a name in its function is another column's by now, of these: it computes from the wrong vectors."""
+        return self.renamed and bool((set(self.installed_names or ()) - {self.full, self.short}) & set(columns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +137,14 @@ class SideState:
         side: the side table as SQL text.
         full: the column's name.
         complete: whether both triggers are there and enabled.
+        installed_names: the columns that its function names, in both tables alike: the key's, then the vector's.
     """
 
     name: str
     side: str
     full: str
     complete: bool = True
+    installed_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +197,18 @@ WHERE a.attrelid = to_regclass(:owner) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum
 """
 
+# Conditions name columns by their numbers, which a renaming leaves; of each pair the second trigger's names them all.
 _TRIGGERS: Final = """
 SELECT p.proname, p.prosrc, count(*) FILTER (WHERE g.tgenabled IN ('O', 'A')) AS enabled,
-    (array_agg(g.tgargs ORDER BY g.tgname))[1] AS arguments
+    (array_agg(g.tgargs ORDER BY g.tgname))[1] AS arguments,
+    ARRAY(SELECT a.attname::text FROM (
+        SELECT m[1]::int2 AS number, min(n) AS place
+        FROM regexp_matches((array_agg(g.tgqual::text ORDER BY g.tgname DESC))[1], 'varattno (\\d+)', 'g')
+            WITH ORDINALITY AS r (m, n) GROUP BY 1
+    ) AS v JOIN pg_attribute AS a ON a.attrelid = g.tgrelid AND a.attnum = v.number ORDER BY v.place) AS watched
 FROM pg_trigger AS g JOIN pg_proc AS p ON p.oid = g.tgfoid
 WHERE g.tgrelid = to_regclass(:owner) AND NOT g.tgisinternal AND p.proname LIKE 'z_\\_pgmrl\\_%'
-GROUP BY p.oid ORDER BY p.proname
+GROUP BY p.oid, g.tgrelid ORDER BY p.proname
 """
 
 _PREFIX: Final = re.compile(r"subvector\((.+?), 1, (\d+)\)")
@@ -219,19 +241,22 @@ def _triggers(
     sync_triggers: dict[str, SyncTrigger] = {}
     sides: list[SideState] = []
     mirrors: list[tuple[str, str]] = []
-    for name, source, enabled, encoded in connection.execute(text(_TRIGGERS), {"owner": owner}):
+    for name, source, enabled, encoded, watched in connection.execute(text(_TRIGGERS), {"owner": owner}):
         arguments = [argument.decode() for argument in bytes(encoded).split(b"\0")[:-1]]
         if name.startswith("zy_") and len(arguments) == 2:
-            mirrors.append((arguments[0], arguments[1]))
+            old, new = watched if len(watched) == 2 else arguments
+            mirrors.append((old, new))
         elif len(arguments) == 4:
-            full, short, rule, metric = arguments
+            named_full, named_short, rule, metric = arguments
+            short, full = watched if len(watched) == 2 else (named_short, named_full)
             sync_triggers[short] = SyncTrigger(
-                name, full, short, rule, cast("MetricName", metric), source, enabled == 2
+                name, full, short, rule, cast("MetricName", metric), source, enabled == 2, (named_full, named_short)
             )
         elif len(arguments) == 1:
             copied = re.search(r"DO UPDATE SET (?P<name>\"(?:[^\"]|\"\")+\"|\w+) = EXCLUDED", source)
-            column = _unquoted(copied.group("name")) if copied else name.rpartition("_")[2]
-            sides.append(SideState(name, arguments[0], column, enabled == 2))
+            named = _unquoted(copied.group("name")) if copied else name.rpartition("_")[2]
+            copies = tuple(_unquoted(match) for match in re.findall(r"NEW\.(\"(?:[^\"]|\"\")+\"|\w+)", source))
+            sides.append(SideState(name, arguments[0], watched[0] if watched else named, enabled == 2, copies))
     return sync_triggers, sides, mirrors
 
 

@@ -71,7 +71,8 @@ def ingest(
     Columns that a row does not name have their defaults, those that the model gives in Python too; None is NULL.
 
     A prefix is computed by the server. With a rotation whose axes are at hand the short vectors of a batch are one
-    matrix product here, and a sample of them is compared with what the server computes from the stored vectors.
+    matrix product here, and a sample of them is compared with what the server computes from the stored vectors. Where
+    the table has a BEFORE INSERT trigger of somebody else's, the server computes them all.
 
     Args:
         connection: of SQLAlchemy on psycopg 3, or psycopg's own.

@@ -38,6 +38,7 @@ class TargetTable:
         model_values: what the Table says of values that the catalogue does not: defaults and types in Python.
         types: how values get into each column.
         keys: the primary key's columns.
+        changes_rows: whether a trigger of somebody else's may change a row before it is stored.
     """
 
     table: Table
@@ -48,6 +49,7 @@ class TargetTable:
     model_values: ModelValues
     types: dict[str, ServerType]
     keys: tuple[str, ...]
+    changes_rows: bool
 
     @classmethod
     def of(cls, driver: Driver, column: Any, schema: str | None = None) -> TargetTable:
@@ -77,6 +79,7 @@ class TargetTable:
             ModelValues.of(table, except_for={base.name, attachment.short}),
             types,
             tuple(key.name for key in table.primary_key.columns),
+            _changes_rows(driver, qualified(schema, table.name)),
         )
         target._check_sync_trigger(driver)
         return target
@@ -129,6 +132,24 @@ class TargetTable:
                 f"nothing keeps {self.table.fullname}.{short} in step with {self.full_column}: run the migration that "
                 "adds it"
             )
+
+
+# Ours are known by their function, which may have been made for a table of another name.
+_CHANGING = """
+SELECT EXISTS (
+    SELECT FROM pg_trigger AS g JOIN pg_proc AS p ON p.oid = g.tgfoid
+    WHERE g.tgrelid IN (SELECT to_regclass(%s) UNION SELECT t.relid FROM pg_partition_tree(to_regclass(%s)) AS t)
+      AND g.tgtype & 7 = 7  -- for each row, before, insert
+      AND g.tgenabled <> 'D' AND p.proname NOT LIKE 'z_\\_pgmrl\\_%%'
+)
+"""
+
+
+def _changes_rows(driver: Driver, name: str) -> bool:
+    """Whether the table or a partition has a trigger before INSERT that is not pgmrl's."""
+    with transaction_kept(driver):
+        row = plain_cursor(driver).execute(_CHANGING, [name, name]).fetchone()
+    return row is None or bool(row[0])
 
 
 def _column_types(driver: Driver, table: Table, schema: str | None, full_column: str) -> dict[str, ServerType]:

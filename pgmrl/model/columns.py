@@ -299,7 +299,7 @@ def add_side_table(
     event.listen(
         side,
         "after_drop",
-        _statement(lambda schema, table: ddl.drop_sync_triggers(schema, table, full_name)),
+        _statement(lambda schema, table: ddl.drop_side_sync_triggers(schema, table, full_name)),
         propagate=True,
     )
     return side
@@ -388,7 +388,7 @@ def _attach(column: Column[Any], table: Table, definition: Definition, index: Hn
         event.listen(
             table,
             "after_drop",
-            _statement(lambda schema, table: ddl.drop_sync_triggers(schema, table, name)),
+            _statement(lambda schema, table: ddl.drop_short_sync_triggers(schema, table, name)),
             propagate=True,
         )
 

@@ -19,7 +19,8 @@ __all__ = [
     "create_side_sync_triggers",
     "default_storage",
     "drop_mirror_triggers",
-    "drop_sync_triggers",
+    "drop_short_sync_triggers",
+    "drop_side_sync_triggers",
     "fill_short",
     "mirror_trigger_name",
     "rule_of",
@@ -61,7 +62,8 @@ def fill_short(definition: Definition, schema: str | None, table: str, full: str
     value = definition.sql(quoted(full))
     missing = f"{short} IS NULL AND {quoted(full)} IS NOT NULL"
     return [
-        set_computed_by(definition),  # or the trigger would compute each a second time
+        # or the trigger would compute each a second time; as a backfill, it answers for the full vector it read alone
+        f"SELECT set_config('pgmrl.computed_by', {literal('backfill ' + rule_of(definition))}, true)",
         f"UPDATE {qualified(schema, table)} SET {short} = {value} WHERE {missing}",  # noqa: S608
         "SELECT set_config('pgmrl.computed_by', '', true)",
     ]
@@ -106,9 +108,40 @@ def create_side_sync_triggers(schema: str | None, table: str, side: str, keys: S
     return f"SELECT pgmrl.sync_side_v1({tables}, {literal(sync_trigger_name(side, full))}, {array}, {literal(full)})"
 
 
-def drop_sync_triggers(schema: str | None, table: str, column: str) -> str:
-    """Remove the triggers of a short column, or of a side table's full one, with their function."""
-    return f"DROP FUNCTION IF EXISTS {qualified(schema, sync_trigger_name(table, column))}() CASCADE"
+def drop_short_sync_triggers(schema: str | None, table: str, short: str) -> str:
+    """Remove the triggers of a short column with their function, also where table or column was renamed."""
+    watched = "a.attnum = substring(g.tgqual::text FROM 'varattno (\\d+)')::int2"  # the first in the condition
+    return _drop_triggers(schema, table, short, sync_trigger_name(table, short), f"g.tgnargs = 4 AND {watched}")
+
+
+def _drop_triggers(schema: str | None, table: str, column: str, name: str, condition: str) -> str:
+    """Remove the functions whose triggers watch a column, and the function of a name that has no triggers any more.
+
+    By the column's number in a trigger's condition: names change, and a function of this name may keep another table,
+    one that was renamed.
+    """
+    function, owner = literal(f"{qualified(schema, name)}()"), literal(qualified(schema, table))
+    # quoted as constants
+    return f"""DO $pgmrl$
+DECLARE
+    kept_by regprocedure;
+BEGIN
+    FOR kept_by IN
+        SELECT DISTINCT p.oid FROM pg_catalog.pg_proc AS p
+        LEFT JOIN pg_catalog.pg_trigger AS g ON g.tgfoid = p.oid
+        LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = g.tgrelid AND a.attname = {literal(column)}
+        WHERE p.proname LIKE 'z_\\_pgmrl\\_%' AND CASE WHEN g.oid IS NULL
+            THEN p.oid = pg_catalog.to_regprocedure({function})
+            ELSE g.tgrelid = pg_catalog.to_regclass({owner}) AND {condition} END
+    LOOP
+        EXECUTE pg_catalog.format('DROP FUNCTION %s CASCADE', kept_by);
+    END LOOP;
+END $pgmrl$"""  # noqa: S608
+
+
+def drop_side_sync_triggers(schema: str | None, side: str, full: str) -> str:
+    """Remove the triggers that copy a table's vector into its side table, with their function."""
+    return f"DROP FUNCTION IF EXISTS {qualified(schema, sync_trigger_name(side, full))}() CASCADE"
 
 
 def sync_trigger_name(table: str, column: str) -> str:
@@ -123,8 +156,9 @@ def create_mirror_triggers(schema: str | None, table: str, old: str, new: str) -
 
 
 def drop_mirror_triggers(schema: str | None, table: str, new: str) -> str:
-    """Remove what `create_mirror_triggers` installed."""
-    return f"DROP FUNCTION IF EXISTS {qualified(schema, mirror_trigger_name(table, new))}() CASCADE"
+    """Remove what `create_mirror_triggers` installed, also where table or columns were renamed."""
+    watched = "a.attnum IN (SELECT m[1]::int2 FROM regexp_matches(g.tgqual::text, 'varattno (\\d+)', 'g') AS m)"
+    return _drop_triggers(schema, table, new, mirror_trigger_name(table, new), f"g.tgnargs = 2 AND {watched}")
 
 
 def mirror_trigger_name(table: str, new: str) -> str:

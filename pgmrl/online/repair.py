@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pgmrl.errors import MigrationError
+from pgmrl.model import ddl
 from pgmrl.names import qualified, quoted
-from pgmrl.online import backfill
+from pgmrl.online import backfill, locks
 from pgmrl.online.jobs import Throttle, jobs
 from pgmrl.online.target import Target
 from pgmrl.online.validation import differs
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pgmrl.database.table_state import ShortState, TableState
     from pgmrl.online.jobs import Fill, Job
 
-__all__ = ["Side", "check_same", "full_comparison", "repairs", "short_comparison"]
+__all__ = ["Side", "check_same", "full_comparison", "reinstall", "repairs", "short_comparison"]
 
 Side = Literal["old", "new"]
 """Of two full columns between which an application moves."""
@@ -106,6 +107,26 @@ def _full_type(state: TableState, column: str) -> str:
     """With pgvector's schema, where that has to be said."""
     types = {short.full: short.definition.full_type for short in state.shorts.values()}
     return types.get(column, state.columns[column].type)
+
+
+def reinstall(connection: Connection, state: TableState, full: str, shorts: Sequence[ShortState]) -> None:
+    """Install triggers anew that go by the old name of a column; arguments as of `repairs`, in autocommit.
+
+    Raises:
+        Locked: others hold the table.
+    """
+    renamed = [short for short in shorts if state.sync_triggers[short.short].renamed]
+    statements = [
+        ddl.create_mirror_triggers(state.schema, state.table, old, new)
+        for old, new in state.mirrors
+        if full in {old, new}
+    ]
+    statements += [
+        ddl.create_short_sync_triggers(short.definition, state.schema, state.table, full) for short in renamed
+    ]
+    if statements:
+        owner = qualified(state.schema, state.table)
+        locks.in_transaction(connection, [locks.lock_table(owner), *statements], owner)
 
 
 def check_same(

@@ -40,7 +40,10 @@ def _inline(target: Target) -> list[str]:
 def drop_short(schema: str | None, table: str, short: str) -> list[str]:
     """The triggers, their function, the column with its indexes."""
     owner = qualified(schema, table)
-    return [ddl.drop_sync_triggers(schema, table, short), f"ALTER TABLE {owner} DROP COLUMN IF EXISTS {quoted(short)}"]
+    return [
+        ddl.drop_short_sync_triggers(schema, table, short),
+        f"ALTER TABLE {owner} DROP COLUMN IF EXISTS {quoted(short)}",
+    ]
 
 
 def mark(schema: str | None, table: str, short: str, stage: str | None) -> str:

@@ -37,12 +37,14 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.schema import CreateTable
 
 from pgmrl import database
 from pgmrl.errors import IngestError, NotMigrated, PgmrlError
 from pgmrl.ingestion.ingest import IngestReport, ingest
 from pgmrl.model import shortening
 from pgmrl.model.columns import Matryoshka, add_side_table, matryoshka
+from pgmrl.model.ddl import create_short_sync_triggers
 from pgmrl.model.shortening import Rotation, Short
 from pgmrl.model.vectors import VectorArray
 
@@ -820,31 +822,70 @@ def test_an_update_by_another_trigger_is_kept_in_step(connection: Connection, ro
     assert mismatches(connection, rotated) == 0
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        "NEW.e := NULL",
-        "NEW.e := '[8,7,6,5,4,3,2,1]'",
-        "NEW.id := NEW.id + 100; NEW.e := '[8,7,6,5,4,3,2,1]'",
-        "IF NEW.id = 3 THEN RETURN NULL; END IF",
-    ],
-)
-def test_a_trigger_that_changes_what_is_loaded(
-    engine: Engine, rotated: Table, ids: Callable[[], list[int]], change: str
-) -> None:
-    """The short vectors would be of other rows: refused, with what to do, and that works."""
+OWN_CHANGES = [
+    "NEW.e := NULL",
+    "NEW.e := '[8,7,6,5,4,3,2,1]'",
+    "NEW.id := NEW.id + 100; NEW.e := '[8,7,6,5,4,3,2,1]'",
+    "IF NEW.id = 3 THEN RETURN NULL; END IF",
+    "IF NEW.id = 777 THEN NEW.e := '[8,7,6,5,4,3,2,1]'; END IF",  # one of very many: in no sample
+]
+
+
+def change_rows(engine: Engine, change: str, table: str = "docs") -> None:
+    """A trigger of the application's."""
+    body = f"BEGIN {change}; RETURN NEW; END"
     with engine.begin() as connection:
-        body = f"BEGIN {change}; RETURN NEW; END"
         connection.execute(
             text(f"CREATE FUNCTION own() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$".replace(":", "\\:"))
         )
-        connection.execute(text("CREATE TRIGGER a BEFORE INSERT ON docs FOR EACH ROW EXECUTE FUNCTION own()"))
+        connection.execute(text(f"CREATE TRIGGER a BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION own()"))
+
+
+@pytest.mark.parametrize("change", OWN_CHANGES)
+def test_a_trigger_that_changes_what_is_loaded(engine: Engine, rotated: Table, change: str) -> None:
+    """The short vectors computed here would be of other rows: the database computes them."""
+    change_rows(engine, change)
+    with engine.begin() as connection:
+        ingest(connection, rotated.c.e, numbered(vectors(1_000), 1))
+        assert mismatches(connection, rotated) == 0
+        assert connection.execute(text("SELECT count(*) FROM docs")).scalar_one() == 1_000 - ("NULL; END" in change)
+
+
+def test_a_trigger_of_one_partition(engine: Engine, small_rotation: Rotation) -> None:
+    """It changes some of the rows that are loaded into the whole."""
+    table = docs(Short(4, by=small_rotation))
+    table.dialect_options["postgresql"]["partition_by"] = "RANGE (id)"
+    with engine.begin() as connection:
+        database.install_rotation(connection, small_rotation)
+        connection.execute(CreateTable(table))
+        for part in range(2):
+            bounds = f"FROM ({part * 500}) TO ({(part + 1) * 500})"
+            connection.execute(text(f"CREATE TABLE docs_{part} PARTITION OF docs FOR VALUES {bounds}"))
+        definition = table.c.e.info["pgmrl"].definition
+        connection.exec_driver_sql(create_short_sync_triggers(definition, None, "docs", "e"))
+    change_rows(engine, "IF NEW.id = 777 THEN NEW.e := '[8,7,6,5,4,3,2,1]'; END IF", "docs_1")
+    with engine.begin() as connection:
+        ingest(connection, table.c.e, numbered(vectors(1_000)))
+        assert mismatches(connection, table) == 0
+
+
+@pytest.mark.parametrize("change", OWN_CHANGES[:4])
+def test_a_trigger_that_is_made_meanwhile(
+    engine: Engine, rotated: Table, ids: Callable[[], list[int]], change: str
+) -> None:
+    """Refused by the sample, with what to do, and that works."""
+
+    def rows() -> Iterator[dict[str, Any]]:
+        yield {"id": 0, "e": VALUES}
+        change_rows(engine, change)
+        yield from numbered(vectors(5), 1)
+
     with engine.connect() as connection, pytest.raises(IngestError, match=r"of this batch was written"):
-        ingest(connection, rotated.c.e, numbered(vectors(5), 1))
-    assert ids() == []
+        ingest(connection, rotated.c.e, rows(), batch_size=1)
+    assert ids() in ([0], [0, 1, 2])  # up to the row that it swallows
     rule = rotated.c.e.info["pgmrl"].definition.short.by
     with engine.begin() as connection:
-        ingest(connection, docs(Short(4, by=Rotation(rule.id))).c.e, numbered(vectors(5), 1))
+        ingest(connection, docs(Short(4, by=Rotation(rule.id))).c.e, numbered(vectors(5), 11))
         assert mismatches(connection, rotated) == 0
 
 

@@ -30,13 +30,17 @@ FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 JOIN pg_attribute AS s ON s.attrelid = c.oid AND s.attnum > 0 AND NOT s.attisdropped
 JOIN pg_type AS t ON t.oid = s.atttypid AND t.typname IN ('halfvec', 'vector', 'bit')
--- a trigger: its arguments are full column, short column, rotation or 'prefix', metric, each ended by a zero byte
+-- a trigger: its condition names the short column first and then the full one, by their numbers, which a renaming leaves;
+-- its arguments are both names as they were, rotation or 'prefix', and metric, each ended by a zero byte
 LEFT JOIN LATERAL (
-    SELECT a[1] AS full_name, a[3] AS rule, a[4] AS metric
+    SELECT a[3] AS rule, a[4] AS metric, (
+        SELECT m[1]::int2 FROM regexp_matches(g.tgqual::text, 'varattno (\d+)', 'g') WITH ORDINALITY AS r (m, n)
+        WHERE m[1]::int2 <> s.attnum ORDER BY n LIMIT 1
+    ) AS full_number
     FROM pg_trigger AS g
     JOIN pg_proc AS p ON p.oid = g.tgfoid AND p.proname LIKE 'zz\_pgmrl\_%'
     CROSS JOIN LATERAL string_to_array(replace(encode(g.tgargs, 'escape'), '\000', E'\x01'), E'\x01') AS a
-    WHERE g.tgrelid = c.oid AND g.tgnargs = 4 AND a[2] = encode(convert_to(s.attname, 'UTF8'), 'escape') AND NOT g.tgisinternal
+    WHERE g.tgrelid = c.oid AND g.tgnargs = 4 AND substring(g.tgqual::text FROM 'varattno (\d+)')::int2 = s.attnum AND NOT g.tgisinternal
     LIMIT 1
 ) AS k ON true
 -- a prefix: a generated column that takes a subvector of one other column
@@ -45,7 +49,7 @@ LEFT JOIN pg_depend AS d ON d.classid = 'pg_attrdef'::regclass AND d.objid = e.o
     AND d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid AND d.refobjsubid NOT IN (0, s.attnum)
     AND pg_get_expr(e.adbin, e.adrelid) LIKE '%subvector(%'
 JOIN pg_attribute AS f ON f.attrelid = c.oid AND NOT f.attisdropped
-    AND (f.attnum = d.refobjsubid OR encode(convert_to(f.attname, 'UTF8'), 'escape') = k.full_name)
+    AND f.attnum IN (d.refobjsubid, k.full_number)
 LEFT JOIN (
     pg_index AS x
     JOIN pg_class AS i ON i.oid = x.indexrelid

@@ -35,6 +35,7 @@ DROP VIEW pgmrl.columns;
 DROP FUNCTION pgmrl.mirror_full_v1(regclass, text, text, text);
 DROP FUNCTION pgmrl.sync_side_v1(regclass, regclass, text, text[], text);
 DROP FUNCTION pgmrl.sync_short_v1(regclass, text, text, text, text, text, text);
+DROP FUNCTION pgmrl.watched_columns_v1(oid, name);
 DROP FUNCTION pgmrl.rotate_v1({vector}.halfvec, text, integer);
 DROP FUNCTION pgmrl.rotate_v1({vector}.vector, text, integer);
 DROP TABLE pgmrl.axes;

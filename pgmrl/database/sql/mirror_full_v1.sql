@@ -9,6 +9,7 @@ DECLARE
     target text;
     old_type text;
     new_type text;
+    earlier regprocedure;
 BEGIN
     SELECT quote_ident(n.nspname), quote_ident(n.nspname) || '.' || quote_ident(c.relname) INTO place, target
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = owner;
@@ -16,11 +17,16 @@ BEGIN
     FROM pg_attribute AS a WHERE a.attrelid = owner AND a.attname = old_column AND NOT a.attisdropped;
     SELECT format_type(a.atttypid, a.atttypmod) INTO STRICT new_type
     FROM pg_attribute AS a WHERE a.attrelid = owner AND a.attname = new_column AND NOT a.attisdropped;
-    -- Whoever changed one column did not know the other; both changed: the new one is what the newer code wrote.
+    -- Whoever changed one column did not know the other; both changed: the new one is what the newer code wrote. Where a
+    -- column was renamed, the record has none of the name in this text: the second trigger's condition knows its name now.
     EXECUTE format('CREATE OR REPLACE FUNCTION %s.%I() RETURNS trigger LANGUAGE plpgsql '
                    'SET search_path = pg_catalog, {vector}, pg_temp AS %L',
                    place, trigger_name,
-                   format(E'BEGIN\n'
+                   format(E'DECLARE\n'
+                          '    names text[];\n'
+                          '    source text;\n'
+                          '    target text;\n'
+                          'BEGIN\n'
                           '    IF TG_OP = ''INSERT'' THEN\n'
                           '        IF NEW.%2$I IS NULL THEN NEW.%2$I := NEW.%1$I::%4$s; ELSE NEW.%1$I := NEW.%2$I::%3$s; END IF;\n'
                           '    ELSIF record_image_ne(ROW(OLD.%2$I), ROW(NEW.%2$I)) '
@@ -29,7 +35,18 @@ BEGIN
                           '    ELSE\n'
                           '        NEW.%2$I := NEW.%1$I::%4$s;\n'
                           '    END IF;\n'
-                          '    RETURN NEW;\nEND', old_column, new_column, old_type, new_type));
+                          '    RETURN NEW;\n'
+                          'EXCEPTION WHEN undefined_column THEN\n'
+                          '    names := pgmrl.watched_columns_v1(TG_RELID, %5$L);\n'
+                          '    target := names[2];\n'
+                          '    IF (TG_OP = ''INSERT'' AND to_jsonb(NEW) ->> names[2] IS NOT NULL) OR (TG_OP = ''UPDATE'' '
+                          'AND to_jsonb(OLD) ->> names[2] IS DISTINCT FROM to_jsonb(NEW) ->> names[2] '
+                          'AND current_setting(''pgmrl.computed_by'', true) IS DISTINCT FROM ''backfill mirror'') THEN\n'
+                          '        target := names[1];\n'
+                          '    END IF;\n'
+                          '    source := CASE target WHEN names[1] THEN names[2] ELSE names[1] END;\n'
+                          '    RETURN jsonb_populate_record(NEW, jsonb_build_object(target, to_jsonb(NEW) ->> source));\n'
+                          'END', old_column, new_column, old_type, new_type, trigger_name || '_u'));
     EXECUTE format('COMMENT ON FUNCTION %s.%I() IS %L', place, trigger_name,
                    format('pgmrl: keeps %s and %s the same', old_column, new_column));
     EXECUTE format('CREATE OR REPLACE TRIGGER %I BEFORE INSERT ON %s FOR EACH ROW EXECUTE FUNCTION %s.%I(%L, %L)',
@@ -45,6 +62,15 @@ BEGIN
                    'EXECUTE FUNCTION %s.%I(%L, %L)',
                    trigger_name || '_u', target, old_column, new_column, old_column, new_column, new_column, old_column,
                    old_column, old_column, place, trigger_name, old_column, new_column);
+    -- what mirrored them before under other names
+    FOR earlier IN
+        SELECT DISTINCT g.tgfoid FROM pg_trigger AS g JOIN pg_proc AS p ON p.oid = g.tgfoid
+        WHERE g.tgrelid = owner AND p.proname LIKE 'zy\_pgmrl\_%' AND g.tgnargs = 2
+          AND p.oid <> to_regprocedure(format('%s.%I()', place, trigger_name))
+          AND pgmrl.watched_columns_v1(owner, g.tgname) = ARRAY[old_column, new_column]
+    LOOP
+        EXECUTE format('DROP FUNCTION %s CASCADE', earlier);
+    END LOOP;
 END $$;
 COMMENT ON FUNCTION pgmrl.mirror_full_v1(regclass, text, text, text)
     IS 'Installs the triggers that keep two full columns the same while an application moves between them';

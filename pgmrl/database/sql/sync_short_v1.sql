@@ -11,6 +11,9 @@ AS $$
 DECLARE
     place text;
     target text;
+    full_type text := coalesce((SELECT format_type(a.atttypid, a.atttypmod) FROM pg_attribute AS a WHERE a.attrelid = owner
+                                AND a.attname = full_column AND a.attnum > 0 AND NOT a.attisdropped), 'text');
+    earlier regprocedure;
 BEGIN
     IF rule <> 'prefix' THEN
         PERFORM FROM pgmrl.rotations AS r WHERE r.id = rule;
@@ -21,10 +24,28 @@ BEGIN
     END IF;
     SELECT quote_ident(n.nspname), quote_ident(n.nspname) || '.' || quote_ident(c.relname) INTO place, target
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = owner;
+    -- A table that was renamed keeps the function of its old name, which the next table of that name must not replace.
+    IF EXISTS (SELECT FROM pg_trigger AS g WHERE g.tgrelid <> owner AND g.tgparentid = 0
+               AND g.tgfoid = to_regprocedure(format('%s.%I()', place, trigger_name))) THEN
+        trigger_name := format('%s_%s', left(trigger_name, 40), owner::oid);
+    END IF;
+    -- Where a column was renamed, the record has none of the name in this text: the condition knows its name now.
     EXECUTE format('CREATE OR REPLACE FUNCTION %s.%I() RETURNS trigger LANGUAGE plpgsql '
                    'SET search_path = pg_catalog, {vector}, pg_temp AS %L',
                    place, trigger_name,
-                   format(E'BEGIN\n    NEW.%I := %s;\n    RETURN NEW;\nEND', short_column, expression));
+                   format(E'DECLARE\n'
+                          '    names text[];\n'
+                          '    full_vector %3$s;\n'
+                          'BEGIN\n'
+                          '    NEW.%1$I := %2$s;\n'
+                          '    RETURN NEW;\n'
+                          'EXCEPTION WHEN undefined_column THEN\n'
+                          '    names := pgmrl.watched_columns_v1(TG_RELID, TG_NAME);\n'
+                          '    EXECUTE format(''SELECT ($1).%%I'', names[2]) INTO full_vector USING NEW;\n'
+                          '    RETURN jsonb_populate_record(NEW, jsonb_build_object(names[1], (%4$s)::text));\n'
+                          'END', short_column, expression, full_type,
+                          replace(replace(expression, 'NEW.' || full_column, 'full_vector'),
+                                  'NEW."' || replace(full_column, '"', '""') || '"', 'full_vector')));
     EXECUTE format('COMMENT ON FUNCTION %s.%I() IS %L', place, trigger_name,
                    format('pgmrl: keeps %s in step with %s', short_column, full_column));
     -- A loader that computed the short vectors by the same rule names it in pgmrl.computed_by. A row that comes without
@@ -49,6 +70,15 @@ BEGIN
                    full_column, short_column, full_column, short_column,
                    short_column, short_column, rule, full_column, full_column, 'backfill ' || rule, rule,
                    place, trigger_name, full_column, short_column, rule, metric);
+    -- what kept the column before under another name, its own or its table's
+    FOR earlier IN
+        SELECT DISTINCT g.tgfoid FROM pg_trigger AS g JOIN pg_proc AS p ON p.oid = g.tgfoid
+        WHERE g.tgrelid = owner AND p.proname LIKE 'zz\_pgmrl\_%' AND g.tgnargs = 4
+          AND p.oid <> to_regprocedure(format('%s.%I()', place, trigger_name))
+          AND (pgmrl.watched_columns_v1(owner, g.tgname))[1] = short_column
+    LOOP
+        EXECUTE format('DROP FUNCTION %s CASCADE', earlier);
+    END LOOP;
 END $$;
 COMMENT ON FUNCTION pgmrl.sync_short_v1(regclass, text, text, text, text, text, text)
     IS 'Installs the triggers that keep a plain short column in step';

@@ -22,6 +22,12 @@ BEGIN
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = owner;
     SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) INTO target
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = side;
+    -- A table that was renamed keeps the function of its old name.
+    IF EXISTS (SELECT FROM pg_trigger AS g WHERE g.tgrelid <> owner AND g.tgparentid = 0
+               AND g.tgfoid = to_regprocedure(format('%s.%I()', place, trigger_name))) THEN
+        RAISE EXCEPTION 'function %.% copies the vectors of another table', place, quote_ident(trigger_name)
+            USING ERRCODE = 'duplicate_function', HINT = 'Rename it (ALTER FUNCTION ... RENAME TO ...), or the side table.';
+    END IF;
     EXECUTE format('CREATE OR REPLACE FUNCTION %s.%I() RETURNS trigger LANGUAGE plpgsql '
                    'SET search_path = pg_catalog, pg_temp AS %L',
                    place, trigger_name,

@@ -7,8 +7,10 @@ from pgmrl.doctor.checks import (
     declared_columns,
     indexes,
     installed_functions,
+    leftovers,
     memory,
     recorded_recall,
+    renamed_columns,
     rotation_axes,
     rows,
     search_plans,
@@ -30,6 +32,7 @@ CHECKS: Final[tuple[Check, ...]] = tuple(
         rows,
         short_vectors,
         sync_triggers,
+        renamed_columns,
         side_table_rows,
         rotation_axes,
         indexes,
@@ -40,6 +43,7 @@ CHECKS: Final[tuple[Check, ...]] = tuple(
         memory,
         backfills,
         installed_functions,
+        leftovers,
         versions,
     )
     for check in checks_of(module)

@@ -45,6 +45,7 @@ def side_table(context: CheckContext, column: CheckedColumn) -> Iterator[Problem
         f"        OR (s.{full} IS NULL) <> (t.{full} IS NULL) AND s.{keys[0]} IS NOT NULL) AS different\n"
         f"FROM {source.owner} AS t{sample} LEFT JOIN {column.owner} AS s ON {same_key}"
     )
+    yield from _orphans(context, column, source.owner, keys)
     row = context.row(sql)
     if row.missing or row.different:
         names = ", ".join(keys)
@@ -57,4 +58,23 @@ def side_table(context: CheckContext, column: CheckedColumn) -> Iterator[Problem
             f"WHERE s.{full} {not_equal} EXCLUDED.{full} OR (s.{full} IS NULL) <> (EXCLUDED.{full} IS NULL);",
             sql,
             {"missing": row.missing, "different": row.different, "examined": row.examined},
+        )
+
+
+def _orphans(context: CheckContext, column: CheckedColumn, owner: str, keys: list[str]) -> Iterator[Problem]:
+    """Rows whose row in the application's table is gone: the foreign key was dropped, or did not fire."""
+    sample = sample_clause(context, size_of(context.connection, column.owner).rows)
+    gone = f"NOT EXISTS (SELECT FROM {owner} AS t WHERE ({', '.join(f's.{key}' for key in keys)}) = "
+    gone += f"({', '.join(f't.{key}' for key in keys)}))"
+    sql = f"SELECT count(*) AS orphans FROM {column.owner} AS s{sample} WHERE {gone}"
+    orphans = context.row(sql).orphans
+    if orphans:
+        yield Problem(
+            f"{orphans:,} rows examined of side table {column.owner} have no row in {owner} any more: they take places "
+            "of shortlists. They were deleted while foreign keys did not fire (session_replication_role), or without "
+            "one",
+            f"DELETE FROM {column.owner} AS s WHERE {gone};",
+            sql,
+            {"orphans": orphans},
+            "warning",
         )
