@@ -54,13 +54,18 @@ def load(
     by: Annotated[str, typer.Option(help="prefix (for Matryoshka-trained models) or rotation (learned)")] = "prefix",
     metric: Annotated[str, typer.Option(callback=known_metric, help="cosine, l2 or inner_product")] = "cosine",
     rotation_dir: RotationFolder = Path("rotations"),
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with a load that was interrupted: rows that are there are left out."),
+    ] = False,
     url: DatabaseUrl = None,
     json: Json = False,
 ) -> None:
     """Load rows into a table with a Matryoshka column: made, embedded, copied, indexed.
 
     A file is read to its end before anything is written. Each batch is written whole or not at all. A table that is
-    there already gets the rows added.
+    there already gets the rows added, and its index where it has none. After an interruption the same command with
+    --resume loads the rows that are not there, by their key, and does the rest.
 
     Example: `pgmrl load packages.jsonl --table packages --text "{name}: {synopsis}" --key id`
     """
@@ -85,6 +90,7 @@ def load(
         max_chars=max_chars,
         short=Short(short_dims, by=Prefix() if by == "prefix" else Rotation()),
         metric=metric,
+        resume=resume,
     )
     file = None if source is None else file_source(source)
     with (
@@ -114,6 +120,8 @@ def _print(document: dict[str, Any], column_path: str, max_chars: int) -> None:
         f"{counted(document['rows'], 'row')} in {total:.1f} s into {escaped(document['table'])}: {steps}",
         soft_wrap=True,
     )
+    if document["skipped"]:
+        console.print(f"{counted(document['skipped'], 'row')} were there already", soft_wrap=True)
     if document["null_vectors"] or document["zero_vectors"]:
         console.print(
             f"{counted(document['null_vectors'], 'row')} without a vector and {document['zero_vectors']:,} with a zero "

@@ -15,10 +15,12 @@ from sqlalchemy.types import NullType
 
 from pgmrl import database
 from pgmrl.cli.column_types import ColumnType, type_of
+from pgmrl.cli.output import counted, errors, escaped
 from pgmrl.cli.progress_report import ProgressReport, job_progress
 from pgmrl.database.reflection import reflect
+from pgmrl.database.table_state import table_state
 from pgmrl.embedders import embed_batches
-from pgmrl.errors import DefinitionError, IngestError
+from pgmrl.errors import DefinitionError, IngestError, PgmrlError
 from pgmrl.ingestion.ingest import IngestReport, ingest
 from pgmrl.ingestion.new_table import create_without_indexes, vacuum_analyze
 from pgmrl.measure.fit_rotation import fit_rotation
@@ -63,8 +65,11 @@ class TableLoad:
         max_chars: characters of a text that are embedded.
         short: the short vector of a table that is made.
         metric: of a table that is made.
+        resume: leave out the rows that are there, by their key, and do what an earlier load did not come to.
         seconds: that each step took, after `run`.
         truncated: texts of which only the beginning was embedded, after `run`.
+        skipped: rows that were there already, after `run`.
+        written: rows written so far.
     """
 
     schema: str | None
@@ -78,8 +83,11 @@ class TableLoad:
     max_chars: int
     short: Short
     metric: str
+    resume: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
     truncated: int = 0
+    skipped: int = 0
+    written: int = 0
 
     @property
     def column_path(self) -> str:
@@ -87,10 +95,10 @@ class TableLoad:
         return ".".join(part for part in (self.schema, self.table, self.column) if part)
 
     def run(self, engine: Engine, source: RowSource, rotation_dir: Path, report: ProgressReport) -> dict[str, Any]:
-        """Make the table where there is none, load the rows, build the index of a table that was made.
+        """Make the table where there is none, load the rows, build the index where there is none.
 
         Raises:
-            IngestError: rows that cannot be loaded, or none.
+            IngestError: rows that cannot be loaded or are there already, or none.
             DefinitionError: a table that is there and has other columns.
         """
         start = time.perf_counter()
@@ -106,15 +114,34 @@ class TableLoad:
             raise IngestError("there are no rows to load")
         if self.template is not None:
             self.template.fill(first[0])  # a pattern that cannot be filled is an error before the table is made
+        loadable: Iterator[Row] = chain(first, rows)
+        if existing is not None:
+            loadable = self._checked(engine, existing, survey, first, loadable)
         target = self._made(engine, survey, first) if existing is None else existing
-        with self._timed("embed and load"):
-            loaded = self._copy(engine, target, chain(first, rows), survey, report)
-        rotation = None
-        if new:
-            rotation = self._finish(engine, target, rotation_dir, report)
+        with self._interruption_explained(survey):
+            with self._timed("embed and load"):
+                loaded = self._copy(engine, target, loadable, survey, report)
+            rotation = self._finish(engine, target, rotation_dir, report) if new or self._unfinished(engine) else None
         self.seconds["total"] = time.perf_counter() - start
-        counts = asdict(loaded) | {"truncated_texts": self.truncated, "seconds": self.seconds}
+        counts = asdict(loaded) | {"truncated_texts": self.truncated, "seconds": self.seconds, "skipped": self.skipped}
         return {"made": new, **counts, "rotation": rotation}
+
+    @contextmanager
+    def _interruption_explained(self, survey: Survey) -> Iterator[None]:
+        """Say what was written, and how to go on, whatever ends the load."""
+        remedy = "the rest and the index come with the same command and --resume"
+        if self.key not in survey.types:
+            remedy = f"these rows have no {self.key!r} to know them by: drop the table before they are loaded again"
+        try:
+            yield
+        except PgmrlError as error:
+            if not self.written:
+                raise
+            raise type(error)(f"{error}\n{counted(self.written, 'row')} are in {self.table} now; {remedy}") from error
+        except BaseException:  # Ctrl-C too
+            note = f"the load has ended early: {counted(self.written, 'row')} are in {self.table} now; {remedy}"
+            errors.print(escaped(note), soft_wrap=True)
+            raise
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
@@ -139,6 +166,57 @@ class TableLoad:
             if column is not existing and not isinstance(column.type, NullType):  # which is what nobody knows
                 types[column.name] = type_of(column.type.compile(dialect=dialect))
         return {name: kind for name, kind in types.items() if kind is not None}
+
+    def _checked(
+        self, engine: Engine, existing: Column[Any], survey: Survey, first: list[Row], rows: Iterator[Row]
+    ) -> Iterator[Row]:
+        """The rows that are not there yet, as they are to be; without `resume` none may be.
+
+        Raises:
+            IngestError: rows that are there; or rows without a key, which nobody knows again.
+        """
+        if self.key not in survey.types:
+            if self.resume:
+                raise IngestError(
+                    f"--resume knows rows by their key, and these have no {self.key!r}: name it with --key"
+                )
+            return rows
+        if self.resume:
+            return self._missing(engine, existing, rows)
+        there = len(first) - len(self._absent(engine, existing, first))
+        if there:
+            of_first = "all" if there == len(first) else f"{there:,}"
+            raise IngestError(
+                f"{of_first} of the first {counted(len(first), 'row')} are in {self.table} already, by their {self.key}: "
+                "loaded before? --resume loads the others, and builds the index where there is none. Nothing was written."
+            )
+        return rows
+
+    def _missing(self, engine: Engine, existing: Column[Any], rows: Iterator[Row]) -> Iterator[Row]:
+        while batch := list(islice(rows, BATCH)):
+            absent = self._absent(engine, existing, batch)
+            self.skipped += len(batch) - len(absent)
+            yield from absent
+
+    def _absent(self, engine: Engine, existing: Column[Any], rows: list[Row]) -> list[Row]:
+        """Of some rows those whose key is not in the table."""
+        if self.key not in existing.table.c:
+            raise DefinitionError(f"table {self.table} has no column {self.key!r}: name its key with --key")
+        key = existing.table.c[self.key]
+        keys = [row[self.key] for row in rows if row.get(self.key) is not None]
+        with engine.connect() as connection:
+            there = set(map(str, connection.execute(select(key).where(key.in_(keys))).scalars()))
+        return [row for row in rows if str(row.get(self.key)) not in there]
+
+    def _unfinished(self, engine: Engine) -> bool:
+        """Whether a table that was there lacks what a load makes last: its index, or before it the rotation."""
+        column = self._existing(engine)
+        if attachment_of(column).short is None:
+            return self.resume and isinstance(self.short.by, Rotation)
+        with engine.connect() as connection:
+            state = table_state(connection, str(column.table.schema), self.table)
+        shorts = () if state is None else [short for short in state.shorts.values() if short.full == self.column]
+        return bool(shorts) and not any(index.valid for short in shorts for index in short.indexes)
 
     def _made(self, engine: Engine, survey: Survey, first: list[Row]) -> Column[Any]:
         """Make the table, without its index: that is built many times faster once the rows are there."""
@@ -179,13 +257,18 @@ class TableLoad:
         if self.key not in survey.types:
             rows = self._numbered(rows, self._next_key(engine, target))
         step = "embedding and loading" if self.model is not None else "loading"
+
+        def show(done: int) -> None:
+            self.written = done
+            report(step, done + self.skipped, survey.rows)
+
         with engine.connect() as connection:
             return ingest(
                 connection,
                 target,
                 self._with_vectors(rows),
                 batch_size=BATCH,
-                progress=lambda done: report(step, done, survey.rows),
+                progress=show,
             )
 
     def _next_key(self, engine: Engine, target: Column[Any]) -> int:
@@ -232,7 +315,7 @@ class TableLoad:
     def _finish(self, engine: Engine, target: Column[Any], rotation_dir: Path, report: ProgressReport) -> str | None:
         """Learn the rotation where there is to be one, and add its column; build the index. The rotation's id."""
         definition, rotation = attachment_of(target).definition, None
-        if isinstance(self.short.by, Rotation):
+        if isinstance(self.short.by, Rotation) and not definition.learned:
             with self._timed("rotation"):
                 rotation = self._learned(engine, rotation_dir, report)
                 definition = self._add_short(engine, definition, rotation)

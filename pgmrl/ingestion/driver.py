@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
 
-__all__ = ["Driver", "driver_of", "plain_cursor", "schema_in", "transaction_kept"]
+__all__ = ["Driver", "driver_of", "give_up_if_lost", "plain_cursor", "schema_in", "transaction_kept"]
 
 Driver = psycopg.Connection[Any]
 
@@ -49,6 +49,12 @@ def schema_in(connection: Connection | Session | Driver, column: Any) -> str | N
         if isinstance(connection, psycopg.Connection)
         else translated_schema(sqlalchemy_connection(connection), schema)
     )
+
+
+def give_up_if_lost(connection: Connection | Session | Driver, driver: Driver) -> None:
+    """Tell SQLAlchemy that its connection was lost: it would try to roll it back, and report that as another error."""
+    if driver.closed and not isinstance(connection, psycopg.Connection):
+        sqlalchemy_connection(connection).invalidate()
 
 
 def plain_cursor(driver: Driver) -> psycopg.Cursor[tuple[Any, ...]]:

@@ -14,7 +14,7 @@ from pgmrl.errors import IngestError
 from pgmrl.ingestion.batch_check import checked_batch
 from pgmrl.ingestion.batch_copy import write_batch
 from pgmrl.ingestion.batch_errors import BatchErrors
-from pgmrl.ingestion.driver import driver_of, schema_in
+from pgmrl.ingestion.driver import driver_of, give_up_if_lost, schema_in
 from pgmrl.ingestion.target_table import TargetTable
 
 if TYPE_CHECKING:
@@ -96,7 +96,11 @@ def ingest(
     while batch := _next(batches, report.rows):
         errors = BatchErrors(table, report.rows)
         batch_rows, batch_vectors = checked_batch(batch, errors)
-        write_batch(driver, batch_rows, batch_vectors, errors, check_sample)
+        try:
+            write_batch(driver, batch_rows, batch_vectors, errors, check_sample)
+        except IngestError:
+            give_up_if_lost(connection, driver)
+            raise
         present = [vector for vector in batch_vectors if vector is not None]
         zeros = int(table.definition.unfindable(np.stack(present)).sum()) if present else 0
         report = replace(

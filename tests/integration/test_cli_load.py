@@ -125,7 +125,7 @@ def test_the_same_rows_again(
 ) -> None:
     """The key is named and nothing is doubled."""
     arguments = ["load", place / "rows.jsonl", "--table", "things", "--text", "{name}: {body}"]
-    assert "Key (id)=(1) already exists" in failed(capsys, monkeypatch, *arguments)
+    assert "all of the first 5 rows are in things already, by their id" in failed(capsys, monkeypatch, *arguments)
     assert len(ok_json("search", loaded, QUESTION)["hits"]) == 5
 
 

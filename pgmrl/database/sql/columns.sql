@@ -30,8 +30,8 @@ FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 JOIN pg_attribute AS s ON s.attrelid = c.oid AND s.attnum > 0 AND NOT s.attisdropped
 JOIN pg_type AS t ON t.oid = s.atttypid AND t.typname IN ('halfvec', 'vector', 'bit')
--- a trigger: its condition names the short column first and then the full one, by their numbers, which a renaming leaves;
--- its arguments are both names as they were, rotation or 'prefix', and metric, each ended by a zero byte
+-- a trigger: its condition names the short column first and then the full one, by their numbers, which a renaming leaves.
+-- Its arguments are both names as they were, rotation or 'prefix', and metric, each ended by a zero byte
 LEFT JOIN LATERAL (
     SELECT a[3] AS rule, a[4] AS metric, (
         SELECT m[1]::int2 FROM regexp_matches(g.tgqual::text, 'varattno (\d+)', 'g') WITH ORDINALITY AS r (m, n)
