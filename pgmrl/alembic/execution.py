@@ -6,8 +6,9 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
-from pgmrl.errors import MigrationError
+from pgmrl.errors import MigrationError, PgmrlError
 from pgmrl.online import locks
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def committing(operations: Operations, directive: str) -> Iterator[Connection | 
     if connection is not None and _is_autocommit(connection):
         yield connection
         return
-    with ExitStack() as stack:
+    with _first_error(), ExitStack() as stack:
         try:
             stack.enter_context(context.autocommit_block())
         except (AssertionError, AttributeError) as error:  # how Alembic says that it has no transaction to commit
@@ -103,6 +104,20 @@ def committing(operations: Operations, directive: str) -> Iterator[Connection | 
                 "say concurrently=False"
             ) from error
         yield connection_of(operations)
+
+
+@contextmanager
+def _first_error() -> Iterator[None]:
+    """What happened, where ending the block fails too: Alembic commits there, which a lost connection refuses."""
+    try:
+        yield
+    except InvalidRequestError as error:
+        first = error.__context__
+        while isinstance(first, InvalidRequestError):
+            first = first.__context__
+        if isinstance(first, PgmrlError | DBAPIError):
+            raise first from first.__cause__
+        raise
 
 
 def _is_autocommit(connection: Connection) -> bool:

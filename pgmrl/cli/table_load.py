@@ -185,10 +185,10 @@ class TableLoad:
             return self._missing(engine, existing, rows)
         there = len(first) - len(self._absent(engine, existing, first))
         if there:
-            of_first = "all" if there == len(first) else f"{there:,}"
+            which = f"{'all' if there == len(first) else f'{there:,}'} of the first {counted(len(first), 'row')}"
             raise IngestError(
-                f"{of_first} of the first {counted(len(first), 'row')} are in {self.table} already, by their {self.key}: "
-                "loaded before? --resume loads the others, and builds the index where there is none. Nothing was written."
+                f"{which} are in {self.table} already, by their {self.key}: loaded before? --resume loads the others, "
+                "and builds the index where there is none. Nothing was written."
             )
         return rows
 
