@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # forked from a process that has imported these, so that one starts in a moment
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["pytest", "pgmrl.online.backfill", "pgmrl.online.index_builds"])
+CONTEXT.set_forkserver_preload(["pytest", "pgmrl.cli", "pgmrl.online.backfill", "pgmrl.online.index_builds"])
 
 
 def start(work: Callable[..., None], *arguments: Any) -> BaseProcess:
