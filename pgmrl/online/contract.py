@@ -86,7 +86,9 @@ def pending_contraction(connection: Connection, table: str, full: str, *, schema
 def plan_contract(pending: Contraction) -> list[PlannedStep]:
     """The steps of `contract` as they will run."""
     title = f"drop {', '.join(short.short for short in pending.old)}"
+    compared = pending.old_full is not None or pending.new.kept_by != "generated"
     return [
+        *([plan.compare(pending.owner)] if compared else []),
         *(plan.drop_index(pending.target(short), index.name) for short in pending.old for index in short.indexes),
         plan.statements(title, pending.owner, _drop_statements(pending)),
     ]
@@ -95,6 +97,7 @@ def plan_contract(pending: Contraction) -> list[PlannedStep]:
 def plan_undo(pending: Contraction) -> list[PlannedStep]:
     """The steps of `undo` as they will run."""
     return [
+        *([plan.compare(pending.owner)] if pending.old_full is not None else []),
         *(plan.drop_index(pending.target(pending.new), index.name) for index in pending.new.indexes),
         plan.statements(f"drop {pending.new.short}", pending.owner, _undo_statements(pending)),
     ]

@@ -187,6 +187,13 @@ def validate(target: Target) -> PlannedStep:
     return PlannedStep(f"check {target.title}", sql, "ACCESS SHARE", "one reading of the table")
 
 
+def compare(owner: str) -> PlannedStep:
+    """Compare all rows before a column is dropped."""
+    return PlannedStep(
+        f"compare every row of {owner}", (), "ACCESS SHARE", "one reading of the table, in batches by key"
+    )
+
+
 def drop_index(target: Target, name: str) -> PlannedStep:
     """Drop an index."""
     sql = (drop_statement(target.schema, name),)

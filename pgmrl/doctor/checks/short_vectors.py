@@ -52,8 +52,8 @@ def short_differs(context: CheckContext, column: CheckedColumn) -> Iterator[Prob
             f"{differ:,} of {compared:,} rows examined have a {column.short} that is not computed from their "
             f"{target.full}: searches rank them wrongly. They were written without the trigger",
             # not IS DISTINCT FROM, which looks for `=` on the search_path
-            f"UPDATE {target.owner} SET {quoted(target.short)} = {target.value} WHERE {differs(target)};  in batches "
-            "on a large table",
+            f"UPDATE {target.owner} SET {quoted(target.short)} = {target.value} WHERE {differs(target)};  on a large "
+            f"table in batches: `pgmrl backfill {column.name} --repair`",
             sql,
             {"differ": differ, "compared": compared},
             _severity(column),
