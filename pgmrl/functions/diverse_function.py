@@ -17,7 +17,6 @@ from pgmrl.functions.shortlist_ranking import (
     OPTION,
     K,
     ShortlistRanking,
-    candidates,
     distances,
     exact_shortlist,
     winner_arrays,
@@ -41,7 +40,6 @@ def diverse_ranking(column: SearchedColumn) -> ShortlistRanking:
     )
     return ShortlistRanking(
         "search_diverse",
-        candidates(column),
         exact_shortlist(column),
         dynamic_text(ranking),
         rows=f"{K}::numeric",

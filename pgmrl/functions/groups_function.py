@@ -13,7 +13,7 @@ from pgmrl.functions.callable_function import (
     shared_arguments,
 )
 from pgmrl.functions.plpgsql import Refusal, dynamic_text, value_of
-from pgmrl.functions.shortlist_ranking import OPTION, K, ShortlistRanking, candidates, distances, winner_arrays
+from pgmrl.functions.shortlist_ranking import OPTION, K, ShortlistRanking, distances, winner_arrays
 from pgmrl.model.ranking_sql import groups_sql
 from pgmrl.names import quoted
 
@@ -41,13 +41,13 @@ def groups_ranking(column: SearchedColumn, group_by: str) -> ShortlistRanking:
     )
     return ShortlistRanking(
         "search_groups",
-        candidates(column, f", t.{quoted(group_by)} AS {GROUP}"),
         dynamic_text(f"({value_of('candidates')})"),  # a limit on rows would leave groups out
         dynamic_text(ranking),
         rows=f"{K}::numeric * coalesce({OPTION}, 1)",
         tuned=False,
         incomplete=f"coalesce(winners.listed, 0) < {K}",
         returned="winners.listed::integer",
+        carried=f", t.{quoted(group_by)} AS {GROUP}",
         argument="per_group integer",
         refusals=(
             Refusal(

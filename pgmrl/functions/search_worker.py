@@ -13,6 +13,7 @@ from pgmrl.functions.filter_arguments import filter_arguments, filter_conditions
 from pgmrl.functions.plpgsql import Refusal, dollar_quoted, filled, lines, numbered, refuse
 from pgmrl.functions.query_argument import length_refusals, scale_query
 from pgmrl.functions.shortlist_argument import size_refusals, stored_or_usual_shortlist, usual_shortlist
+from pgmrl.functions.shortlist_ranking import all_rows, filtered_shortlist, shortlist
 from pgmrl.limits import EF_SEARCH_LIMIT
 from pgmrl.model.scan_settings import (
     PGVECTOR_DEFAULTS,
@@ -64,8 +65,10 @@ def _body(column: SearchedColumn, ranking: ShortlistRanking, index: Hnsw) -> str
     index_name = literal(qualified(column.schema, index.index_name(column.vectors_table, column.short_column)))
     # inside the dynamic statement $1 and $2 are the query; the rest follows in the worker's order
     first, passed = ranking.fixed_arguments + 1, len(keys) + len(column.functions.tests)
+    nearest = f" ORDER BY {column.short_vector} {definition.short_operator} $2 LIMIT "
     conditions = [
         _without_row(column, 3, first),
+        "    unfiltered := conditions;",
         *filter_conditions(column, 3 + len(keys), first + len(keys)),
     ]
     gave_up = f"winners.listed < shortlist_size AND pgmrl.gave_up_v1({index_name}, scans)"
@@ -76,7 +79,9 @@ def _body(column: SearchedColumn, ranking: ShortlistRanking, index: Hnsw) -> str
             stored_or_usual_shortlist(column, "$3", ranking.rows) if ranking.tuned else usual_shortlist(ranking.rows)
         ),
         short_type=definition.short_type,
-        candidates=literal(ranking.candidates),
+        candidates=literal(all_rows(column, ranking.carried)),
+        shortlist=shortlist(nearest),
+        filtered_shortlist=filtered_shortlist(column, nearest, ranking.carried),
         index=index_name,
         checks=refuse(_refusals(column, ranking)),
         scale_query=scale_query(column),
@@ -89,7 +94,6 @@ def _body(column: SearchedColumn, ranking: ShortlistRanking, index: Hnsw) -> str
         set_long_scan=lines(_set_long_scan(), 12),
         restore_settings=lines(_restore_settings(scan_settings("")), 8),
         restore_long_settings=lines(_restore_settings(long_scan_settings("")), 12),
-        nearest=literal(f" ORDER BY {column.short_vector} {definition.short_operator} $2 LIMIT "),
         ranking=ranking.ranking,
         exact_shortlist=ranking.exact_shortlist,
         incomplete=ranking.incomplete or gave_up,

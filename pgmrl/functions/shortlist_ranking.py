@@ -7,13 +7,25 @@ from typing import TYPE_CHECKING, Final
 
 from pgmrl.functions.plpgsql import dynamic_text, value_of
 from pgmrl.model.ranking_sql import distances_sql
+from pgmrl.model.scan_settings import EXPECTED_CANDIDATES
 from pgmrl.names import quoted
 
 if TYPE_CHECKING:
     from pgmrl.functions.plpgsql import Refusal
     from pgmrl.functions.searched_column import SearchedColumn
 
-__all__ = ["OPTION", "QUERY", "K", "ShortlistRanking", "candidates", "distances", "exact_shortlist", "winner_arrays"]
+__all__ = [
+    "OPTION",
+    "QUERY",
+    "K",
+    "ShortlistRanking",
+    "all_rows",
+    "distances",
+    "exact_shortlist",
+    "filtered_shortlist",
+    "shortlist",
+    "winner_arrays",
+]
 
 SHARED_ARGUMENTS: Final = 4  # of every worker: query, k, shortlist, exact
 QUERY: Final = "$1"
@@ -28,7 +40,6 @@ class ShortlistRanking:
 
     Attributes:
         kind: `search`, `search_groups` or `search_diverse`.
-        candidates: selects key and full vector, ready for conditions.
         exact_shortlist: an expression: the shortlist without the short index.
         ranking: an expression: from the shortlist to `listed`, which says how many were found, and arrays of distances
             and keys in their order.
@@ -36,19 +47,20 @@ class ShortlistRanking:
         tuned: whether that is what tuning chose; not where the shortlist is what there is to pick from.
         incomplete: whether rows may be missing that the filters would let through; None: when the index gave up.
         returned: how many there are, for the result.
+        carried: columns of the shortlist besides key and full vector, as SQL text that begins with a comma.
         argument: of its own, with its type, behind those of every worker.
         refusals: values of it that are refused.
 
     """
 
     kind: str
-    candidates: str
     exact_shortlist: str
     ranking: str
     rows: str
     tuned: bool = True
     incomplete: str | None = None
     returned: str = "pg_catalog.cardinality(winners.distance)"
+    carried: str = ""
     argument: str | None = None
     refusals: tuple[Refusal, ...] = ()
 
@@ -58,16 +70,51 @@ class ShortlistRanking:
         return SHARED_ARGUMENTS + (self.argument is not None)
 
 
-def candidates(column: SearchedColumn, more: str = "") -> str:
+def all_rows(column: SearchedColumn, carried: str) -> str:
     """Key and full vector of all rows, ready for conditions.
 
     Args:
         column: the column.
-        more: further columns of the table, as SQL text that begins with a comma.
+        carried: of the ranking.
     """
+    return f"SELECT {_keys(column)}, {column.full_vector} AS full_vector{carried} FROM {column.from_clause} WHERE true"
+
+
+def shortlist(nearest: str) -> str:
+    """An expression: the shortlist of a search without a filter.
+
+    Args:
+        nearest: an order, ready for a limit.
+    """
+    return dynamic_text(
+        f"WITH shortlist AS MATERIALIZED ({value_of('candidates')}{nearest}{value_of('shortlist_size')})"
+    )
+
+
+def filtered_shortlist(column: SearchedColumn, nearest: str, carried: str) -> str:
+    """An expression: the shortlist under a filter, found by key and short vector alone; see `SelectedRows.shortlist`.
+
+    Args:
+        column: the column.
+        nearest: an order, ready for a limit.
+        carried: of the ranking.
+    """
+    size, names = value_of("shortlist_size"), column.key_names
+    same = " AND ".join(
+        f"t.{quoted(name)} = nearest.{key}" for (name, _), key in zip(column.key_columns, names, strict=True)
+    )
+    return dynamic_text(
+        f"WITH candidates AS MATERIALIZED (SELECT {_keys(column)} FROM {column.from_clause} WHERE true"
+        f"{value_of('conditions')}{nearest}{value_of(f'{EXPECTED_CANDIDATES} * shortlist_size')}), "
+        f"shortlist AS MATERIALIZED (SELECT {_keys(column)}, {column.full_vector} AS full_vector{carried} "
+        f"FROM {column.from_clause} JOIN (SELECT {', '.join(names)} FROM candidates LIMIT {size}) AS nearest "
+        f"ON {same} LIMIT {size})"
+    )
+
+
+def _keys(column: SearchedColumn) -> str:
     names = zip(column.key_columns, column.key_names, strict=True)
-    keys = ", ".join(f"t.{quoted(name)} AS {key}" for (name, _), key in names)
-    return f"SELECT {keys}, {column.full_vector} AS full_vector{more} FROM {column.from_clause} WHERE true"
+    return ", ".join(f"t.{quoted(name)} AS {key}" for (name, _), key in names)
 
 
 def exact_shortlist(column: SearchedColumn) -> str:

@@ -15,6 +15,7 @@ from sqlalchemy.sql.operators import custom_op
 
 from pgmrl.errors import SearchError
 from pgmrl.model.ranking_sql import key_names
+from pgmrl.model.scan_settings import EXPECTED_CANDIDATES
 from pgmrl.searching.scan import Scan, custom_plan, gate
 from pgmrl.searching.subject import AnySelect, Subject, check_reads, filters_rows, leaves, reads_only
 
@@ -30,11 +31,6 @@ __all__ = ["CANDIDATES", "SHORTLIST", "SelectedRows", "materialized", "selected_
 
 SHORTLIST: Final = "pgmrl_shortlist"  # names that no application's table has: a CTE would hide it
 CANDIDATES: Final = "pgmrl_candidates"
-
-# Under a filter the planner takes a walk through the graph for cheaper than it is: each row that does not pass costs a
-# step and a read of the table. Told to expect ten times the rows, it changes to another way about where that is as
-# fast: at 20 % to an index on the filter that includes the short vectors, at 2 % to reading the whole table.
-EXPECTED_CANDIDATES: Final = 10
 
 
 @dataclass(frozen=True, slots=True)

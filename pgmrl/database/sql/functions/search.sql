@@ -5,6 +5,8 @@ DECLARE
     ef_search bigint;
     short_query {short_type};
     conditions text := '';
+    unfiltered text;
+    shortlist_text text;
     -- one text each, so that the plan is made for these numbers and filters
     candidates text := {candidates};
     scans bigint := pg_catalog.pg_stat_get_xact_numscans(pg_catalog.to_regclass({index}));
@@ -25,7 +27,12 @@ BEGIN
         IF shortlist_size > {ef_limit} THEN
 {set_long_scan}
         END IF;
-        EXECUTE 'WITH shortlist AS MATERIALIZED (' || candidates || {nearest} || shortlist_size || ')' || {ranking}
+        IF conditions = unfiltered THEN
+            shortlist_text := {shortlist};
+        ELSE
+            shortlist_text := {filtered_shortlist};
+        END IF;
+        EXECUTE shortlist_text || {ranking}
             INTO winners USING $1, short_query{passed};
         -- the settings of whoever called, also within a longer transaction; an error rolls them back
 {restore_settings}
