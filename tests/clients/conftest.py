@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -126,6 +126,13 @@ def psql() -> str:
 @pytest.fixture(scope="session")
 def pgbouncer(socket_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a PgBouncer in transaction mode with two connections to the server, as an unprivileged user."""
+    with pgbouncer_as("postgres", socket_path, tmp_path_factory.mktemp("pgbouncer") / "log") as port:
+        yield port
+
+
+@contextmanager
+def pgbouncer_as(role: str, socket_path: Path, log: Path) -> Iterator[int]:
+    """The port of a PgBouncer in transaction mode, which logs in as this role whoever connects to it."""
     program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
         pytest.skip("pgbouncer is not installed: apt-get install pgbouncer")
@@ -135,13 +142,12 @@ def pgbouncer(socket_path: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     # beside the socket: a folder of pytest is closed to that user
     config = socket_path.parent / f"pgbouncer-{port}.ini"
     config.write_text(
-        f"[databases]\n* = host={socket_path.parent} port={socket_path.suffix[1:]} user=postgres\n"
+        f"[databases]\n* = host={socket_path.parent} port={socket_path.suffix[1:]} user={role}\n"
         f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n"
         "pool_mode = transaction\ndefault_pool_size = 2\nmax_client_conn = 50\n"
         "server_check_delay = 0\nlogfile =\npidfile =\n"
     )
     config.chmod(0o644)
-    log = tmp_path_factory.mktemp("pgbouncer") / "log"
     options: dict[str, Any] = {} if account is None else account.popen
     with log.open("w") as output:
         process = subprocess.Popen([program, str(config)], stdout=output, stderr=output, cwd="/", **options)  # noqa: S603
