@@ -16,13 +16,15 @@ def offline() -> None:
     style = {"paramstyle": "named"}
     context.configure(dialect_name="postgresql", dialect_opts=style, as_sql=True, literal_binds=True, **VERSION_TABLE)
     with context.begin_transaction():
-        context.execute(database.create_schema())
+        for statement in database.create_schema():
+            context.execute(statement)
         context.run_migrations()
 
 
 def online(connection: Connection) -> None:
     """Run on this connection; whoever opened its transaction ends it."""
-    connection.execute(text(database.create_schema()))  # the version table lives in it
+    for statement in database.create_schema():  # the version table lives in it
+        connection.execute(text(statement))
     context.configure(connection=connection, **VERSION_TABLE)
     with context.begin_transaction():
         context.run_migrations()

@@ -31,9 +31,11 @@ def upgrade() -> None:
     """Install."""
     vector_schema = database.vector_schema_of(op.get_context())
     for name in SCRIPTS:
-        op.execute(database.script(name, vector_schema))
+        for statement in database.script(name, vector_schema):
+            op.execute(statement)
 
 
 def downgrade() -> None:
     """Remove everything but the schema, in which Alembic keeps its version; refused while something uses it."""
-    op.execute(database.script("drop_all", database.vector_schema_of(op.get_context())))
+    for statement in database.script("drop_all", database.vector_schema_of(op.get_context())):
+        op.execute(statement)

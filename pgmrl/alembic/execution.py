@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
+from pgmrl.database.connection import in_autocommit
 from pgmrl.errors import MigrationError, PgmrlError
 from pgmrl.online import locks
 
@@ -48,7 +49,7 @@ def run_in_migration(operations: Operations, statements: Sequence[str], owner: s
     locked = [locks.lock_table(owner), *statements] if lock else statements
     if connection is None:
         print_sql(operations, locked)
-    elif connection.in_transaction() and not _is_autocommit(connection):
+    elif connection.in_transaction() and not in_autocommit(connection):
         locks.with_savepoints(connection, locked, owner)
     else:
         locks.in_transaction(connection, locked, owner)
@@ -91,7 +92,7 @@ def committing(operations: Operations, directive: str) -> Iterator[Connection | 
         MigrationError: somebody else's transaction cannot be committed from here.
     """
     context, connection = operations.migration_context, connection_of(operations)
-    if connection is not None and _is_autocommit(connection):
+    if connection is not None and in_autocommit(connection):
         yield connection
         return
     with _first_error(), ExitStack() as stack:
@@ -103,6 +104,9 @@ def committing(operations: Operations, directive: str) -> Iterator[Connection | 
                 "context.configure a connection without one (engine.connect(), not engine.begin()), or for an index "
                 "say concurrently=False"
             ) from error
+        if connection is not None:
+            # Alembic has asked for the isolation level, by which pg8000 has begun a transaction
+            connection.connection.dbapi_connection.commit()  # type: ignore[union-attr]
         yield connection_of(operations)
 
 
@@ -118,10 +122,6 @@ def _first_error() -> Iterator[None]:
         if isinstance(first, PgmrlError | DBAPIError):
             raise first from first.__cause__
         raise
-
-
-def _is_autocommit(connection: Connection) -> bool:
-    return bool(getattr(connection.connection.driver_connection, "autocommit", False))
 
 
 def print_sql(operations: Operations, statements: Iterable[str]) -> None:

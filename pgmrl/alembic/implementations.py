@@ -104,13 +104,14 @@ def _upgrade_pgmrl(operations: Operations, operation: UpgradePgmrl) -> None:
     if current is not None and operation.since is None and _is_reached(current, operation.to):
         return  # somebody brought it further already: a step of a history never goes back unasked
     if current is None:
-        operations.execute(text(database.create_schema()))
-        operations.execute(text(database.create_version_table()))
+        for statement in (*database.create_schema(), database.create_version_table()):
+            operations.execute(text(statement))
     # a revision's own `op` is the application's, so that both run in one transaction, or print into one script
     for revision, up in _revisions(current, None if operation.to == "base" else operation.to):
         (revision.module.upgrade if up else revision.module.downgrade)()
         reached = revision.revision if up else revision.down_revision
-        operations.execute(text(database.set_version(str(reached) if reached else None)))
+        for statement in database.set_version(str(reached) if reached else None):
+            operations.execute(text(statement))
 
 
 def _current_revision(connection: Connection, operation: UpgradePgmrl) -> str | None:

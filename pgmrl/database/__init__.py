@@ -1,7 +1,15 @@
 """What is in the server: connections, pgvector, pgmrl's own schema, rotations and the catalogue."""
 
 from pgmrl.database.catalogue import ColumnInfo, columns, row_estimate, row_estimates, table_schema
-from pgmrl.database.connection import connect, execute_plain, snapshot, sqlalchemy_connection, sqlstate
+from pgmrl.database.connection import (
+    connect,
+    execute_plain,
+    in_autocommit,
+    psycopg_connection,
+    snapshot,
+    sqlalchemy_connection,
+    sqlstate,
+)
 from pgmrl.database.extension import check_pgvector, create_pgvector, hidden_schema, version_numbers
 from pgmrl.database.rotations import (
     install_rotation,
@@ -41,11 +49,13 @@ __all__ = [
     "downgrade",
     "execute_plain",
     "hidden_schema",
+    "in_autocommit",
     "install_rotation",
     "installed_revision",
     "installed_rotation",
     "installed_rotations",
     "migrations_path",
+    "psycopg_connection",
     "require_schema",
     "rotation_statements",
     "row_estimate",

@@ -5,18 +5,27 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 from sqlalchemy import Connection, CursorResult, Engine, create_engine
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, scoped_session
 
-from pgmrl.errors import Unreachable
+from pgmrl.errors import Unreachable, WrongConnection
 from pgmrl.urls import connection_options, display_url, engine_arguments, masked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-__all__ = ["connect", "execute_plain", "snapshot", "sqlalchemy_connection", "sqlstate"]
+__all__ = [
+    "connect",
+    "execute_plain",
+    "in_autocommit",
+    "psycopg_connection",
+    "snapshot",
+    "sqlalchemy_connection",
+    "sqlstate",
+]
 
 
 @contextmanager
@@ -49,8 +58,62 @@ def execute_plain(connection: Connection, statement: str) -> CursorResult[Any]:
 
 
 def sqlalchemy_connection(connection: Connection | Session) -> Connection:
-    """The Connection behind a Session, or itself."""
-    return connection.connection() if isinstance(connection, Session) else connection
+    """The Connection behind a Session (also a `scoped_session`), or itself.
+
+    Raises:
+        WrongConnection: it is neither: an Engine, say, or something asynchronous.
+
+    """
+    if isinstance(connection, Connection):
+        return connection
+    if isinstance(connection, Session | scoped_session):
+        return connection.connection()
+    raise WrongConnection(f"expected a Connection or a Session, got {_kind(connection)}: {_remedy(connection)}")
+
+
+def psycopg_connection(connection: Connection | Session, what: str) -> psycopg.Connection[Any]:
+    """The connection of psycopg 3 behind one of SQLAlchemy's, for COPY and cursors on the server.
+
+    Args:
+        connection: of the database.
+        what: what needs it, as the beginning of a sentence.
+
+    Raises:
+        WrongConnection: it is of another driver, or asynchronous.
+
+    """
+    if isinstance(connection, Connection | Session | scoped_session):
+        through = sqlalchemy_connection(connection)
+        driver = through.connection.driver_connection
+        if isinstance(driver, psycopg.Connection):
+            return driver
+        got = f"one of {through.dialect.driver}{', asynchronous' if through.dialect.is_async else ''}"
+    else:
+        got = _kind(connection)
+    raise WrongConnection(
+        f"{what} needs a connection of psycopg 3 that is not asynchronous, got {got}: "
+        'with create_engine("postgresql+psycopg://…").connect() as connection: …'
+    )
+
+
+def _kind(connection: Any) -> str:
+    kind = type(connection)
+    package = kind.__module__.partition(".")[0]
+    return kind.__name__ if package in {"sqlalchemy", "builtins"} else f"{package}'s {kind.__name__}"
+
+
+def _remedy(connection: Any) -> str:
+    names = {kind.__name__ for kind in type(connection).__mro__}
+    if names & {"AsyncSession", "async_scoped_session"}:
+        return "await session.run_sync(lambda session: …(session, …))"
+    if "AsyncConnection" in names and hasattr(connection, "run_sync"):
+        return "await connection.run_sync(lambda connection: …(connection, …))"
+    if "AsyncEngine" in names:
+        return (
+            "async with engine.connect() as connection: await connection.run_sync(lambda connection: …(connection, …))"
+        )
+    engine = "engine" if isinstance(connection, Engine) else "create_engine(…)"
+    return f"with {engine}.connect() as connection: …"
 
 
 @contextmanager
@@ -60,7 +123,7 @@ def snapshot(connection: Connection) -> Iterator[None]:
     All statements see the same rows and none can write; within a transaction of the caller's, its rules hold.
     """
     mode = "ISOLATION LEVEL REPEATABLE READ, READ ONLY"
-    if getattr(connection.connection.dbapi_connection, "autocommit", False):
+    if in_autocommit(connection):
         connection.exec_driver_sql(f"BEGIN {mode}")
         try:
             yield
@@ -81,7 +144,16 @@ def snapshot(connection: Connection) -> Iterator[None]:
             transaction.rollback()
 
 
+def in_autocommit(connection: Connection) -> bool:
+    """Whether each statement is a transaction of its own, whatever the driver."""
+    # asyncpg's own connection does not know, SQLAlchemy's around it does
+    return bool(getattr(connection.connection.dbapi_connection, "autocommit", False))
+
+
 def sqlstate(error: DBAPIError) -> str | None:
-    """The server's code for an error; None where the server did not raise it."""
-    code: str | None = getattr(error.orig, "sqlstate", None)
+    """The server's code for an error, whatever the driver; None where the server did not raise it."""
+    origin: Any = error.orig
+    code: str | None = getattr(origin, "sqlstate", None) or getattr(origin, "pgcode", None)
+    if code is None and origin is not None and origin.args and isinstance(origin.args[0], dict):  # of pg8000
+        code = origin.args[0].get("C")
     return code

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from pgmrl.database.connection import sqlalchemy_connection
 from pgmrl.errors import PgvectorMissing, PgvectorVersionWarning
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import Session
 
 __all__ = ["PGVECTOR_NEEDED", "PGVECTOR_SOUND", "check_pgvector", "create_pgvector", "hidden_schema", "version_numbers"]
 
@@ -16,13 +21,14 @@ PGVECTOR_NEEDED: Final = (0, 8, 0)  # iterative index scans
 PGVECTOR_SOUND: Final = (0, 8, 4)  # vacuuming HNSW
 
 
-def create_pgvector(connection: Connection) -> None:
+def create_pgvector(connection: Connection | Session) -> None:
     """Install the extension where it is not; needs no rights where somebody else has.
 
     Raises:
         PgvectorMissing: the server does not have it, or this role may not install it.
 
     """
+    connection = sqlalchemy_connection(connection)
     if _extension(connection) is not None:
         return
     try:
@@ -35,7 +41,7 @@ def create_pgvector(connection: Connection) -> None:
         ) from error
 
 
-def check_pgvector(connection: Connection) -> str:
+def check_pgvector(connection: Connection | Session) -> str:
     """The schema pgvector lives in, after a look at its version.
 
     Raises:
@@ -45,7 +51,7 @@ def check_pgvector(connection: Connection) -> str:
         PgvectorVersionWarning: it is older than 0.8.4.
 
     """
-    extension = _extension(connection)
+    extension = _extension(sqlalchemy_connection(connection))
     if extension is None:
         raise PgvectorMissing("pgvector is not installed in this database: run CREATE EXTENSION vector")
     schema, version = extension

@@ -8,15 +8,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
+from pgmrl.database.connection import sqlalchemy_connection
 from pgmrl.database.extension import check_pgvector, create_pgvector
 from pgmrl.database.sql import load as load_sql
+from pgmrl.database.sql import statements
 from pgmrl.errors import NotMigrated
 
 if TYPE_CHECKING:
     from alembic.config import Config
     from alembic.migration import MigrationContext
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import Session
 
 __all__ = [
     "LOCK",
@@ -49,7 +53,7 @@ def migrations_path() -> Path:
     return packed if packed.is_dir() else here.parent / "migrations"
 
 
-def upgrade(connection: Connection, revision: str = "head") -> None:
+def upgrade(connection: Connection | Session, revision: str = "head") -> None:
     """Install or update pgmrl's schema; does nothing where it is up to date.
 
     Runs in the connection's transaction, which the caller commits. Needs CREATE on the database, no superuser.
@@ -58,6 +62,7 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
         PgvectorMissing: see `check_pgvector`.
 
     """
+    connection = sqlalchemy_connection(connection)
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
     create_pgvector(connection)
     check_pgvector(connection)
@@ -67,8 +72,9 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
         command.upgrade(_config(connection), revision)
 
 
-def downgrade(connection: Connection, revision: str = "base") -> None:
+def downgrade(connection: Connection | Session, revision: str = "base") -> None:
     """Remove pgmrl's schema down to a revision; refused by the server while a column or a function needs it."""
+    connection = sqlalchemy_connection(connection)
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
     from alembic import command  # noqa: PLC0415 - see the top
 
@@ -76,8 +82,9 @@ def downgrade(connection: Connection, revision: str = "base") -> None:
         command.downgrade(_config(connection), revision)
 
 
-def installed_revision(connection: Connection) -> str | None:
+def installed_revision(connection: Connection | Session) -> str | None:
     """The revision of pgmrl's schema in this database; None where it is not installed."""
+    connection = sqlalchemy_connection(connection)
     table_exists = connection.execute(text("SELECT to_regclass('pgmrl.alembic_version') IS NOT NULL")).scalar_one()
     if not table_exists:
         return None
@@ -86,7 +93,7 @@ def installed_revision(connection: Connection) -> str | None:
     return revision
 
 
-def require_schema(connection: Connection) -> None:
+def require_schema(connection: Connection | Session) -> None:
     """Check that pgmrl's schema is installed, at this version's revision.
 
     Raises:
@@ -103,9 +110,9 @@ def require_schema(connection: Connection) -> None:
         raise NotMigrated(f"pgmrl's schema: expected revision {NEWEST_REVISION}, got {installed}: {remedy}")
 
 
-def create_schema() -> str:
-    """The statement that makes pgmrl's schema."""
-    return load_sql("schema")
+def create_schema() -> list[str]:
+    """The statements that make pgmrl's schema."""
+    return statements(load_sql("schema"))
 
 
 def create_version_table() -> str:
@@ -114,24 +121,23 @@ def create_version_table() -> str:
     return f"CREATE TABLE IF NOT EXISTS {name} (version_num varchar(32) NOT NULL PRIMARY KEY)"
 
 
-def set_version(revision: str | None) -> str:
-    """The statement that records pgmrl's revision; None for none."""
+def set_version(revision: str | None) -> list[str]:
+    """The statements that record pgmrl's revision; None for none."""
     name = f"{SCHEMA}.{VERSION_TABLE}"
-    if revision is None:
-        return f"DELETE FROM {name}"  # noqa: S608
+    forget = f"DELETE FROM {name}"  # noqa: S608
     # the revisions are pgmrl's own
-    return f"DELETE FROM {name}; INSERT INTO {name} (version_num) VALUES ('{revision}')"  # noqa: S608
+    return [forget] if revision is None else [forget, f"INSERT INTO {name} (version_num) VALUES ('{revision}')"]  # noqa: S608
 
 
-def script(name: str, vector_schema: str = "public") -> str:
-    """A file of pgmrl's SQL with pgvector's schema put in; `columns_view` makes a view of the query in columns.sql."""
+def script(name: str, vector_schema: str = "public") -> list[str]:
+    """A file's statements with pgvector's schema put in; `columns_view` makes a view of the query in columns.sql."""
     if name != "columns_view":
-        return load_sql(name, vector_schema)
-    comment = "Every Matryoshka column of this database, as the catalogue has it"
-    return (
-        f"CREATE VIEW pgmrl.columns AS\n{load_sql('columns', vector_schema)};\n"
-        f"COMMENT ON VIEW pgmrl.columns IS '{comment}';\nGRANT SELECT ON pgmrl.columns TO PUBLIC;"
-    )
+        return statements(load_sql(name, vector_schema))
+    return [
+        f"CREATE VIEW pgmrl.columns AS\n{load_sql('columns', vector_schema)}",
+        "COMMENT ON VIEW pgmrl.columns IS 'Every Matryoshka column of this database, as the catalogue has it'",
+        "GRANT SELECT ON pgmrl.columns TO PUBLIC",
+    ]
 
 
 def vector_schema_of(context: MigrationContext) -> str:

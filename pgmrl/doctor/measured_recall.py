@@ -78,7 +78,8 @@ def measure_columns(
         DatabaseError: the catalogue was not read in time, or a column is in a schema that the role may not use.
 
     """
-    if connection.in_transaction() and not _in_autocommit(connection):
+    connection = database.sqlalchemy_connection(connection)
+    if connection.in_transaction() and not database.in_autocommit(connection):
         raise MeasureError("the connection is in a transaction, and each measurement is committed: end it first")
     seconds = min(finite("seconds", seconds), MOST_SECONDS)
     deadline = time.monotonic() + seconds
@@ -110,17 +111,13 @@ def _measure(
     except (PgmrlError, DBAPIError) as error:
         return Measurement(column.name, None, False, _reason(error))
     try:
-        with nullcontext() if _in_autocommit(connection) else connection.begin():
+        with nullcontext() if database.in_autocommit(connection) else connection.begin():
             if database.execute_plain(connection, "SELECT pg_is_in_recovery()").scalar():
                 return Measurement(column.name, recall, False, "a standby keeps no history: measure on its primary")
             record_recall(connection, column.searched, recall)
     except (PgmrlError, DBAPIError) as error:
         return Measurement(column.name, recall, False, _reason(error))
     return Measurement(column.name, recall, True)
-
-
-def _in_autocommit(connection: Connection) -> bool:
-    return bool(getattr(connection.connection.dbapi_connection, "autocommit", False))
 
 
 def _reason(error: PgmrlError | DBAPIError) -> str:

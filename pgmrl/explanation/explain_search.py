@@ -51,14 +51,15 @@ def explain(
     With an AsyncSession: `await session.run_sync(lambda sync: explain(sync, statement))`.
 
     Args:
-        connection: a connection to the database, with psycopg 3.
+        connection: of the database, through any driver.
         statement: what `search`, `search_many`, `search_groups`, `search_diverse`, `search_funnel` or `search_hybrid`
             returned, also inside a Select of your own.
         parameters: values of the statement's own parameters, by name.
         analyze: False for the plan alone, without executing the statement.
 
     Raises:
-        SearchError: the statement is not a search of pgmrl's, or `connection` is not a Connection or Session.
+        SearchError: the statement is not a search of pgmrl's.
+        WrongConnection: `connection` is not a Connection or Session.
 
     """
     connection = check_arguments(connection, statement)

@@ -35,7 +35,7 @@ def assert_index_used(
         assert_index_used(session, search(select(Package), Package.embedding, vector), ignore_cost=True)
 
     Args:
-        connection: a connection to the database, with psycopg 3.
+        connection: of the database, through any driver.
         statement: as for `explain`.
         parameters: values of the statement's own parameters, by name.
         ignore_cost: ask whether the index can serve the search, whatever it costs: for a test's database with a few
@@ -43,7 +43,8 @@ def assert_index_used(
 
     Raises:
         AssertionError: it does not, with the reason and the plan.
-        SearchError: the statement is not a search of pgmrl's, or `connection` is not a Connection or Session.
+        SearchError: the statement is not a search of pgmrl's.
+        WrongConnection: `connection` is not a Connection or Session.
 
     """
     connection = check_arguments(connection, statement)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import Connection
-from sqlalchemy.orm import Session
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.expression import SelectBase
 
@@ -21,20 +20,17 @@ def check_arguments(connection: Any, statement: Any) -> Connection:
     """The connection of a Connection or Session.
 
     Raises:
-        SearchError: it is neither, or the statement is not a search of pgmrl's.
+        WrongConnection: it is neither.
+        SearchError: the statement is not a search of pgmrl's.
 
     """
-    if not isinstance(connection, Connection | Session):
-        raise SearchError(
-            f"expected a Connection or a Session, got {type(connection).__name__}; with an AsyncSession: "
-            "await session.run_sync(lambda sync: explain(sync, statement))"
-        )
+    through = database.sqlalchemy_connection(connection)
     if not isinstance(statement, SelectBase) or not _names(statement) & {RESULTS, FUSED}:
         raise SearchError(
             "expected a statement that search() or another search function of pgmrl returned, got "
             f"{_kind(statement)}; for other statements run EXPLAIN (ANALYZE, BUFFERS)"
         )
-    return database.sqlalchemy_connection(connection)
+    return through
 
 
 def _names(statement: SelectBase) -> set[str]:

@@ -99,7 +99,7 @@ def _run(connection: Connection, statements: Sequence[str]) -> Any:
 @contextmanager
 def _atomic(connection: Connection) -> Iterator[None]:
     """All or nothing: within the caller's transaction, or in one of their own where the connection commits each."""
-    if not getattr(connection.connection.dbapi_connection, "autocommit", False):
+    if not database.in_autocommit(connection):
         with connection.begin_nested():
             yield
         return
@@ -119,6 +119,7 @@ def _explained(error: DBAPIError) -> MigrationError | None:
         return None
     diagnostic = getattr(error.orig, "diag", None)
     parts = [getattr(diagnostic, part, None) for part in ("message_primary", "message_detail", "message_hint")]
+    parts[0] = parts[0] or str(error.orig).strip()  # a driver that gives all in one
     if state == "2BP01":  # the server would advise CASCADE, by which somebody's view is lost
         parts[2] = "Nothing was changed. Drop what uses it first, and make it again afterwards."
     return MigrationError("\n".join(part for part in parts if part))

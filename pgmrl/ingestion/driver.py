@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.rows import tuple_row
 
-from pgmrl.database.connection import sqlalchemy_connection
-from pgmrl.errors import IngestError
+from pgmrl.database.connection import psycopg_connection, sqlalchemy_connection
 from pgmrl.model.columns import base_column
 from pgmrl.model.server_names import translated_schema
 
@@ -28,16 +27,13 @@ def driver_of(connection: Connection | Session | Driver) -> Driver:
     """The psycopg connection behind another one.
 
     Raises:
-        IngestError: there is none, since it goes through another driver.
+        WrongConnection: there is none, since it goes through another driver.
     """
     if isinstance(connection, psycopg.Connection):
         return connection
-    through = sqlalchemy_connection(connection)
+    driver, through = psycopg_connection(connection, "ingest"), sqlalchemy_connection(connection)
     if through.in_transaction():
         through.exec_driver_sql("SELECT 1")  # SQLAlchemy begins late; a batch must find the caller's transaction begun
-    driver = through.connection.driver_connection
-    if not isinstance(driver, psycopg.Connection):
-        raise IngestError("ingest needs psycopg 3, not asynchronous: an URL that begins with postgresql+psycopg://")
     return driver
 
 

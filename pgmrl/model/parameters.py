@@ -17,7 +17,6 @@ import psycopg
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
-from pgmrl.errors import DefinitionError
 from pgmrl.model.binary import decode, encode
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ __all__ = [
     "BinaryValue",
     "array_sender",
     "binary_value",
-    "require_psycopg",
     "vector_sender",
     "vector_text",
 ]
@@ -138,21 +136,3 @@ def _real_array(values: NDArray[Any]) -> bytes:
     items = np.empty(flat.size, dtype=_ARRAY_ITEM)
     items["size"], items["value"] = 4, flat
     return header + items.tobytes()
-
-
-def require_psycopg(dialect: Dialect, what: str) -> None:
-    """Refuse any other driver before anything runs.
-
-    Args:
-        dialect: of the connection.
-        what: what needs psycopg 3, as the beginning of a sentence.
-
-    Raises:
-        DefinitionError: the driver is not psycopg 3.
-
-    """
-    if dialect.driver not in PSYCOPG:
-        raise DefinitionError(
-            f"{what} needs psycopg 3, got the driver {dialect.driver!r}: use a URL that begins with "
-            "postgresql+psycopg:// (it need not be the application's)"
-        )

@@ -75,7 +75,7 @@ def explained(
     """The plan of a statement as EXPLAIN (FORMAT JSON) has it: `Plan`, and times where it was executed.
 
     Args:
-        connection: of the database, with psycopg 3.
+        connection: of the database.
         statement: as `search` returns it.
         options: more of EXPLAIN's, such as `ANALYZE, BUFFERS`.
         parameters: values of the statement's own parameters, by name.

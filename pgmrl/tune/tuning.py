@@ -126,6 +126,7 @@ def tune(
         DatabaseError: the server stopped it, or the connection dropped; nothing is left there.
 
     """
+    database.psycopg_connection(connection, "tune")
     connection = database.sqlalchemy_connection(connection)
     sizes = None if dims is None else tuple(sorted(set(dims)))
     request = TuneRequest(

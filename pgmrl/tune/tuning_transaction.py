@@ -10,6 +10,7 @@ import psycopg
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from pgmrl.database.connection import psycopg_connection
 from pgmrl.errors import DatabaseError, MeasureError
 from pgmrl.measure.session import CONFLICT, ended_by_standby
 
@@ -27,16 +28,10 @@ def driver_of(connection: Connection) -> psycopg.Connection[Any]:
     """The driver's connection, for what SQLAlchemy has no words for: cursors on the server and COPY.
 
     Raises:
-        MeasureError: it is not psycopg 3's, synchronous.
+        WrongConnection: it is not psycopg 3's, synchronous.
 
     """
-    driver = connection.connection.driver_connection
-    if not isinstance(driver, psycopg.Connection):
-        raise MeasureError(
-            f"expected a synchronous connection of psycopg 3, got {type(driver).__name__}: use an URL that begins with "
-            "postgresql+psycopg:// and create_engine"
-        )
-    return driver
+    return psycopg_connection(connection, "tune")
 
 
 def prepares(driver: psycopg.Connection[Any]) -> bool | None:

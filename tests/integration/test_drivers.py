@@ -37,7 +37,7 @@ from pgmrl import (
     search_groups,
     search_many,
 )
-from pgmrl.errors import IngestError
+from pgmrl.errors import WrongConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -173,7 +173,7 @@ def test_what_needs_psycopg_says_so(run: Any, request: pytest.FixtureRequest) ->
     if driver == "psycopg":
         run(lambda c: ingest(c, table.c.embedding, rows))
     else:
-        with pytest.raises(IngestError, match="psycopg 3"):
+        with pytest.raises(WrongConnection, match="psycopg 3"):
             run(lambda c: ingest(c, table.c.embedding, rows))
     assert run(lambda c: c.execute(select(func.count()).select_from(table)).scalar()) == (driver == "psycopg")
 

@@ -6,12 +6,18 @@ migration. `{vector}` stands for the schema pgvector lives in.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib import resources
+from typing import Final
 
 from pgmrl.names import quoted
 
-__all__ = ["load"]
+__all__ = ["load", "statements"]
+
+_COMMENT: Final = r"--[^\n]*"
+_QUOTED: Final = r"'[^']*'|\"[^\"]*\"|\$(\w*)\$.*?\$\1\$"  # a doubled quote is the end of one and the begin of another
+_PARTS: Final = re.compile(f"(?:{_COMMENT}|{_QUOTED}|[^;])+", re.DOTALL)
 
 
 @cache
@@ -24,3 +30,14 @@ def load(name: str, vector_schema: str = "public") -> str:
     """
     text = resources.files(__package__).joinpath(f"{name}.sql").read_text(encoding="utf-8")
     return text.replace("{vector}", quoted(vector_schema))
+
+
+def statements(script: str) -> list[str]:
+    """The statements of a script, each for itself: asyncpg takes one at a time.
+
+    Args:
+        script: of pgmrl's own SQL: a semicolon ends a statement, unless it is in quotes, in `$$` or in a `--` comment.
+
+    """
+    parts = (match.group().strip() for match in _PARTS.finditer(script))
+    return [part for part in parts if part]
