@@ -43,7 +43,7 @@ from pgmrl import (
     search_hybrid,
     search_many,
 )
-from pgmrl.errors import SearchError
+from pgmrl.errors import SearchError, WrongConnection
 from pgmrl.explanation import plan_text
 from pgmrl.model.columns import Matryoshka
 from pgmrl.model.shortening import Short
@@ -777,7 +777,7 @@ def test_statements_that_are_no_search(opened: Connection, items: Items) -> None
     for statement in (items.all, text("SELECT 1"), "SELECT 1", None):
         with pytest.raises(SearchError, match=r"expected a statement that search\(\) or another search function"):
             explain(opened, statement)  # type: ignore[arg-type]
-    with pytest.raises(SearchError, match="got Engine"):
+    with pytest.raises(WrongConnection, match="got Engine"):
         explain(items.engine, items.nearest())  # type: ignore[arg-type]
 
 
@@ -785,7 +785,7 @@ async def test_an_async_session(items: Items) -> None:
     """Through run_sync; the session itself is told how."""
     engine = create_async_engine(items.engine.url)
     async with AsyncSession(engine) as session:
-        with pytest.raises(SearchError, match="run_sync"):
+        with pytest.raises(WrongConnection, match="run_sync"):
             explain(session, items.nearest())  # type: ignore[arg-type]
         found = await session.run_sync(lambda sync: explain(sync, items.nearest()))
         assert found.index_used
