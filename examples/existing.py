@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 ROWS = 2_000
 
 
-# --8<-- [start:before]
 class Base(DeclarativeBase):
     """The application's models, as they were before pgmrl."""
 
@@ -45,7 +44,6 @@ class Article(Base):
     embedding: Mapped[Any] = mapped_column(VECTOR(256), nullable=True)
 
 
-# --8<-- [end:before]
 class Note(Base):
     """Another one."""
 
@@ -93,54 +91,42 @@ def _the_application_so_far(engine: Engine) -> Any:
 
 
 def _by_prefix(engine: Engine, query: Any) -> None:
-    # --8<-- [start:prefix]
     # once, after the class; the attribute and the code that writes it stay as they are
     add_short(Article.embedding, Short(64, by=Prefix()), metric="cosine")
-    # --8<-- [end:prefix]
 
     def migration(op: Any) -> None:
-        # --8<-- [start:prefix-migration]
         definition = Definition.of(256, Short(64, by=Prefix()), metric="cosine", full="vector")
         op.add_short("existing_articles", "embedding", definition)
         op.create_short_index("existing_articles", "embedding", definition)
-        # --8<-- [end:prefix-migration]
 
     _migrate(engine, migration)
     _finish(engine, "existing_articles")
 
-    # --8<-- [start:check]
     with Session(engine) as session:
         check_schema(session, Article.embedding)  # raises NotMigrated, with the name of what is missing
-    # --8<-- [end:check]
     _search(engine, Article, search(select(Article), Article.embedding, query, k=3))
 
-    # --8<-- [start:write]
     with Session(engine) as session, session.begin():
         session.add(Article(title="written as before", embedding=list(query)))
-    # --8<-- [end:write]
 
 
 def _by_rotation(engine: Engine, query: Any) -> None:
     with tempfile.TemporaryDirectory() as rotations:
-        # --8<-- [start:fit]
         add_short(Note.embedding, Short(64, by=Rotation()), metric="cosine")  # not learned yet
 
         with engine.connect() as connection:
             learned = fit_rotation(connection, Note.embedding, axes=128)
         path = learned.rotation.save(rotations)  # r<hash>.npy: commit it beside the migrations
-        # --8<-- [end:fit]
         for dims, kept in learned.recall_by_dims.items():
             print(f"{dims} dimensions: a rotation keeps {kept:.3f}, a prefix {learned.recall_by_dims_prefix[dims]:.3f}")
 
         def migration(op: Any) -> None:
-            # --8<-- [start:rotation-migration]
             rotation = Rotation.load(path)
             op.upgrade_pgmrl("0001")
             op.install_rotation(path)
             definition = Definition.of(256, Short(64, by=rotation), metric="cosine", full="vector")
             op.add_short("existing_notes", "embedding", definition)
             op.create_short_index("existing_notes", "embedding", definition)
-            # --8<-- [end:rotation-migration]
 
         _migrate(engine, migration)
         _finish(engine, "existing_notes")
@@ -163,13 +149,11 @@ def _by_rotation(engine: Engine, query: Any) -> None:
 
 
 def _by_side_table(engine: Engine, query: Any) -> None:
-    # --8<-- [start:side]
     side = add_side_table(Review.embedding, Short(64, by=Prefix()), metric="cosine", full="halfvec")
 
     with engine.begin() as connection:
         database.upgrade(connection)  # pgmrl's schema: its function installs the trigger
         side.create(connection)  # the table, its index, the trigger on the original, and a copy of what is there
-    # --8<-- [end:side]
     _finish(engine, "existing_reviews_embedding")
     _search(engine, Review, search(select(Review), Review.embedding, query, k=3))
     columns = [column["name"] for column in inspect(engine).get_columns("existing_reviews")]

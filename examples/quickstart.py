@@ -8,7 +8,6 @@ Runs against DATABASE_URL, or an embedded PostgreSQL where that is not set. It m
 
 from __future__ import annotations
 
-# --8<-- [start:declare]
 from sqlalchemy import create_engine, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -35,24 +34,18 @@ class Docstring(Base):
     embedding: Mapped[VectorArray] = matryoshka(256, Short(64), metric="cosine")
 
 
-# --8<-- [end:declare]
 def main() -> None:
     """Everything, step by step."""
     model = load_embedder("static")  # 256 dimensions, Matryoshka-trained, in the wheel
-    # --8<-- [start:connect]
     with server_url() as url:  # DATABASE_URL, or the embedded server
         engine = create_engine(database.sqlalchemy_url(url))
-        # --8<-- [end:connect]
-        # --8<-- [start:create]
         with engine.begin() as connection:
             database.create_pgvector(connection)  # CREATE EXTENSION vector, unless it is there
             Base.metadata.drop_all(connection)  # only so that the example can run again
             Base.metadata.create_all(connection)
-        # --8<-- [end:create]
 
-        # --8<-- [start:ingest]
         texts = docstrings()
-        vectors = (one for _, batch in embed_batches(model, (d.text for d in texts)) for one in batch)
+        vectors = (vector for _, batch in embed_batches(model, (d.text for d in texts)) for vector in batch)
         rows = (
             {"id": number, "name": d.name, "kind": d.kind, "summary": d.summary} for number, d in enumerate(texts, 1)
         )
@@ -62,24 +55,18 @@ def main() -> None:
 
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("VACUUM (ANALYZE) quickstart_docstrings"))
-        # --8<-- [end:ingest]
 
-        # --8<-- [start:search]
         query = embed_query(model, "wait for several threads to finish")
         statement = search(select(Docstring).where(Docstring.kind == "function"), Docstring.embedding, query, k=5)
 
         with Session(engine) as session:
             for docstring, distance in session.execute(statement):
                 print(f"{distance:.3f}  {docstring.name}: {docstring.summary[:60]}")
-            # --8<-- [end:search]
 
-            # --8<-- [start:plan]
             sent, parameters = compile_sql(search(select(Docstring.name), Docstring.embedding, query, k=5))
             for (line,) in session.connection().exec_driver_sql(f"EXPLAIN (COSTS OFF) {sent}", parameters):
                 print(line[:110])
-            # --8<-- [end:plan]
 
-            # --8<-- [start:recall]
             truth = search(select(Docstring.name), Docstring.embedding, query, k=5, exact=True)
             found = search(select(Docstring.name), Docstring.embedding, query, k=5)
             recall = recall_at_k(
@@ -87,7 +74,6 @@ def main() -> None:
                 [distance for _, distance in session.execute(truth)],
             )
             print(f"recall@5 of this query: {recall:.2f}")
-            # --8<-- [end:recall]
         engine.dispose()
 
 

@@ -26,6 +26,4 @@ class Note(Base):
     embedding: Mapped[Any] = mapped_column(VECTOR(256), nullable=True)
 
 
-# --8<-- [start:short]
 add_short(Note.embedding, Short(32), metric="cosine")
-# --8<-- [end:short]

@@ -30,6 +30,4 @@ class Entry(Base):
     name: Mapped[str]
     text: Mapped[str]
     kind: Mapped[str] = mapped_column(server_default="function")
-    # --8<-- [start:attribute]
     embedding: Mapped[VectorArray | None] = matryoshka(256, Short(32))
-    # --8<-- [end:attribute]

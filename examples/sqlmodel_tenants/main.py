@@ -25,7 +25,7 @@ def write(tenant: str, team: str, bodies: Iterable[str]) -> None:
 
 def find(tenant: str, team: str, question: str, k: int = 5) -> list[tuple[Note, float]]:
     """The nearest notes and their distances, nearest first."""
-    nearest = search(select(Note), Note.embedding, embed_query(embedder, question), k=k, complete=True)
+    nearest = search(select(Note), Note.embedding, embed_query(embedder, question), k=k)
     with team_session(tenant, team) as session:
         rows = session.exec(nearest).all()
         session.expunge_all()

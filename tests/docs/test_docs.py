@@ -54,44 +54,29 @@ ROTATION_IN_THE_TEXT = "r9c41a2b3c4d5"  # stands for any rotation
 
 
 class Block(NamedTuple):
-    """A fenced block: where it is, its language, its text with included files put in."""
+    """A fenced block: where it is, its language, its text, the file of the repository that it is a part of."""
 
     page: str
     line: int
     language: str
     text: str
-
-
-def _included(line: str) -> str:
-    found = re.fullmatch(r'(\s*)--8<-- "([^":]+)(?::(\S+))?"', line)
-    if found is None:
-        return line
-    indent, name, part = found.groups()
-    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
-    if part is not None and ":" in part:
-        first, last = map(int, part.split(":"))
-        lines = lines[first - 1 : last]
-    elif part is not None:
-        markers = [line.strip() for line in lines]
-        start, end = (markers.index(f"# --8<-- [{what}:{part}]") for what in ("start", "end"))
-        lines = [line for line in lines[start + 1 : end] if "# --8<--" not in line]
-    return textwrap.indent(textwrap.dedent("\n".join(lines)), indent)
+    source: str | None
 
 
 def _blocks(page: Path) -> list[Block]:
     blocks: list[Block] = []
     lines: list[str] = []
-    language, start, indent = None, 0, 0
+    language, source, start, indent = None, None, 0, 0
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
-        fence = re.match(r"(\s*)```(\w*)", line)
+        fence = re.match(r'(\s*)```(\w*)(?: title="(.+)")?$', line)
         if fence is None:
             if language is not None:
-                lines.append(_included(line))
+                lines.append(line)
         elif language is None:
-            language, start, indent, lines = fence.group(2), number, len(fence.group(1)), []
+            language, source, start, indent, lines = fence.group(2), fence.group(3), number, len(fence.group(1)), []
         else:
-            body = "\n".join(part[indent:] for entry in lines for part in entry.split("\n"))
-            blocks.append(Block(page.name, start, language, body))
+            body = "\n".join(part[indent:] for part in lines)
+            blocks.append(Block(page.name, start, language, body, source))
             language = None
     assert language is None, f"{page.name}: a fence is not closed"
     return blocks
@@ -145,9 +130,35 @@ def test_the_quick_start_shows_the_index(database_url: str) -> None:
     assert "Index Scan using quickstart_docstrings_embedding_short_64_hnsw" in ran.stdout
 
 
+@pytest.mark.parametrize(
+    "block",
+    [
+        pytest.param(block, id=f"{block.page}:{block.line}")
+        for page in LINKED
+        for block in _blocks(page)
+        if block.source
+    ],
+)
+def test_code_of_a_file_is_as_it_is_there(block: Block) -> None:
+    """A block whose title is a file shows successive lines of it, without their indentation."""
+    lines, shown = (ROOT / str(block.source)).read_text(encoding="utf-8").splitlines(), block.text.splitlines()
+    parts = (lines[first : first + len(shown)] for first in range(len(lines)))
+    assert block.text in {textwrap.dedent("\n".join(part)) for part in parts}
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)
+def test_nothing_is_included(page: Path) -> None:
+    """A page is read in the repository too, where an include would stand instead of what it means."""
+    text = page.read_text(encoding="utf-8")
+    assert "--8<--" not in text
+    for name in re.findall(r"^<!-- (\S+\.md) -->$", text, re.MULTILINE):
+        copied = text.partition(f"<!-- {name} -->\n\n")[2]
+        assert copied.startswith((ROOT / name).read_text(encoding="utf-8")), f"copy {name} into {page.name} again"
+
+
 @pytest.mark.parametrize("block", _blocks_in("python"))
 def test_python_compiles_and_imports_what_exists(block: Block) -> None:
-    """Every Python block, with included parts of the examples; names imported from pgmrl are there."""
+    """Every Python block; names imported from pgmrl are there."""
     tree = ast.parse(block.text)
     compile(tree, block.page, "exec", dont_inherit=True)
     for node in ast.walk(tree):

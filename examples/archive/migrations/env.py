@@ -16,7 +16,6 @@ if context.is_offline_mode():
         context.run_migrations()
 else:
     with create_engine(url, poolclass=pool.NullPool).connect() as connection:
-        # --8<-- [start:online]
         context.configure(
             connection=connection,
             target_metadata=Base.metadata,
@@ -24,6 +23,5 @@ else:
             pgmrl_online=True,  # tables that exist are in use: no step may stop them
             transaction_per_migration=True,
         )
-        # --8<-- [end:online]
         with context.begin_transaction():
             context.run_migrations()

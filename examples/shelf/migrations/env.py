@@ -7,9 +7,7 @@ from alembic import context
 from models import Base
 from sqlalchemy import create_engine, pool
 
-# --8<-- [start:plugins]
 PLUGINS = ["alembic.autogenerate.*", "pgmrl"]
-# --8<-- [end:plugins]
 
 if context.config.config_file_name is not None:
     fileConfig(context.config.config_file_name)
