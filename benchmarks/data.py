@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import lzma
 import os
+import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tests.corpus import load, wide
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -99,6 +102,16 @@ def debian(rows: int | None = None, queries: int = 500) -> Dataset:
     if rows is not None and rows < len(everything):
         chosen = everything[np.sort(np.random.default_rng(2).choice(len(everything), rows, replace=False))]
     return _dataset(f"debian-{len(chosen)}x768", chosen, asked, queries, "real: all-mpnet-base-v2 of Debian packages")
+
+
+def docstrings(queries: int = 500) -> Dataset:
+    """20,000 docstrings of Python's standard library, with nothing beside the clone; made once on a machine."""
+    folder = Path(tempfile.gettempdir()) / "pgmrl-bench-docstrings"
+    folder.mkdir(exist_ok=True)
+    corpus = load(folder)
+    rows, asked = wide(corpus.passages), wide(corpus.asked)
+    note = "real: passages of the standard library's docstrings, their names and texts by the bundled static model"
+    return _dataset(f"docstrings-{len(rows)}x{rows.shape[1]}", rows, asked, queries, note)
 
 
 def widened(rows: int | None = None, queries: int = 500, dims: int = 3072, noise: float = 0.1) -> Dataset:

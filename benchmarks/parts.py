@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks import data
 from benchmarks.data import Dataset
+from benchmarks.drivers import driver_times
 from benchmarks.journal import Journal
 from benchmarks.library import LibrarySide, library_commit
 from benchmarks.measure import BLOCK, WARM_UPS, Bench, Budget
@@ -235,6 +236,18 @@ def ingest(options: Options) -> None:
         ingest_times(bench, server, data.principal_axes(dataset.sample(), STATED), repeats=options.builds)
 
 
+def drivers(options: Options) -> None:
+    """The same search by each driver of SQLAlchemy's; the clone makes its data."""
+    dataset = data.docstrings(options.queries)
+    with _bench(options, "drivers", dataset) as (bench, server):
+        side = LibrarySide(server, data.principal_axes(dataset.sample(), STATED), shortlists(80))
+        side.load(dataset)
+        if not side.is_built("drivers"):
+            side.build("drivers")
+        side.warm()
+        driver_times(bench, side, repeats=options.builds)
+
+
 def explore(options: Options) -> None:
     """Questions about the parameters of scan and index: see NOTES.md."""
     dataset = data.debian(options.rows, options.queries)
@@ -262,6 +275,7 @@ PARTS: Final[Mapping[str, Callable[[Options], None]]] = {
     "curve": curve,
     "overhead": overhead,
     "ingest": ingest,
+    "drivers": drivers,
     "explore": explore,
 }
 

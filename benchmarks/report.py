@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import imports, plots
+from benchmarks import drivers, imports, plots
 from benchmarks.stats import RECALLS, Line, Value, environment, lines, loads, times
 from benchmarks.targets import OVERHEADS, added, median, targets
 
@@ -40,6 +40,7 @@ def write_report(raw: Path, results: Path) -> None:
         _curve(raw, results, main),
         _overhead(raw),
         _ingest(raw),
+        _drivers(raw),
         _imports(raw),
     ]
     results.mkdir(parents=True, exist_ok=True)
@@ -119,6 +120,16 @@ def _ingest(raw: Path) -> str:
     note = "Into an empty table without the HNSW index. ORM rows are shortened by the trigger, copied ones by NumPy.\n"
     table = _table(("way", "rows", "seconds", "rows/s"), rows)
     return _section("Loading", "python -m benchmarks ingest", _about(raw, "ingest"), note, table)
+
+
+def _drivers(raw: Path) -> str:
+    path = raw / "drivers.jsonl"
+    rows = drivers.rows(path)
+    if not rows:
+        return ""
+    title = f"One search by each driver, at recall {RECALLS[1]:.2f}".replace("0.", ".")
+    table = _table(drivers.HEADINGS, rows)
+    return _section(title, "python -m benchmarks drivers", _about(raw, "drivers"), drivers.note(path), table)
 
 
 def _imports(raw: Path) -> str:
