@@ -8,8 +8,8 @@
     ├── IngestError          rows that cannot be loaded
     ├── EmbedderError        a model that is missing or does not fit
     ├── MeasureError         nothing to measure, or not with what was given
-    ├── WrongConnection      an engine, a session or a driver that cannot be used for this
     └── DatabaseError        the server's side
+        ├── WrongConnection  an engine, a session or a driver that cannot be used for this
         ├── Unreachable
         ├── PgvectorMissing
         ├── NotMigrated
@@ -89,12 +89,12 @@ class MeasureError(PgmrlError):
     """Recall, quality or cost cannot be measured with what there is. See the message for what to give or change."""
 
 
-class WrongConnection(PgmrlError, TypeError):
-    """A function was given something else than the connection it needs. Give it what the message says."""
-
-
 class DatabaseError(PgmrlError):
     """The database refused. See the message for what to change there."""
+
+
+class WrongConnection(DatabaseError, TypeError):
+    """A function was given something else than the connection it needs. Give it what the message says."""
 
 
 class Unreachable(DatabaseError):

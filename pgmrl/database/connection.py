@@ -61,10 +61,12 @@ def sqlalchemy_connection(connection: Connection | Session) -> Connection:
     """The Connection behind a Session (also a `scoped_session`), or itself.
 
     Raises:
-        WrongConnection: it is neither: an Engine, say, or something asynchronous.
+        WrongConnection: it is neither: an Engine, say, or something asynchronous; or it is closed.
 
     """
     if isinstance(connection, Connection):
+        if connection.closed:
+            raise WrongConnection("this Connection is closed: open one with engine.connect()")
         return connection
     if isinstance(connection, Session | scoped_session):
         return connection.connection()

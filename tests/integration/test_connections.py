@@ -243,6 +243,14 @@ def _refused(call: Callable[[Any], Any], given: Any, remedy: str, *, copies: boo
     assert "\n" not in str(raised.value)
 
 
+def test_a_connection_that_is_closed(notes: Engine) -> None:
+    """One sentence, instead of SQLAlchemy's."""
+    with notes.connect() as connection:
+        pass
+    with pytest.raises(WrongConnection, match=r"closed: open one with engine.connect\(\)"):
+        check_schema(connection, EMBEDDING)
+
+
 def test_a_scoped_session_is_a_session(notes: Engine) -> None:
     """As Flask-SQLAlchemy has it."""
     session = scoped_session(sessionmaker(notes))
