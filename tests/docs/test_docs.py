@@ -85,7 +85,7 @@ def _blocks(page: Path) -> list[Block]:
 def _blocks_in(language: str) -> list[Any]:
     return [
         pytest.param(block, id=f"{block.page}:{block.line}")
-        for page in PAGES
+        for page in LINKED
         for block in _blocks(page)
         if block.language == language
     ]
