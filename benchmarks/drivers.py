@@ -13,7 +13,7 @@ import random
 import time
 from contextlib import ExitStack
 from functools import partial
-from statistics import median
+from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import create_engine, make_url
@@ -134,13 +134,14 @@ def rows(path: Path) -> list[tuple[str, ...]]:
         if not own:
             continue
         times = sorted(ns / 1e6 for block in own.values() for ns in block)
-        ratios = sorted(median(block) / median(blocks[BASE][place]) for place, block in own.items())
+        ratios = [median(block) / median(blocks[BASE][place]) for place, block in own.items()]
+        low, middle, high = quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
         table.append(
             (
                 driver,
                 f"{median(times):.2f}",
                 f"{times[int(0.95 * len(times))]:.2f}",
-                f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})" if driver != BASE else "1",
+                f"{middle:.2f} ({low:.2f} to {high:.2f})" if driver != BASE else "1",
             )
         )
     return table
@@ -156,7 +157,7 @@ def note(path: Path) -> str:
         f"The least shortlist for a recall@10 of {RECALL} is {found['effort']['shortlist']}: {found['recall']:.3f}. "
         f"Other jobs ran (load average {found['load']:.1f} as it began): read the ratios and not the milliseconds. "
         "The ratio is the median over blocks of 100 queries that psycopg and the other driver asked in the same turn, "
-        "with the smallest and largest in brackets; psycopg sends vectors in binary form, the others as text.\n"
+        "with the quartiles in brackets; psycopg sends vectors in binary form, the others as text.\n"
     )
 
 
