@@ -147,6 +147,11 @@ def rows(path: Path) -> list[tuple[str, ...]]:
     return table
 
 
+def repeats(path: Path) -> int:
+    """How often the newest run asked each query by each driver."""
+    return max(repeat for repeat, _ in _blocks(path)[BASE])
+
+
 def note(path: Path) -> str:
     """What the shortlist is, and how the ratios are made."""
     efforts = [record for record in read(path) if record["kind"] == "effort"]

@@ -129,7 +129,8 @@ def _drivers(raw: Path) -> str:
         return ""
     title = f"One search by each driver, at recall {RECALLS[1]:.2f}".replace("0.", ".")
     table = _table(drivers.HEADINGS, rows)
-    return _section(title, "python -m benchmarks drivers", _about(raw, "drivers"), drivers.note(path), table)
+    command = f"python -m benchmarks drivers --builds {drivers.repeats(path)}"
+    return _section(title, command, _about(raw, "drivers"), drivers.note(path), table)
 
 
 def _imports(raw: Path) -> str:
