@@ -8,6 +8,7 @@ from typing import Final
 from sqlalchemy.dialects import postgresql
 
 from pgmrl.errors import DefinitionError
+from pgmrl.reprs import safe_repr
 
 __all__ = ["column_parts", "identifier", "literal", "qualified", "quoted"]
 
@@ -47,7 +48,7 @@ def column_parts(name: str) -> tuple[str | None, str, str]:
     """
     parts = name.split(".")
     if len(parts) not in {2, 3} or not all(parts):
-        raise DefinitionError(f"{name!r}: expected table.column or schema.table.column")
+        raise DefinitionError(f"{safe_repr(name)}: expected table.column or schema.table.column")
     return (parts[0] if len(parts) == 3 else None), parts[-2], parts[-1]
 
 

@@ -2,18 +2,54 @@
 
 from __future__ import annotations
 
-__all__ = ["safe_repr"]
+import re
+import reprlib
+from typing import Final
+
+__all__ = ["safe_repr", "safe_str"]
+
+LONG: Final = 1_000
+"""Items of a list or characters of a text: of more, only the first are written out at all."""
 
 
 def safe_repr(value: object, limit: int = 100) -> str:
-    """The repr of a value, cut to `limit` characters; never an error of the value's own instead of the message."""
+    """The repr of a value, on one line and cut to `limit` characters; never an error of the value's own instead."""
     try:
-        text = repr(value)
+        text = _brief(limit).repr(value) if _is_long(value) else repr(value)
     except Exception:
         # Python refuses to write integers of thousands of digits
-        text = f"an integer of {value.bit_length():,} bits" if isinstance(value, int) else _unprintable(value)
-    text = text.encode("utf-8", "backslashreplace").decode()  # half a character cannot be printed
+        text = f"an integer of {int.bit_length(value):,} bits" if isinstance(value, int) else _unprintable(value)
+    return _cut(text, limit)
+
+
+def safe_str(value: object, limit: int = 100) -> str:
+    """What `str` makes of a value, as a column's name in a message; else as `safe_repr`."""
+    try:
+        text = value[: limit + 1] if type(value) is str else str(value)
+    except Exception:
+        return safe_repr(value, limit)
+    return _cut(text, limit)
+
+
+def _cut(text: str, limit: int) -> str:
+    # NumPy breaks lines; half a character cannot be printed, and a control character can move a terminal's cursor
+    text = re.sub(r"\s*\n\s*", " ", text[: 10 * limit + LONG])
+    text = "".join(
+        character if character.isprintable() else character.encode("unicode_escape", "backslashreplace").decode()
+        for character in text[: limit + 1]
+    )
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def _is_long(value: object) -> bool:
+    return type(value) in {list, tuple, dict, set, frozenset, str, bytes, bytearray} and len(value) > LONG  # type: ignore[arg-type]
+
+
+def _brief(limit: int) -> reprlib.Repr:
+    brief = reprlib.Repr()
+    brief.maxlist = brief.maxtuple = brief.maxdict = brief.maxset = brief.maxfrozenset = limit
+    brief.maxstring = brief.maxother = 10 * limit
+    return brief
 
 
 def _unprintable(value: object) -> str:

@@ -51,6 +51,7 @@ from pgmrl.model.rotation import Rotation
 from pgmrl.names import qualified
 from pgmrl.online import backfill, index_builds, index_statements, preconditions, printed_scripts, steps, validation
 from pgmrl.online.progress_log import ProgressLog
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -132,7 +133,9 @@ def _revisions(current: str | None, to: str | None) -> list[tuple[Script, bool]]
     names = [revision.revision for revision in reversed(list(scripts.walk_revisions()))]
     for name in (current, to):
         if name is not None and name not in names:
-            raise DefinitionError(f"pgmrl's schema: expected one of the revisions {', '.join(names)}, got {name!r}")
+            raise DefinitionError(
+                f"pgmrl's schema: expected one of the revisions {', '.join(names)}, got {safe_repr(name)}"
+            )
     start = names.index(current) + 1 if current else 0
     end = names.index(to) + 1 if to else 0
     if start <= end:

@@ -29,6 +29,7 @@ from pgmrl.names import column_parts, qualified
 from pgmrl.online import backfill as jobs
 from pgmrl.online.repair import reinstall, repairs
 from pgmrl.online.target import Target
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -117,7 +118,7 @@ def _state(connection: Connection, column: str) -> tuple[TableState, str]:
     if state is None:
         raise MigrationError(f"there is no table {qualified(schema, table)}: check its name and schema")
     if full not in state.columns:
-        raise MigrationError(f"table {table} has no column {full!r}: give the full vectors' column")
+        raise MigrationError(f"table {table} has no column {safe_repr(full)}: give the full vectors' column")
     return state, full
 
 

@@ -26,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSON, JSONB, REAL
 
 from pgmrl.errors import IngestError
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -75,14 +76,14 @@ def _truth(text: str) -> bool:
     try:
         return TRUTH[text.strip().lower()]
     except KeyError:
-        raise ValueError(f"{text!r} is neither true nor false") from None
+        raise ValueError(f"{safe_repr(text)} is neither true nor false") from None
 
 
 def _decimal(text: str) -> Decimal:
     try:
         return Decimal(text)
     except InvalidOperation:
-        raise ValueError(f"{text!r} is no number") from None
+        raise ValueError(f"{safe_repr(text)} is no number") from None
 
 
 def _moment(text: str) -> dt.datetime:
@@ -149,9 +150,9 @@ def types_of_options(options: Iterable[str]) -> dict[str, ColumnType]:
         name, equals, type_name = option.rpartition("=")
         kind = type_of(type_name)
         if not equals or not name.strip():
-            raise ValueError(f"expected name=type such as rank=integer, got {option!r}")
+            raise ValueError(f"expected name=type such as rank=integer, got {safe_repr(option)}")
         if kind is None:
-            raise ValueError(f"{option}: expected one of the types {', '.join(TYPES)}, got {type_name!r}")
+            raise ValueError(f"{option}: expected one of the types {', '.join(TYPES)}, got {safe_repr(type_name)}")
         types[name.strip()] = kind
     return types
 
@@ -224,7 +225,8 @@ class ValueInference:
                 return TYPES[name]
         listed = ", ".join(f"{kind} (line {line})" for kind, line in self.seen.items())
         raise IngestError(
-            f"column {self.column!r} has values of different types: {listed}; make them alike, or load them as text "
+            f"column {safe_repr(self.column)} has values of different types: {listed}; make them alike, or load "
+            "them as text "
             f"with --type {self.column}=text"
         )
 

@@ -14,6 +14,7 @@ from sqlalchemy.types import UserDefinedType
 
 from pgmrl.cli.column_types import TYPES, ColumnType, TextInference, ValueInference, type_of
 from pgmrl.errors import IngestError
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -113,7 +114,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 except UnicodeEncodeError as error:
                     byte = ord(line[error.start]) & 0xFF
                     raise IngestError(
-                        f"{path}, line {number}: byte {byte:#04x} is not UTF-8, after {line[: error.start][-20:]!r}: "
+                        f"{path}, line {number}: byte {byte:#04x} is not UTF-8, after "
+                        f"{safe_repr(line[: error.start][-20:])}: "
                         "convert the file to UTF-8"
                     ) from None
             yield number, line
@@ -127,7 +129,7 @@ def _typed(kind: ColumnType, name: str, value: Any, place: str) -> Any:
     try:
         return kind.value(value)
     except ValueError:
-        raise IngestError(f"{place}: column {name!r}: expected {kind.name}, got {value!r:.80}") from None
+        raise IngestError(f"{place}: column {safe_repr(name)}: expected {kind.name}, got {safe_repr(value)}") from None
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,8 @@ class _JsonLines:
             except UnicodeEncodeError as error:
                 half = ord(error.object[error.start])
                 raise IngestError(
-                    f"{self.path}, line {line}: column {name!r} has \\u{half:04x}, half of a surrogate pair: write "
+                    f"{self.path}, line {line}: column {safe_repr(name)} has \\u{half:04x}, half of a surrogate "
+                    "pair: write "
                     "both halves, or the character itself"
                 ) from None
 
@@ -242,7 +245,7 @@ class _Csv:
     def _check_header(self, header: list[str], line: int) -> None:
         for name in header:
             if not name or header.count(name) > 1:
-                problem = f"two columns {name!r}" if name else "a column without a name"
+                problem = f"two columns {safe_repr(name)}" if name else "a column without a name"
                 raise IngestError(f"{self.path}, line {line}: the header has {problem}: name each once")
 
 
@@ -296,7 +299,9 @@ class _Parquet:
         for name_of_type, test in tests:
             if test(arrow):
                 return TYPES[name_of_type]
-        raise IngestError(f"{self.path}: column {name!r} is of type {arrow}, which is not loaded: convert or drop it")
+        raise IngestError(
+            f"{self.path}: column {safe_repr(name)} is of type {arrow}, which is not loaded: convert or drop it"
+        )
 
 
 class _ServerType(UserDefinedType[Any]):

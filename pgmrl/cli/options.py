@@ -12,6 +12,7 @@ from pgmrl.measure.drawing import check_path
 from pgmrl.model.metrics import metric_named
 from pgmrl.model.shortening import Prefix, Rotation
 from pgmrl.online.preflight import parse_size
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,7 +127,7 @@ def numbers(option: str, text: str) -> list[int]:
     try:
         return [int(word) for word in listed(text)]
     except ValueError:
-        raise typer.BadParameter(f"{option}: expected whole numbers such as 32,64,128, got {text!r}") from None
+        raise typer.BadParameter(f"{option}: expected whole numbers such as 32,64,128, got {safe_repr(text)}") from None
 
 
 def byte_size(option: str, text: str | None) -> int | None:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from pgmrl.embedders import embed_query, load_embedder
 from pgmrl.errors import DatabaseError, DefinitionError, VectorError
 from pgmrl.model.types import NumpyVector
+from pgmrl.reprs import safe_repr
 from pgmrl.searching.plans import explained
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def _vector(text_or_file: str) -> VectorArray:
     except OSError as error:
         raise VectorError(f"{text_or_file} cannot be read: {error.strerror or error}") from None
     except (ValueError, TypeError) as error:
-        raise VectorError(f"--vector {text_or_file[:40]!r} is no array of numbers: {error}") from error
+        raise VectorError(f"--vector {safe_repr(text_or_file[:40])} is no array of numbers: {error}") from error
 
 
 def filtered(statement: Select[*tuple[Any, ...]], where: str | None) -> Select[*tuple[Any, ...]]:
@@ -79,7 +80,7 @@ def check_filter(connection: Connection, searched: Column[Any], where: str | Non
         diagnosis: Any = getattr(error.orig, "diag", None)
         message = getattr(diagnosis, "message_primary", None) or str(error.orig).strip()
         hint = getattr(diagnosis, "message_hint", None)
-        raise DatabaseError(f"--where {where!r}: {message}{f' ({hint})' if hint else ''}") from None
+        raise DatabaseError(f"--where {safe_repr(where)}: {message}{f' ({hint})' if hint else ''}") from None
 
 
 def shown_columns(searched: Column[Any], names: list[str] | None) -> list[Column[Any]]:

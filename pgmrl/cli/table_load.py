@@ -30,6 +30,7 @@ from pgmrl.model.metrics import metric_named
 from pgmrl.model.shortening import Definition, Rotation, Short
 from pgmrl.online import index_builds, steps
 from pgmrl.online.target import Target
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -222,7 +223,7 @@ class TableLoad:
         """Make the table, without its index: that is built many times faster once the rows are there."""
         unknown = [name for name in self.types if name not in survey.types]
         if unknown:
-            raise IngestError(f"--type names {unknown[0]!r}; the rows have {', '.join(survey.types)}")
+            raise IngestError(f"--type names {safe_repr(unknown[0])}; the rows have {', '.join(survey.types)}")
         dims = self.model.dims if self.model is not None else self._dims(first)
         full: Column[Any] = Column(self.column, Matryoshka(dims, self.short, metric_named(self.metric).name))
         columns = {name: kind.sql for name, kind in survey.types.items() if name not in {self.key, self.column}}
@@ -245,7 +246,7 @@ class TableLoad:
         vectors = (row.get(str(self.vector_column)) for row in first)
         vector = next((_array(vector) for vector in vectors if vector is not None), None)
         if not isinstance(vector, list):
-            raise IngestError(f"column {self.vector_column!r} holds no arrays of numbers in the first rows")
+            raise IngestError(f"column {safe_repr(self.vector_column)} holds no arrays of numbers in the first rows")
         return len(vector)
 
     # -- the rows --------------------------------------------------------------------------------------------------
@@ -273,7 +274,7 @@ class TableLoad:
 
     def _next_key(self, engine: Engine, target: Column[Any]) -> int:
         if self.key not in target.table.c:
-            raise DefinitionError(f"table {self.table} has no column {self.key!r}: name its key with --key")
+            raise DefinitionError(f"table {self.table} has no column {safe_repr(self.key)}: name its key with --key")
         largest = select(func.coalesce(func.max(target.table.c[self.key]), 0))
         with engine.connect() as connection:
             return int(connection.execute(largest).scalar_one()) + 1

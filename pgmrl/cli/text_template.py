@@ -7,6 +7,7 @@ from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 from pgmrl.errors import IngestError
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -38,7 +39,7 @@ class TextTemplate:
         try:
             names = tuple(name for _, name, _, _ in Formatter().parse(option) if name is not None)
         except ValueError as error:
-            raise IngestError(f"--text {option!r}: {error}; write a column, or columns in braces") from error
+            raise IngestError(f"--text {safe_repr(option)}: {error}; write a column, or columns in braces") from error
         return cls(option, option, names) if names else cls(option, f"{{{option}}}", (option,))
 
     def check_columns(self, columns: Collection[str], place: str) -> None:
@@ -53,7 +54,7 @@ class TextTemplate:
         """
         for name in self.names:
             if name not in columns:
-                raise IngestError(f"{place}: --text names {name!r}; the rows have {', '.join(columns)}")
+                raise IngestError(f"{place}: --text names {safe_repr(name)}; the rows have {', '.join(columns)}")
 
     def fill(self, row: Mapping[str, Any]) -> str | None:
         """The text of a row; None where all of its columns are NULL.
@@ -66,4 +67,6 @@ class TextTemplate:
         try:
             return self.pattern.format(**{name: "" if row[name] is None else row[name] for name in self.names})
         except (ValueError, LookupError, AttributeError) as error:
-            raise IngestError(f"--text {self.option!r}: {error}; write a column, or columns in braces") from error
+            raise IngestError(
+                f"--text {safe_repr(self.option)}: {error}; write a column, or columns in braces"
+            ) from error

@@ -19,6 +19,7 @@ from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.shortening import Definition, Prefix, Rotation, Short
 from pgmrl.model.types import NumpyVector
 from pgmrl.names import column_parts
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -109,9 +110,9 @@ def _table(connection: Connection, schema: str | None, name: str) -> Table:
 
 def _no_column(table: Table, name: str) -> str:
     close = difflib.get_close_matches(name, table.c.keys(), n=1)
-    suggestion = f"did you mean {close[0]!r}? Else " if close else ""
+    suggestion = f"did you mean {safe_repr(close[0])}? Else " if close else ""
     names = ", ".join(table.c.keys())
-    return f"table {table.name} has no column {name!r} (it has {names}): {suggestion}run its migrations"
+    return f"table {table.name} has no column {safe_repr(name)} (it has {names}): {suggestion}run its migrations"
 
 
 def _no_table(connection: Connection, schema: str, name: str) -> str:

@@ -16,6 +16,7 @@ from pgmrl.doctor.checks import CHECKS
 from pgmrl.doctor.finding import SEVERITIES, Finding, NotChecked, Problem, Report, Unchecked
 from pgmrl.doctor.thresholds import Thresholds
 from pgmrl.errors import DefinitionError, PgmrlError, PgvectorMissing
+from pgmrl.reprs import safe_repr
 from pgmrl.searching.arguments import MOST_SECONDS, finite
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def select_checks(only: Iterable[str], skip: Iterable[str]) -> Sequence[Check]:
     names = [check.name for check in CHECKS]
     for name in sorted(included | excluded):
         if name not in names:
-            raise DefinitionError(f"there is no check {name!r}: choose from {', '.join(names)}")
+            raise DefinitionError(f"there is no check {safe_repr(name)}: choose from {', '.join(names)}")
     return [check for check in CHECKS if (not included or check.name in included) and check.name not in excluded]
 
 

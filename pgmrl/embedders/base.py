@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 import numpy as np
 
 from pgmrl.errors import EmbedderError
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -89,7 +90,7 @@ def embed_query(embedder: Embedder, text: str) -> NDArray[np.float32]:
     """
     vector = check_vectors(embedder, embedder.embed_queries([text]), 1)[0]
     if not vector.any():
-        raise EmbedderError(f"{embedder.name} returned a zero vector for the query {text!r}: use other words")
+        raise EmbedderError(f"{embedder.name} returned a zero vector for the query {safe_repr(text)}: use other words")
     return cast("NDArray[np.float32]", vector)
 
 
@@ -152,7 +153,7 @@ def text_list(texts: Sequence[str]) -> list[str]:
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise EmbedderError(
-                f"expected a string as text {index}, got {text!r}: leave it out or pass an empty string"
+                f"expected a string as text {index}, got {safe_repr(text)}: leave it out or pass an empty string"
             )
     return list(texts)
 

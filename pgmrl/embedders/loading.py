@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pgmrl.embedders.base import Embedder
 from pgmrl.errors import EmbedderError
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -49,7 +50,7 @@ def load_embedder(spec: str = DEFAULT) -> Embedder:
         return SentenceTransformersEmbedder(rest)
     if colon and scheme != "static" and rest.isidentifier() and all(part.isidentifier() for part in scheme.split(".")):
         return _load_attribute(scheme, rest)
-    raise EmbedderError(f"expected {_FORMS}, got the embedder {spec!r}")
+    raise EmbedderError(f"expected {_FORMS}, got the embedder {safe_repr(spec)}")
 
 
 def _load_attribute(module_name: str, attribute: str) -> Embedder:
@@ -57,7 +58,7 @@ def _load_attribute(module_name: str, attribute: str) -> Embedder:
     try:
         value = getattr(_import(module_name), attribute)
     except AttributeError:
-        raise EmbedderError(f"embedder {spec}: {module_name} has no attribute {attribute!r}") from None
+        raise EmbedderError(f"embedder {spec}: {module_name} has no attribute {safe_repr(attribute)}") from None
     # a class has the members of its instances, so isinstance alone would take it for an embedder
     if isinstance(value, type) or (callable(value) and not isinstance(value, Embedder)):
         value = _call(value, spec)
@@ -71,9 +72,9 @@ def _import(name: str) -> ModuleType:
         missing = error.name or name
         if name == missing or name.startswith(f"{missing}."):
             raise EmbedderError(
-                f"there is no module {missing!r}: expected {_FORMS}; install the module, or run in its folder"
+                f"there is no module {safe_repr(missing)}: expected {_FORMS}; install the module, or run in its folder"
             ) from None
-        raise EmbedderError(f"importing {name} needs {missing!r}, which is not installed") from error
+        raise EmbedderError(f"importing {name} needs {safe_repr(missing)}, which is not installed") from error
     except Exception as error:  # user code
         raise EmbedderError(f"importing {name} failed: {type(error).__name__}: {error}") from error
 
@@ -100,7 +101,7 @@ def _validate(value: Any, spec: str) -> Embedder:
 def _check_dims(value: Any, spec: str) -> None:
     dims, trained = value.dims, tuple(value.trained_dims)
     if not isinstance(dims, int) or dims < 1:
-        raise EmbedderError(f"embedder {spec}: expected a positive whole number as dims, got {dims!r}")
+        raise EmbedderError(f"embedder {spec}: expected a positive whole number as dims, got {safe_repr(dims)}")
     if trained != tuple(sorted(trained)) or any(not 0 < number <= dims for number in trained):
         raise EmbedderError(
             f"embedder {spec}: expected trained_dims in ascending order, from 1 to {dims}, got {trained}"

@@ -18,6 +18,7 @@ import numpy as np
 
 from pgmrl.embedders.base import text_list, unit_length
 from pgmrl.errors import EmbedderError
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -192,7 +193,8 @@ def _load(model: str, **options: Any) -> Any:
     except Exception as error:  # whatever transformers, the hub's client and PyTorch raise
         reason = str(error).strip() or type(error).__name__
         raise EmbedderError(
-            f"cannot load the model {model!r}: {reason}\nCheck its name and the network, or pass the folder of a "
+            f"cannot load the model {safe_repr(model)}: {reason}\nCheck its name and the network, or pass the "
+            "folder of a "
             "downloaded model."
         ) from error
     loaded.truncate_dim = None  # a model saved with one would be truncated before layer normalization

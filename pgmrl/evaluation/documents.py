@@ -31,6 +31,7 @@ from pgmrl.errors import MeasureError
 from pgmrl.measure.exact_neighbours import CELLS, RowBatch
 from pgmrl.model.columns import attachment_of, base_column, vectors_table
 from pgmrl.model.server_names import server_name
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -132,7 +133,7 @@ def documents_of(connection: Connection, column: Any, name: str | None) -> Docum
         return Documents(full, table.c[keys[0]])
     if name not in table.c:
         raise MeasureError(
-            f"{table.fullname} has no column {name!r} to name documents by: it has {', '.join(table.c.keys())}"
+            f"{table.fullname} has no column {safe_repr(name)} to name documents by: it has {', '.join(table.c.keys())}"
         )
     if [name] != keys and not _is_unique(connection, table, name):
         raise MeasureError(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pgmrl.errors import MeasureError
 from pgmrl.measure.queries import array_of
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,7 +36,7 @@ def queries(path: Path) -> list[tuple[str, str | None, Any]]:
         read = read or _reader(line, where)
         query = read(line, where)
         if query[0] in known:
-            raise MeasureError(f"{where}: there was a query {query[0]!r} before: give each its own id")
+            raise MeasureError(f"{where}: there was a query {safe_repr(query[0])} before: give each its own id")
         known[query[0]] = query
     if not known:
         raise MeasureError(f"{path} is empty: there are no queries in it")
@@ -64,7 +65,8 @@ def qrels(path: Path) -> dict[str, dict[str, int]]:
         first = lines.setdefault((query, document), number)
         if before != value:
             raise MeasureError(
-                f"{where}: document {document!r} has relevance {value} for query {query!r}, line {first} says "
+                f"{where}: document {safe_repr(document)} has relevance {value} for query {safe_repr(query)}, "
+                f"line {first} says "
                 f"{before}: keep one of them"
             )
     if not relevance:
@@ -95,7 +97,9 @@ def grade(value: Any, where: str) -> int:
     """
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not whole and not (isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]+", value)):
-        raise MeasureError(f"{where}: relevance {value!r} is no whole number: 0 is not relevant, 1 and more are grades")
+        raise MeasureError(
+            f"{where}: relevance {safe_repr(value)} is no whole number: 0 is not relevant, 1 and more are grades"
+        )
     if abs(int(value)) >= GRADES:
         raise MeasureError(f"{where}: relevance {value} is no grade: give numbers of 32 bits")
     return int(value)
@@ -136,14 +140,14 @@ def _object(line: str, where: str) -> tuple[str, str | None, Any]:
         raise MeasureError(f'{where} is no object with `_id`: write {{"_id": …, "text": …}}, a query a line')
     text, vector = query.get("text"), query.get("vector")
     if not (text is None or isinstance(text, str)) or (vector is None and not (text or "").strip()):
-        raise MeasureError(f"{where}: query {query[name]!r} has neither a `text` nor a `vector`")
+        raise MeasureError(f"{where}: query {safe_repr(query[name])} has neither a `text` nor a `vector`")
     return str(query[name]), text, vector
 
 
 def _tabbed(line: str, where: str) -> tuple[str, str | None, Any]:
     name, tab, text = line.partition("\t")
     if not tab or not name.strip() or not text.strip():
-        raise MeasureError(f"{where} is neither `id<TAB>text` nor a JSON object: {line[:60]!r}")
+        raise MeasureError(f"{where} is neither `id<TAB>text` nor a JSON object: {safe_repr(line[:60])}")
     return name.strip(), text.strip(), None
 
 
@@ -155,6 +159,6 @@ def _judgement(line: str, tabs: bool, where: str) -> tuple[str, str, str]:
     if len(fields) != (3 if tabs else 4) or not all(fields):
         raise MeasureError(
             f"{where} is neither TREC's `query 0 document relevance` nor BEIR's `query<TAB>document<TAB>relevance`, "
-            f"or not the form of the lines before: {line[:60]!r}"
+            f"or not the form of the lines before: {safe_repr(line[:60])}"
         )
     return fields[0], fields[-2], fields[-1]

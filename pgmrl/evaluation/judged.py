@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from pgmrl import database
 from pgmrl.errors import MeasureError
 from pgmrl.evaluation import files
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,7 +67,7 @@ class Judged:
         known: set[str] = set()
         for query in self.queries:
             if query.id in known:
-                raise MeasureError(f"{self.source}: two queries have the id {query.id!r}: give each its own")
+                raise MeasureError(f"{self.source}: two queries have the id {safe_repr(query.id)}: give each its own")
             known.add(query.id)
         if known.isdisjoint(self.relevance):
             raise MeasureError(
@@ -149,7 +150,8 @@ def selected_judgements(
         grade = files.grade(_whole(row[2]), where)
         if relevance.setdefault(query, {}).setdefault(document, grade) != grade:
             raise MeasureError(
-                f"{where}: document {document!r} has relevance {grade} for query {query!r}, an earlier row says "
+                f"{where}: document {safe_repr(document)} has relevance {grade} for query {safe_repr(query)}, "
+                "an earlier row says "
                 f"{relevance[query][document]}: keep one of them"
             )
         if query not in by_id:

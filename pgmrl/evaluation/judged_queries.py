@@ -13,6 +13,7 @@ from pgmrl.evaluation.judged import some
 from pgmrl.limits import TEXT_LIMIT
 from pgmrl.measure.queries import searchable
 from pgmrl.model.columns import attachment_of, base_column
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -147,7 +148,7 @@ def _judged_queries(judged: Judged, notes: list[str]) -> list[Query]:
 def _check_texts(queries: Sequence[Query], notes: list[str]) -> None:
     for query in queries:
         if not (query.text or "").strip():
-            raise MeasureError(f"query {query.id!r} has no text: words cannot be searched with a vector")
+            raise MeasureError(f"query {safe_repr(query.id)} has no text: words cannot be searched with a vector")
     long = [query.id for query in queries if len(str(query.text)) > TEXT_LIMIT]
     if long:
         notes.append(
@@ -164,7 +165,7 @@ def _vectors(
     texts = [place for place, query in enumerate(queries) if query.vector is None and query.text is not None]
     if texts and embedder is None:
         raise MeasureError(
-            f"query {queries[texts[0]].id!r} has no vector: give its vector, or a model to embed its text"
+            f"query {safe_repr(queries[texts[0]].id)} has no vector: give its vector, or a model to embed its text"
         )
     if texts and embedder is not None:
         dims = attachment_of(column).definition.dims

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from pgmrl.errors import MeasureError
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -105,16 +106,20 @@ def _measure(name: str) -> Measure:
     try:
         measure = measures.parse_measure(name)
     except (NameError, ValueError, TypeError, SyntaxError) as error:
-        raise MeasureError(f"{name!r} is no measure that ir-measures knows ({error}): give nDCG@10, say") from None
+        raise MeasureError(
+            f"{safe_repr(name)} is no measure that ir-measures knows ({error}): give nDCG@10, say"
+        ) from None
     cutoff = measure.params.get("cutoff", DEPTH)
     if isinstance(cutoff, bool) or not isinstance(cutoff, int) or cutoff < 1:  # trec_eval would end the process
-        raise MeasureError(f"{name!r}: the cutoff is a whole number, at least 1")
+        raise MeasureError(f"{safe_repr(name)}: the cutoff is a whole number, at least 1")
     try:
         values = list(measures.evaluator([measure], TRIAL).iter_calc({"1": {"a": 2.0, "b": 1.0}}))
     except (ValueError, AssertionError, RuntimeError, OSError) as error:
-        raise MeasureError(f"{name!r} cannot be computed here: {' '.join(str(error).split())}") from None
+        raise MeasureError(f"{safe_repr(name)} cannot be computed here: {' '.join(str(error).split())}") from None
     if {value.query_id for value in values} != set(TRIAL):
-        raise MeasureError(f"{name!r} has no value for a query that finds nothing, so systems cannot be compared by it")
+        raise MeasureError(
+            f"{safe_repr(name)} has no value for a query that finds nothing, so systems cannot be compared by it"
+        )
     return Measure(str(measure), cutoff, measure)
 
 

@@ -17,6 +17,7 @@ from pgmrl.evaluation.judged import Query
 from pgmrl.limits import TEXT_LIMIT
 from pgmrl.model.columns import attachment_of
 from pgmrl.model.fulltext import config_of
+from pgmrl.reprs import safe_repr
 from pgmrl.searching.hybrid import search_hybrid
 from pgmrl.searching.options import shortlist_size
 from pgmrl.searching.plans import explained, index_serving
@@ -70,7 +71,9 @@ class WordsColumn:
 
         """
         if name not in table.c:
-            raise MeasureError(f"{table.fullname} has no column {name!r} of words: it has {', '.join(table.c.keys())}")
+            raise MeasureError(
+                f"{table.fullname} has no column {safe_repr(name)} of words: it has {', '.join(table.c.keys())}"
+            )
         column = table.c[name]
         declared = config_of(column)
         if declared is None and config is None:

@@ -68,7 +68,7 @@ def _check_columns(rows: list[Row], errors: BatchErrors) -> None:
     short = table.attachment.short
     if short in names and table.attachment.side is None:
         number = _first_with(short, rows)
-        raise errors.of_row(number, rows[number], f"{short!r} is computed, not given: leave it out")
+        raise errors.of_row(number, rows[number], f"{safe_repr(short)} is computed, not given: leave it out")
 
 
 def _first_with(name: str | None, rows: list[Row]) -> int:

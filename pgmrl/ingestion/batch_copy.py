@@ -14,6 +14,7 @@ from pgmrl.model.binary import decode, encode
 from pgmrl.model.ddl import set_computed_by
 from pgmrl.model.rotation import Rotation
 from pgmrl.names import quoted
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -120,7 +121,8 @@ def _copy(driver: Driver, part: _Part, errors: BatchErrors) -> None:
     unreadable = next((name for name in names if not table.types[name].received), None)
     if unreadable is not None:
         problem = (
-            f"column {unreadable!r}: the server reads no binary form of {table.types[unreadable].name}: leave it out"
+            f"column {safe_repr(unreadable)}: the server reads no binary form of "
+            f"{table.types[unreadable].name}: leave it out"
         )
         raise errors.of_row(part.numbers[0], part.rows[0], problem)
     statement = f"COPY {table.name} ({', '.join(map(quoted, names))}) FROM STDIN (FORMAT BINARY)"

@@ -74,7 +74,7 @@ class BatchErrors:
     def refused(self, name: str, value: Any) -> str:
         """What is wrong with a value."""
         type_ = self.table.types[name]
-        expected = f"column {name!r}: expected a value of type {type_.name}, got {safe_repr(value)}"
+        expected = f"column {safe_repr(name)}: expected a value of type {type_.name}, got {safe_repr(value)}"
         return expected if type_.known else f"{expected}: psycopg has no binary form of that; register the type"
 
     def _named(self, number: int, row: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from pgmrl.ingestion.batch_copy import write_batch
 from pgmrl.ingestion.batch_errors import BatchErrors
 from pgmrl.ingestion.driver import driver_of, give_up_if_lost, schema_in
 from pgmrl.ingestion.target_table import TargetTable
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -130,7 +131,9 @@ def _paired(rows: Iterable[Any], vectors: Iterable[Any] | None, full_column: str
     count = 0
     for count, row in enumerate(rows, 1):
         if isinstance(row, Mapping) and full_column in row:
-            raise IngestError(f"row {count:,} has {full_column!r}, and `vectors` are given too: expected one of them")
+            raise IngestError(
+                f"row {count:,} has {safe_repr(full_column)}, and `vectors` are given too: expected one of them"
+            )
         vector = next(remaining, missing)
         if vector is missing:
             raise IngestError(f"expected one vector, or None, for each row, got {count - 1:,} vectors and more rows")

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.types import TypeDecorator
 
 from pgmrl.errors import DefinitionError
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -64,7 +65,7 @@ class ModelValues:
 def _default(column: Column[Any]) -> Callable[[], Any]:
     default: Any = column.default
     message = (
-        f"column {column.name!r} has a default that only an INSERT can make: give its value in every row, "
+        f"column {safe_repr(column.name)} has a default that only an INSERT can make: give its value in every row, "
         "or declare it as server_default"
     )
 

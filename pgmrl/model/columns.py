@@ -33,6 +33,7 @@ from pgmrl.model.shortening import Definition, Prefix, Short
 from pgmrl.model.sqlalchemy_internals import TableType, unselected_column
 from pgmrl.model.types import NumpyVector
 from pgmrl.names import identifier, qualified, quoted
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -440,7 +441,9 @@ def _dims_and_kind(column: Column[Any]) -> tuple[int, FullType]:
     if isinstance(type_, NumpyVector):
         return type_.dims, type_.kind
     if not isinstance(type_, VECTOR | HALFVEC):
-        raise DefinitionError(f"{column} is {column.type!r}: expected a column of the type `vector` or `halfvec`")
+        raise DefinitionError(
+            f"{column} is {safe_repr(column.type)}: expected a column of the type `vector` or `halfvec`"
+        )
     kind: FullType = "vector" if isinstance(type_, VECTOR) else "halfvec"
     if type_.dim is None:
         raise DefinitionError(f"{column} declares no dimensions: write {kind.upper()}(768), with the model's number")

@@ -23,6 +23,7 @@ from pgmrl.errors import DefinitionError, NotMigrated
 from pgmrl.model.columns import base_column
 from pgmrl.model.sqlalchemy_internals import TableType, set_computed
 from pgmrl.names import identifier, literal, qualified, quoted
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -79,7 +80,9 @@ class TextSource:
             return cls(tuple(columns[0].items()), config)
         mixed = [column for column in columns if not isinstance(column, str)]
         if mixed:
-            raise DefinitionError(f"expected names of columns, or one mapping of names to weights, got {mixed[0]!r}")
+            raise DefinitionError(
+                f"expected names of columns, or one mapping of names to weights, got {safe_repr(mixed[0])}"
+            )
         return cls(tuple((str(column), None) for column in columns), config)
 
 
@@ -165,7 +168,8 @@ def text_source(column: Any) -> TextSource | None:
     base = base_column(column)
     if not isinstance(base.type, TSVECTOR):
         raise DefinitionError(
-            f"{column} is {base.type!r}, not tsvector: declare one with full_text(...), or give the column that is"
+            f"{column} is {safe_repr(base.type)}, not tsvector: declare one with full_text(...), or give the "
+            "column that is"
         )
     source = base.info.get(INFO_KEY)
     return source if isinstance(source, TextSource) else None
@@ -237,12 +241,14 @@ def _part(source: TextSource, key: str, weight: Weight | None, column: Column[An
     read = table.c.get(key)
     if read is None or read is column:
         raise DefinitionError(
-            f"{table.name}.{column.name} is made of {key!r}: expected another column of {table.name}, which has "
+            f"{table.name}.{column.name} is made of {safe_repr(key)}: expected another column of {table.name}, "
+            "which has "
             f"{', '.join(repr(other.key) for other in table.c if other is not column)}"
         )
     if not _is_text(read.type):
         raise DefinitionError(
-            f"{table.name}.{column.name} is made of {key!r}: expected a column of String or Text, got {read.type!r}"
+            f"{table.name}.{column.name} is made of {safe_repr(key)}: expected a column of String or Text, got "
+            f"{safe_repr(read.type)}"
         )
     if isinstance(read.type, Text):
         value = f"COALESCE({quoted(read.name)}, ''::text)"
@@ -265,7 +271,9 @@ def _check_source(source: TextSource) -> None:
         raise DefinitionError(f"a full-text column names a column twice: {', '.join(keys)}")
     for key, weight in source.columns:
         if weight is not None and weight not in WEIGHTS:
-            raise DefinitionError(f"the weight of {key!r} is {weight!r}: expected one of A, B, C, D, or None")
+            raise DefinitionError(
+                f"the weight of {safe_repr(key)} is {safe_repr(weight)}: expected one of A, B, C, D, or None"
+            )
     check_config(source.config)
 
 
@@ -296,6 +304,7 @@ def check_config(config: Any) -> str:
     """
     if not isinstance(config, str) or not config.strip() or "\0" in config:
         raise DefinitionError(
-            f"config={config!r}: expected the name of a text search configuration, such as 'english' or 'simple'"
+            f"config={safe_repr(config)}: expected the name of a text search configuration, such as 'english' "
+            "or 'simple'"
         )
     return config

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 
 from pgmrl.errors import DefinitionError
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -116,4 +117,4 @@ def metric_named(name: str | Metric) -> Metric:
         return METRICS[name]
     except (KeyError, TypeError):
         known = ", ".join(METRICS)
-        raise DefinitionError(f"metric={name!r}: expected one of {known}") from None
+        raise DefinitionError(f"metric={safe_repr(name)}: expected one of {known}") from None

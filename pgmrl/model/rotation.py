@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from pgmrl.errors import RotationError
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +44,9 @@ class Rotation:
 
     def __post_init__(self) -> None:
         if self.id is not None and not _ID.fullmatch(self.id):
-            raise RotationError(f"{self.id!r}: expected the id of a rotation, `r` and twelve hexadecimal digits")
+            raise RotationError(
+                f"{safe_repr(self.id)}: expected the id of a rotation, `r` and twelve hexadecimal digits"
+            )
         if self.axes is not None and self.id != rotation_id(self.axes):
             raise RotationError(
                 f"expected the axes of {self.id}, got those of {rotation_id(self.axes)}: load the right file"

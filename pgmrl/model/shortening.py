@@ -32,6 +32,7 @@ from pgmrl.model.vectors import (
     as_vectors,
 )
 from pgmrl.names import LIMIT, identifier, quoted
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -350,9 +351,9 @@ def _projection(rotation: Rotation, dims: int) -> VectorArray:
 def _check_definition(definition: Definition) -> None:
     dims, short = definition.dims, definition.short
     if definition.full not in {"halfvec", "vector"}:
-        raise DefinitionError(f"full={definition.full!r}: expected `halfvec` or `vector`")
+        raise DefinitionError(f"full={safe_repr(definition.full)}: expected `halfvec` or `vector`")
     if short.type not in SHORT_LIMITS:
-        raise DefinitionError(f"type={short.type!r}: expected `halfvec`, `vector` or `bit`")
+        raise DefinitionError(f"type={safe_repr(short.type)}: expected `halfvec`, `vector` or `bit`")
     if not 1 <= dims <= FULL_LIMIT:
         raise DefinitionError(f"{dims} dimensions: expected 1 to {FULL_LIMIT:,}, what pgvector stores")
     if not 1 <= short.dims <= dims:
@@ -363,7 +364,9 @@ def _check_definition(definition: Definition) -> None:
             f"{short.dims:,} short dimensions: expected at most {limit:,}, what HNSW takes of `{short.type}`"
         )
     if short.name is not None and not 1 <= len(short.name.encode()) <= LIMIT:  # the server would cut it silently
-        raise DefinitionError(f"name={short.name!r} has {len(short.name.encode())} bytes: expected 1 to {LIMIT}")
+        raise DefinitionError(
+            f"name={safe_repr(short.name)} has {len(short.name.encode())} bytes: expected 1 to {LIMIT}"
+        )
     if isinstance(short.by, Rotation):
         _check_axes(short.by, dims, short.dims)
 

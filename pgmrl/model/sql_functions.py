@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from pgmrl.errors import DefinitionError
 from pgmrl.names import LIMIT
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +42,8 @@ class Filter:
     def __post_init__(self) -> None:
         if self.test not in SUFFIXES:
             raise DefinitionError(
-                f"filter on {self.column!r}: expected one of the tests {', '.join(SUFFIXES)}, got {self.test!r}"
+                f"filter on {safe_repr(self.column)}: expected one of the tests {', '.join(SUFFIXES)}, got "
+                f"{safe_repr(self.test)}"
             )
 
     @classmethod
@@ -101,13 +103,15 @@ class SqlFunctions:
         names = [test.argument for test in self.tests]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise DefinitionError(f"two filters have the argument {twice[0]!r}: name each once")
+            raise DefinitionError(f"two filters have the argument {safe_repr(twice[0])}: name each once")
         if self.related is not None and not 1 <= self.related <= RELATED_LIMIT:
             raise DefinitionError(f"related={self.related}: expected 1 to {RELATED_LIMIT:,}")
         if self.stored and self.related is None:
             raise DefinitionError("stored=True keeps the related rows: say how many with related=10")
         if self.name is not None and not 1 <= len(self.name.encode()) <= LIMIT:
-            raise DefinitionError(f"name={self.name!r}: expected 1 to {LIMIT} bytes, got {len(self.name.encode())}")
+            raise DefinitionError(
+                f"name={safe_repr(self.name)}: expected 1 to {LIMIT} bytes, got {len(self.name.encode())}"
+            )
 
     @property
     def tests(self) -> Sequence[Filter]:

@@ -16,6 +16,7 @@ from pgmrl.errors import MigrationError, RotationError
 from pgmrl.model import ddl
 from pgmrl.model.shortening import Rotation
 from pgmrl.names import qualified
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -101,7 +102,8 @@ def check_table(connection: Connection, target: Target) -> TableState:
     if full is None:
         vectors = [name for name, column in state.columns.items() if column.kind in {"vector", "halfvec"}]
         raise MigrationError(
-            f"table {target.owner} has no column {target.full!r}; its vector columns: {', '.join(vectors) or 'none'}"
+            f"table {target.owner} has no column {safe_repr(target.full)}; its vector columns: "
+            f"{', '.join(vectors) or 'none'}"
         )
     declared = f"{target.definition.full}({target.definition.dims})"
     if full.type != declared:

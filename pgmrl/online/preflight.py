@@ -16,6 +16,7 @@ from pgmrl.database.table_state import table_state
 from pgmrl.errors import MigrationError, NotMigrated, PgmrlError, PgvectorMissing
 from pgmrl.online import backfill, plan
 from pgmrl.online.preconditions import check_add
+from pgmrl.reprs import safe_repr
 from pgmrl.units import shown
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def parse_size(value: str) -> int:
     """
     size = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?b)?\s*", value.lower())
     if size is None:
-        raise ValueError(f"expected a size such as 50GB or 800MB, got {value!r}")
+        raise ValueError(f"expected a size such as 50GB or 800MB, got {safe_repr(value)}")
     return int(float(size.group(1)) * UNITS[size.group(2) or ""])
 
 

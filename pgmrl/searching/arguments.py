@@ -146,7 +146,9 @@ def check_labels(*labels: Any) -> None:
             raise SearchError(f"label {safe_repr(name)}: expected at most {LABEL_BYTES} bytes that a name can have")
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise SearchError(f"two columns of the result would be called {twice[0]!r}: give one of them another label")
+        raise SearchError(
+            f"two columns of the result would be called {safe_repr(twice[0])}: give one of them another label"
+        )
 
 
 def _is_unicode(text: str) -> bool:

@@ -22,6 +22,7 @@ from pgmrl.errors import SearchError
 from pgmrl.model.columns import attachment_of
 from pgmrl.model.ranking_sql import key_names
 from pgmrl.model.shortening import Rotation
+from pgmrl.reprs import safe_repr
 from pgmrl.searching.arguments import positive_integer
 from pgmrl.searching.fallback import Ranking
 from pgmrl.searching.options import SearchOptions, SearchParameters, with_shortlist
@@ -140,7 +141,7 @@ def _cte(definition: Definition, bound: BoundQuery, names: str, number: int, sta
 
 def _checked(definition: Definition, stages: Any, shortlist: int, k: int) -> list[_Stage]:
     if isinstance(stages, str) or not isinstance(stages, Sequence):
-        raise SearchError(f"stages={stages!r}: expected a list such as [(256, 100)]")
+        raise SearchError(f"stages={safe_repr(stages)}: expected a list such as [(256, 100)]")
     checked = [_stage(definition, stage) for stage in stages]
     dims, rows = 0 if definition.short.type == "bit" else definition.short.dims, shortlist
     for stage in checked:
@@ -157,7 +158,7 @@ def _checked(definition: Definition, stages: Any, shortlist: int, k: int) -> lis
 
 def _stage(definition: Definition, stage: Any) -> _Stage:
     if not isinstance(stage, tuple | list) or len(stage) != 2:
-        raise SearchError(f"the stage {stage!r}: expected (dimensions, rows), or (column, rows)")
+        raise SearchError(f"the stage {safe_repr(stage)}: expected (dimensions, rows), or (column, rows)")
     size_or_column, rows = stage[0], positive_integer("the rows of a stage", stage[1])
     if isinstance(size_or_column, int):
         return _Stage(positive_integer("the dimensions of a stage", size_or_column), rows)
@@ -165,7 +166,7 @@ def _stage(definition: Definition, stage: Any) -> _Stage:
     dims = getattr(type_, "dims", None) or getattr(type_, "dim", None)
     kind = getattr(type_, "kind", None) or type(type_).__name__.lower()
     if not isinstance(size_or_column, QueryableAttribute) and not hasattr(size_or_column, "table"):
-        raise SearchError(f"the stage {stage!r}: expected dimensions or a column of the searched table")
+        raise SearchError(f"the stage {safe_repr(stage)}: expected dimensions or a column of the searched table")
     if not isinstance(dims, int) or kind not in {"halfvec", "vector"}:
-        raise SearchError(f"{size_or_column}: expected a column of halfvec(n) or vector(n), got {type_!r}")
+        raise SearchError(f"{size_or_column}: expected a column of halfvec(n) or vector(n), got {safe_repr(type_)}")
     return _Stage(dims, rows, f"{definition.qualified(kind)}({dims})", size_or_column)

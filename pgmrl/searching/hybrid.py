@@ -25,6 +25,7 @@ from sqlalchemy import BigInteger, Double, Select, bindparam, column, table, tex
 from pgmrl.errors import SearchError
 from pgmrl.limits import RRF_K
 from pgmrl.model.ranking_sql import fused_sql, key_names, rrf_part_sql, weighted_part_sql
+from pgmrl.reprs import safe_repr
 from pgmrl.searching.arguments import check_labels, check_statement, positive_integer
 from pgmrl.searching.retrievers import RankedList, Retriever, check_parameters, check_weight, is_number
 from pgmrl.searching.search_result import search_result
@@ -54,7 +55,7 @@ class Rrf:
 
     def __post_init__(self) -> None:
         if not is_number(self.k) or not 0 <= self.k < math.inf:
-            raise SearchError(f"Rrf(k={self.k!r}): expected a number of 0 or more")
+            raise SearchError(f"Rrf(k={safe_repr(self.k)}): expected a number of 0 or more")
 
     def score_sql(self, weight: str) -> str:
         """SQL text of what a list of this weight adds to a row's score, from the row's `rank` in it."""
@@ -156,10 +157,10 @@ def _checked(retrievers: Any, fuse: Any, label: str) -> list[Retriever]:
         raise SearchError("there are no retrievers: give at least one of Nearest, Words and Trigrams")
     for number, retriever in enumerate(retrievers, 1):
         if not isinstance(retriever, Retriever):
-            raise SearchError(f"retriever {number}: expected Nearest, Words or Trigrams, got {retriever!r}")
+            raise SearchError(f"retriever {number}: expected Nearest, Words or Trigrams, got {safe_repr(retriever)}")
         check_weight(number, retriever.weight)
     if not isinstance(fuse, Rrf | Weighted):
-        raise SearchError(f"fuse={fuse!r}: expected Rrf() or Weighted()")
+        raise SearchError(f"fuse={safe_repr(fuse)}: expected Rrf() or Weighted()")
     check_parameters(retrievers)
     check_labels(label, *_labels(retrievers))
     return list(retrievers)

@@ -63,7 +63,7 @@ def check_options(options: SearchOptions) -> None:
     unknown = options.keys() - OPTION_NAMES
     if unknown:
         raise TypeError(
-            f"unexpected keyword argument {min(unknown)!r}: expected one of the function's own or one of "
+            f"unexpected keyword argument {safe_repr(min(unknown))}: expected one of the function's own or one of "
             f"{', '.join(SearchOptions.__annotations__)}"
         )
 

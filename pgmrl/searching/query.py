@@ -16,6 +16,7 @@ from pgmrl.model.rotation import Rotation
 from pgmrl.model.shortening import FULL_LIMIT
 from pgmrl.model.types import FloatArray, NumpyVector
 from pgmrl.names import literal
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -197,7 +198,7 @@ def check_parameter_name(name: str) -> None:
 
     """
     if not name.isidentifier():
-        raise SearchError(f"bindparam({name!r}): expected a name of letters, digits and underscores")
+        raise SearchError(f"bindparam({safe_repr(name)}): expected a name of letters, digits and underscores")
 
 
 def _bind_callers_parameter(definition: Definition, name: str, *, exact: bool) -> BoundQuery:

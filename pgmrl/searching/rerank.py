@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 import numpy as np
 
 from pgmrl.errors import EmbedderError, SearchError
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -68,14 +69,14 @@ def rerank(
 
     """
     if k is not None and (isinstance(k, bool) or not hasattr(k, "__index__") or k < 1):
-        raise SearchError(f"k={k!r}: expected a whole number, at least 1, or None for all rows")
+        raise SearchError(f"k={safe_repr(k)}: expected a whole number, at least 1, or None for all rows")
     if not isinstance(question, str):
-        raise SearchError(f"the question: expected str, got {question!r}")
+        raise SearchError(f"the question: expected str, got {safe_repr(question)}")
     listed = list(rows)
     pairs = [(question, _text(text, row, number)) for number, row in enumerate(listed)]
     scorer = _load(model) if isinstance(model, str | Path) else model
     if not callable(getattr(scorer, "predict", None)):
-        raise EmbedderError(f"expected a CrossEncoder or the name of one, got {model!r}")
+        raise EmbedderError(f"expected a CrossEncoder or the name of one, got {safe_repr(model)}")
     if not pairs:
         return []
     scores = _scores(scorer, pairs, batch_size)
@@ -86,7 +87,7 @@ def rerank(
 def _text(text: Callable[[T], str], row: T, number: int) -> str:
     value: Any = text(row)
     if not isinstance(value, str):
-        raise SearchError(f"the text of row {number}: expected text= to give a str, got {value!r}")
+        raise SearchError(f"the text of row {number}: expected text= to give a str, got {safe_repr(value)}")
     return value
 
 
@@ -116,6 +117,7 @@ def _load(model: str | Path) -> Any:
     except Exception as error:  # whatever transformers, the hub's client and PyTorch raise
         reason = str(error).strip() or type(error).__name__
         raise EmbedderError(
-            f"cannot load the model {str(model)!r}: {reason}\nCheck its name and the network, or give the folder of a "
+            f"cannot load the model {safe_repr(str(model))}: {reason}\nCheck its name and the network, or give "
+            "the folder of a "
             "model that has been downloaded."
         ) from error

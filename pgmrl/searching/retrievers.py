@@ -22,6 +22,7 @@ from pgmrl.limits import TEXT_LIMIT
 from pgmrl.model.columns import Attachment, attachment_of, base_column
 from pgmrl.model.fulltext import Match, check_config, finds_rows_sql, text_source, tsquery_sql
 from pgmrl.names import literal, quoted
+from pgmrl.reprs import safe_repr
 from pgmrl.searching.arguments import positive_integer
 from pgmrl.searching.fallback import Ranking
 from pgmrl.searching.options import SearchOptions, SearchParameters, check_options, shortlist_size, with_shortlist
@@ -214,7 +215,8 @@ class Words(Retriever):
             return check_config(self.config)
         if self.config is not None and self.config != source.config:
             raise SearchError(
-                f"config={self.config!r}, but {base_column(self.column)} is made with {source.config!r}: leave it out"
+                f"config={safe_repr(self.config)}, but {base_column(self.column)} is made with "
+                f"{safe_repr(source.config)}: leave it out"
             )
         return source.config
 
@@ -259,7 +261,9 @@ class Trigrams(Retriever):
         limit = shortlist_size(k) if self.limit is None else positive_integer("limit", self.limit)
         base = base_column(self.column)
         if not isinstance(base.type, String):
-            raise DefinitionError(f"{base}: expected a text column, got {base.type!r}: trigrams are made of text")
+            raise DefinitionError(
+                f"{base}: expected a text column, got {safe_repr(base.type)}: trigrams are made of text"
+            )
         _, parameter = _bind_text(self.text, f"the text for {base}")
         rows = _rows_of_text(statement, self.column)
         # by word the text comes first: how much of it is in the column. By operators: SQLAlchemy does not quote the
@@ -280,7 +284,7 @@ class Trigrams(Retriever):
         name = "word_similarity_threshold" if self.by == "word" else "similarity_threshold"
         threshold = (0.6 if self.by == "word" else 0.3) if self.threshold is None else self.threshold
         if not is_number(threshold) or not 0 < threshold <= 1:
-            raise SearchError(f"threshold={threshold!r}: expected a similarity, more than 0 and at most 1")
+            raise SearchError(f"threshold={safe_repr(threshold)}: expected a similarity, more than 0 and at most 1")
         return text(f"(SELECT set_config('pg_trgm.{name}', '{float(threshold)}', true)) IS NOT NULL")
 
 
@@ -299,7 +303,8 @@ def check_parameters(retrievers: Sequence[Retriever]) -> None:
             form = _form(retriever)
             if forms.setdefault(value.key, form) != form:
                 raise SearchError(
-                    f"the parameter {value.key!r} stands for a text and a vector, or for vectors that are sent in "
+                    f"the parameter {safe_repr(value.key)} stands for a text and a vector, or for vectors that "
+                    "are sent in "
                     "different forms: give each retriever a parameter of its own"
                 )
 
@@ -320,7 +325,7 @@ def check_weight(number: int, weight: Any) -> float:
 
     """
     if not is_number(weight) or not 0 < weight < math.inf:
-        raise SearchError(f"weight={weight!r} of retriever {number}: expected a number above 0")
+        raise SearchError(f"weight={safe_repr(weight)} of retriever {number}: expected a number above 0")
     return float(weight)
 
 
@@ -399,7 +404,7 @@ def _tsquery(config: str, match: Match, name: str) -> str:
 def _check_choice(name: str, value: Any, choices: Any) -> None:
     known = get_args(choices)
     if value not in known:
-        raise SearchError(f"{name}={value!r}: expected one of {', '.join(map(repr, known))}")
+        raise SearchError(f"{name}={safe_repr(value)}: expected one of {', '.join(map(repr, known))}")
 
 
 def is_number(value: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from pgmrl.errors import DefinitionError, SearchError
 from pgmrl.limits import EF_SEARCH_LIMIT
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from pgmrl.model.hnsw import Hnsw
@@ -52,7 +53,9 @@ class TuneRequest:
 
     def __post_init__(self) -> None:
         if not 0 < self.recall <= 1:
-            raise SearchError(f"recall={self.recall!r}: expected a number above 0 and at most 1, for 95 % write 0.95")
+            raise SearchError(
+                f"recall={safe_repr(self.recall)}: expected a number above 0 and at most 1, for 95 % write 0.95"
+            )
         if not 1 <= self.k <= self.max_shortlist <= EF_SEARCH_LIMIT:
             raise SearchError(
                 f"k={self.k} and max_shortlist={self.max_shortlist}: expected a shortlist that holds the k results and "
@@ -65,4 +68,6 @@ class TuneRequest:
             unknown = [str(value) for value in values if value not in CHOICES[name]]
             if unknown or not values:
                 expected = ", ".join(CHOICES[name])
-                raise DefinitionError(f"{name}: expected {expected}, got {unknown[0] if unknown else 'none'!r}")
+                raise DefinitionError(
+                    f"{name}: expected {expected}, got {safe_repr(unknown[0] if unknown else 'none')}"
+                )
