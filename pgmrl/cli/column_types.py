@@ -226,8 +226,7 @@ class ValueInference:
         listed = ", ".join(f"{kind} (line {line})" for kind, line in self.seen.items())
         raise IngestError(
             f"column {safe_repr(self.column)} has values of different types: {listed}; make them alike, or load "
-            "them as text "
-            f"with --type {self.column}=text"
+            f"them as text with --type {self.column}=text"
         )
 
 

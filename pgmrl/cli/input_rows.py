@@ -115,8 +115,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                     byte = ord(line[error.start]) & 0xFF
                     raise IngestError(
                         f"{path}, line {number}: byte {byte:#04x} is not UTF-8, after "
-                        f"{safe_repr(line[: error.start][-20:])}: "
-                        "convert the file to UTF-8"
+                        f"{safe_repr(line[: error.start][-20:])}: convert the file to UTF-8"
                     ) from None
             yield number, line
 
@@ -183,8 +182,7 @@ class _JsonLines:
                 half = ord(error.object[error.start])
                 raise IngestError(
                     f"{self.path}, line {line}: column {safe_repr(name)} has \\u{half:04x}, half of a surrogate "
-                    "pair: write "
-                    "both halves, or the character itself"
+                    "pair: write both halves, or the character itself"
                 ) from None
 
 

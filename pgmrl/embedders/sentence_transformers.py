@@ -194,8 +194,7 @@ def _load(model: str, **options: Any) -> Any:
         reason = str(error).strip() or type(error).__name__
         raise EmbedderError(
             f"cannot load the model {safe_repr(model)}: {reason}\nCheck its name and the network, or pass the "
-            "folder of a "
-            "downloaded model."
+            "folder of a downloaded model."
         ) from error
     loaded.truncate_dim = None  # a model saved with one would be truncated before layer normalization
     return loaded

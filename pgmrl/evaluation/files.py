@@ -66,8 +66,7 @@ def qrels(path: Path) -> dict[str, dict[str, int]]:
         if before != value:
             raise MeasureError(
                 f"{where}: document {safe_repr(document)} has relevance {value} for query {safe_repr(query)}, "
-                f"line {first} says "
-                f"{before}: keep one of them"
+                f"line {first} says {before}: keep one of them"
             )
     if not relevance:
         raise MeasureError(f"{path} is empty: there are no judgements in it")

@@ -151,8 +151,7 @@ def selected_judgements(
         if relevance.setdefault(query, {}).setdefault(document, grade) != grade:
             raise MeasureError(
                 f"{where}: document {safe_repr(document)} has relevance {grade} for query {safe_repr(query)}, "
-                "an earlier row says "
-                f"{relevance[query][document]}: keep one of them"
+                f"an earlier row says {relevance[query][document]}: keep one of them"
             )
         if query not in by_id:
             more = dict(zip(names[3:], row[3:], strict=True))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 from pgvector.sqlalchemy import BIT, HALFVEC, VECTOR
 from sqlalchemy import (
     DDL,
     CheckConstraint,
     Column,
+    ColumnElement,
     Computed,
     ForeignKeyConstraint,
     Index,
@@ -18,7 +19,7 @@ from sqlalchemy import (
     literal_column,
 )
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.orm import MappedColumn, mapped_column
+from sqlalchemy.orm import MappedColumn, QueryableAttribute, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from pgmrl.errors import DefinitionError
@@ -26,6 +27,7 @@ from pgmrl.model import (
     ddl,
     inserts,  # noqa: F401 - has INSERT compiled without short columns
 )
+from pgmrl.model.argument_types import choice, optional_name, truth_value
 from pgmrl.model.ddl import Storage
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.server_names import translated_schema
@@ -33,7 +35,7 @@ from pgmrl.model.shortening import Definition, Prefix, Short
 from pgmrl.model.sqlalchemy_internals import TableType, unselected_column
 from pgmrl.model.types import NumpyVector
 from pgmrl.names import identifier, qualified, quoted
-from pgmrl.reprs import safe_repr
+from pgmrl.reprs import safe_repr, safe_str
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,14 +112,14 @@ class Matryoshka(NumpyVector, TableType):
         vector_schema: str | None = None,
         as_list: bool = False,
     ) -> None:
-        super().__init__(dims, full, vector_schema, as_list)
         self.definition = Definition.of(dims, short, metric, full, vector_schema)
+        super().__init__(self.definition.dims, full, vector_schema, truth_value("as_list", as_list, DefinitionError))
         self.short = short
-        self.metric: MetricName = metric
+        self.metric: MetricName = self.definition.metric.name
         self.full: FullType = full
-        self.index = index
-        self.storage: Storage = storage or ddl.default_storage(self.definition)
-        self.forbid_zero = forbid_zero
+        self.index = _checked_index(index)
+        self.storage: Storage = _checked_storage(storage) or ddl.default_storage(self.definition)
+        self.forbid_zero = truth_value("forbid_zero", forbid_zero, DefinitionError)
         self._attached = False
 
     def __repr__(self) -> str:
@@ -208,7 +210,7 @@ def matryoshka(
 
     """
     type_ = Matryoshka(dims, short, metric, full, index, storage, forbid_zero, vector_schema, as_list)
-    return mapped_column(type_, deferred=deferred, **column)
+    return mapped_column(type_, deferred=truth_value("deferred", deferred, DefinitionError), **column)
 
 
 def add_short(
@@ -233,8 +235,8 @@ def add_short(
     if INFO_KEY in full_column.info:
         raise DefinitionError(f"{table.name}.{full_column.name} has a short column already")
     dims, full = _dims_and_kind(full_column)
-    definition = Definition.of(dims, short, metric if isinstance(metric, str) else metric.name, full, vector_schema)
-    _attach(full_column, table, definition, index)
+    definition = Definition.of(dims, short, metric, full, vector_schema)
+    _attach(full_column, table, definition, _checked_index(index))
 
 
 def add_side_table(
@@ -275,6 +277,7 @@ def add_side_table(
     if not keys:
         raise DefinitionError(f"table {table.name} has no primary key: a side table needs one to refer to")
     dims, _ = _dims_and_kind(full_column)
+    optional_name("name", name, DefinitionError)
     side = Table(
         name or identifier(f"{table.name}_{full_column.name}"),
         table.metadata,
@@ -317,7 +320,7 @@ def attachment_of(column: Any) -> Attachment:
     attachment = base.info.get(INFO_KEY) if base is not None else None
     if not isinstance(attachment, Attachment):
         raise DefinitionError(
-            f"{column} is not a Matryoshka column: declare it with matryoshka(...), or call add_short on it"
+            f"{safe_str(column)} is not a Matryoshka column: declare it with matryoshka(...), or call add_short on it"
         )
     return attachment
 
@@ -331,7 +334,7 @@ def base_column(column: Any) -> Column[Any]:
     """
     base = _base_column(column)
     if base is None:
-        raise DefinitionError(f"expected a mapped attribute or a Table's column, got {column}")
+        raise DefinitionError(f"expected a mapped attribute or a Table's column, got {safe_str(column)}")
     return base
 
 
@@ -348,6 +351,8 @@ def vectors_table(column: Any) -> Table:
 
 
 def _base_column(column: Any) -> Column[Any] | None:
+    if not isinstance(column, QueryableAttribute | ColumnElement):  # of anything else no attribute is asked for
+        return None
     prop = getattr(column, "property", None)
     candidates = getattr(prop, "columns", None) or getattr(column, "base_columns", None) or ()
     return next((c for c in candidates if isinstance(c, Column)), None)
@@ -424,6 +429,18 @@ def _add_index(table: Table, short: Column[Any], definition: Definition, index: 
         postgresql_with=index.storage_parameters,
         postgresql_ops={short.key: definition.operator_class},
     ).ddl_if(dialect="postgresql")
+
+
+def _checked_index(index: Any) -> Hnsw | None:
+    if index is not None and not isinstance(index, Hnsw):
+        raise DefinitionError(f"index={safe_repr(index)}: expected Hnsw(...), or None for no index")
+    return index
+
+
+def _checked_storage(storage: Any) -> Storage | None:
+    if storage is not None:
+        choice("storage", storage, get_args(Storage), DefinitionError)
+    return cast("Storage | None", storage)
 
 
 def _column_and_table(column: Any) -> tuple[Column[Any], Table]:

@@ -20,10 +20,11 @@ from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import mapped_column
 
 from pgmrl.errors import DefinitionError, NotMigrated
+from pgmrl.model.argument_types import is_unicode, name_argument, optional_name, truth_value
 from pgmrl.model.columns import base_column
 from pgmrl.model.sqlalchemy_internals import TableType, set_computed
 from pgmrl.names import identifier, literal, qualified, quoted
-from pgmrl.reprs import safe_repr
+from pgmrl.reprs import safe_repr, safe_str
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -77,7 +78,12 @@ class TextSource:
     def of(cls, columns: tuple[str | Mapping[str, Weight | None], ...], config: str) -> TextSource:
         """From names, or from one mapping of names to weights."""
         if len(columns) == 1 and isinstance(columns[0], Mapping):
-            return cls(tuple(columns[0].items()), config)
+            try:
+                return cls(tuple(columns[0].items()), config)
+            except DefinitionError:
+                raise
+            except Exception:  # whatever the mapping's own methods raise
+                raise DefinitionError(f"expected a mapping of names to weights, got {safe_repr(columns[0])}") from None
         mixed = [column for column in columns if not isinstance(column, str)]
         if mixed:
             raise DefinitionError(
@@ -110,7 +116,7 @@ class FullText(TSVECTOR, TableType):
     def __init__(self, *columns: str | Mapping[str, Weight | None], config: str, index: bool = True) -> None:
         super().__init__()
         self.source = TextSource.of(columns, config)
-        self.index = index
+        self.index = truth_value("index", index, DefinitionError)
 
     def __repr__(self) -> str:
         return f"FullText({dict(self.source.columns)!r}, config={self.source.config!r})"
@@ -155,7 +161,8 @@ def full_text(
         **column: further arguments of `mapped_column`.
 
     """
-    return mapped_column(FullText(*columns, config=config, index=index), deferred=deferred, **column)
+    type_ = FullText(*columns, config=config, index=index)
+    return mapped_column(type_, deferred=truth_value("deferred", deferred, DefinitionError), **column)
 
 
 def text_source(column: Any) -> TextSource | None:
@@ -208,8 +215,11 @@ def trigram_index(
 
     """
     base = base_column(column)
-    if not _is_text(base.type):
-        raise DefinitionError(f"{column}: expected a text column of a table: trigrams are made of text")
+    optional_name("name", name, DefinitionError)
+    optional_name("extension_schema", extension_schema, DefinitionError)
+    table: Any = base.table
+    if not isinstance(table, Table) or not _is_text(base.type):
+        raise DefinitionError(f"{safe_str(column)}: expected a text column of a table: trigrams are made of text")
     index = Index(
         name or identifier(f"{base.table.name}_{base.name}_trgm"),
         base,
@@ -242,8 +252,7 @@ def _part(source: TextSource, key: str, weight: Weight | None, column: Column[An
     if read is None or read is column:
         raise DefinitionError(
             f"{table.name}.{column.name} is made of {safe_repr(key)}: expected another column of {table.name}, "
-            "which has "
-            f"{', '.join(repr(other.key) for other in table.c if other is not column)}"
+            f"which has {', '.join(repr(other.key) for other in table.c if other is not column)}"
         )
     if not _is_text(read.type):
         raise DefinitionError(
@@ -266,11 +275,12 @@ def _is_text(type_: Any) -> TypeGuard[String]:
 def _check_source(source: TextSource) -> None:
     if not source.columns:
         raise DefinitionError("a full-text column is made of text columns: name at least one")
-    keys = [key for key, _ in source.columns]
+    keys = [name_argument("a full-text column's source", key, DefinitionError) for key, _ in source.columns]
     if len(set(keys)) < len(keys):
         raise DefinitionError(f"a full-text column names a column twice: {', '.join(keys)}")
-    for key, weight in source.columns:
-        if weight is not None and weight not in WEIGHTS:
+    weights: tuple[tuple[str, Any], ...] = source.columns
+    for key, weight in weights:
+        if weight is not None and (not isinstance(weight, str) or weight not in WEIGHTS):
             raise DefinitionError(
                 f"the weight of {safe_repr(key)} is {safe_repr(weight)}: expected one of A, B, C, D, or None"
             )
@@ -302,7 +312,7 @@ def check_config(config: Any) -> str:
         DefinitionError: it cannot be one.
 
     """
-    if not isinstance(config, str) or not config.strip() or "\0" in config:
+    if not isinstance(config, str) or not config.strip() or "\0" in config or not is_unicode(config):
         raise DefinitionError(
             f"config={safe_repr(config)}: expected the name of a text search configuration, such as 'english' "
             "or 'simple'"

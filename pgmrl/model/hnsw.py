@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from pgmrl.errors import DefinitionError
+from pgmrl.model.argument_types import whole_number
 from pgmrl.names import identifier, qualified, quoted
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Hnsw:
     ef_construction: int = 100
 
     def __post_init__(self) -> None:
+        for option in ("m", "ef_construction"):
+            object.__setattr__(self, option, whole_number(option, getattr(self, option), DefinitionError))
         if not 2 <= self.m <= 100:
             raise DefinitionError(f"m={self.m}: expected 2 to 100, what pgvector takes")
         if not 2 * self.m <= self.ef_construction <= 1000:

@@ -6,12 +6,13 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from pgmrl.errors import RotationError
-from pgmrl.reprs import safe_repr
+from pgmrl.errors import RotationError, VectorError
+from pgmrl.model.real_numbers import real_numbers
+from pgmrl.reprs import safe_repr, safe_str
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,14 +44,13 @@ class Rotation:
     axes: NDArray[np.float16] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.id is not None and not _ID.fullmatch(self.id):
+        named: Any = self.id
+        if named is not None and not (isinstance(named, str) and _ID.fullmatch(named)):
             raise RotationError(
                 f"{safe_repr(self.id)}: expected the id of a rotation, `r` and twelve hexadecimal digits"
             )
-        if self.axes is not None and self.id != rotation_id(self.axes):
-            raise RotationError(
-                f"expected the axes of {self.id}, got those of {rotation_id(self.axes)}: load the right file"
-            )
+        if self.axes is not None:
+            _check_axes(self.id, self.axes)
 
     @classmethod
     def of(cls, axes: NDArray[np.floating]) -> Self:
@@ -59,8 +59,12 @@ class Rotation:
         Args:
             axes: shape (count, dims), orthonormal rows, most important first; rounded to half precision.
 
+        Raises:
+            RotationError: no numbers, or another shape.
+
         """
-        half = np.ascontiguousarray(axes, dtype=np.float16)
+        with np.errstate(over="ignore"):  # an overflow becomes infinity, which is refused
+            half = np.array(_numbers(axes), dtype=np.float16, order="C")
         if half.ndim != 2 or not 1 <= half.shape[0] <= half.shape[1] or not np.isfinite(half).all():
             raise RotationError(f"axes of shape {half.shape}: expected 1 to dims rows of dims finite numbers")
         half.flags.writeable = False
@@ -74,11 +78,11 @@ class Rotation:
             RotationError: there is no such file, or its axes are not those of the id in its name.
 
         """
-        path = Path(path)
+        path = _path(path)
         try:
             axes = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise RotationError(f"cannot read a rotation from {path}: {error}") from error
+        except (OSError, ValueError, EOFError, SyntaxError) as error:
+            raise RotationError(f"cannot read a rotation from {safe_str(path, 500)}: {safe_str(error, 500)}") from error
         loaded = cls.of(axes)
         named = _ID.search(path.stem)
         if named and named.group() != loaded.id:
@@ -86,12 +90,21 @@ class Rotation:
         return loaded
 
     def save(self, directory: str | Path) -> Path:
-        """Write the axes to `<directory>/<id>.npy` and return that path; the same axes are the same file."""
+        """Write the axes to `<directory>/<id>.npy` and return that path; the same axes are the same file.
+
+        Raises:
+            RotationError: this object holds none, or the file cannot be written.
+
+        """
         axes = self.required_axes()
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{self.id}.npy"
-        np.save(path, axes)
+        path = _path(directory) / f"{self.id}.npy"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, axes)
+        except (OSError, ValueError) as error:
+            raise RotationError(
+                f"cannot write a rotation to {safe_str(path.parent, 500)}: {safe_str(error, 500)}"
+            ) from error
         return path
 
     def required_axes(self) -> NDArray[np.float16]:
@@ -104,6 +117,29 @@ class Rotation:
         if self.axes is None:
             raise RotationError(f"the axes of rotation {self.id} are needed here: use Rotation.load(path)")
         return self.axes
+
+
+def _check_axes(id_: str | None, axes: Any) -> None:
+    if not isinstance(axes, np.ndarray) or axes.ndim != 2 or axes.dtype.kind != "f":
+        raise RotationError(
+            f"axes={safe_repr(axes)}: expected an array of shape (count, dims), as Rotation.of makes it"
+        )
+    if id_ != rotation_id(axes):
+        raise RotationError(f"expected the axes of {id_}, got those of {rotation_id(axes)}: load the right file")
+
+
+def _numbers(axes: Any) -> NDArray[np.floating]:
+    try:
+        return real_numbers(axes, "axes")
+    except VectorError as error:
+        raise RotationError(str(error)) from None
+
+
+def _path(path: Any) -> Path:
+    try:
+        return Path(path)
+    except Exception:  # whatever the value's own __fspath__ raises
+        raise RotationError(f"expected the path of a rotation, got {safe_repr(path)}") from None
 
 
 def rotation_id(axes: NDArray[np.floating]) -> str:

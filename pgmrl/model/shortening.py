@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from pgmrl.errors import DefinitionError, RotationError, VectorError
+from pgmrl.model.argument_types import choice, optional_name, whole_number
 from pgmrl.model.metrics import FullType, Metric, MetricName, ShortType, metric_named
 from pgmrl.model.rotation import Rotation
 from pgmrl.model.vectors import (
@@ -31,7 +32,7 @@ from pgmrl.model.vectors import (
     as_vector,
     as_vectors,
 )
-from pgmrl.names import LIMIT, identifier, quoted
+from pgmrl.names import identifier, quoted
 from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
@@ -67,12 +68,22 @@ class Short:
         name: the column's name; by default made of the full column's name, the rule and the dimensions, so that a
             changed mind is another column beside it and never the same name with another meaning.
 
+    Raises:
+        DefinitionError: no whole number, no such rule or type, or a name of more than 63 bytes.
+
     """
 
     dims: int
     by: Shortening = field(default_factory=Prefix)
     type: ShortType = "halfvec"
     name: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dims", whole_number("dims", self.dims, DefinitionError))
+        if not isinstance(self.by, Prefix | Rotation):
+            raise DefinitionError(f"by={safe_repr(self.by)}: expected Prefix() or a Rotation")
+        choice("type", self.type, list(SHORT_LIMITS), DefinitionError)
+        optional_name("name", self.name, DefinitionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +110,10 @@ class Definition:
     vector_schema: str | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "dims", whole_number("dims", self.dims, DefinitionError))
+        if not isinstance(self.short, Short):
+            raise DefinitionError(f"short={safe_repr(self.short)}: expected Short(dims)")
+        object.__setattr__(self, "metric", metric_named(self.metric))
         _check_definition(self)
 
     @classmethod
@@ -350,10 +365,8 @@ def _projection(rotation: Rotation, dims: int) -> VectorArray:
 
 def _check_definition(definition: Definition) -> None:
     dims, short = definition.dims, definition.short
-    if definition.full not in {"halfvec", "vector"}:
-        raise DefinitionError(f"full={safe_repr(definition.full)}: expected `halfvec` or `vector`")
-    if short.type not in SHORT_LIMITS:
-        raise DefinitionError(f"type={safe_repr(short.type)}: expected `halfvec`, `vector` or `bit`")
+    choice("full", definition.full, ["halfvec", "vector"], DefinitionError)
+    optional_name("vector_schema", definition.vector_schema, DefinitionError)
     if not 1 <= dims <= FULL_LIMIT:
         raise DefinitionError(f"{dims} dimensions: expected 1 to {FULL_LIMIT:,}, what pgvector stores")
     if not 1 <= short.dims <= dims:
@@ -362,10 +375,6 @@ def _check_definition(definition: Definition) -> None:
         limit = SHORT_LIMITS[short.type]
         raise DefinitionError(
             f"{short.dims:,} short dimensions: expected at most {limit:,}, what HNSW takes of `{short.type}`"
-        )
-    if short.name is not None and not 1 <= len(short.name.encode()) <= LIMIT:  # the server would cut it silently
-        raise DefinitionError(
-            f"name={safe_repr(short.name)} has {len(short.name.encode())} bytes: expected 1 to {LIMIT}"
         )
     if isinstance(short.by, Rotation):
         _check_axes(short.by, dims, short.dims)

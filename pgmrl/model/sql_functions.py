@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pgmrl.errors import DefinitionError
-from pgmrl.names import LIMIT
+from pgmrl.model.argument_types import argument_list, name_argument, optional_name, truth_value, whole_number
 from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ class Filter:
     test: Test = "="
 
     def __post_init__(self) -> None:
-        if self.test not in SUFFIXES:
+        name_argument("a filter's column", self.column, DefinitionError)
+        test: Any = self.test
+        if not isinstance(test, str) or test not in SUFFIXES:
             raise DefinitionError(
                 f"filter on {safe_repr(self.column)}: expected one of the tests {', '.join(SUFFIXES)}, got "
                 f"{safe_repr(self.test)}"
@@ -51,6 +53,10 @@ class Filter:
         """A filter from `"section"`, `"size >="`, `"size <="`, `"section in"` or `"tags contains"`."""
         if isinstance(declared, Filter):
             return declared
+        if not isinstance(declared, str):
+            raise DefinitionError(
+                f"the filter {safe_repr(declared)}: expected a column's name, as 'section' or 'size >='"
+            )
         column, _, test = declared.strip().rpartition(" ")
         is_test = test in SUFFIXES or OPERATOR.fullmatch(test) is not None  # which may be none that there is
         return cls(column.strip(), test) if column and is_test else cls(declared.strip())  # type: ignore[arg-type]
@@ -95,23 +101,23 @@ class SqlFunctions:
     schema: str | None = None
 
     def __post_init__(self) -> None:
-        tuples: tuple[object, ...] = (self.filters, self.grant_to)
-        if any(isinstance(names, str) for names in tuples):
-            raise DefinitionError("filters and grant_to: expected a tuple of names, such as ('section',), got a str")
-        object.__setattr__(self, "filters", tuple(map(Filter.of, self.filters)))
-        object.__setattr__(self, "grant_to", tuple(self.grant_to))
+        expected = "a tuple of names, such as ('section',)"
+        filters = argument_list("filters", self.filters, DefinitionError, expected)
+        roles = argument_list("grant_to", self.grant_to, DefinitionError, expected)
+        object.__setattr__(self, "filters", tuple(map(Filter.of, filters)))
+        object.__setattr__(self, "grant_to", tuple(name_argument("grant_to", role, DefinitionError) for role in roles))
+        object.__setattr__(self, "stored", truth_value("stored", self.stored, DefinitionError))
+        for name in ("name", "group_by", "words", "config", "schema"):
+            optional_name(name, getattr(self, name), DefinitionError)
         names = [test.argument for test in self.tests]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise DefinitionError(f"two filters have the argument {safe_repr(twice[0])}: name each once")
-        if self.related is not None and not 1 <= self.related <= RELATED_LIMIT:
-            raise DefinitionError(f"related={self.related}: expected 1 to {RELATED_LIMIT:,}")
+        if self.related is not None:
+            related = whole_number("related", self.related, DefinitionError, 1, RELATED_LIMIT)
+            object.__setattr__(self, "related", related)
         if self.stored and self.related is None:
             raise DefinitionError("stored=True keeps the related rows: say how many with related=10")
-        if self.name is not None and not 1 <= len(self.name.encode()) <= LIMIT:
-            raise DefinitionError(
-                f"name={safe_repr(self.name)}: expected 1 to {LIMIT} bytes, got {len(self.name.encode())}"
-            )
 
     @property
     def tests(self) -> Sequence[Filter]:

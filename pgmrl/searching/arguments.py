@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import operator
 from typing import Any, Final
 
-import numpy as np
 from sqlalchemy import Select
 
 from pgmrl.errors import SearchError
-from pgmrl.model.real_numbers import NO_NUMBERS
+from pgmrl.model.argument_types import NAME_BYTES, is_unicode, real_number, truth_value, whole_number
 from pgmrl.model.sqlalchemy_internals import clauses_of
 from pgmrl.reprs import safe_repr
 
@@ -28,12 +25,8 @@ __all__ = [
 ]
 
 
-BIGINT: Final = 2**63
-"""LIMIT and OFFSET take less."""
 MOST_SECONDS: Final = 2_000_000
 """Three weeks; the server counts milliseconds in 32 bits."""
-LABEL_BYTES: Final = 63
-"""The server would cut a longer name."""
 
 
 def positive_integer(name: str, value: Any) -> int:
@@ -43,10 +36,7 @@ def positive_integer(name: str, value: Any) -> int:
         SearchError: it is not.
 
     """
-    number = integer(name, value)
-    if number < 1:
-        raise SearchError(f"{name}={number}: expected at least 1")
-    return number
+    return whole_number(name, value, SearchError, 1)
 
 
 def integer(name: str, value: Any) -> int:
@@ -56,15 +46,7 @@ def integer(name: str, value: Any) -> int:
         SearchError: it is not.
 
     """
-    try:
-        if isinstance(value, bool):
-            raise TypeError("a truth value")
-        number = operator.index(value)
-    except Exception:  # whatever the value's own __index__ raises
-        raise SearchError(f"{name}={safe_repr(value)}: expected a whole number") from None
-    if not -BIGINT <= number < BIGINT:
-        raise SearchError(f"{name}={safe_repr(value)}: expected less than 2**63, what PostgreSQL takes")
-    return number
+    return whole_number(name, value, SearchError)
 
 
 def finite(name: str, value: Any) -> float:
@@ -74,13 +56,7 @@ def finite(name: str, value: Any) -> float:
         SearchError: it is not.
 
     """
-    try:
-        number = math.nan if isinstance(value, NO_NUMBERS) or getattr(value, "ndim", None) else float(value)
-    except Exception:  # whatever the value's own __float__ raises
-        number = math.nan
-    if not math.isfinite(number):
-        raise SearchError(f"{name}={safe_repr(value)}: expected a finite number")
-    return number
+    return real_number(name, value, SearchError)
 
 
 def check_seconds(value: Any) -> float:
@@ -103,9 +79,7 @@ def flag(name: str, value: Any) -> bool:
         SearchError: it is neither True nor False.
 
     """
-    if value is None or isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    raise SearchError(f"{name}={safe_repr(value)}: expected True or False")
+    return truth_value(name, value, SearchError)
 
 
 def check_fraction(name: str, value: Any) -> float:
@@ -142,18 +116,13 @@ def check_labels(*labels: Any) -> None:
     for name in names:
         if not isinstance(name, str) or not name:
             raise SearchError(f"label {safe_repr(name)}: expected a text of at least one character")
-        if "\0" in name or not 1 <= len(name.encode("utf-8", "ignore")) <= LABEL_BYTES or not _is_unicode(name):
-            raise SearchError(f"label {safe_repr(name)}: expected at most {LABEL_BYTES} bytes that a name can have")
+        if "\0" in name or not 1 <= len(name.encode("utf-8", "ignore")) <= NAME_BYTES or not is_unicode(name):
+            raise SearchError(f"label {safe_repr(name)}: expected at most {NAME_BYTES} bytes that a name can have")
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise SearchError(
             f"two columns of the result would be called {safe_repr(twice[0])}: give one of them another label"
         )
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether it has no half of a pair of surrogates."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def check_statement(statement: Any) -> None:

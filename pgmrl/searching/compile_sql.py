@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sqlalchemy import Select
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 
+from pgmrl.errors import SearchError
+
 if TYPE_CHECKING:
-    from sqlalchemy import Select
     from sqlalchemy.sql.compiler import SQLCompiler
 
 __all__ = ["CompiledSql", "compile_sql"]
@@ -31,7 +33,13 @@ def compile_sql(statement: Select[*tuple[Any, ...]]) -> CompiledSql:
     The text depends on the shape of the search alone: keep it, and execute it with other parameters.
 
         cursor.execute(*compile_sql(search(select(packages), packages.c.embedding, query, k=10)))
+
+    Raises:
+        SearchError: it is no Select.
+
     """
+    if not isinstance(statement, Select):
+        raise SearchError(f"expected a Select, such as search(...) returns, got {type(statement).__name__}")
     dialect = psycopg_dialect.dialect()  # type: ignore[no-untyped-call]
     compiled: SQLCompiler = statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
     params = dict(compiled.params)

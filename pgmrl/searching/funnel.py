@@ -12,18 +12,19 @@ is something where they lie in TOAST.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack, cast
 
+from sqlalchemy import ColumnElement
 from sqlalchemy.orm.attributes import QueryableAttribute
 
 from pgmrl.errors import SearchError
+from pgmrl.model.argument_types import argument_list
 from pgmrl.model.columns import attachment_of
 from pgmrl.model.ranking_sql import key_names
 from pgmrl.model.shortening import Rotation
 from pgmrl.reprs import safe_repr
-from pgmrl.searching.arguments import positive_integer
+from pgmrl.searching.arguments import check_labels, positive_integer
 from pgmrl.searching.fallback import Ranking
 from pgmrl.searching.options import SearchOptions, SearchParameters, with_shortlist
 from pgmrl.searching.pages import Page
@@ -32,7 +33,9 @@ from pgmrl.searching.statement import SHORTLIST, join_results, prepare_search
 from pgmrl.searching.subject import AnySelect
 
 if TYPE_CHECKING:
-    from sqlalchemy import CTE, ColumnElement, Select
+    from collections.abc import Sequence
+
+    from sqlalchemy import CTE, Select
     from sqlalchemy.orm import InstrumentedAttribute
 
     from pgmrl.model.shortening import Definition
@@ -101,6 +104,7 @@ def search_funnel(
             "a funnel compares leading dimensions, and this column is shortened by a rotation, which costs 0.2 ms a "
             "row to compute: use search() with a larger shortlist"
         )
+    check_labels(label)
     parameters = SearchParameters.of(statement, column, k, with_shortlist(options, k, DEFAULT_SHORTLIST))
     cuts = _checked(definition, stages, parameters.scan.shortlist, parameters.k)
     select_ = cast("AnySelect", statement)
@@ -140,9 +144,8 @@ def _cte(definition: Definition, bound: BoundQuery, names: str, number: int, sta
 
 
 def _checked(definition: Definition, stages: Any, shortlist: int, k: int) -> list[_Stage]:
-    if isinstance(stages, str) or not isinstance(stages, Sequence):
-        raise SearchError(f"stages={safe_repr(stages)}: expected a list such as [(256, 100)]")
-    checked = [_stage(definition, stage) for stage in stages]
+    listed = argument_list("stages", stages, SearchError, "a list such as [(256, 100)]")
+    checked = [_stage(definition, stage) for stage in listed]
     dims, rows = 0 if definition.short.type == "bit" else definition.short.dims, shortlist
     for stage in checked:
         if not dims < stage.dims < definition.dims:
@@ -160,13 +163,11 @@ def _stage(definition: Definition, stage: Any) -> _Stage:
     if not isinstance(stage, tuple | list) or len(stage) != 2:
         raise SearchError(f"the stage {safe_repr(stage)}: expected (dimensions, rows), or (column, rows)")
     size_or_column, rows = stage[0], positive_integer("the rows of a stage", stage[1])
-    if isinstance(size_or_column, int):
+    if not isinstance(size_or_column, QueryableAttribute | ColumnElement):
         return _Stage(positive_integer("the dimensions of a stage", size_or_column), rows)
     type_: Any = getattr(size_or_column, "type", None)
     dims = getattr(type_, "dims", None) or getattr(type_, "dim", None)
     kind = getattr(type_, "kind", None) or type(type_).__name__.lower()
-    if not isinstance(size_or_column, QueryableAttribute) and not hasattr(size_or_column, "table"):
-        raise SearchError(f"the stage {safe_repr(stage)}: expected dimensions or a column of the searched table")
     if not isinstance(dims, int) or kind not in {"halfvec", "vector"}:
         raise SearchError(f"{size_or_column}: expected a column of halfvec(n) or vector(n), got {safe_repr(type_)}")
     return _Stage(dims, rows, f"{definition.qualified(kind)}({dims})", size_or_column)

@@ -12,7 +12,8 @@ from sqlalchemy import text
 
 from pgmrl.errors import SearchError
 from pgmrl.model.ranking_sql import distances_sql, groups_sql, key_names
-from pgmrl.searching.arguments import positive_integer
+from pgmrl.reprs import safe_repr
+from pgmrl.searching.arguments import check_labels, positive_integer
 from pgmrl.searching.fallback import EXACT, RERANKED, falls_short_sql, only_if_sql, unlimited
 from pgmrl.searching.options import SearchOptions, SearchParameters, with_shortlist
 from pgmrl.searching.search_result import search_result
@@ -68,11 +69,14 @@ def search_groups(
         SearchError: `by` is no column of what is searched.
 
     """
+    check_labels(label)
     rows_each = positive_integer("per_group", per_group)
     size = positive_integer("k", k) * rows_each
     shortlist = options.get("shortlist")
     if shortlist is not None and positive_integer("shortlist", shortlist) < size:
-        raise SearchError(f"shortlist={shortlist} is smaller than k={k} times per_group={rows_each}: give more")
+        raise SearchError(
+            f"shortlist={safe_repr(shortlist)} is smaller than k={k} times per_group={rows_each}: give more"
+        )
     # what is tuned brings the nearest rows; here the shortlist is what there is to group
     parameters = SearchParameters.of(statement, column, k, with_shortlist(options, size))
     select_ = cast("AnySelect", statement)

@@ -14,20 +14,20 @@ In one statement, so that all lists see one snapshot:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy import BigInteger, Double, Select, bindparam, column, table, text
 
 from pgmrl.errors import SearchError
 from pgmrl.limits import RRF_K
+from pgmrl.model.argument_types import argument_list, real_number
 from pgmrl.model.ranking_sql import fused_sql, key_names, rrf_part_sql, weighted_part_sql
 from pgmrl.reprs import safe_repr
 from pgmrl.searching.arguments import check_labels, check_statement, positive_integer
-from pgmrl.searching.retrievers import RankedList, Retriever, check_parameters, check_weight, is_number
+from pgmrl.searching.retrievers import RankedList, Retriever, check_parameters, check_weight
 from pgmrl.searching.search_result import search_result
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Rrf:
     k: float = RRF_K
 
     def __post_init__(self) -> None:
-        if not is_number(self.k) or not 0 <= self.k < math.inf:
+        if real_number("k", self.k, SearchError) < 0:
             raise SearchError(f"Rrf(k={safe_repr(self.k)}): expected a number of 0 or more")
 
     def score_sql(self, weight: str) -> str:
@@ -149,10 +149,7 @@ def search_hybrid(
 
 
 def _checked(retrievers: Any, fuse: Any, label: str) -> list[Retriever]:
-    if not isinstance(retrievers, Sequence) or isinstance(retrievers, str):
-        raise SearchError(
-            f"retrievers: expected a list of Nearest, Words and Trigrams, got {type(retrievers).__name__}"
-        )
+    retrievers = argument_list("retrievers", retrievers, SearchError, "a list of Nearest, Words and Trigrams")
     if not retrievers:
         raise SearchError("there are no retrievers: give at least one of Nearest, Words and Trigrams")
     for number, retriever in enumerate(retrievers, 1):
@@ -163,11 +160,12 @@ def _checked(retrievers: Any, fuse: Any, label: str) -> list[Retriever]:
         raise SearchError(f"fuse={safe_repr(fuse)}: expected Rrf() or Weighted()")
     check_parameters(retrievers)
     check_labels(label, *_labels(retrievers))
-    return list(retrievers)
+    return cast("list[Retriever]", retrievers)
 
 
 def _labels(retrievers: Sequence[Retriever]) -> list[str]:
-    return [retriever.label or f"rank_{number}" for number, retriever in enumerate(retrievers, 1)]
+    labels = (retriever.label for retriever in retrievers)
+    return [f"rank_{number}" if label is None else label for number, label in enumerate(labels, 1)]
 
 
 def _check_same_rows(lists: Sequence[RankedList]) -> None:

@@ -24,10 +24,12 @@ from pgmrl.model.real_numbers import real_numbers
 from pgmrl.model.types import NumpyVector
 from pgmrl.model.vectors import VectorArray, as_query, as_vector, as_vectors, query_vectors
 from pgmrl.reprs import safe_repr
+from pgmrl.searching.key_values import key_values
 from pgmrl.searching.query import raise_sql
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from sqlalchemy import Column
     from sqlalchemy.orm import InstrumentedAttribute
 
     from pgmrl.model.columns import Attachment
@@ -116,13 +118,13 @@ def more_like_this(
 
     """
     attachment_of(column)
-    names = [key.name for key in base_column(column).table.primary_key.columns]
-    positive, negative = _keys("keys", keys, names), _keys("unlike", unlike, names)
+    key_columns = list(base_column(column).table.primary_key.columns)
+    positive, negative = _keys("keys", keys, key_columns), _keys("unlike", unlike, key_columns)
     if not positive:
         raise SearchError("more_like_this() has no keys: give at least one row to be like")
     both = set(positive) & set(negative)
     if both:
-        raise SearchError(f"{next(iter(both))} is in keys and in unlike: give it once")
+        raise SearchError(f"{safe_repr(next(iter(both)))} is in keys and in unlike: give it once")
     return MoreLikeThis(column, positive, negative)
 
 
@@ -146,6 +148,7 @@ def average_vectors(
 
     Raises:
         VectorError: no positive vector, other dimensions, not finite, or under cosine a zero vector or average.
+        DefinitionError: an unknown metric.
 
     """
     cosine = metric_named(metric).normalise
@@ -216,18 +219,19 @@ def _checked_average(
 # -- checks and NumPy ----------------------------------------------------------------------------------------------
 
 
-def _keys(argument: str, values: Any, key_columns: Sequence[str]) -> tuple[Key, ...]:
-    if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray | set | frozenset):
+def _keys(argument: str, values: Any, columns: Sequence[Column[Any]]) -> tuple[Key, ...]:
+    if isinstance(values, (str, bytes)) or not isinstance(values, Sequence | np.ndarray | set | frozenset):
         raise SearchError(f"{argument}={safe_repr(values)}: expected a list of primary keys")
-    keys = [tuple(key) if isinstance(key, tuple) else (key,) for key in values]
-    for key in keys:
-        if len(key) != len(key_columns) or any(part is None for part in key):
-            raise SearchError(f"{safe_repr(key)} in {argument}: expected a primary key ({', '.join(key_columns)})")
-    plain = [tuple(part.item() if isinstance(part, np.generic) else part for part in key) for key in keys]
+    names = ", ".join(column.name for column in columns)
     try:
-        return tuple(dict.fromkeys(plain))
-    except TypeError:
-        raise SearchError(f"{argument}={safe_repr(values)}: expected a tuple for a key of several columns") from None
+        keys = [tuple(key) if isinstance(key, tuple) else (key,) for key in values]
+    except Exception:  # whatever the value's own __iter__ raises
+        raise SearchError(f"{argument}={safe_repr(values)}: expected a list of primary keys") from None
+    for key in keys:
+        if len(key) != len(columns) or any(part is None for part in key):
+            raise SearchError(f"{safe_repr(key)} in {argument}: expected a primary key ({names})")
+    # each once; of a key of several columns each must be a tuple
+    return tuple(dict.fromkeys(key_values(argument, columns, key) for key in keys))
 
 
 def _weights(weights: Sequence[float] | None, count: int) -> NDArray[np.float64]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pgmrl.errors import SearchError
+from pgmrl.model.argument_types import argument_list
 from pgmrl.reprs import safe_repr
 from pgmrl.searching.arguments import check_distance, finite, integer
+from pgmrl.searching.key_values import key_values
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import ColumnElement
+
     from pgmrl.searching.options import SearchParameters
 
 __all__ = ["Page"]
@@ -39,12 +44,19 @@ class Page:
         return self.offset is None and self.after is None and self.max_distance is None
 
     @classmethod
-    def of(cls, parameters: SearchParameters, key_columns: int, offset: Any, after: Any, max_distance: Any) -> Page:
+    def of(
+        cls,
+        parameters: SearchParameters,
+        keys: Sequence[ColumnElement[Any]],
+        offset: Any,
+        after: Any,
+        max_distance: Any,
+    ) -> Page:
         """Check what says which rows come back.
 
         Args:
             parameters: the rest of the search.
-            key_columns: columns of the primary key.
+            keys: the primary key's columns.
             offset: as given.
             after: as given.
             max_distance: as given.
@@ -60,7 +72,7 @@ class Page:
         if offset is not None:
             offset = _checked_offset(parameters, offset)
         if after is not None:
-            after = _checked_after(after, key_columns)
+            after = _checked_after(after, keys)
         return cls(parameters.k, offset, after, check_distance(max_distance))
 
 
@@ -76,13 +88,13 @@ def _checked_offset(parameters: SearchParameters, offset: Any) -> int:
     return number
 
 
-def _checked_after(after: Any, key_columns: int) -> tuple[Any, ...]:
-    if isinstance(after, str) or not isinstance(after, Sequence) or len(after) != key_columns + 1:
-        key_text = "the key" if key_columns == 1 else f"the {key_columns} parts of the key"
-        raise SearchError(
-            f"after={safe_repr(after)}: expected (distance, *key), the distance and {key_text} of the last row"
-        )
-    distance, *key = after
+def _checked_after(after: Any, keys: Sequence[ColumnElement[Any]]) -> tuple[Any, ...]:
+    key_text = "the key" if len(keys) == 1 else f"the {len(keys)} parts of the key"
+    expected = f"(distance, *key), the distance and {key_text} of the last row"
+    values = argument_list("after", after, SearchError, expected)
+    if len(values) != len(keys) + 1:
+        raise SearchError(f"after={safe_repr(after)}: expected {expected}")
+    distance, *key = values
     if any(part is None for part in key):
         raise SearchError(f"after={safe_repr(after)}: expected a key without None")
-    return (finite("the distance in after", distance), *key)
+    return (finite("the distance in after", distance), *key_values("after", keys, key))

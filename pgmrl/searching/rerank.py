@@ -15,6 +15,7 @@ import numpy as np
 
 from pgmrl.errors import EmbedderError, SearchError
 from pgmrl.reprs import safe_repr
+from pgmrl.searching.arguments import positive_integer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -68,20 +69,33 @@ def rerank(
         SearchError: `k` below 1, a question or a row's text that is no str.
 
     """
-    if k is not None and (isinstance(k, bool) or not hasattr(k, "__index__") or k < 1):
-        raise SearchError(f"k={safe_repr(k)}: expected a whole number, at least 1, or None for all rows")
+    k = None if k is None else positive_integer("k", k)
+    batch_size = positive_integer("batch_size", batch_size)
+    if not callable(text):
+        raise SearchError(f"text={safe_repr(text)}: expected a function that gives the text of a row")
     if not isinstance(question, str):
         raise SearchError(f"the question: expected str, got {safe_repr(question)}")
-    listed = list(rows)
+    try:
+        remaining = iter(rows)
+    except Exception:  # whatever the value's own __iter__ raises
+        raise SearchError(f"rows={safe_repr(rows)}: expected rows, such as session.execute(...) returns") from None
+    listed = list(remaining)
     pairs = [(question, _text(text, row, number)) for number, row in enumerate(listed)]
     scorer = _load(model) if isinstance(model, str | Path) else model
-    if not callable(getattr(scorer, "predict", None)):
+    if not _predicts(scorer):
         raise EmbedderError(f"expected a CrossEncoder or the name of one, got {safe_repr(model)}")
     if not pairs:
         return []
     scores = _scores(scorer, pairs, batch_size)
     order = np.argsort(-scores, kind="stable")[:k]
     return [Scored(listed[number], float(scores[number])) for number in order]
+
+
+def _predicts(scorer: Any) -> bool:
+    try:
+        return callable(getattr(scorer, "predict", None))
+    except Exception:  # whatever the value's own __getattr__ raises
+        return False
 
 
 def _text(text: Callable[[T], str], row: T, number: int) -> str:
@@ -118,6 +132,5 @@ def _load(model: str | Path) -> Any:
         reason = str(error).strip() or type(error).__name__
         raise EmbedderError(
             f"cannot load the model {safe_repr(str(model))}: {reason}\nCheck its name and the network, or give "
-            "the folder of a "
-            "model that has been downloaded."
+            "the folder of a model that has been downloaded."
         ) from error

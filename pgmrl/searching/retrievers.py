@@ -6,7 +6,6 @@ Select hold inside each list, before its limit.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
@@ -19,11 +18,12 @@ from sqlalchemy.sql.operators import custom_op
 
 from pgmrl.errors import DefinitionError, SearchError
 from pgmrl.limits import TEXT_LIMIT
+from pgmrl.model.argument_types import choice, is_unicode, optional_name, real_number
 from pgmrl.model.columns import Attachment, attachment_of, base_column
 from pgmrl.model.fulltext import Match, check_config, finds_rows_sql, text_source, tsquery_sql
 from pgmrl.names import literal, quoted
 from pgmrl.reprs import safe_repr
-from pgmrl.searching.arguments import positive_integer
+from pgmrl.searching.arguments import flag, positive_integer
 from pgmrl.searching.fallback import Ranking
 from pgmrl.searching.options import SearchOptions, SearchParameters, check_options, shortlist_size, with_shortlist
 from pgmrl.searching.pages import Page
@@ -257,6 +257,7 @@ class Trigrams(Retriever):
             DefinitionError: the column is no text.
 
         """
+        optional_name("extension_schema", self.extension_schema, SearchError)
         _check_choice("by", self.by, Literal["word", "whole"])
         limit = shortlist_size(k) if self.limit is None else positive_integer("limit", self.limit)
         base = base_column(self.column)
@@ -283,7 +284,7 @@ class Trigrams(Retriever):
     def _gate(self) -> TextClause:
         name = "word_similarity_threshold" if self.by == "word" else "similarity_threshold"
         threshold = (0.6 if self.by == "word" else 0.3) if self.threshold is None else self.threshold
-        if not is_number(threshold) or not 0 < threshold <= 1:
+        if not 0 < real_number("threshold", threshold, SearchError) <= 1:
             raise SearchError(f"threshold={safe_repr(threshold)}: expected a similarity, more than 0 and at most 1")
         return text(f"(SELECT set_config('pg_trgm.{name}', '{float(threshold)}', true)) IS NOT NULL")
 
@@ -304,8 +305,7 @@ def check_parameters(retrievers: Sequence[Retriever]) -> None:
             if forms.setdefault(value.key, form) != form:
                 raise SearchError(
                     f"the parameter {safe_repr(value.key)} stands for a text and a vector, or for vectors that "
-                    "are sent in "
-                    "different forms: give each retriever a parameter of its own"
+                    "are sent in different forms: give each retriever a parameter of its own"
                 )
 
 
@@ -314,7 +314,7 @@ def _form(retriever: Retriever) -> Any:
     if not isinstance(retriever, Nearest):
         return "text"
     definition = attachment_of(retriever.column).definition
-    return definition, retriever.options.get("exact", False) or not definition.learned
+    return definition, flag("exact", retriever.options.get("exact")) or not definition.learned
 
 
 def check_weight(number: int, weight: Any) -> float:
@@ -324,9 +324,10 @@ def check_weight(number: int, weight: Any) -> float:
         SearchError: it is no number above 0.
 
     """
-    if not is_number(weight) or not 0 < weight < math.inf:
+    checked = real_number(f"weight of retriever {number}", weight, SearchError)
+    if checked <= 0:
         raise SearchError(f"weight={safe_repr(weight)} of retriever {number}: expected a number above 0")
-    return float(weight)
+    return checked
 
 
 # -- the rows ------------------------------------------------------------------------------------------------------
@@ -390,10 +391,8 @@ def _checked(value: Any, what: str) -> str:
         raise SearchError(f"{what} has a NUL character at {value.index(chr(0))}, which PostgreSQL cannot hold")
     if len(value) > TEXT_LIMIT:
         raise SearchError(f"{what}: expected at most {TEXT_LIMIT:,} characters, got {len(value):,}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise SearchError(f"{what} is no valid Unicode at {error.start}: decode it with the right encoding") from None
+    if not is_unicode(value):
+        raise SearchError(f"{what} is no valid Unicode: it has half of a surrogate pair; decode it rightly")
     return value
 
 
@@ -402,11 +401,4 @@ def _tsquery(config: str, match: Match, name: str) -> str:
 
 
 def _check_choice(name: str, value: Any, choices: Any) -> None:
-    known = get_args(choices)
-    if value not in known:
-        raise SearchError(f"{name}={safe_repr(value)}: expected one of {', '.join(map(repr, known))}")
-
-
-def is_number(value: Any) -> bool:
-    """Whether it is a number; True and False are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    choice(name, value, get_args(choices), SearchError)

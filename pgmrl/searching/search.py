@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Unpack, cast
 
 from sqlalchemy import ColumnElement, Float, Integer, Select, literal_column
 
-from pgmrl.searching.arguments import check_labels
+from pgmrl.searching.arguments import check_labels, flag
 from pgmrl.searching.fallback import Ranking
 from pgmrl.searching.more_like_this import MoreLikeThis
 from pgmrl.searching.options import SearchOptions, SearchParameters
@@ -87,8 +87,8 @@ def search(
         ExactSearchWarning: the column's rotation has not been learned, so the search is exact.
 
     """
-    if counts or similarity is not None:
-        check_labels(label, similarity, *(("requested", "returned") if counts else ()))
+    counts = flag("counts", counts)
+    check_labels(label, similarity, *(("requested", "returned") if counts else ()))
     parameters = SearchParameters.of(statement, column, k, options)
     select_ = cast("AnySelect", statement)
     names = _Names(label, similarity, counts)
@@ -96,7 +96,7 @@ def search(
     if first_page and not isinstance(query, ColumnElement | MoreLikeThis):
         return _search_by_vector(parameters, select_, query, names)
     rows, bound = prepare_search(parameters, select_, query)
-    page = Page.of(parameters, len(rows.keys), offset, after, max_distance)
+    page = Page.of(parameters, rows.keys, offset, after, max_distance)
     return _built(parameters, select_, rows, bound, page, names)
 
 

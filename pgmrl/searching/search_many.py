@@ -10,6 +10,7 @@ from sqlalchemy import Select, literal_column, text
 
 from pgmrl.errors import SearchError
 from pgmrl.model.vectors import query_vectors
+from pgmrl.searching.arguments import check_labels
 from pgmrl.searching.fallback import Ranking
 from pgmrl.searching.more_like_this import MoreLikeThis
 from pgmrl.searching.options import SearchOptions, SearchParameters
@@ -58,6 +59,7 @@ def search_many(
         VectorError: a query that cannot be searched with; the first is named by its number.
 
     """
+    check_labels(label, query_label)
     parameters = SearchParameters.of(statement, column, k, options)
     vectors = _checked(parameters, queries)
     definition = parameters.definition

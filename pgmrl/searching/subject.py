@@ -25,6 +25,7 @@ from sqlalchemy.orm.attributes import QueryableAttribute
 from pgmrl.errors import DefinitionError, SearchError
 from pgmrl.model.columns import base_column
 from pgmrl.model.sqlalchemy_internals import has_loader_criteria
+from pgmrl.reprs import safe_str
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -109,13 +110,16 @@ class Subject:
             SearchError: it is of something else.
 
         """
-        base = next(iter(getattr(column, "base_columns", ())), None)
+        is_column = isinstance(column, QueryableAttribute | ColumnElement)
+        base = next(iter(getattr(column, "base_columns", ())), None) if is_column else None
         if isinstance(column, QueryableAttribute):
             own = self.entity is not None and column.parent.entity is self.entity
         else:
-            own = getattr(column, "table", None) is self.selectable
+            own = is_column and getattr(column, "table", None) is self.selectable
         if not own or not isinstance(base, Column) or base.table is not self.base.table:
-            raise SearchError(f"expected a column of {self.base.table}, as it is named in the Select, got {column}")
+            raise SearchError(
+                f"expected a column of {self.base.table}, as it is named in the Select, got {safe_str(column)}"
+            )
         return base
 
     def own(self, column: Column[Any]) -> ColumnElement[Any]:
