@@ -46,7 +46,8 @@ def column_parts(name: str) -> tuple[str | None, str, str]:
     Raises:
         DefinitionError: it is neither.
     """
-    parts = name.split(".")
+    value: object = name
+    parts = value.split(".") if isinstance(value, str) else []
     if len(parts) not in {2, 3} or not all(parts):
         raise DefinitionError(f"{safe_repr(name)}: expected table.column or schema.table.column")
     return (parts[0] if len(parts) == 3 else None), parts[-2], parts[-1]

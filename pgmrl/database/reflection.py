@@ -14,8 +14,10 @@ from pgmrl.database.connection import sqlalchemy_connection
 from pgmrl.database.extension import hidden_schema
 from pgmrl.database.settings import load_settings
 from pgmrl.errors import DefinitionError, NotMigrated
+from pgmrl.model.argument_types import name_argument, optional_name
 from pgmrl.model.columns import INFO_KEY, Attachment
 from pgmrl.model.hnsw import Hnsw
+from pgmrl.model.metrics import metric_named
 from pgmrl.model.shortening import Definition, Prefix, Rotation, Short
 from pgmrl.model.types import NumpyVector
 from pgmrl.names import column_parts
@@ -75,6 +77,11 @@ def reflect_place(
         infos: of `database.columns`, where they have been read already: each reading sizes every table and index.
     """
     connection = sqlalchemy_connection(connection)
+    if metric is not None:
+        metric_named(metric)
+    for part, value in (("table", table_name), ("column", column_name)):
+        name_argument(part, value, DefinitionError)
+    optional_name("schema", schema, DefinitionError)
     table = _table(connection, schema, table_name)
     if column_name not in table.c:
         raise NotMigrated(_no_column(table, column_name))

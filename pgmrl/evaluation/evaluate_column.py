@@ -5,14 +5,14 @@ from __future__ import annotations
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import numpy as np
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
 from pgmrl.database.connection import sqlstate
-from pgmrl.errors import MeasureError
+from pgmrl.errors import MeasureError, RotationError, SearchError
 from pgmrl.evaluation.compare import difference, mean_of
 from pgmrl.evaluation.documents import documents_of
 from pgmrl.evaluation.evaluation import (
@@ -27,13 +27,19 @@ from pgmrl.evaluation.evaluation import (
     WorstQuery,
 )
 from pgmrl.evaluation.exact_rankings import read_rankings
+from pgmrl.evaluation.judged import Judged
 from pgmrl.evaluation.judged_queries import JudgedQueries
 from pgmrl.evaluation.measures import DEFAULT, Measure, Scorer, parsed
 from pgmrl.evaluation.runs import RankedRuns, Run, ServerSearches, WordsColumn
 from pgmrl.evaluation.short_candidates import ShortCandidate, short_candidates
+from pgmrl.limits import EF_SEARCH_LIMIT
 from pgmrl.measure.session import CANCELLED, CONFLICT, ended_by_standby, measuring
+from pgmrl.model.argument_types import callable_argument, choice, optional_name, truth_value, whole_number
 from pgmrl.model.columns import attachment_of
+from pgmrl.model.fulltext import Match
+from pgmrl.model.rotation import Rotation
 from pgmrl.model.server_names import server_name
+from pgmrl.reprs import safe_repr
 from pgmrl.searching.arguments import check_seconds, positive_integer
 
 if TYPE_CHECKING:
@@ -44,9 +50,6 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from pgmrl.embedders import Embedder
-    from pgmrl.evaluation.judged import Judged
-    from pgmrl.model.fulltext import Match
-    from pgmrl.model.rotation import Rotation
 
 __all__ = ["evaluate"]
 
@@ -120,7 +123,19 @@ def evaluate(
     """
     started = monotonic()
     chosen = parsed(measures)
-    _check_limits(limit_queries, seconds)
+    limit_queries, seconds, seed = _checked_limits(limit_queries, seconds, seed)
+    if not isinstance(judged, Judged):
+        raise MeasureError(
+            f"judged={safe_repr(judged)}: expected judgements, such as file_judgements(...) or beir_judgements(...)"
+        )
+    if rotation is not None and not isinstance(rotation, Rotation):
+        raise RotationError(f"rotation={safe_repr(rotation)}: expected a Rotation with its axes, or None")
+    for name, value in (("document_id", document_id), ("words", words), ("config", config)):
+        optional_name(name, value, MeasureError)
+    choice("match", match, get_args(Match), SearchError)
+    itself = truth_value("itself", itself, MeasureError)
+    callable_argument("progress", progress, MeasureError)
+    ef_search = None if ef_search is None else whole_number("ef_search", ef_search, SearchError, 1, EF_SEARCH_LIMIT)
     shortlist = None if shortlist is None else positive_integer("shortlist", shortlist)
     report = progress or _silent
     connection = database.sqlalchemy_connection(connection)
@@ -289,11 +304,12 @@ def _system(name: str, values: Mapping[str, NDArray[np.float64]], exact: Mapping
 # -- small things --------------------------------------------------------------------------------------------------
 
 
-def _check_limits(queries: int | None, seconds: float | None) -> None:
-    if queries is not None:
-        positive_integer("limit_queries", queries)
-    if seconds is not None:
-        check_seconds(seconds)
+def _checked_limits(queries: Any, seconds: Any, seed: Any) -> tuple[int | None, float | None, int]:
+    return (
+        None if queries is None else positive_integer("limit_queries", queries),
+        None if seconds is None else check_seconds(seconds),
+        whole_number("seed", seed, MeasureError, 0),
+    )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from pgmrl.errors import MeasureError
+from pgmrl.model.argument_types import argument_list
 from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def parsed(names: Sequence[str]) -> list[Measure]:
         MeasureError: a name that is none, a measure that cannot be computed here, or the extra is not installed.
 
     """
-    measures = {measure.name: measure for measure in map(_measure, names)}
+    listed = argument_list("measures", names, MeasureError, "a list of names, such as ['nDCG@10']")
+    measures = {measure.name: measure for measure in map(_measure, listed)}
     if not measures:
         raise MeasureError("there is no measure: give at least one, such as nDCG@10")
     return list(measures.values())
@@ -103,6 +105,8 @@ def _scored(documents: Sequence[str]) -> dict[str, float]:
 
 def _measure(name: str) -> Measure:
     measures = library()
+    if not isinstance(name, str):
+        raise MeasureError(f"{safe_repr(name)} is no measure: give the name of one, such as nDCG@10")
     try:
         measure = measures.parse_measure(name)
     except (NameError, ValueError, TypeError, SyntaxError) as error:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pgmrl import database
 from pgmrl.errors import MeasureError
+from pgmrl.model.argument_types import argument_list, whole_number
 from pgmrl.model.columns import attachment_of
 from pgmrl.model.shortening import SHORT_LIMITS, Definition, Prefix, Rotation, Short
 
@@ -81,10 +82,12 @@ def _sizes(whole: Definition, dims: Sequence[int] | None) -> list[int]:
     if dims is None:
         powers = [2**power for power in range(limit.bit_length()) if SMALLEST <= 2**power < limit]
         return sorted({*powers, *([whole.short.dims] if whole.learned else [])})
-    for size in dims:
+    listed = argument_list("dims", dims, MeasureError, "a list of dimensions, such as [64, 128]")
+    sizes = [whole_number("dims", size, MeasureError) for size in listed]
+    for size in sizes:
         if not 1 <= size <= limit:
             raise MeasureError(f"{size} dimensions to try: the column has {whole.dims}, give 1 to {limit}")
-    return sorted(set(dims))
+    return sorted(set(sizes))
 
 
 def _shortened(whole: Definition, rule: Shortening, size: int) -> Definition:

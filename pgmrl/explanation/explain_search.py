@@ -19,6 +19,7 @@ from pgmrl.explanation.stages import stages
 from pgmrl.explanation.statement_check import check_arguments
 from pgmrl.explanation.toast import ToastCounters
 from pgmrl.explanation.verdict import sentences
+from pgmrl.searching.arguments import flag
 from pgmrl.searching.plans import explained, explained_text, shortlist_scans
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def explain(
         WrongConnection: `connection` is not a Connection or Session.
 
     """
-    connection = check_arguments(connection, statement)
+    connection, analyze = check_arguments(connection, statement, parameters), flag("analyze", analyze)
     with read_only(connection):
         document = explained(connection, statement, "VERBOSE, SETTINGS", parameters)
         toast_reads = None
@@ -102,7 +103,7 @@ def plan_text(
 
     Arguments and errors are those of `explain`.
     """
-    connection = check_arguments(connection, statement)
+    connection = check_arguments(connection, statement, parameters)
     with read_only(connection):
         options = "ANALYZE, BUFFERS, SETTINGS" if analyze else "SETTINGS"
         return explained_text(connection, statement, options, parameters)

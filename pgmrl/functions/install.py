@@ -14,6 +14,7 @@ from pgmrl.functions.searched_column import SearchedColumn
 from pgmrl.model.columns import INFO_KEY, attachment_of, base_column, vectors_table
 from pgmrl.model.server_names import translated_schema
 from pgmrl.model.sql_functions import SqlFunctions
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from sqlalchemy import Column
@@ -33,13 +34,13 @@ def add_functions(column: InstrumentedAttribute[Any] | Column[Any], functions: S
         DefinitionError: no Matryoshka column, an unknown column in the declaration, or functions declared already.
 
     """
-    base, functions = base_column(column), functions or SqlFunctions()
+    base, functions = base_column(column), _checked(functions) or SqlFunctions()
     attachment = attachment_of(base)
     if attachment.functions is not None:
         raise DefinitionError(f"{base} has functions already: declare them once")
     for name in [test.column for test in functions.tests] + [functions.group_by, functions.words]:
         if name is not None and name not in base.table.c:
-            raise DefinitionError(f"functions of {base}: table {base.table.name} has no column {name!r}")
+            raise DefinitionError(f"functions of {base}: table {base.table.name} has no column {safe_repr(name)}")
     base.info[INFO_KEY] = replace(attachment, functions=functions)
     # the side table is made after its owner, and dropped before it
     holder = vectors_table(base)
@@ -103,10 +104,16 @@ def searched_column_in(
 ) -> SearchedColumn:
     """A column with its functions as they are in this database; arguments and errors as `install_functions`."""
     base, attachment = base_column(column), attachment_of(column)
-    declared = functions or attachment.functions or SqlFunctions()
+    declared = _checked(functions) or attachment.functions or SqlFunctions()
     schema, managed = _schema_of(connection, base.table), declared == attachment.functions
     vector_schema = database.check_pgvector(connection)
     return SearchedColumn.of(base, attachment, declared, schema, vector_schema, managed=managed)
+
+
+def _checked(functions: Any) -> SqlFunctions | None:
+    if functions is not None and not isinstance(functions, SqlFunctions):
+        raise DefinitionError(f"functions={safe_repr(functions)}: expected SqlFunctions(...)")
+    return functions
 
 
 def _schema_of(connection: Connection, table: Table) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sized
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
@@ -16,10 +16,11 @@ from pgmrl.ingestion.batch_copy import write_batch
 from pgmrl.ingestion.batch_errors import BatchErrors
 from pgmrl.ingestion.driver import driver_of, give_up_if_lost, schema_in
 from pgmrl.ingestion.target_table import TargetTable
+from pgmrl.model.argument_types import callable_argument, whole_number
 from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     import psycopg
     from numpy.typing import NDArray
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["IngestReport", "ingest"]
 
 BATCH: Final = 5_000
+MOST_ROWS: Final = 10_000_000  # a batch is held in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,12 @@ def ingest(
         IngestError: a row that cannot be loaded, named by its key; nothing of its batch was written.
         NotMigrated: the table or one of the columns is not in the database.
     """
-    if batch_size < 1:
-        raise IngestError(f"batch_size={batch_size}: expected at least 1")
+    batch_size = whole_number("batch_size", batch_size, IngestError, 1, MOST_ROWS)
+    check_sample = whole_number("check_sample", check_sample, IngestError, 0)
+    callable_argument("progress", progress, IngestError)
+    _check_iterable("rows", rows, "mappings from column name to value")
+    if vectors is not None:
+        _check_iterable("vectors", vectors, "one vector, or None, for each row")
     driver = driver_of(connection)
     table = TargetTable.of(driver, column, schema_in(connection, column))
     report, start = IngestReport(), time.perf_counter()
@@ -114,6 +120,11 @@ def ingest(
         if progress is not None:
             progress(report.rows)
     return replace(report, seconds=time.perf_counter() - start)
+
+
+def _check_iterable(name: str, values: Any, expected: str) -> None:
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise IngestError(f"{name}={safe_repr(values)}: expected {expected}. Nothing was written.")
 
 
 def _paired(rows: Iterable[Any], vectors: Iterable[Any] | None, full_column: str) -> Iterator[Row]:

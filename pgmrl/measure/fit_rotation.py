@@ -16,6 +16,7 @@ from pgmrl.errors import NotMigrated, RotationError
 from pgmrl.measure.exact_neighbours import ExactSearch, RowBatch, read_neighbours
 from pgmrl.measure.ground_truth import GroundTruth, kept_neighbours
 from pgmrl.measure.intervals import Interval, Z
+from pgmrl.model.argument_types import callable_argument, whole_number
 from pgmrl.model.columns import attachment_of, vectors_table
 from pgmrl.model.rotation import Rotation
 from pgmrl.model.server_names import server_name
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from pgmrl.model.metrics import Metric, ShortType
 
 __all__ = ["Comparison", "Fit", "by_direction", "compare", "fit_axes", "fit_rotation", "table_rows"]
+
+MOST_ROWS: Final = 10_000_000
+"""The sample is held in memory."""
 
 SAMPLE: Final = 20_000
 """Rows to learn from; `python -m benchmarks.fit_sample` shows what fewer and more give."""
@@ -94,13 +98,15 @@ def fit_rotation(
         progress: called with the number of sampled rows held so far.
 
     Raises:
-        RotationError: too few usable rows to learn that many axes from, or more axes than dimensions.
+        RotationError: too few usable rows to learn that many axes from, more axes than dimensions, or no such number.
         NotMigrated: the table or the column is not in the database.
     """
     connection = sqlalchemy_connection(connection)
     attachment = attachment_of(column)
     definition = attachment.definition
-    count = _axes_of(definition, sample, axes)
+    sample, seed = _checked_sample(sample), whole_number("seed", seed, RotationError, 0)
+    callable_argument("progress", progress, RotationError)
+    count = _axes_of(definition, axes)
     table = vectors_table(column)
     vectors = _sampled(connection, table, attachment.full, definition, sample, seed, progress)
     usable = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
@@ -176,12 +182,17 @@ def by_direction(metric: Metric) -> bool:
     return metric.name != "inner_product"
 
 
-def _axes_of(definition: Definition, sample: int, axes: int | None) -> int:
+def _checked_sample(sample: Any) -> int:
+    rows = whole_number("sample", sample, RotationError)
+    if not 1 <= rows <= MOST_ROWS:
+        raise RotationError(f"a sample of {rows:,} rows: ask for at least 1 and at most {MOST_ROWS:,}")
+    return rows
+
+
+def _axes_of(definition: Definition, axes: int | None) -> int:
     """How many axes to keep, of numbers that make sense."""
-    if sample < 1:
-        raise RotationError(f"a sample of {sample:,} rows: ask for at least 1")
     declared = definition.short.dims if isinstance(definition.short.by, Rotation) else 0
-    count = min(max(AXES, declared), definition.dims) if axes is None else axes
+    count = min(max(AXES, declared), definition.dims) if axes is None else whole_number("axes", axes, RotationError)
     if not 1 <= count <= definition.dims:
         raise RotationError(f"{count} axes of {definition.dims} dimensions: ask for 1 to {definition.dims}")
     return count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,11 +16,14 @@ from sqlalchemy.exc import DBAPIError
 from pgmrl import database
 from pgmrl.database.connection import sqlstate
 from pgmrl.errors import MeasureError, VectorError
+from pgmrl.model.argument_types import whole_number
 from pgmrl.model.columns import attachment_of, base_column, vectors_table
 from pgmrl.model.server_names import server_name
+from pgmrl.model.vectors import as_float32
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
     from sqlalchemy import ColumnElement, Connection, Table
@@ -41,6 +45,7 @@ __all__ = [
 MORE: Final = 3
 """So many rows are read for each that is asked for: a sample of pages comes in neighbours, and some have no vector."""
 
+MOST_QUERIES: Final = 10_000_000
 SEEDS: Final = 2**63
 SYNTAX: Final = "42601"
 
@@ -88,8 +93,7 @@ def sampled_queries(connection: Connection | Session, column: Any, count: int, *
     """
     connection = database.sqlalchemy_connection(connection)
     definition, table = attachment_of(column).definition, vectors_table(column)
-    if count < 1:
-        raise MeasureError(f"{count} queries: ask for at least 1")
+    seed, count = whole_number("seed", seed, MeasureError), _check_limit(count)
     target = MORE * count + 100
     percent = _percent(connection, table, target)
     rows = _rows(connection, column, percent, seed, target)
@@ -141,6 +145,8 @@ def searchable(column: Any, vectors: Iterable[Any], source: str) -> Iterator[Vec
 
     """
     definition = attachment_of(column).definition
+    if isinstance(vectors, (str, bytes)) or not isinstance(vectors, Iterable):
+        raise VectorError(f"{source}: expected vectors, such as an array of shape (n, dims), got {safe_repr(vectors)}")
     for number, value in enumerate(vectors, 1):
         vector = None if value is None else _array(value, f"query {number} of {source}")
         if vector is not None and vector.shape != (definition.dims,):
@@ -164,13 +170,19 @@ def file_queries(column: Any, path: str | Path, *, limit: int | None = None) -> 
         MeasureError: it cannot be read, none of them can be searched with, or the limit is below 1.
 
     """
-    path = Path(path)
-    if limit is not None:
-        _check_limit(limit)
+    try:
+        path = Path(path)
+    except TypeError:
+        raise MeasureError(f"path={safe_repr(path)}: expected the path of a file") from None
+    limit = None if limit is None else _check_limit(limit)
     try:
         vectors = array_of(path)[:limit] if path.suffix == ".npy" else list(islice(_lines(path), limit))
     except OSError as error:
         raise MeasureError(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # not UTF-8, or a NUL in its name
+        if isinstance(error, VectorError):
+            raise
+        raise MeasureError(f"{safe_repr(str(path))} cannot be read: {safe_repr(str(error))}") from None
     return vector_queries(column, vectors, str(path))
 
 
@@ -189,7 +201,9 @@ def selected_queries(connection: Connection | Session, column: Any, statement: s
 
     """
     connection = database.sqlalchemy_connection(connection)
-    _check_limit(limit)
+    limit = _check_limit(limit)
+    if not isinstance(statement, str):
+        raise MeasureError(f"the statement for queries: expected a text, got {safe_repr(statement)}")
     try:
         with database.snapshot(connection):
             connection.exec_driver_sql("SET LOCAL transaction_read_only = on")
@@ -209,9 +223,11 @@ def selected_queries(connection: Connection | Session, column: Any, statement: s
     return vector_queries(column, rows, "queries that were selected")
 
 
-def _check_limit(limit: int) -> None:
-    if limit < 1:
-        raise MeasureError(f"{limit} queries: ask for at least 1")
+def _check_limit(limit: Any) -> int:
+    count = whole_number("queries", limit, MeasureError)
+    if not 1 <= count <= MOST_QUERIES:
+        raise MeasureError(f"{count} queries: ask for at least 1 and at most {MOST_QUERIES:,}")
+    return count
 
 
 # -- rows ----------------------------------------------------------------------------------------------------------
@@ -308,9 +324,9 @@ def _lines(path: Path) -> Iterator[Any]:
 
 
 def _array(value: Any, what: str) -> NDArray[np.float32]:
-    if hasattr(value, "to_numpy"):  # pgvector's own types
-        value = value.to_numpy()
     try:
-        return np.asarray(json.loads(value) if isinstance(value, str) else value, np.float32)
-    except (ValueError, TypeError):
+        return as_float32(json.loads(value) if isinstance(value, str) else value, what)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, VectorError):
+            raise
         raise VectorError(f"{what} is no array of numbers") from None

@@ -14,16 +14,17 @@ from sqlalchemy.exc import CompileError, DBAPIError
 
 from pgmrl import database
 from pgmrl.database.connection import sqlstate
-from pgmrl.errors import MeasureError, NotMigrated
+from pgmrl.errors import MeasureError, NotMigrated, SearchError
 from pgmrl.limits import EF_SEARCH_LIMIT
 from pgmrl.measure.attribution import QUERY, Loss, SearchTrial
 from pgmrl.measure.intervals import Interval, mean_interval
 from pgmrl.measure.queries import Queries, sampled_queries
 from pgmrl.measure.session import CANCELLED, CONFLICT, ended_by_standby, measuring, until
 from pgmrl.measure.table_truth import TableTruth, queries_at_once, truth_statement
+from pgmrl.model.argument_types import callable_argument, whole_number
 from pgmrl.model.columns import attachment_of, base_column, vectors_table
 from pgmrl.model.server_names import server_name
-from pgmrl.searching.arguments import check_seconds
+from pgmrl.searching.arguments import check_seconds, positive_integer
 from pgmrl.searching.plans import explained, index_serving
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ SAMPLE: Final = 200
 
 SECONDS: Final = 60.0
 WORST: Final = 5
+MOST_WORKERS: Final = 1024  # that PostgreSQL takes
 
 READING: Final = 0.7
 """Of the time there is, so much may go into reading the table; the rest is for searches."""
@@ -172,7 +174,12 @@ def measure_recall(
     """
     connection = database.sqlalchemy_connection(connection)
     started = time.monotonic()
-    seconds = check_seconds(seconds)
+    seconds, seed = check_seconds(seconds), whole_number("seed", seed, MeasureError)
+    k, worst = positive_integer("k", k), whole_number("worst", worst, SearchError, 0)
+    parallel = whole_number("parallel", parallel, SearchError, 0, MOST_WORKERS)
+    callable_argument("progress", progress, MeasureError)
+    if not isinstance(queries, Queries):
+        queries = whole_number("queries", queries, MeasureError, 1)
     clock = Clock(connection, started, seconds)
     base = base_column(column)
     own = select(*base.table.primary_key.columns) if statement is None else statement

@@ -54,7 +54,7 @@ class Rrf:
     k: float = RRF_K
 
     def __post_init__(self) -> None:
-        if real_number("k", self.k, SearchError) < 0:
+        if real_number("Rrf: k", self.k, SearchError) < 0:
             raise SearchError(f"Rrf(k={safe_repr(self.k)}): expected a number of 0 or more")
 
     def score_sql(self, weight: str) -> str:

@@ -50,11 +50,11 @@ def _checked(argument: str, column: ColumnElement[Any], value: Any) -> Any:
         plain = value.item() if isinstance(value, np.generic) else value
         return _converted(column.type, plain)
     except Exception as error:  # whatever the value's own methods raise
-        expected = getattr(column.type, "__visit_name__", "value").replace("_", " ")
+        expected = getattr(column.type, "__visit_name__", "unknown").replace("_", " ")
         reason = f" ({error})" if isinstance(error, SearchError) else ""
         raise SearchError(
-            f"{safe_repr(value)} in {argument}: expected a {expected}, the type of the key's column "
-            f"{column.key}{reason}"
+            f"{safe_repr(value)} in {argument}: expected a value of the key's column {column.key}, "
+            f"of type {expected}{reason}"
         ) from None
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.sql.operators import custom_op
 
 from pgmrl.errors import DefinitionError, SearchError
 from pgmrl.limits import TEXT_LIMIT
-from pgmrl.model.argument_types import choice, is_unicode, optional_name, real_number
+from pgmrl.model.argument_types import choice, optional_name, real_number
 from pgmrl.model.columns import Attachment, attachment_of, base_column
 from pgmrl.model.fulltext import Match, check_config, finds_rows_sql, text_source, tsquery_sql
 from pgmrl.names import literal, quoted
@@ -324,7 +324,10 @@ def check_weight(number: int, weight: Any) -> float:
         SearchError: it is no number above 0.
 
     """
-    checked = real_number(f"weight of retriever {number}", weight, SearchError)
+    try:
+        checked = real_number("weight", weight, SearchError)
+    except SearchError:
+        checked = 0.0
     if checked <= 0:
         raise SearchError(f"weight={safe_repr(weight)} of retriever {number}: expected a number above 0")
     return checked
@@ -391,8 +394,10 @@ def _checked(value: Any, what: str) -> str:
         raise SearchError(f"{what} has a NUL character at {value.index(chr(0))}, which PostgreSQL cannot hold")
     if len(value) > TEXT_LIMIT:
         raise SearchError(f"{what}: expected at most {TEXT_LIMIT:,} characters, got {len(value):,}")
-    if not is_unicode(value):
-        raise SearchError(f"{what} is no valid Unicode: it has half of a surrogate pair; decode it rightly")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise SearchError(f"{what} is no valid Unicode at {error.start}: decode it with the right encoding") from None
     return value
 
 

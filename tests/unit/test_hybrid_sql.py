@@ -180,8 +180,8 @@ def test_trigrams_in_another_schema() -> None:
     ("make", "message"),
     [
         (lambda: search_hybrid(select(Item), []), "there are no retrievers"),
-        (lambda: search_hybrid(select(Item), vector()), "retrievers: expected a list"),  # type: ignore[arg-type]
-        (lambda: search_hybrid(select(Item), "words"), "retrievers: expected a list"),  # type: ignore[arg-type]
+        (lambda: search_hybrid(select(Item), vector()), "expected a list of Nearest"),  # type: ignore[arg-type]
+        (lambda: search_hybrid(select(Item), "words"), "expected a list of Nearest"),  # type: ignore[arg-type]
         (lambda: search_hybrid(select(Item), [Item.words]), "retriever 1: expected"),  # type: ignore[list-item]
         (lambda: search_hybrid(select(Item), [words()], k=0), "k=0"),
         (lambda: search_hybrid(select(Item), [words()], k=True), "k=True"),

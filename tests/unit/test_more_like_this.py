@@ -131,7 +131,10 @@ def test_an_expression_of_ones_own() -> None:
         (lambda: more_like_this(ITEMS.c.e, "abc"), "expected a list"),
         (lambda: more_like_this(ITEMS.c.e, [None]), r"\(None,\) in keys: expected a primary key \(id\)"),
         (lambda: more_like_this(ITEMS.c.e, [(1, 2)]), r"\(1, 2\) in keys: expected a primary key"),
-        (lambda: more_like_this(ITEMS.c.e, [[1]]), "expected a tuple"),
+        (
+            lambda: more_like_this(ITEMS.c.e, [[1]]),
+            r"\[1\] in keys: expected a value of the key's column id, of type integer",
+        ),
         (lambda: more_like_this(DOCS.c.e, ["a"]), r"\('a',\) in keys: expected a primary key \(place, number\)"),
         (lambda: more_like_this(DOCS.c.e, [("a", 1)], unlike=[("a", None)]), "in unlike: expected a primary key"),
         (lambda: more_like_this(ITEMS.c.e, [1], unlike=[1]), r"\(1,\) is in keys and in unlike"),

@@ -238,7 +238,7 @@ def test_each_stage_reads_the_one_before() -> None:
         ("abc", "stages='abc': expected a list"),
         (5, "stages=5: expected a list"),
         ([(Passage.words, 50)], r"expected a column of halfvec\(n\) or vector\(n\), got Text"),
-        ([("middle", 50)], "expected dimensions or a column"),
+        ([("middle", 50)], "the dimensions of a stage='middle': expected a whole number"),
     ],
 )
 def test_stages_that_are_none(stages: Any, message: str) -> None:

@@ -85,14 +85,19 @@ def test_two_long_columns_have_two_short_ones() -> None:
         (8_000, Short(4_001), {}, "expected at most 4,000, what HNSW takes of `halfvec`"),
         (8_000, Short(2_001, type="vector"), {}, "expected at most 2,000, what HNSW takes of `vector`"),
         (64, Short(8), {"metric": "manhattan"}, "metric='manhattan': expected one of"),
-        (64, Short(8), {"full": "sparsevec"}, "`halfvec` or `vector`"),
-        (64, Short(8, type="sparsevec"), {}, "`halfvec`, `vector` or `bit`"),  # type: ignore[arg-type]
+        (64, Short(8), {"full": "sparsevec"}, "full='sparsevec': expected one of halfvec, vector"),
     ],
 )
 def test_what_cannot_work_is_refused(dims: int, short: Short, options: dict[str, Any], message: str) -> None:
     """With the number that was given and the one that would do."""
     with pytest.raises(DefinitionError, match=message):
         Definition.of(dims, short, **options)
+
+
+def test_no_such_short_vector() -> None:
+    """Refused by itself, before there is a definition."""
+    with pytest.raises(DefinitionError, match="type='sparsevec': expected one of halfvec, vector, bit"):
+        Short(8, type="sparsevec")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
