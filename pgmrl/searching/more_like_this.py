@@ -158,6 +158,8 @@ def average_vectors(
     dims = first.shape[1]
     average = _mean(first, dims, _weights(weights, len(first)), cosine, "positive")
     others = real_numbers(negative, "the negative vectors")
+    if others.ndim != 2 and others.shape != (0,):
+        raise VectorError(f"the negative vectors have shape {others.shape}, expected (n, dims)")
     if others.size:
         average = average + (average - _mean(others, dims, np.ones(len(others)), cosine, "negative"))
     if cosine and np.linalg.norm(average) <= NO_DIRECTION:
