@@ -30,6 +30,8 @@ import inspect
 
 from sqlalchemy.exc import DontWrapMixin
 
+from pgmrl.reprs import printable
+
 __all__ = [
     "DatabaseError",
     "DefinitionError",
@@ -58,7 +60,8 @@ class PgmrlError(DontWrapMixin, Exception):
     """pgmrl could not do what was asked. See the message for what to change."""
 
     def __init__(self, message: str | None = None) -> None:
-        super().__init__(message or inspect.cleandoc(self.__doc__ or ""))
+        # names and values of others may hold what moves a terminal's cursor, or what cannot be encoded
+        super().__init__(printable(message or inspect.cleandoc(self.__doc__ or ""), keep="\n\t"))
 
 
 class DefinitionError(PgmrlError, ValueError):

@@ -6,7 +6,7 @@ import re
 import reprlib
 from typing import Final
 
-__all__ = ["safe_repr", "safe_str"]
+__all__ = ["printable", "safe_repr", "safe_str"]
 
 LONG: Final = 1_000
 """Items of a list or characters of a text: of more, only the first are written out at all."""
@@ -31,13 +31,21 @@ def safe_str(value: object, limit: int = 100) -> str:
     return _cut(text, limit)
 
 
+def printable(text: str, keep: str = "") -> str:
+    """A text whose characters that cannot be printed, but for those to keep, are written as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character
+        if character.isprintable() or character in keep
+        else character.encode("unicode_escape", "backslashreplace").decode()
+        for character in text
+    )
+
+
 def _cut(text: str, limit: int) -> str:
     # NumPy breaks lines; half a character cannot be printed, and a control character can move a terminal's cursor
-    text = re.sub(r"\s*\n\s*", " ", text[: 10 * limit + LONG])
-    text = "".join(
-        character if character.isprintable() else character.encode("unicode_escape", "backslashreplace").decode()
-        for character in text[: limit + 1]
-    )
+    text = printable(re.sub(r"\s*\n\s*", " ", text[: 10 * limit + LONG])[: limit + 1])
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 

@@ -13,7 +13,9 @@ from sqlalchemy.exc import DBAPIError
 
 from pgmrl.embedders import embed_query, load_embedder
 from pgmrl.errors import DatabaseError, DefinitionError, VectorError
+from pgmrl.model.argument_types import is_unicode
 from pgmrl.model.types import NumpyVector
+from pgmrl.model.vectors import as_float32
 from pgmrl.reprs import safe_repr
 from pgmrl.searching.plans import explained
 
@@ -51,13 +53,15 @@ def query_vector(question: str | None, vector: str | None, model: str) -> Vector
 def _vector(text_or_file: str) -> VectorArray:
     try:
         if text_or_file.endswith(".npy"):
-            return np.asarray(np.load(text_or_file, allow_pickle=False), np.float32)
+            return as_float32(np.load(text_or_file, allow_pickle=False), f"the array of {text_or_file}")
         is_file = text_or_file.endswith(".json")
         array = json.loads(Path(text_or_file).read_text(encoding="utf-8") if is_file else text_or_file)
-        return np.asarray(array, np.float32)
+        return as_float32(array, "--vector")
+    except VectorError:
+        raise
     except OSError as error:
         raise VectorError(f"{text_or_file} cannot be read: {error.strerror or error}") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, EOFError, RecursionError) as error:
         raise VectorError(f"--vector {safe_repr(text_or_file[:40])} is no array of numbers: {error}") from error
 
 
@@ -74,6 +78,8 @@ def check_filter(connection: Connection, searched: Column[Any], where: str | Non
     """
     if where is None:
         return
+    if not is_unicode(where):
+        raise DatabaseError(f"--where {safe_repr(where)} is no valid Unicode: it has half of a surrogate pair")
     try:
         explained(connection, filtered(select(*searched.table.primary_key.columns), where))
     except DBAPIError as error:

@@ -10,7 +10,9 @@ from sqlalchemy import Connection, CursorResult, Engine, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, scoped_session
 
-from pgmrl.errors import Unreachable, WrongConnection
+from pgmrl.errors import DatabaseError, Unreachable, WrongConnection
+from pgmrl.model.argument_types import is_unicode
+from pgmrl.reprs import safe_repr
 from pgmrl.urls import connection_options, display_url, engine_arguments, masked
 
 if TYPE_CHECKING:
@@ -53,7 +55,14 @@ def connect(url: str) -> Iterator[Engine]:
 
 
 def execute_plain(connection: Connection, statement: str) -> CursorResult[Any]:
-    """Run text as it is: a colon or a percent sign in a name is no parameter."""
+    """Run text as it is: a colon or a percent sign in a name is no parameter.
+
+    Raises:
+        DatabaseError: it cannot be sent.
+
+    """
+    if not is_unicode(statement):
+        raise DatabaseError(f"{safe_repr(statement)} is no valid Unicode: it has half of a surrogate pair")
     return connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
 

@@ -14,7 +14,8 @@ from pgmrl.database.connection import sqlalchemy_connection
 from pgmrl.database.extension import check_pgvector, create_pgvector
 from pgmrl.database.sql import load as load_sql
 from pgmrl.database.sql import statements
-from pgmrl.errors import NotMigrated
+from pgmrl.errors import DefinitionError, NotMigrated
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -60,9 +61,11 @@ def upgrade(connection: Connection | Session, revision: str = "head") -> None:
 
     Raises:
         PgvectorMissing: see `check_pgvector`.
+        DefinitionError: there is no such revision.
 
     """
     connection = sqlalchemy_connection(connection)
+    _check_revision(revision, "head")
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
     create_pgvector(connection)
     check_pgvector(connection)
@@ -73,13 +76,30 @@ def upgrade(connection: Connection | Session, revision: str = "head") -> None:
 
 
 def downgrade(connection: Connection | Session, revision: str = "base") -> None:
-    """Remove pgmrl's schema down to a revision; refused by the server while a column or a function needs it."""
+    """Remove pgmrl's schema down to a revision; refused by the server while a column or a function needs it.
+
+    Raises:
+        DefinitionError: there is no such revision.
+
+    """
     connection = sqlalchemy_connection(connection)
+    _check_revision(revision, "base")
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
     from alembic import command  # noqa: PLC0415 - see the top
 
     if installed_revision(connection) is not None:
         command.downgrade(_config(connection), revision)
+
+
+def _check_revision(revision: str, end: str) -> None:
+    if revision in {end, NEWEST_REVISION}:
+        return
+    from alembic.script import ScriptDirectory  # noqa: PLC0415 - see the top
+
+    names = [script.revision for script in ScriptDirectory(str(migrations_path())).walk_revisions()]
+    if revision not in names:
+        expected = ", ".join([*reversed(names), end])
+        raise DefinitionError(f"pgmrl's schema: expected one of the revisions {expected}, got {safe_repr(revision)}")
 
 
 def installed_revision(connection: Connection | Session) -> str | None:

@@ -16,7 +16,7 @@ from pgmrl.explanation.server_counters import (
 )
 from pgmrl.explanation.shortlists import shortlists
 from pgmrl.explanation.stages import stages
-from pgmrl.explanation.statement_check import check_arguments
+from pgmrl.explanation.statement_check import check_arguments, check_parameters
 from pgmrl.explanation.toast import ToastCounters
 from pgmrl.explanation.verdict import sentences
 from pgmrl.searching.arguments import flag
@@ -63,7 +63,8 @@ def explain(
         WrongConnection: `connection` is not a Connection or Session.
 
     """
-    connection, analyze = check_arguments(connection, statement, parameters), flag("analyze", analyze)
+    connection, parameters = check_arguments(connection, statement), check_parameters(parameters)
+    analyze = flag("analyze", analyze)
     with read_only(connection):
         document = explained(connection, statement, "VERBOSE, SETTINGS", parameters)
         toast_reads = None
@@ -103,7 +104,7 @@ def plan_text(
 
     Arguments and errors are those of `explain`.
     """
-    connection = check_arguments(connection, statement, parameters)
+    connection, parameters = check_arguments(connection, statement), check_parameters(parameters)
     with read_only(connection):
         options = "ANALYZE, BUFFERS, SETTINGS" if analyze else "SETTINGS"
         return explained_text(connection, statement, options, parameters)

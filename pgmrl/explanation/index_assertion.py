@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from pgmrl.explanation.reasons import reasons
 from pgmrl.explanation.server_counters import read_only
-from pgmrl.explanation.statement_check import check_arguments
+from pgmrl.explanation.statement_check import check_arguments, check_parameters
 from pgmrl.searching.arguments import flag
 from pgmrl.searching.plans import explained, explained_text, index_serving
 
@@ -48,7 +48,7 @@ def assert_index_used(
         WrongConnection: `connection` is not a Connection or Session.
 
     """
-    connection = check_arguments(connection, statement, parameters)
+    connection, parameters = check_arguments(connection, statement), check_parameters(parameters)
     ignore_cost = flag("ignore_cost", ignore_cost)
     with read_only(connection):
         if ignore_cost:

@@ -15,21 +15,37 @@ from pgmrl.reprs import safe_repr
 from pgmrl.searching.hybrid import FUSED
 from pgmrl.searching.statement import RESULTS
 
-__all__ = ["check_arguments"]
+__all__ = ["check_arguments", "check_parameters"]
 
 
-def check_arguments(connection: Any, statement: Any, parameters: Any = None) -> Connection:
+def check_parameters(parameters: Any) -> dict[str, Any]:
+    """The values of a statement's own parameters, by name; None for none.
+
+    Raises:
+        SearchError: they are no mapping from names.
+
+    """
+    values: dict[Any, Any] = {}
+    try:
+        if parameters is not None:
+            values = {name: parameters[name] for name in parameters} if isinstance(parameters, Mapping) else {0: None}
+    except Exception:  # whatever the mapping's own methods raise
+        values = {0: None}
+    if not all(isinstance(name, str) for name in values):
+        raise SearchError(
+            f"parameters={safe_repr(parameters)}: expected a mapping from the parameters' names to values"
+        )
+    return values
+
+
+def check_arguments(connection: Any, statement: Any) -> Connection:
     """The connection of a Connection or Session.
 
     Raises:
         WrongConnection: it is neither.
-        SearchError: the statement is not a search of pgmrl's, or the parameters are no mapping of names.
+        SearchError: the statement is not a search of pgmrl's.
 
     """
-    if parameters is not None and not _names_values(parameters):
-        raise SearchError(
-            f"parameters={safe_repr(parameters)}: expected a mapping from the parameters' names to values"
-        )
     through = database.sqlalchemy_connection(connection)
     if not isinstance(statement, SelectBase) or not _names(statement) & {RESULTS, FUSED}:
         raise SearchError(
@@ -41,13 +57,6 @@ def check_arguments(connection: Any, statement: Any, parameters: Any = None) -> 
 
 def _names(statement: SelectBase) -> set[str]:
     return {str(getattr(element, "name", "")) for element in visitors.iterate(statement)}
-
-
-def _names_values(parameters: Any) -> bool:
-    try:
-        return isinstance(parameters, Mapping) and all(isinstance(name, str) for name in parameters)
-    except Exception:  # whatever the value's own __iter__ raises
-        return False
 
 
 def _kind(statement: Any) -> str:

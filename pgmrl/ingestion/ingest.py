@@ -93,13 +93,15 @@ def ingest(
     batch_size = whole_number("batch_size", batch_size, IngestError, 1, MOST_ROWS)
     check_sample = whole_number("check_sample", check_sample, IngestError, 0)
     callable_argument("progress", progress, IngestError)
-    _check_iterable("rows", rows, "mappings from column name to value")
+    remaining_rows = _iterator("rows", rows, "mappings from column name to value")
+    remaining_vectors = None
     if vectors is not None:
-        _check_iterable("vectors", vectors, "one vector, or None, for each row")
+        remaining_vectors = _iterator("vectors", vectors, "one vector, or None, for each row")
+        _check_lengths(rows, vectors)
     driver = driver_of(connection)
     table = TargetTable.of(driver, column, schema_in(connection, column))
     report, start = IngestReport(), time.perf_counter()
-    batches = _batches(_paired(rows, vectors, table.full_column), batch_size)
+    batches = _batches(_paired(remaining_rows, remaining_vectors, table.full_column), batch_size)
     while batch := _next(batches, report.rows):
         errors = BatchErrors(table, report.rows)
         batch_rows, batch_vectors = checked_batch(batch, errors)
@@ -122,22 +124,32 @@ def ingest(
     return replace(report, seconds=time.perf_counter() - start)
 
 
-def _check_iterable(name: str, values: Any, expected: str) -> None:
-    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
-        raise IngestError(f"{name}={safe_repr(values)}: expected {expected}. Nothing was written.")
+def _iterator(name: str, values: Any, expected: str) -> Iterator[Any]:
+    try:
+        if not isinstance(values, (str, bytes, Mapping)) and isinstance(values, Iterable):
+            return iter(values)
+    except Exception:  # whatever the value's own __iter__ raises
+        raise IngestError(f"{name}={safe_repr(values)}: expected {expected}. Nothing was written.") from None
+    raise IngestError(f"{name}={safe_repr(values)}: expected {expected}. Nothing was written.")
 
 
-def _paired(rows: Iterable[Any], vectors: Iterable[Any] | None, full_column: str) -> Iterator[Row]:
+def _check_lengths(rows: Any, vectors: Any) -> None:
+    try:
+        counts = (len(rows), len(vectors)) if isinstance(rows, Sized) and isinstance(vectors, Sized) else (0, 0)
+    except Exception:  # whatever their own __len__ raise: it is seen when they end
+        return
+    if counts[0] != counts[1]:
+        raise IngestError(
+            f"expected one vector, or None, for each row, got {counts[0]:,} rows and {counts[1]:,} vectors. "
+            "Nothing was written."
+        )
+
+
+def _paired(rows: Iterator[Any], vectors: Iterator[Any] | None, full_column: str) -> Iterator[Row]:
     """The rows, each with its vector in it."""
     if vectors is None:
         yield from rows
         return
-    if isinstance(rows, Sized) and isinstance(vectors, Sized) and len(rows) != len(vectors):
-        raise IngestError(
-            f"expected one vector, or None, for each row, got {len(rows):,} rows and {len(vectors):,} vectors. "
-            "Nothing was written."
-        )
-    remaining = iter(vectors)
     missing = object()
     count = 0
     for count, row in enumerate(rows, 1):
@@ -145,11 +157,11 @@ def _paired(rows: Iterable[Any], vectors: Iterable[Any] | None, full_column: str
             raise IngestError(
                 f"row {count:,} has {safe_repr(full_column)}, and `vectors` are given too: expected one of them"
             )
-        vector = next(remaining, missing)
+        vector = next(vectors, missing)
         if vector is missing:
             raise IngestError(f"expected one vector, or None, for each row, got {count - 1:,} vectors and more rows")
         yield {**row, full_column: vector} if isinstance(row, Mapping) else row
-    if next(remaining, missing) is not missing:
+    if next(vectors, missing) is not missing:
         raise IngestError(f"expected one vector for each row, got {count:,} rows and more vectors")
 
 

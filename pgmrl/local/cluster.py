@@ -20,6 +20,7 @@ from pgmrl.errors import LocalServerError
 from pgmrl.local import server_settings
 from pgmrl.local.postmaster import Postmaster
 from pgmrl.local.programs import SYSTEM_DIR, SYSTEM_USER, Programs, file_lock, import_extra, make_folder, wheel_version
+from pgmrl.reprs import safe_str
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -66,7 +67,10 @@ class Cluster:
     @classmethod
     def at(cls, data_dir: Path | None) -> Cluster:
         """The cluster in this folder or the default one, which need not exist yet."""
-        return cls(Path(data_dir or default_data_dir()).expanduser().resolve())
+        try:
+            return cls(Path(data_dir or default_data_dir()).expanduser().resolve())
+        except (OSError, RuntimeError, ValueError) as error:  # too long, of a user that there is not, or with a NUL
+            raise _unusable(data_dir, error) from None
 
     @property
     def data(self) -> Path:
@@ -111,13 +115,15 @@ class Cluster:
         """Whether pgmrl has created this data directory.
 
         Raises:
-            LocalServerError: it belongs to another user.
+            LocalServerError: it belongs to another user, or cannot be looked into.
 
         """
         try:
             return self._lock_file.exists() and self._check_owner()
         except PermissionError:
             raise self._not_ours() from None
+        except OSError as error:
+            raise _unusable(self.root, error) from None
 
     def prepare(self, programs: Programs) -> None:
         """Create the folder, or check that an existing one is empty or pgmrl's.
@@ -320,6 +326,10 @@ def _access(folder: Path | None) -> list[str]:
     quoted = str(folder).replace('"', '""')  # a list of names, of which this is one
     sockets = ["-c", f'unix_socket_directories="{quoted}"', "-c", "unix_socket_permissions=0700"]
     return ["-c", "listen_addresses=", *sockets, "-c", f"port={_PORT}"]
+
+
+def _unusable(data_dir: Path | None, error: Exception) -> LocalServerError:
+    return LocalServerError(f"the data directory {safe_str(data_dir)} cannot be used: {safe_str(error)}; give another")
 
 
 def _command_line(*words: str) -> str:

@@ -26,6 +26,7 @@ __all__ = [
     "is_unicode",
     "name_argument",
     "optional_name",
+    "plain_text",
     "real_number",
     "truth_value",
     "whole_number",
@@ -85,23 +86,30 @@ def truth_value(name: str, value: Any, error: type[PgmrlError]) -> bool:
 
 def choice(name: str, value: Any, choices: Sequence[str], error: type[PgmrlError]) -> str:
     """One of several words."""
-    if isinstance(value, str) and value in choices:
-        return value
+    text = plain_text(value)
+    if text is not None and text in choices:
+        return text
     raise error(f"{name}={safe_repr(value)}: expected one of {', '.join(choices)}")
 
 
 def name_argument(name: str, value: Any, error: type[PgmrlError], *, what: str = "a name") -> str:
     """The name of something in the database, which the server takes as it is."""
-    if not isinstance(value, str) or not value:
+    text = plain_text(value)
+    if not text:
         raise error(f"{name}={safe_repr(value)}: expected {what}, a text of at least one character")
-    if "\0" in value or not is_unicode(value) or len(value.encode()) > NAME_BYTES:
+    if "\0" in text or not is_unicode(text) or len(text.encode()) > NAME_BYTES:
         raise error(f"{name}={safe_repr(value)}: expected {what} of 1 to {NAME_BYTES} bytes, in valid Unicode")
-    return value
+    return text
 
 
 def optional_name(name: str, value: Any, error: type[PgmrlError], *, what: str = "a name") -> str | None:
     """As `name_argument`; None for none."""
     return None if value is None else name_argument(name, value, error, what=what)
+
+
+def plain_text(value: Any) -> str | None:
+    """A text as Python's own `str`, whose methods no subclass has replaced; None where it is none."""
+    return str.__str__(value) if isinstance(value, str) else None
 
 
 def is_unicode(text: str) -> bool:

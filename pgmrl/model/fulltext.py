@@ -20,7 +20,7 @@ from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import mapped_column
 
 from pgmrl.errors import DefinitionError, NotMigrated
-from pgmrl.model.argument_types import is_unicode, name_argument, optional_name, truth_value
+from pgmrl.model.argument_types import is_unicode, name_argument, optional_name, plain_text, truth_value
 from pgmrl.model.columns import base_column
 from pgmrl.model.sqlalchemy_internals import TableType, set_computed
 from pgmrl.names import identifier, literal, qualified, quoted
@@ -312,9 +312,10 @@ def check_config(config: Any) -> str:
         DefinitionError: it cannot be one.
 
     """
-    if not isinstance(config, str) or not config.strip() or "\0" in config or not is_unicode(config):
+    name = plain_text(config)
+    if name is None or not name.strip() or "\0" in name or not is_unicode(name):
         raise DefinitionError(
             f"config={safe_repr(config)}: expected the name of a text search configuration, such as 'english' "
             "or 'simple'"
         )
-    return config
+    return name

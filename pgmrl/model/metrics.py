@@ -115,6 +115,6 @@ def metric_named(name: str | Metric) -> Metric:
         return name
     try:
         return METRICS[name]
-    except (KeyError, TypeError):
+    except Exception:  # whatever the value's own __hash__ and __eq__ raise
         known = ", ".join(METRICS)
         raise DefinitionError(f"metric={safe_repr(name)}: expected one of {known}") from None

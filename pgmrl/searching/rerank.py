@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import numpy as np
+from sqlalchemy.exc import DBAPIError
 
 from pgmrl.errors import EmbedderError, SearchError
+from pgmrl.model.argument_types import plain_text
 from pgmrl.reprs import safe_repr
 from pgmrl.searching.arguments import positive_integer
 
@@ -73,13 +75,14 @@ def rerank(
     batch_size = positive_integer("batch_size", batch_size)
     if not callable(text):
         raise SearchError(f"text={safe_repr(text)}: expected a function that gives the text of a row")
-    if not isinstance(question, str):
+    if plain_text(question) is None:
         raise SearchError(f"the question: expected str, got {safe_repr(question)}")
     try:
-        remaining = iter(rows)
-    except Exception:  # whatever the value's own __iter__ raises
-        raise SearchError(f"rows={safe_repr(rows)}: expected rows, such as session.execute(...) returns") from None
-    listed = list(remaining)
+        listed = list(rows)
+    except DBAPIError:
+        raise
+    except Exception as error:  # whatever the value's own __iter__ raises
+        raise SearchError(f"rows={safe_repr(rows)}: expected rows, such as session.execute(...) returns") from error
     pairs = [(question, _text(text, row, number)) for number, row in enumerate(listed)]
     scorer = _load(model) if isinstance(model, str | Path) else model
     if not _predicts(scorer):

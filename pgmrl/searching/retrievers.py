@@ -18,7 +18,7 @@ from sqlalchemy.sql.operators import custom_op
 
 from pgmrl.errors import DefinitionError, SearchError
 from pgmrl.limits import TEXT_LIMIT
-from pgmrl.model.argument_types import choice, optional_name, real_number
+from pgmrl.model.argument_types import choice, optional_name, plain_text, real_number
 from pgmrl.model.columns import Attachment, attachment_of, base_column
 from pgmrl.model.fulltext import Match, check_config, finds_rows_sql, text_source, tsquery_sql
 from pgmrl.names import literal, quoted
@@ -213,7 +213,7 @@ class Words(Retriever):
                     "whatever its expression says; a query in another configuration finds nothing"
                 )
             return check_config(self.config)
-        if self.config is not None and self.config != source.config:
+        if self.config is not None and check_config(self.config) != source.config:
             raise SearchError(
                 f"config={safe_repr(self.config)}, but {base_column(self.column)} is made with "
                 f"{safe_repr(source.config)}: leave it out"
@@ -286,7 +286,7 @@ class Trigrams(Retriever):
         threshold = (0.6 if self.by == "word" else 0.3) if self.threshold is None else self.threshold
         if not 0 < real_number("threshold", threshold, SearchError) <= 1:
             raise SearchError(f"threshold={safe_repr(threshold)}: expected a similarity, more than 0 and at most 1")
-        return text(f"(SELECT set_config('pg_trgm.{name}', '{float(threshold)}', true)) IS NOT NULL")
+        return text(f"(SELECT set_config('pg_trgm.{name}', '{float(threshold):.20f}', true)) IS NOT NULL")
 
 
 def check_parameters(retrievers: Sequence[Retriever]) -> None:
@@ -385,9 +385,10 @@ def _bind_text(value: Any, what: str) -> tuple[str, BindParameter[str]]:
     return "words", bindparam("words", _checked(value, what), type_=QueryText(), unique=True)
 
 
-def _checked(value: Any, what: str) -> str:
-    if not isinstance(value, str):
-        raise SearchError(f"{what}: expected str, got {type(value).__name__}")
+def _checked(typed: Any, what: str) -> str:
+    value = plain_text(typed)
+    if value is None:
+        raise SearchError(f"{what}: expected str, got {type(typed).__name__}")
     if not value.strip():
         raise SearchError(f"{what} is empty: leave the retriever out")
     if "\0" in value:

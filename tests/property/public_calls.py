@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sqlalchemy import ClauseElement, Column, Integer, MetaData, Select, String, Table, Text, func, select
+from sqlalchemy import ClauseElement, Column, Integer, MetaData, Select, Table, Text, select
 from sqlalchemy.orm import QueryableAttribute
 
 import pgmrl
 from pgmrl import (
-    Hnsw,
     Matryoshka,
     Nearest,
     Prefix,
@@ -22,8 +21,6 @@ from pgmrl import (
     SearchOptions,
     Short,
     SqlFunctions,
-    Trigrams,
-    Weighted,
     Words,
     compile_sql,
     search,
@@ -272,7 +269,7 @@ CALLS: dict[str, Call] = {
     "more_like_this": Call(lambda _: {"column": Item.embedding, "keys": [1, 2]}, usable_examples),
     "reflect": Call(lambda place: {"connection": place.connection, "name": "items.embedding"}),
     "rerank": Call(
-        lambda _: {"rows": ["one", "two"], "question": "which", "model": Model(), "text": str, "k": 1},
+        lambda _: {"rows": ["one", "two"], "question": "which", "model": Model(), "text": lambda _: "text", "k": 1},
         fixed=frozenset({"text"}),
     ),
     "search": Call(_search(), right_rows),
@@ -299,7 +296,7 @@ class Model:
 
 
 def pgmrl_vector() -> Any:
-    """pgvector's own type of column."""
+    """A column type of pgvector's own."""
     from pgvector.sqlalchemy import VECTOR  # noqa: PLC0415 - of this alone
 
     return VECTOR(DIMS)

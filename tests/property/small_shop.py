@@ -66,7 +66,7 @@ class Shop(NamedTuple):
         """The cosine distances of the items to a query, shape (30,)."""
         wide = real_numbers(query, "query").astype(np.float64)
         wide = (wide / np.abs(wide).max()).astype(np.float16).astype(np.float64)
-        return 1 - self.vectors @ wide / np.linalg.norm(self.vectors, axis=1) / np.linalg.norm(wide)
+        return np.asarray(1 - self.vectors @ wide / np.linalg.norm(self.vectors, axis=1) / np.linalg.norm(wide))
 
 
 def fill(engine: Engine) -> NDArray[np.float64]:

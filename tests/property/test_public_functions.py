@@ -62,7 +62,6 @@ def test_the_call_works(name: str, hostile_shop: Shop) -> None:
 )
 def test_hostile_arguments(name: str, argument: str, hostile_shop: Shop) -> None:
     """Each argument by itself."""
-
     call = CALLS[name]
 
     @given(value=hostile_values())
