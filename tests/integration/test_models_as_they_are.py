@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from pgvector.sqlalchemy import VECTOR
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 from sqlalchemy import (
     JSON,
     Column,
@@ -28,8 +28,9 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column, undefer
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
 from sqlmodel import Session as SQLModelSession
@@ -39,6 +40,7 @@ import pgmrl.alembic  # noqa: F401 - registers the operations
 from pgmrl import Definition, Matryoshka, Short, add_short, check_schema, database, ingest, matryoshka, search
 from pgmrl.errors import MigrationError, SearchError
 from pgmrl.model.columns import attachment_of
+from pgmrl.model.vectors import VectorArray
 
 if TYPE_CHECKING:
     from pgmrl.model.rotation import Rotation
@@ -117,6 +119,22 @@ class Doc(Base):
     embedding: Mapped[list[float]] = matryoshka(8, Short(4), as_list=True, deferred=False)
 
 
+class Late(Base):
+    """Loads an array when it is asked for."""
+
+    __tablename__ = "late"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    embedding: Mapped[VectorArray] = matryoshka(8, Short(4))
+
+
+class OutArray(BaseModel):
+    """What an endpoint returns, of an array."""
+
+    model_config = ConfigDict(from_attributes=True)
+    id: int
+    embedding: Annotated[list[float], BeforeValidator(list)]
+
+
 class Out(BaseModel):
     """What an endpoint returns."""
 
@@ -142,6 +160,52 @@ def test_lists_for_json_and_pydantic(database_url: str) -> None:
         return answer
 
     assert json.loads(asyncio.run(work())) == {"id": 1, "embedding": [1.0] * 8}
+
+
+def test_dataclasses_without_the_vector() -> None:
+    """Arrays have no truth value to compare by; lists do."""
+
+    class Dataclasses(MappedAsDataclass, DeclarativeBase):
+        """Models that compare by their values."""
+
+    class Array(Dataclasses):
+        __tablename__ = "arrays"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        embedding: Mapped[VectorArray] = matryoshka(8, Short(4), compare=False)
+
+    class Listed(Dataclasses):
+        __tablename__ = "lists"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        embedding: Mapped[list[float]] = matryoshka(8, Short(4), as_list=True)
+
+    ones = np.ones(8, np.float32)
+    assert Array(1, ones) == Array(1, ones)
+    assert Array(1, ones) != Array(2, ones)
+    assert Listed(1, [1.0] * 8) == Listed(1, [1.0] * 8)
+    assert Listed(1, [1.0] * 8) != Listed(1, [2.0] * 8)
+
+
+def test_a_deferred_vector_under_an_async_session(database_url: str) -> None:
+    """Is loaded by the Select that says so, as the documentation does."""
+
+    async def work() -> list[float]:
+        engine = create_async_engine(database_url)
+        async with engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        async with AsyncSession(engine, expire_on_commit=False) as session:
+            session.add(Late(id=1, embedding=np.ones(8, np.float32)))
+            await session.commit()
+            session.expunge_all()
+            query = search(select(Late), Late.embedding, np.ones(8))
+            late = (await session.execute(query)).one()[0]
+            with pytest.raises(StatementError, match="MissingGreenlet"):
+                _ = late.embedding
+            session.expunge_all()
+            loaded = (await session.execute(query.options(undefer(Late.embedding)))).one()[0]
+        await engine.dispose()
+        return OutArray.model_validate(loaded).embedding
+
+    assert asyncio.run(work()) == [1.0] * 8
 
 
 class Item(SQLModel, table=True):
