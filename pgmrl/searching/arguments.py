@@ -114,7 +114,7 @@ def check_labels(*labels: Any) -> None:
     """
     names = [label for label in labels if label is not None]
     for name in names:
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str) or type(name).__hash__ is not str.__hash__ or not name:
             raise SearchError(f"label {safe_repr(name)}: expected a text of at least one character")
         if "\0" in name or not 1 <= len(name.encode("utf-8", "ignore")) <= NAME_BYTES or not is_unicode(name):
             raise SearchError(f"label {safe_repr(name)}: expected at most {NAME_BYTES} bytes that a name can have")
