@@ -95,7 +95,7 @@ def grade(value: Any, where: str) -> int:
 
     """
     whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole and not (isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]+", value)):
+    if not whole and not (isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,20}", value)):
         raise MeasureError(
             f"{where}: relevance {safe_repr(value)} is no whole number: 0 is not relevant, 1 and more are grades"
         )
@@ -113,6 +113,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                     yield number, line.rstrip("\r\n")
     except OSError as error:
         raise MeasureError(f"{path} cannot be read: {error.strerror or error}") from None
+    except UnicodeEncodeError:
+        raise MeasureError(f"{path} cannot be read: no file can have such a name") from None
     except UnicodeDecodeError as error:
         raise MeasureError(f"{path} is not UTF-8 ({error}): convert it") from None
 

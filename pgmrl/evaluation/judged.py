@@ -12,7 +12,8 @@ from sqlalchemy.exc import DBAPIError
 from pgmrl import database
 from pgmrl.errors import MeasureError
 from pgmrl.evaluation import files
-from pgmrl.reprs import safe_repr
+from pgmrl.model.argument_types import argument_list, name_argument, path_argument, plain_text, whole_number
+from pgmrl.reprs import safe_repr, safe_str
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,6 +61,9 @@ class Judged:
     source: str = "given judgements"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "source", safe_str(self.source, 500))
+        object.__setattr__(self, "queries", _checked_queries(self.queries))
+        object.__setattr__(self, "relevance", _checked_relevance(self.relevance))
         if not self.queries:
             raise MeasureError(f"{self.source}: there are no queries")
         if not self.relevance:
@@ -76,6 +80,30 @@ class Judged:
             )
 
 
+def _checked_queries(queries: Any) -> list[Query]:
+    listed = argument_list("queries", queries, MeasureError, "a list of Query(id, text, vector)")
+    wrong = [query for query in listed if not isinstance(query, Query) or plain_text(query.id) is None]
+    if wrong:
+        raise MeasureError(f"{safe_repr(wrong[0])} among the queries: expected Query(id, text, vector), the id a text")
+    return listed
+
+
+def _checked_relevance(relevance: Any) -> dict[str, dict[str, int]]:
+    try:
+        copied = {query: dict(grades.items()) for query, grades in relevance.items()}
+    except Exception:  # whatever the mappings' own methods raise
+        copied = {None: {}}
+    names = [*copied, *(document for grades in copied.values() for document in grades)]
+    if any(plain_text(name) is None for name in names):
+        raise MeasureError(
+            f"relevance={safe_repr(relevance)}: expected for each query's id a mapping from documents' names to grades"
+        )
+    return {
+        query: {document: whole_number("relevance", grade, MeasureError) for document, grade in grades.items()}
+        for query, grades in copied.items()
+    }
+
+
 def file_judgements(queries: str | Path, qrels: str | Path, vectors: str | Path | None = None) -> Judged:
     """Judged queries of two files.
 
@@ -90,8 +118,8 @@ def file_judgements(queries: str | Path, qrels: str | Path, vectors: str | Path 
         VectorError: `vectors` is no such array.
 
     """
-    named = [Query(*query) for query in files.queries(Path(queries))]
-    relevance = files.qrels(Path(qrels))
+    named = [Query(*query) for query in files.queries(path_argument("queries", queries, MeasureError))]
+    relevance = files.qrels(path_argument("qrels", qrels, MeasureError))
     return Judged(_with_vectors(named, vectors), relevance, f"{queries} and {qrels}")
 
 
@@ -111,7 +139,7 @@ def beir_judgements(folder: str | Path, split: str = "test", vectors: str | Path
         VectorError: as `file_judgements`.
 
     """
-    folder = Path(folder)
+    folder, split = path_argument("folder", folder, MeasureError), name_argument("split", split, MeasureError)
     every = file_judgements(folder / "queries.jsonl", folder / "qrels" / f"{split}.tsv", vectors)
     judged = [query for query in every.queries if query.id in every.relevance]
     return Judged(judged, every.relevance, f"{folder}, {split}")
@@ -158,13 +186,15 @@ def selected_judgements(
             text = more.get("text", query if "vector" not in more else None)
             by_id[query] = Query(query, text, more.get("vector"))
     if queries is not None:
-        named = [Query(*one) for one in files.queries(Path(queries))]
+        named = [Query(*one) for one in files.queries(path_argument("queries", queries, MeasureError))]
         return Judged(_with_vectors(named, vectors), relevance, f"judgements that were selected, and {queries}")
     return Judged(list(by_id.values()), relevance, "judgements that were selected")
 
 
 def _selected(connection: Connection, statement: str) -> tuple[list[str], Sequence[Any]]:
     remedy = "give a SELECT of query, document, relevance"
+    if plain_text(statement) is None:
+        raise MeasureError(f"the statement for judgements: expected a text, got {safe_repr(statement)}")
     try:
         result = database.execute_plain(connection, statement)
         if not result.returns_rows:
@@ -188,7 +218,7 @@ def _whole(value: Any) -> Any:
 def _with_vectors(queries: list[Query], path: str | Path | None) -> list[Query]:
     if path is None:
         return queries
-    array = files.vectors(Path(path))
+    array = files.vectors(path_argument("vectors", path, MeasureError))
     if len(array) != len(queries):
         raise MeasureError(
             f"{path} has {len(array):,} vectors for {len(queries):,} queries: row n is the vector of query n"

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -16,14 +15,15 @@ from sqlalchemy.exc import DBAPIError
 from pgmrl import database
 from pgmrl.database.connection import sqlstate
 from pgmrl.errors import MeasureError, VectorError
-from pgmrl.model.argument_types import whole_number
+from pgmrl.model.argument_types import path_argument, plain_text, whole_number
 from pgmrl.model.columns import attachment_of, base_column, vectors_table
 from pgmrl.model.server_names import server_name
 from pgmrl.model.vectors import as_float32
-from pgmrl.reprs import safe_repr
+from pgmrl.reprs import safe_repr, safe_str
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
     from sqlalchemy import ColumnElement, Connection, Table
@@ -124,6 +124,7 @@ def vector_queries(column: Any, vectors: Iterable[Any], source: str = "given que
         MeasureError: none can be searched with.
 
     """
+    source = safe_str(source, 500)
     checked = list(searchable(column, vectors, source))
     kept = [vector for vector in checked if vector is not None]
     skipped = len(checked) - len(kept)
@@ -170,10 +171,7 @@ def file_queries(column: Any, path: str | Path, *, limit: int | None = None) -> 
         MeasureError: it cannot be read, none of them can be searched with, or the limit is below 1.
 
     """
-    try:
-        path = Path(path)
-    except TypeError:
-        raise MeasureError(f"path={safe_repr(path)}: expected the path of a file") from None
+    path = path_argument("path", path, MeasureError)
     limit = None if limit is None else _check_limit(limit)
     try:
         vectors = array_of(path)[:limit] if path.suffix == ".npy" else list(islice(_lines(path), limit))
@@ -202,7 +200,7 @@ def selected_queries(connection: Connection | Session, column: Any, statement: s
     """
     connection = database.sqlalchemy_connection(connection)
     limit = _check_limit(limit)
-    if not isinstance(statement, str):
+    if plain_text(statement) is None:
         raise MeasureError(f"the statement for queries: expected a text, got {safe_repr(statement)}")
     try:
         with database.snapshot(connection):

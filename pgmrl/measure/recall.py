@@ -24,7 +24,7 @@ from pgmrl.measure.table_truth import TableTruth, queries_at_once, truth_stateme
 from pgmrl.model.argument_types import callable_argument, whole_number
 from pgmrl.model.columns import attachment_of, base_column, vectors_table
 from pgmrl.model.server_names import server_name
-from pgmrl.searching.arguments import check_seconds, positive_integer
+from pgmrl.searching.arguments import check_seconds, flag, positive_integer
 from pgmrl.searching.plans import explained, index_serving
 
 if TYPE_CHECKING:
@@ -177,6 +177,7 @@ def measure_recall(
     seconds, seed = check_seconds(seconds), whole_number("seed", seed, MeasureError)
     k, worst = positive_integer("k", k), whole_number("worst", worst, SearchError, 0)
     parallel = whole_number("parallel", parallel, SearchError, 0, MOST_WORKERS)
+    complete = None if complete is None else flag("complete", complete)
     callable_argument("progress", progress, MeasureError)
     if not isinstance(queries, Queries):
         queries = whole_number("queries", queries, MeasureError, 1)

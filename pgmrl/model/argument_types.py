@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = [
     "is_unicode",
     "name_argument",
     "optional_name",
+    "path_argument",
     "plain_text",
     "real_number",
     "truth_value",
@@ -133,6 +135,17 @@ def argument_list(name: str, value: Any, error: type[PgmrlError], expected: str)
     except Exception:  # whatever the value's own __iter__ and __len__ raise
         raise error(f"{name}={safe_repr(value)}: expected {expected}") from None
     raise error(f"{name}={safe_repr(value)}: expected {expected}")
+
+
+def path_argument(name: str, value: Any, error: type[PgmrlError]) -> Path:
+    """The path of a file or folder, which need not be there."""
+    try:
+        path = Path(value)
+    except Exception:  # whatever the value's own __fspath__ raises
+        raise error(f"{name}={safe_repr(value)}: expected the path of a file or folder") from None
+    if "\0" in str(path):
+        raise error(f"{name}={safe_repr(value)}: expected a path without NUL characters")
+    return path
 
 
 def callable_argument(name: str, value: Any, error: type[PgmrlError]) -> None:

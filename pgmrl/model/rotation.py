@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from pgmrl.errors import RotationError, VectorError
+from pgmrl.model.argument_types import path_argument
 from pgmrl.model.real_numbers import real_numbers
 from pgmrl.reprs import safe_repr, safe_str
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 __all__ = ["Rotation"]
@@ -78,7 +80,7 @@ class Rotation:
             RotationError: there is no such file, or its axes are not those of the id in its name.
 
         """
-        path = _path(path)
+        path = path_argument("path", path, RotationError)
         try:
             axes = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError, SyntaxError) as error:
@@ -97,7 +99,7 @@ class Rotation:
 
         """
         axes = self.required_axes()
-        path = _path(directory) / f"{self.id}.npy"
+        path = path_argument("directory", directory, RotationError) / f"{self.id}.npy"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, axes)
@@ -133,13 +135,6 @@ def _numbers(axes: Any) -> NDArray[np.floating]:
         return real_numbers(axes, "axes")
     except VectorError as error:
         raise RotationError(str(error)) from None
-
-
-def _path(path: Any) -> Path:
-    try:
-        return Path(path)
-    except Exception:  # whatever the value's own __fspath__ raises
-        raise RotationError(f"expected the path of a rotation, got {safe_repr(path)}") from None
 
 
 def rotation_id(axes: NDArray[np.floating]) -> str:

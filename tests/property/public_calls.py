@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import operator
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from pgmrl import (
     search,
     search_hybrid,
 )
+from pgmrl.errors import MeasureError
 from pgmrl.evaluation import Judged, Query
 from pgmrl.model.metrics import metric_named
 from pgmrl.searching.more_like_this import MoreLikeThis
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
     from tests.property.small_shop import Shop
 
-__all__ = ["CALLS", "NOT_CALLED", "Call", "Place", "replaceable"]
+__all__ = ["CALLS", "NOT_CALLED", "Call", "Place", "public", "replaceable"]
 
 NOT_CALLED = {
     "Explanation": "a result, which pgmrl makes",
@@ -90,10 +92,16 @@ class Call:
     raises: tuple[type[Exception], ...] = ()
 
 
+def public(name: str) -> Any:
+    """A public name of pgmrl, or of a module of it, as `measure.measure_recall`."""
+    module, _, own = name.rpartition(".")
+    return getattr(import_module(f"pgmrl.{module}") if module else pgmrl, own)
+
+
 def replaceable(name: str) -> list[str]:
     """The arguments of a public function that can be exchanged, with the options of a search."""
     call, names = CALLS[name], []
-    for parameter in inspect.signature(getattr(pgmrl, name)).parameters.values():
+    for parameter in inspect.signature(public(name)).parameters.values():
         if parameter.kind is not parameter.VAR_KEYWORD:
             names.append(parameter.name)
         elif parameter.name == "options":
@@ -212,6 +220,28 @@ def _statement() -> Any:
 
 
 CALLS: dict[str, Call] = {
+    "evaluation.Judged": Call(lambda _: {"queries": _judged().queries, "relevance": _judged().relevance}),
+    "evaluation.beir_judgements": Call(lambda _: {"folder": "nowhere"}, raises=(MeasureError,)),
+    "evaluation.file_judgements": Call(lambda _: {"queries": "no", "qrels": "no"}, raises=(MeasureError,)),
+    "evaluation.selected_judgements": Call(
+        lambda place: {"connection": place.connection, "statement": "SELECT 'q', '1', 1"}
+    ),
+    "measure.file_queries": Call(lambda _: {"column": Item.embedding, "path": "no"}, raises=(MeasureError,)),
+    "measure.measure_recall": Call(
+        lambda place: {"connection": place.connection, "column": Item.embedding, "queries": 2, "seconds": 20.0}
+    ),
+    "measure.sampled_queries": Call(
+        lambda place: {"connection": place.connection, "column": Item.embedding, "count": 2}
+    ),
+    "measure.selected_queries": Call(
+        lambda place: {
+            "connection": place.connection,
+            "column": Item.embedding,
+            "statement": "SELECT embedding FROM items",
+            "limit": 2,
+        }
+    ),
+    "measure.vector_queries": Call(lambda _: {"column": Item.embedding, "vectors": [QUERY]}),
     "Definition": Call(lambda _: {"dims": DIMS, "short": Short(4), "metric": metric_named("cosine")}),
     "FullText": Call(lambda _: {"columns": ("name",), "config": "english"}),
     "Hnsw": Call(lambda _: {}),
