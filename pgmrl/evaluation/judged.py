@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -196,10 +197,12 @@ def _selected(connection: Connection, statement: str) -> tuple[list[str], Sequen
     if plain_text(statement) is None:
         raise MeasureError(f"the statement for judgements: expected a text, got {safe_repr(statement)}")
     try:
-        result = database.execute_plain(connection, statement)
-        if not result.returns_rows:
-            raise MeasureError(f"the statement for judgements selects nothing: {remedy}")
-        names, rows = list(result.keys()), result.fetchall()
+        with database.snapshot(connection):  # which leaves a transaction of the caller's as it was
+            connection.exec_driver_sql("SET LOCAL transaction_read_only = on")
+            result = database.execute_plain(connection, statement)
+            if not result.returns_rows:
+                raise MeasureError(f"the statement for judgements selects nothing: {remedy}")
+            names, rows = list(result.keys()), result.fetchall()
     except DBAPIError as error:
         raise MeasureError(f"the statement for judgements: {str(error.orig).strip()}") from error
     if len(names) < 3 or not set(names[3:]) <= {"text", "vector"}:
@@ -212,7 +215,8 @@ def _selected(connection: Connection, statement: str) -> tuple[list[str], Sequen
 
 def _whole(value: Any) -> Any:
     """A number of a type that may have a fraction, but has none, as an int."""
-    return int(value) if isinstance(value, float | Decimal) and value == value // 1 else value
+    whole = isinstance(value, float | Decimal) and math.isfinite(value) and value == value // 1
+    return int(value) if whole else value
 
 
 def _with_vectors(queries: list[Query], path: str | Path | None) -> list[Query]:
