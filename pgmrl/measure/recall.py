@@ -177,7 +177,8 @@ def measure_recall(
     seconds, seed = check_seconds(seconds), whole_number("seed", seed, MeasureError)
     k, worst = positive_integer("k", k), whole_number("worst", worst, SearchError, 0)
     parallel = whole_number("parallel", parallel, SearchError, 0, MOST_WORKERS)
-    complete = None if complete is None else flag("complete", complete)
+    option: Any = complete
+    complete = option is None or flag("complete", option)
     callable_argument("progress", progress, MeasureError)
     if not isinstance(queries, Queries):
         queries = whole_number("queries", queries, MeasureError, 1)
