@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["IngestReport", "ingest"]
 
 BATCH: Final = 5_000
-MOST_ROWS: Final = 10_000_000  # a batch is held in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ def ingest(
         IngestError: a row that cannot be loaded, named by its key; nothing of its batch was written.
         NotMigrated: the table or one of the columns is not in the database.
     """
-    batch_size = whole_number("batch_size", batch_size, IngestError, 1, MOST_ROWS)
+    batch_size = whole_number("batch_size", batch_size, IngestError, 1)
     check_sample = whole_number("check_sample", check_sample, IngestError, 0)
     callable_argument("progress", progress, IngestError)
     remaining_rows = _iterator("rows", rows, "mappings from column name to value")
