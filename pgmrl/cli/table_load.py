@@ -202,7 +202,7 @@ class TableLoad:
     def _absent(self, engine: Engine, existing: Column[Any], rows: list[Row]) -> list[Row]:
         """Of some rows those whose key is not in the table."""
         if self.key not in existing.table.c:
-            raise DefinitionError(f"table {self.table} has no column {self.key!r}: name its key with --key")
+            raise DefinitionError(f"table {self.table} has no column {safe_repr(self.key)}: name its key with --key")
         key = existing.table.c[self.key]
         keys = [row[self.key] for row in rows if row.get(self.key) is not None]
         with engine.connect() as connection:
