@@ -23,11 +23,12 @@ def offline() -> None:
 
 def online(connection: Connection) -> None:
     """Run on this connection; whoever opened its transaction ends it."""
-    for statement in database.create_schema():  # the version table lives in it
-        connection.execute(text(statement))
-    context.configure(connection=connection, **VERSION_TABLE)
-    with context.begin_transaction():
-        context.run_migrations()
+    with database.pinned(connection):
+        for statement in database.create_schema():  # the version table lives in it
+            connection.execute(text(statement))
+        context.configure(connection=connection, **VERSION_TABLE)
+        with context.begin_transaction():
+            context.run_migrations()
 
 
 if context.is_offline_mode():

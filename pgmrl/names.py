@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql
 from pgmrl.errors import DefinitionError
 from pgmrl.reprs import safe_repr
 
-__all__ = ["column_parts", "identifier", "literal", "qualified", "quoted"]
+__all__ = ["column_parts", "identifier", "literal", "printable", "printable_lines", "qualified", "quoted"]
 
 LIMIT: Final = 63
 _PREPARER = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
@@ -57,3 +57,22 @@ def literal(value: str) -> str:
     """A string constant as SQL text."""
     escaped = value.replace("'", "''")
     return f"E'{escaped}'".replace("\\", "\\\\") if "\\" in escaped else f"'{escaped}'"
+
+
+def printable(value: object) -> str:
+    """A text for a terminal, a log or a monitor: control and bidirectional characters as escapes, on one line.
+
+    A name may hold any character but a zero byte: a newline begins a line of its own in a log, an escape sequence
+    rewrites the terminal.
+    """
+    text = str(value)
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def printable_lines(value: object) -> str:
+    """As `printable`, of a text of several lines."""
+    return "\n".join(map(printable, str(value).split("\n")))
+
+
+def _shown(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")

@@ -11,6 +11,7 @@ depends_on = None
 
 SCRIPTS = (
     "version",
+    "owns_v1",
     "rotations",
     "rotate_v1",
     "watched_columns_v1",

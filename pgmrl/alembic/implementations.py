@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -41,6 +40,7 @@ from pgmrl.alembic.operations import (
     ValidateShort,
 )
 from pgmrl.alembic.planning import announce
+from pgmrl.database.job_log import log
 from pgmrl.database.table_state import table_state
 from pgmrl.errors import DefinitionError, NotMigrated
 from pgmrl.functions import installed
@@ -60,8 +60,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 __all__ = ["collected"]
-
-log = logging.getLogger("alembic.pgmrl")
 
 
 _collecting: ContextVar[list[MigrateOperation] | None] = ContextVar("_collecting", default=None)
@@ -256,7 +254,9 @@ def _create_in_migration(operations: Operations, operation: CreateShortIndex) ->
     target, connection = operation.target, connection_of(operations)
     if connection is not None and preconditions.has_index(connection, target, operation.index):
         return
-    settings = [f"SELECT set_config('{name}', '{value}', true)" for name, value in operation.build.settings()]
+    settings = [
+        f"SELECT pg_catalog.set_config('{name}', '{value}', true)" for name, value in operation.build.settings()
+    ]
     statement = index_statements.create_statement(target, operation.index, concurrently=False)
     run_in_migration(operations, [*settings, statement], target.owner, lock=False)
 

@@ -17,6 +17,7 @@ from pgmrl.alembic.operations import (
     RebuildShortIndex,
     ValidateShort,
 )
+from pgmrl.database.job_log import log
 from pgmrl.errors import MigrationError
 from pgmrl.names import qualified
 from pgmrl.online import backfill, plan, preflight
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from pgmrl.online.target import Target
 
 __all__ = ["announce", "batch", "planned"]
-
-log = logging.getLogger("alembic.pgmrl")
 
 
 def announce(connection: Connection, operation: OnShort) -> None:

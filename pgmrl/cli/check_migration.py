@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from pgmrl import database
 from pgmrl.alembic.pending import pending
 from pgmrl.alembic.planning import batch
 from pgmrl.cli.connect import open_engine
@@ -72,6 +73,7 @@ def check_migration(
     free = byte_size("--free-space", free_space)
     with open_engine(url) as engine, engine.connect() as connection:
         if config is not None:
+            database.leave_pinned(connection)  # the application's own code, and Alembic's table, are found by its path
             plans = [CheckedPlan(*planned) for planned in pending(connection, config, to, free)]
         else:
             short = Short(short_dims, by=shortening_rule(by or "prefix"), type=cast("ShortType", type_))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from pgmrl import database, local
@@ -19,13 +19,13 @@ __all__ = ["open_engine"]
 def open_engine(url: str | None) -> Iterator[Engine]:
     """An Engine on the database of `--database-url`, else of DATABASE_URL, else of the embedded server.
 
+    Names mean the server's own objects on its connections: see `database.connect`.
+
     Raises:
         Unreachable: the server does not answer.
         LocalServerError: the embedded server cannot be used.
     """
-    if url is not None:
-        with database.connect(url) as engine:
-            yield engine
-    else:
-        with local.server_url() as server_url, database.connect(server_url) as engine:
-            yield engine
+    with ExitStack() as stack:
+        if url is None:
+            url = stack.enter_context(local.server_url())
+        yield stack.enter_context(database.connect(url, pin=True))

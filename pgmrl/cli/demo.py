@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from pgmrl import database
 from pgmrl.cli.connect import open_engine
 from pgmrl.cli.options import DatabaseUrl, Json, K
 from pgmrl.cli.output import console, errors, escaped, write_json
@@ -51,7 +52,8 @@ def demo(
     Example: `pgmrl demo --question "parse command line options"`
     """
     model = load_embedder()
-    with open_engine(url) as engine:
+    with open_engine(url) as pinned:
+        engine = pinned.execution_options(**{database.UNPINNED[0]: True})  # a model's table, as an application's
         seconds = _prepared(engine, model, fresh=fresh, quiet=json)
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
 

@@ -20,7 +20,8 @@ from pgmrl.doctor.checked_columns import checked_columns
 from pgmrl.doctor.finding import SEVERITIES
 from pgmrl.doctor.recall_series import SUFFIXES, RecallSeries, draw_series, recall_series, sparkline
 from pgmrl.doctor.run_checks import SECONDS, select_checks
-from pgmrl.errors import NotMigrated, PgmrlError
+from pgmrl.errors import NotMigrated
+from pgmrl.names import printable
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -93,9 +94,10 @@ def doctor(
             }
             report = examine(connection, *names, only=only or (), skip=skip or (), seconds=seconds, recalls=recalls)
             metrics = prometheus_metrics(report, _health(connection, report)) if as_metrics else ""
-    except (PgmrlError, DBAPIError) as error:
+    except Exception as error:
         if not nagios:
             raise
+        # whatever fails: Python's own exit code 1 would say WARNING to a monitor
         typer.echo(f"PGMRL UNKNOWN - {_line(error.orig if isinstance(error, DBAPIError) else error)}")
         raise typer.Exit(UNKNOWN) from None
     if json:
@@ -205,7 +207,7 @@ def _status(report: Report) -> str:
 
 def _line(message: object) -> str:
     """A text in one line, without the character that separates performance data."""
-    return " ".join(str(message).replace("|", "/").split())
+    return printable(" ".join(str(message).replace("|", "/").split()))
 
 
 def _as_json(report: Report, measured: list[Measurement]) -> dict[str, Any]:

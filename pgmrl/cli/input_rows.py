@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from sqlalchemy import text
 from sqlalchemy.types import UserDefinedType
 
+from pgmrl import database
 from pgmrl.cli.column_types import TYPES, ColumnType, TextInference, ValueInference, type_of
 from pgmrl.errors import IngestError
 from pgmrl.reprs import safe_repr
@@ -93,6 +94,7 @@ def file_source(path: Path) -> RowSource:
 def query_source(engine: Engine, query: str) -> Iterator[RowSource]:
     """The rows of a SELECT, fetched as they are needed; the transaction is read-only."""
     with engine.connect() as connection:
+        database.leave_pinned(connection)
         connection.execute(text("SET TRANSACTION READ ONLY"))
         yield _Query(connection, query)
 
@@ -345,5 +347,6 @@ class _Query:
             result.close()
 
     def _type(self, oid: int) -> ColumnType:
-        name = self.connection.execute(text("SELECT format_type(:oid, -1)"), {"oid": oid}).scalar_one()
+        query = text("SELECT pg_catalog.format_type(CAST(:oid AS pg_catalog.oid), -1)")  # as the user's path shows it
+        name = self.connection.execute(query, {"oid": oid}).scalar_one()
         return type_of(name) or ColumnType(name, _ServerType(name), str)

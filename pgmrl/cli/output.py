@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
+
+from pgmrl.names import printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -22,20 +25,22 @@ __all__ = ["console", "counted", "errors", "escaped", "print_table", "write_json
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
+UNPRINTABLE: Final = re.compile(r"[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+"""What a JSON document may hold and a terminal may obey: C1 controls, and characters that reorder or hide text."""
 GAP: Final = 2  # characters between two columns of a table
 LEAST_WRAPPED: Final = 14  # characters to which a column of running text may be narrowed
 LEAST_CUT: Final = 16  # the same of a column whose cells are cut
 
 
 def write_json(value: Any) -> None:
-    """One JSON document; numbers and texts as they are, everything else as text."""
-    json.dump(value, sys.stdout, ensure_ascii=False, default=str, indent=2)
-    sys.stdout.write("\n")
+    """One JSON document; numbers and texts as they are, everything else as text; control characters as escapes."""
+    document = json.dumps(value, ensure_ascii=False, default=str, indent=2)
+    sys.stdout.write(UNPRINTABLE.sub(lambda match: json.dumps(match[0])[1:-1], document) + "\n")
 
 
 def escaped(value: object) -> str:
-    """A text for rich that is no markup."""
-    return escape(str(value))
+    """A text for rich that is no markup, and holds no control character of somebody's name."""
+    return escape(printable_lines(value))
 
 
 def counted(count: int, noun: str) -> str:
@@ -97,11 +102,11 @@ def print_table(
 
 
 def _shown(cell: Cell) -> Cell:
-    return cell if isinstance(cell, Text) else escape(cell)
+    return cell if isinstance(cell, Text) else escaped(cell)
 
 
 def _width(cell: Cell) -> int:
-    lines = cell.plain.splitlines() if isinstance(cell, Text) else cell.splitlines()
+    lines = cell.plain.splitlines() if isinstance(cell, Text) else printable_lines(cell).splitlines()
     return max(map(cell_len, lines), default=0)
 
 

@@ -11,6 +11,7 @@ import typer
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
+from pgmrl import database
 from pgmrl.embedders import embed_query, load_embedder
 from pgmrl.errors import DatabaseError, DefinitionError, VectorError
 from pgmrl.model.argument_types import is_unicode
@@ -73,6 +74,8 @@ def filtered(statement: Select[*tuple[Any, ...]], where: str | None) -> Select[*
 def check_filter(connection: Connection, searched: Column[Any], where: str | None) -> None:
     """Have the server plan the filter of `--where` alone: what it says of a search quotes the whole statement.
 
+    From here on names mean what they mean to the role: the filter is the user's own.
+
     Raises:
         DatabaseError: it refuses the filter.
     """
@@ -80,6 +83,7 @@ def check_filter(connection: Connection, searched: Column[Any], where: str | Non
         return
     if not is_unicode(where):
         raise DatabaseError(f"--where {safe_repr(where)} is no valid Unicode: it has half of a surrogate pair")
+    database.leave_pinned(connection)
     try:
         explained(connection, filtered(select(*searched.table.primary_key.columns), where))
     except DBAPIError as error:

@@ -103,6 +103,8 @@ class TableLoad:
             DefinitionError: a table that is there and has other columns.
         """
         start = time.perf_counter()
+        with engine.connect() as connection:
+            self.schema = self.schema or database.new_table_schema(connection, self.table)
         new = not inspect(engine).has_table(self.table, schema=self.schema)
         existing = None if new else self._existing(engine)
         types = self.types if existing is None else self._existing_types(existing)
@@ -225,21 +227,23 @@ class TableLoad:
         if unknown:
             raise IngestError(f"--type names {safe_repr(unknown[0])}; the rows have {', '.join(survey.types)}")
         dims = self.model.dims if self.model is not None else self._dims(first)
-        full: Column[Any] = Column(self.column, Matryoshka(dims, self.short, metric_named(self.metric).name))
+        metric = metric_named(self.metric).name
         columns = {name: kind.sql for name, kind in survey.types.items() if name not in {self.key, self.column}}
         key_type = survey.types[self.key].sql if self.key in survey.types else BigInteger()
-        table = Table(
-            self.table,
-            MetaData(),
-            Column(self.key, key_type, primary_key=True, autoincrement=False),
-            *(Column(name, kind) for name, kind in columns.items()),
-            full,
-            schema=self.schema,
-        )
         with engine.begin() as connection:
             database.create_pgvector(connection)
-            database.check_pgvector(connection)
-            create_without_indexes(connection, table)
+            vector_schema = database.check_pgvector(connection)
+            full: Column[Any] = Column(self.column, Matryoshka(dims, self.short, metric, vector_schema=vector_schema))
+            table = Table(
+                self.table,
+                MetaData(),
+                Column(self.key, key_type, primary_key=True, autoincrement=False),
+                *(Column(name, kind) for name, kind in columns.items()),
+                full,
+                schema=self.schema,
+            )
+            with database.caller_path(connection):  # types of the user's own
+                create_without_indexes(connection, table)
         return full
 
     def _dims(self, first: list[Row]) -> int:

@@ -1,6 +1,14 @@
 """What is in the server: connections, pgvector, pgmrl's own schema, rotations and the catalogue."""
 
-from pgmrl.database.catalogue import ColumnInfo, columns, row_estimate, row_estimates, table_schema
+from pgmrl.database.catalogue import (
+    ColumnInfo,
+    columns,
+    new_table_schema,
+    relation_titles,
+    row_estimate,
+    row_estimates,
+    table_schema,
+)
 from pgmrl.database.connection import (
     connect,
     execute_plain,
@@ -33,13 +41,24 @@ from pgmrl.database.schema import (
     upgrade,
     vector_schema_of,
 )
+from pgmrl.database.search_path import (
+    UNPINNED,
+    caller_path,
+    catalogue_result,
+    leave_pinned,
+    pinned,
+    relation_name,
+)
 from pgmrl.urls import sqlalchemy_url
 
 __all__ = [
     "NEWEST_REVISION",
     "SCHEMA",
+    "UNPINNED",
     "VERSION_TABLE",
     "ColumnInfo",
+    "caller_path",
+    "catalogue_result",
     "check_pgvector",
     "columns",
     "connect",
@@ -54,8 +73,13 @@ __all__ = [
     "installed_revision",
     "installed_rotation",
     "installed_rotations",
+    "leave_pinned",
     "migrations_path",
+    "new_table_schema",
+    "pinned",
     "psycopg_connection",
+    "relation_name",
+    "relation_titles",
     "require_schema",
     "rotation_statements",
     "row_estimate",

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
 
 from pgmrl.database.connection import sqlalchemy_connection
+from pgmrl.database.search_path import caller_path, catalogue_result, relation_name
 from pgmrl.database.sql import load as load_sql
 from pgmrl.names import qualified
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+    from typing import Any
 
 
-__all__ = ["ColumnInfo", "columns", "row_estimate", "row_estimates", "table_schema"]
+__all__ = [
+    "ColumnInfo",
+    "columns",
+    "new_table_schema",
+    "relation_titles",
+    "row_estimate",
+    "row_estimates",
+    "table_schema",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,23 +103,51 @@ def row_estimates(connection: Connection, names: Sequence[str]) -> dict[str, flo
         "SELECT t.relid::oid FROM pg_partition_tree(to_regclass(relation.name)) AS t WHERE t.isleaf) AS leaf "
         "JOIN pg_class AS p ON p.oid = leaf.oid AND p.relkind NOT IN ('p', 'I')) AS estimate"
     )
-    estimates = connection.execute(query, {"names": list(names)})
-    return {name: None if unknown else rows for name, rows, unknown in estimates}
+    resolved = {name: relation_name(connection, name) for name in names}
+    estimates = catalogue_result(connection, query, {"names": list(resolved.values())})
+    rows_of = {name: None if unknown else rows for name, rows, unknown in estimates}
+    return {name: rows_of[relation] for name, relation in resolved.items()}
 
 
 def table_schema(connection: Connection, table: str) -> str | None:
     """The schema in which a table of this name is found by the search_path; None where there is none."""
-    query = text(
-        "SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
-        "WHERE c.oid = to_regclass(:name)"
+    query = text(  # safe under the caller's path
+        "SELECT n.nspname FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n "
+        "ON n.oid OPERATOR(pg_catalog.=) c.relnamespace "
+        "WHERE c.oid OPERATOR(pg_catalog.=) CAST(pg_catalog.to_regclass(:name) AS pg_catalog.oid)"
     )
-    schema: str | None = connection.execute(query, {"name": qualified(None, table)}).scalar()
+    with caller_path(connection):
+        schema: str | None = connection.execute(query, {"name": qualified(None, table)}).scalar()
+    return schema
+
+
+def new_table_schema(connection: Connection, table: str) -> str | None:
+    """As `table_schema`; where there is no such table, the schema in which it would be made."""
+    schema = table_schema(connection, table)
+    if schema is None:
+        with caller_path(connection):
+            schema = connection.execute(text("SELECT pg_catalog.current_schema()")).scalar()
     return schema
 
 
 def columns(connection: Connection | Session) -> list[ColumnInfo]:
     """All Matryoshka columns of the database; needs nothing of pgmrl's in it."""
-    names = ", ".join(field.name + ("::text" if field.name == "index_name" else "") for field in fields(ColumnInfo))
+    connection = sqlalchemy_connection(connection)
+    names = ", ".join(field.name + ("::oid" if field.name == "index_name" else "") for field in fields(ColumnInfo))
     query = f"SELECT {names} FROM ({load_sql('columns')}) AS c ORDER BY 1, 2, 3, 6"  # noqa: S608
-    rows = sqlalchemy_connection(connection).execute(text(query))
-    return [ColumnInfo(*row) for row in rows]
+    infos = [ColumnInfo(*row) for row in catalogue_result(connection, query)]
+    index_names = relation_titles(connection, [info.index_name for info in infos if info.index_name is not None])
+    return [replace(info, index_name=index_names.get(info.index_name)) for info in infos]
+
+
+def relation_titles(connection: Connection, oids: Iterable[Any]) -> dict[Any, str]:
+    """Names of tables and indexes by their oid, as the caller would write them: with a schema where it needs one."""
+    query = text(  # safe under the caller's path
+        "SELECT r.oid, r.oid::pg_catalog.regclass::pg_catalog.text "
+        "FROM pg_catalog.unnest(CAST(:oids AS pg_catalog.oid[])) AS r(oid)"
+    )
+    distinct = sorted(set(oids))
+    if not distinct:
+        return {}
+    with caller_path(connection):
+        return dict(tuple(row) for row in connection.execute(query, {"oids": distinct}))

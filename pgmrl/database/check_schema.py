@@ -9,6 +9,8 @@ from sqlalchemy import text
 from pgmrl.database.catalogue import columns, table_schema
 from pgmrl.database.connection import sqlalchemy_connection
 from pgmrl.database.extension import check_pgvector
+from pgmrl.database.ownership import strangers_objects
+from pgmrl.database.search_path import catalogue_result
 from pgmrl.database.side_triggers import broken_copy
 from pgmrl.database.table_state import table_state
 from pgmrl.errors import NotMigrated
@@ -40,13 +42,16 @@ def check_schema(connection: Connection | Session, column: Any) -> ColumnInfo | 
 
     Raises:
         PgvectorMissing: pgvector is not installed or too old.
-        NotMigrated: a table, column, trigger or index is missing or of another type, with its name.
+        NotMigrated: a table, column, trigger or index is missing or of another type, with its name, or an object of
+            pgmrl's belongs to a stranger.
         DefinitionError: it is no Matryoshka column.
     """
     connection = sqlalchemy_connection(connection)
     attachment, table = attachment_of(column), vectors_table(column)
     check_pgvector(connection)
     check_column_types(connection, table, attachment)
+    for stranger in strangers_objects(connection, server_name(connection, table)):
+        raise NotMigrated(f"{stranger.describe()}: {stranger.remedy()}")
     if attachment.side is not None:
         _check_copied(connection, column, table)
     return None if attachment.short is None else _check_short_column(connection, table, attachment)
@@ -150,13 +155,11 @@ def short_column_infos(
 
 
 def _column_types(connection: Connection, table: Table) -> dict[str, str]:
-    rows = connection.execute(
-        text(
-            "SELECT a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_attribute AS a "
-            "WHERE a.attrelid = to_regclass(:name) AND a.attnum > 0 AND NOT a.attisdropped"
-        ),
-        {"name": server_name(connection, table)},
+    query = text(
+        "SELECT a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_attribute AS a "
+        "WHERE a.attrelid = to_regclass(:name) AND a.attnum > 0 AND NOT a.attisdropped"
     )
+    rows = catalogue_result(connection, query, {"name": server_name(connection, table)})
     return {name: type_.rsplit(".", 1)[-1] for name, type_ in rows}
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, CursorResult, Engine, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, scoped_session
 
+from pgmrl.database.search_path import in_autocommit, pin_engine
 from pgmrl.errors import DatabaseError, Unreachable, WrongConnection
 from pgmrl.model.argument_types import is_unicode
 from pgmrl.reprs import safe_repr
@@ -31,8 +32,12 @@ __all__ = [
 
 
 @contextmanager
-def connect(url: str) -> Iterator[Engine]:
+def connect(url: str, *, pin: bool = False) -> Iterator[Engine]:
     """An Engine on this database, tried once and disposed of at the end.
+
+    Args:
+        url: of the database.
+        pin: whether names mean the server's own objects on its connections: see `pin_engine`.
 
     Raises:
         Unreachable: it is no PostgreSQL URL, the server does not answer, or it refuses the login.
@@ -41,6 +46,8 @@ def connect(url: str) -> Iterator[Engine]:
     options = connection_options(url)
     address, arguments = engine_arguments({"connect_timeout": "10", **options})
     engine = create_engine(address, connect_args=arguments)
+    if pin:
+        pin_engine(engine)
     try:
         try:
             engine.connect().close()
@@ -153,12 +160,6 @@ def snapshot(connection: Connection) -> Iterator[None]:
             yield
         finally:
             transaction.rollback()
-
-
-def in_autocommit(connection: Connection) -> bool:
-    """Whether each statement is a transaction of its own, whatever the driver."""
-    # asyncpg's own connection does not know, SQLAlchemy's around it does
-    return bool(getattr(connection.connection.dbapi_connection, "autocommit", False))
 
 
 def sqlstate(error: DBAPIError) -> str | None:

@@ -9,6 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl.database.connection import sqlalchemy_connection
+from pgmrl.database.search_path import caller_path, catalogue_result
 from pgmrl.errors import PgvectorMissing, PgvectorVersionWarning
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def create_pgvector(connection: Connection | Session) -> None:
     if _extension(connection) is not None:
         return
     try:
-        with connection.begin_nested():
+        with connection.begin_nested(), caller_path(connection):  # it goes into the first schema of that
             connection.execute(text("CREATE EXTENSION IF NOT EXISTS vector"))
     except DBAPIError as error:
         raise PgvectorMissing(
@@ -76,22 +77,21 @@ def hidden_schema(connection: Connection) -> str | None:
 
     """
     schema = check_pgvector(connection)
-    visible = connection.execute(
-        text(
-            "SELECT bool_or(pg_type_is_visible(t.oid)) FROM pg_type AS t "
-            "JOIN pg_namespace AS n ON n.oid = t.typnamespace WHERE t.typname = 'vector' AND n.nspname = :schema"
-        ),
-        {"schema": schema},
-    ).scalar()
+    query = text(  # of the path as it is, and safe under any
+        "SELECT pg_catalog.bool_or(pg_catalog.pg_type_is_visible(t.oid)) FROM pg_catalog.pg_type AS t "
+        "JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace "
+        "WHERE t.typname OPERATOR(pg_catalog.=) CAST('vector' AS pg_catalog.name) "
+        "AND n.nspname OPERATOR(pg_catalog.=) CAST(:schema AS pg_catalog.name)"
+    )
+    visible = connection.execute(query, {"schema": schema}).scalar()
     return None if visible else schema
 
 
 def _extension(connection: Connection) -> tuple[str, str] | None:
     """Schema and version of pgvector; None where it is not installed."""
-    row = connection.execute(
-        text(
-            "SELECT n.nspname, e.extversion FROM pg_extension AS e "
-            "JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.extname = 'vector'"
-        )
+    row = catalogue_result(
+        connection,
+        "SELECT n.nspname, e.extversion FROM pg_extension AS e "
+        "JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.extname = 'vector'",
     ).first()
     return None if row is None else (row[0], row[1])

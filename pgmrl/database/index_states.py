@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from pgmrl.database.catalogue import relation_titles
+from pgmrl.database.search_path import catalogue_result
 from pgmrl.model.hnsw import Hnsw
 
 if TYPE_CHECKING:
@@ -76,12 +78,12 @@ ORDER BY i.relname
 """
 
 _PROGRESS = """
-SELECT p.relid::regclass::text AS table, p.index_relid::regclass::text AS index, p.pid, p.phase,
+SELECT p.relid AS table, p.index_relid AS index, p.pid, p.phase,
     CASE WHEN p.blocks_total > 0 THEN p.blocks_done ELSE p.tuples_done END AS done,
     CASE WHEN p.blocks_total > 0 THEN p.blocks_total ELSE p.tuples_total END AS total,
     p.lockers_total - p.lockers_done AS waiting_for
 FROM pg_stat_progress_create_index AS p JOIN pg_database AS d ON d.oid = p.datid AND d.datname = current_database()
-ORDER BY 1, 2
+ORDER BY p.relid::regclass::text, p.index_relid::regclass::text
 """
 
 
@@ -93,7 +95,7 @@ def index_states(connection: Connection, owner: str, short: str) -> list[IndexSt
         owner: the table as SQL text.
         short: the short column's name.
     """
-    rows = connection.execute(text(_STATES), {"owner": owner, "short": short})
+    rows = catalogue_result(connection, text(_STATES), {"owner": owner, "short": short})
     return [
         IndexState(row.oid, row.relname, row.opcname, _hnsw(row.reloptions), row.valid, row.bytes or 0, row.builder)
         for row in rows
@@ -102,7 +104,9 @@ def index_states(connection: Connection, owner: str, short: str) -> list[IndexSt
 
 def build_progress(connection: Connection) -> list[BuildProgress]:
     """The index builds that run in this database now."""
-    return [BuildProgress(*row) for row in connection.execute(text(_PROGRESS))]
+    rows = catalogue_result(connection, _PROGRESS).all()
+    titles = relation_titles(connection, [oid for table, index, *_ in rows for oid in (table, index)])
+    return [BuildProgress(titles.get(table, "-"), titles.get(index, "-"), *row) for table, index, *row in rows]
 
 
 def _hnsw(options: list[str] | None) -> Hnsw:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, cast
 
 from sqlalchemy import Column, MetaData, Table, text
 from sqlalchemy.exc import NoSuchTableError, SAWarning
+from sqlalchemy.types import NullType
 
-from pgmrl.database.catalogue import columns
+from pgmrl.database.catalogue import columns, table_schema
 from pgmrl.database.connection import sqlalchemy_connection
 from pgmrl.database.extension import hidden_schema
+from pgmrl.database.search_path import catalogue_result, pinned
 from pgmrl.database.settings import load_settings
 from pgmrl.errors import DefinitionError, NotMigrated
 from pgmrl.model.argument_types import name_argument, optional_name
@@ -20,7 +22,7 @@ from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.metrics import metric_named
 from pgmrl.model.shortening import Definition, Prefix, Rotation, Short
 from pgmrl.model.types import NumpyVector
-from pgmrl.names import column_parts
+from pgmrl.names import column_parts, qualified
 from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
@@ -98,21 +100,35 @@ def reflect_place(
 
 def _table(connection: Connection, schema: str | None, name: str) -> Table:
     if schema is None:
-        visible = connection.execute(
-            text(
-                "SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
-                "WHERE c.relname = :name AND pg_table_is_visible(c.oid)"
-            ),
-            {"name": name},
-        ).scalar()
-        schema = visible or "public"
+        schema = table_schema(connection, name) or "public"
     try:
         with warnings.catch_warnings():
             # pgvector's types in a schema that is not on the search_path: `reflect` says what the searched one is
             warnings.filterwarnings("ignore", "Did not recognize type", SAWarning)
-            return Table(name, MetaData(), schema=schema, autoload_with=connection, resolve_fks=False)
+            with pinned(connection):
+                table = Table(name, MetaData(), schema=schema, autoload_with=connection, resolve_fks=False)
+                _name_types(connection, table)
+            return table
     except NoSuchTableError:
         raise NotMigrated(_no_table(connection, schema, name)) from None
+
+
+def _name_types(connection: Connection, table: Table) -> None:
+    """Types of extensions that SQLAlchemy knows by their bare name, not with the schema that a pinned path shows."""
+    unknown = [column for column in table.columns if isinstance(column.type, NullType)]
+    if not unknown:
+        return
+    query = text(
+        "SELECT a.attname, t.typname FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid "
+        "WHERE a.attrelid = to_regclass(:name) AND a.attnum > 0 AND NOT a.attisdropped"
+    )
+    rows = catalogue_result(connection, query, {"name": qualified(table.schema, table.name)})
+    names = dict(tuple(row) for row in rows)
+    known = connection.dialect.ischema_names  # type: ignore[attr-defined]
+    for column in unknown:
+        type_ = known.get(names.get(column.name))
+        if type_ is not None:
+            column.type = type_()
 
 
 def _no_column(table: Table, name: str) -> str:
@@ -123,28 +139,24 @@ def _no_column(table: Table, name: str) -> str:
 
 
 def _no_table(connection: Connection, schema: str, name: str) -> str:
-    schemas = connection.execute(
-        text(
-            "SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
-            "WHERE c.relname = :name AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname !~ '^pg_temp_' ORDER BY 1"
-        ),
-        {"name": name},
-    ).scalars()
+    query = text(
+        "SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+        "WHERE c.relname = :name AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname !~ '^pg_temp_' ORDER BY 1"
+    )
+    schemas = catalogue_result(connection, query, {"name": name}).scalars()
     elsewhere = ", ".join(f"{other}.{name}" for other in schemas)
     suggestion = f"there is {elsewhere}: write the schema. Else " if elsewhere else ""
     return f"there is no table {schema}.{name} in this database: {suggestion}run its migrations"
 
 
 def _vector_type(connection: Connection, table: Table, column: Column[Any]) -> tuple[FullType, int]:
-    row = connection.execute(
-        text(
-            "SELECT t.typname, a.atttypmod FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid "
-            "JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace "
-            "WHERE n.nspname = :schema AND c.relname = :table AND a.attname = :column"
-        ),
-        {"schema": table.schema, "table": table.name, "column": column.name},
-    ).one()
-    kind, dims = row
+    query = text(
+        "SELECT t.typname, a.atttypmod FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid "
+        "JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = :schema AND c.relname = :table AND a.attname = :column"
+    )
+    place = {"schema": table.schema, "table": table.name, "column": column.name}
+    kind, dims = catalogue_result(connection, query, place).one()
     if kind not in {"vector", "halfvec"}:
         raise DefinitionError(f"{table.name}.{column.name}: expected a column of type vector or halfvec, got {kind}")
     if dims < 1:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from pgmrl.database.connection import sqlalchemy_connection
 from pgmrl.database.extension import check_pgvector
 from pgmrl.database.schema import installed_revision, require_schema
+from pgmrl.database.search_path import catalogue_result, pinned
 from pgmrl.errors import (
     RotationError,
 )
@@ -40,8 +41,9 @@ def install_rotation(connection: Connection | Session, rotation: Rotation) -> bo
     require_schema(connection)
     if rotation.id in installed_rotations(connection):
         return False
-    for statement in rotation_statements(rotation):
-        connection.exec_driver_sql(statement)
+    with pinned(connection):
+        for statement in rotation_statements(rotation):
+            connection.exec_driver_sql(statement)
     return True
 
 
@@ -60,7 +62,7 @@ def installed_rotations(connection: Connection | Session) -> list[str]:
     connection = sqlalchemy_connection(connection)
     if installed_revision(connection) is None:
         return []
-    return list(connection.execute(text("SELECT id FROM pgmrl.rotations ORDER BY installed_at, id")).scalars())
+    return list(catalogue_result(connection, "SELECT id FROM pgmrl.rotations ORDER BY installed_at, id").scalars())
 
 
 def installed_rotation(connection: Connection | Session, rotation_id: str) -> Rotation:
@@ -79,7 +81,7 @@ def installed_rotation(connection: Connection | Session, rotation_id: str) -> Ro
         )
     schema = quoted(check_pgvector(connection))
     query = text(f"SELECT {schema}.halfvec_send(axis) FROM pgmrl.axes WHERE rotation_id = :id ORDER BY n")  # noqa: S608
-    encoded = connection.execute(query, {"id": rotation_id}).scalars().all()
+    encoded = catalogue_result(connection, query, {"id": rotation_id}).scalars().all()
     if not encoded:
         raise RotationError(f"rotation {rotation_id} has no axes in pgmrl.axes: restore them from a backup")
     axes: NDArray[np.float16] = np.stack([decode(axis, "halfvec") for axis in encoded]).astype(np.float16)

@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from pgmrl.database.connection import sqlalchemy_connection
 from pgmrl.database.extension import check_pgvector, create_pgvector
+from pgmrl.database.search_path import pinned
 from pgmrl.database.sql import load as load_sql
 from pgmrl.database.sql import statements
 from pgmrl.errors import DefinitionError, NotMigrated
@@ -45,6 +46,7 @@ NEWEST_REVISION: Final = "0001"
 """The last of the migrations in this version of pgmrl; a constant, since reading them would load Alembic."""
 VERSION_TABLE: Final = "alembic_version"
 LOCK: Final = 0x70676D726C  # "pgmrl": one installation at a time
+_WAIT: Final = text("SELECT pg_catalog.pg_advisory_xact_lock(CAST(:key AS bigint))")
 
 
 def migrations_path() -> Path:
@@ -66,13 +68,14 @@ def upgrade(connection: Connection | Session, revision: str = "head") -> None:
     """
     connection = sqlalchemy_connection(connection)
     _check_revision(revision, "head")
-    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
+    connection.execute(_WAIT, {"key": LOCK})
     create_pgvector(connection)
     check_pgvector(connection)
     from alembic import command  # noqa: PLC0415 - see the top
 
     if installed_revision(connection) != (NEWEST_REVISION if revision == "head" else revision):
-        command.upgrade(_config(connection), revision)
+        with pinned(connection):
+            command.upgrade(_config(connection), revision)
 
 
 def downgrade(connection: Connection | Session, revision: str = "base") -> None:
@@ -84,11 +87,12 @@ def downgrade(connection: Connection | Session, revision: str = "base") -> None:
     """
     connection = sqlalchemy_connection(connection)
     _check_revision(revision, "base")
-    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
+    connection.execute(_WAIT, {"key": LOCK})
     from alembic import command  # noqa: PLC0415 - see the top
 
     if installed_revision(connection) is not None:
-        command.downgrade(_config(connection), revision)
+        with pinned(connection):
+            command.downgrade(_config(connection), revision)
 
 
 def _check_revision(revision: str, end: str) -> None:
@@ -105,8 +109,9 @@ def _check_revision(revision: str, end: str) -> None:
 def installed_revision(connection: Connection | Session) -> str | None:
     """The revision of pgmrl's schema in this database; None where it is not installed."""
     connection = sqlalchemy_connection(connection)
-    table_exists = connection.execute(text("SELECT to_regclass('pgmrl.alembic_version') IS NOT NULL")).scalar_one()
-    if not table_exists:
+    # safe under any path: read before nearly everything, mostly without a pinned one
+    exists = connection.execute(text("SELECT pg_catalog.to_regclass('pgmrl.alembic_version') IS NOT NULL")).scalar_one()
+    if not exists:
         return None
     query = text(f"SELECT version_num FROM {SCHEMA}.{VERSION_TABLE}")  # noqa: S608 - constants
     revision: str | None = connection.execute(query).scalar_one_or_none()

@@ -9,6 +9,7 @@ from sqlalchemy import MetaData, text
 
 from pgmrl.database.connection import sqlalchemy_connection
 from pgmrl.database.schema import installed_revision, require_schema
+from pgmrl.database.search_path import catalogue_result, pinned, relation_name
 from pgmrl.errors import DefinitionError, NotMigrated
 from pgmrl.limits import EF_SEARCH_LIMIT, SHORTLIST_LIMIT
 from pgmrl.model.columns import INFO_KEY, attachment_of, base_column, vectors_table
@@ -133,13 +134,11 @@ def stored_setting(connection: Connection | Session, column: Any) -> Setting | N
     connection = sqlalchemy_connection(connection)
     if installed_revision(connection) is None:
         return None
-    row = connection.execute(
-        text(
-            "SELECT k, shortlist, ef_search, target, recall, latency_ms, row_count FROM pgmrl.settings "
-            "WHERE relation = to_regclass(:relation) AND full_column = :full AND short_column = :short"
-        ),
-        _key(connection, column),
-    ).first()
+    query = text(
+        "SELECT k, shortlist, ef_search, target, recall, latency_ms, row_count FROM pgmrl.settings "
+        "WHERE relation = to_regclass(:relation) AND full_column = :full AND short_column = :short"
+    )
+    row = catalogue_result(connection, query, _key(connection, column)).first()
     return None if row is None else Setting(*row)
 
 
@@ -165,19 +164,18 @@ def store_setting(connection: Connection | Session, column: Any, setting: Settin
     key["short"] = short or key["short"]
     if key["short"] is None:
         raise DefinitionError(f"{base_column(column)} has no short vectors: there is nothing to set")
-    if connection.execute(text("SELECT to_regclass(:relation)"), key).scalar() is None:
+    if connection.execute(text("SELECT pg_catalog.to_regclass(:relation)"), key).scalar() is None:
         raise NotMigrated(f"there is no table {key['relation']} in this database: run its migrations")
     names = list(Setting.__dataclass_fields__)
     values = {name: getattr(setting, name) for name in names}
-    connection.execute(
-        text(
-            f"INSERT INTO pgmrl.settings (relation, full_column, short_column, {', '.join(names)}) "  # noqa: S608
-            f"VALUES (CAST(:relation AS regclass), :full, :short, {', '.join(f':{name}' for name in names)}) "
-            "ON CONFLICT (relation, full_column, short_column) DO UPDATE SET "
-            f"{', '.join(f'{name} = EXCLUDED.{name}' for name in names)}, set_at = now(), set_by = current_user"
-        ),
-        {**key, **values},
+    statement = text(
+        f"INSERT INTO pgmrl.settings (relation, full_column, short_column, {', '.join(names)}) "  # noqa: S608
+        f"VALUES (CAST(:relation AS regclass), :full, :short, {', '.join(f':{name}' for name in names)}) "
+        "ON CONFLICT (relation, full_column, short_column) DO UPDATE SET "
+        f"{', '.join(f'{name} = EXCLUDED.{name}' for name in names)}, set_at = now(), set_by = current_user"
     )
+    with pinned(connection):
+        connection.execute(statement, {**key, **values})
 
 
 def forget_setting(connection: Connection | Session, column: Any) -> bool:
@@ -193,7 +191,9 @@ def forget_setting(connection: Connection | Session, column: Any) -> bool:
         "DELETE FROM pgmrl.settings "
         "WHERE relation = to_regclass(:relation) AND full_column = :full AND short_column = :short"
     )
-    return connection.execute(statement, _key(connection, column)).rowcount > 0
+    key = _key(connection, column)
+    with pinned(connection):
+        return connection.execute(statement, key).rowcount > 0
 
 
 def _matryoshka_columns(sources: tuple[Any, ...]) -> Iterator[Column[Any]]:
@@ -210,4 +210,5 @@ def _matryoshka_columns(sources: tuple[Any, ...]) -> Iterator[Column[Any]]:
 def _key(connection: Connection, column: Any) -> dict[str, str | None]:
     # of the table that holds the short vectors: a side table's column by its own name is the same one
     table, attachment = vectors_table(column), attachment_of(column)
-    return {"relation": server_name(connection, table), "full": attachment.full, "short": attachment.short}
+    relation = relation_name(connection, server_name(connection, table))
+    return {"relation": relation, "full": attachment.full, "short": attachment.short}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import text
 
+from pgmrl.database.search_path import catalogue_result
 from pgmrl.database.table_state import table_state
 from pgmrl.model import ddl
 from pgmrl.names import literal, qualified, quoted
@@ -62,7 +63,7 @@ def broken_copy(connection: Connection, owner: TableState, side: SideState) -> B
         owner: the table.
         side: the triggers.
     """
-    place = connection.execute(text(_NAMED), {"side": side.side}).first()
+    place = catalogue_result(connection, text(_NAMED), {"side": side.side}).first()
     copy = None if place is None else table_state(connection, place.nspname, place.relname)
     names = side.installed_names
     if copy is None:
@@ -78,9 +79,9 @@ def broken_copy(connection: Connection, owner: TableState, side: SideState) -> B
 
 def _remedy(connection: Connection, owner: TableState, side: SideState) -> str:
     place = qualified(owner.schema, owner.table)
-    functions = connection.execute(text(_FUNCTION), {"owner": place, "name": side.name}).scalars()
+    functions = catalogue_result(connection, text(_FUNCTION), {"owner": place, "name": side.name}).scalars()
     dropped = [f"DROP FUNCTION {function}() CASCADE;" for function in functions]
-    for row in connection.execute(text(_REFERRING), {"owner": place}).all():
+    for row in catalogue_result(connection, text(_REFERRING), {"owner": place}).all():
         copy = table_state(connection, row.nspname, row.relname)
         vector = None if copy is None else _copied_column(copy, side)
         if copy is not None and vector is not None:

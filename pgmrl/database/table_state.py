@@ -14,6 +14,8 @@ from sqlalchemy import text
 
 from pgmrl.database.extension import hidden_schema
 from pgmrl.database.index_states import IndexState, index_states
+from pgmrl.database.search_path import catalogue_result, relation_name
+from pgmrl.errors import DefinitionError
 from pgmrl.model.ddl import rule_of
 from pgmrl.model.metrics import METRICS
 from pgmrl.model.shortening import Definition, Prefix, Rotation, Short
@@ -212,16 +214,17 @@ GROUP BY p.oid, g.tgrelid ORDER BY p.proname
 """
 
 _PREFIX: Final = re.compile(r"subvector\((.+?), 1, (\d+)\)")
+_ROTATION_ID: Final = re.compile(r"r[0-9a-f]{12}")
 _ROTATED: Final = re.compile(r"rotate_v\d+\((.+?), '(r[0-9a-f]{12})'(?:::text)?, (\d+)\)")
 
 
 def table_state(connection: Connection, schema: str | None, table: str) -> TableState | None:
     """Everything pgmrl looks at in a table; None where there is none of this name."""
-    owner = {"owner": qualified(schema, table)}
-    row = connection.execute(text(_TABLE), owner).first()
+    owner = {"owner": relation_name(connection, qualified(schema, table))}
+    row = catalogue_result(connection, text(_TABLE), owner).first()
     if row is None:
         return None
-    columns = {row[0]: ColumnState(*row) for row in connection.execute(text(_COLUMNS), owner)}
+    columns = {row[0]: ColumnState(*row) for row in catalogue_result(connection, text(_COLUMNS), owner)}
     sync_triggers, sides, mirrors = _triggers(connection, owner["owner"])
     shorts = {}
     hidden = hidden_schema(connection)
@@ -241,13 +244,16 @@ def _triggers(
     sync_triggers: dict[str, SyncTrigger] = {}
     sides: list[SideState] = []
     mirrors: list[tuple[str, str]] = []
-    for name, source, enabled, encoded, watched in connection.execute(text(_TRIGGERS), {"owner": owner}):
-        arguments = [argument.decode() for argument in bytes(encoded).split(b"\0")[:-1]]
+    for name, source, enabled, encoded, watched in catalogue_result(connection, text(_TRIGGERS), {"owner": owner}):
+        # anybody's, who may create a function: what is not of the form that pgmrl writes is not pgmrl's
+        arguments = [argument.decode(errors="replace") for argument in bytes(encoded or b"").split(b"\0")[:-1]]
         if name.startswith("zy_") and len(arguments) == 2:
             old, new = watched if len(watched) == 2 else arguments
             mirrors.append((old, new))
         elif len(arguments) == 4:
             named_full, named_short, rule, metric = arguments
+            if metric not in METRICS or not (rule == "prefix" or _ROTATION_ID.fullmatch(rule)):
+                continue
             short, full = watched if len(watched) == 2 else (named_short, named_full)
             sync_triggers[short] = SyncTrigger(
                 name, full, short, rule, cast("MetricName", metric), source, enabled == 2, (named_full, named_short)
@@ -283,7 +289,10 @@ def _short_state(
     if trigger and not column.generated:
         metric = trigger.metric
     short = Short(dims, by, cast("ShortType", column.kind), column.name)
-    definition = Definition(full.dims, short, METRICS[metric], cast("FullType", full.kind), vector_schema)
+    try:
+        definition = Definition(full.dims, short, METRICS[metric], cast("FullType", full.kind), vector_schema)
+    except DefinitionError:  # an expression that resembles pgmrl's
+        return None
     stage = re.match(r"pgmrl: (arriving|retired)", column.comment or "")
     kept_by: Literal["generated", "trigger"] = "generated" if column.generated else "trigger"
     return ShortState(full.name, column.name, definition, kept_by, (), stage.group(1) if stage else None)

@@ -30,12 +30,16 @@ INSUFFICIENT_PRIVILEGE: Final = "42501"
 
 @contextmanager
 def bounded_read(connection: Connection, seconds: float) -> Iterator[None]:
-    """A read-only savepoint with a time limit, rolled back at the end; its locks are waited for two seconds at most."""
+    """A read-only savepoint with a time limit, rolled back at the end; its locks are waited for two seconds at most.
+
+    Names mean the server's own objects within it: see `database.pinned`.
+    """
     with database.snapshot(connection):
         connection.exec_driver_sql("SET LOCAL transaction_read_only = on")
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {max(1, round(1000 * seconds))}")
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(1000 * min(seconds, LOCK_SECONDS)) or 1}")
-        yield
+        with database.pinned(connection):
+            yield
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from pgmrl.names import qualified, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from sqlalchemy import Connection, Row
 
@@ -91,6 +93,10 @@ class CheckContext:
         tables = {column.owner for column in self.columns}
         tables |= {column.source.owner for column in self.columns if column.source is not None}
         return self.all_columns or qualified(schema, table) in tables
+
+    def path_of(self, column: CheckedColumn) -> AbstractContextManager[None]:
+        """For searches: a model's names mean what they mean to the application; a reflected column's have a schema."""
+        return nullcontext() if column.reflected else database.caller_path(self.connection)
 
     def rows(self, statement: str) -> Sequence[Row[Any]]:
         """The rows of a statement that is plain text, as it can be run again in psql."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import Table
@@ -12,7 +12,7 @@ from pgmrl.database.check_schema import check_column_types, short_column_infos
 from pgmrl.database.reflection import reflect, reflect_place
 from pgmrl.database.table_state import table_state
 from pgmrl.doctor.finding import NotChecked, Problem
-from pgmrl.errors import NotMigrated
+from pgmrl.errors import NotMigrated, PgmrlError
 from pgmrl.model.columns import attachment_of, vectors_table
 from pgmrl.names import qualified
 from pgmrl.online.plan import size_of
@@ -63,6 +63,7 @@ class CheckedColumn:
         source: the table it is copied from, where it is in a side table; else None.
         searched: the column object to search with.
         serves: whether searches of `searched` go through this short column, not another one of the same vector.
+        reflected: whether `searched` is as the catalogue has it: each of its names has its schema.
 
     """
 
@@ -76,6 +77,7 @@ class CheckedColumn:
     source: SideTableSource | None
     searched: Any
     serves: bool
+    reflected: bool
 
     @property
     def owner(self) -> str:
@@ -158,7 +160,11 @@ def checked_columns(connection: Connection, columns: Iterable[Any]) -> Selection
             reason = f"no USAGE on schema {info.table_schema}: grant it, or run as its owner"
             not_checked[key] = NotChecked("all", _full_name(info), reason)
         elif key not in checked:
-            column = _checked_column(connection, info, declared, sources, infos)
+            try:
+                column = _checked_column(connection, info, declared, sources, infos)
+            except PgmrlError as error:  # what the catalogue holds may be anybody's
+                not_checked[key] = NotChecked("all", _full_name(info), str(error))
+                continue
             if column is not None:
                 checked[key] = column
     return Selection(list(checked.values()), mismatches, list(not_checked.values()))
@@ -240,7 +246,9 @@ def _checked_column(
     short = None if state is None else state.shorts.get(info.short_column)
     if state is None or short is None:  # dropped a moment ago, or a subvector that is not pgmrl's
         return None
-    definition = short.definition if declared is None else attachment_of(declared).definition
+    definition = short.definition
+    if declared is not None:
+        definition = replace(attachment_of(declared).definition, vector_schema=definition.vector_schema)
     searched = declared
     if searched is None:  # by the name's parts: each may have dots of its own
         searched = reflect_place(connection, info.table_schema, info.table_name, info.full_column, infos=infos)
@@ -256,6 +264,7 @@ def _checked_column(
         source=sources.get(target.owner),
         searched=searched,
         serves=attachment_of(searched).short == info.short_column,
+        reflected=declared is None,
     )
 
 
@@ -265,12 +274,11 @@ FROM pg_trigger AS g
 JOIN pg_proc AS p ON p.oid = g.tgfoid AND p.proname LIKE 'zz\\_pgmrl\\_%'
 JOIN pg_class AS c ON c.oid = g.tgrelid
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
--- CASE: the arguments of other triggers are not looked at. By names: to_regclass fails without USAGE
-CROSS JOIN LATERAL (SELECT CASE WHEN g.tgnargs = 1 AND p.proname LIKE 'zz\\_pgmrl\\_%'
-    THEN parse_ident(convert_from(rtrim(g.tgargs, '\\x00'::bytea), 'UTF8')) END AS name) AS a
-JOIN pg_namespace AS s ON s.nspname = a.name[1]
-JOIN pg_class AS v ON v.relnamespace = s.oid AND v.relname = a.name[2]
-WHERE NOT g.tgisinternal AND g.tgparentid = 0
+-- By names, and the other way round: to_regclass fails without USAGE, and parse_ident where the argument is no name.
+JOIN pg_class AS v ON v.relkind IN ('r', 'p')
+JOIN pg_namespace AS s ON s.oid = v.relnamespace
+    AND g.tgargs = convert_to(quote_ident(s.nspname) || '.' || quote_ident(v.relname), 'UTF8') || '\\x00'::bytea
+WHERE NOT g.tgisinternal AND g.tgparentid = 0 AND g.tgnargs = 1
   AND has_schema_privilege(n.oid, 'USAGE') AND has_schema_privilege(s.oid, 'USAGE')
 """
 

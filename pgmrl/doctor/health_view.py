@@ -98,5 +98,5 @@ def health(connection: Connection | Session) -> list[Health]:
     connection = database.sqlalchemy_connection(connection)
     database.require_schema(connection)
     names = ", ".join(field.name + ("::text" if field.name == "index_name" else "") for field in fields(Health))
-    rows = connection.execute(text(f"SELECT {names} FROM pgmrl.health ORDER BY 1, 2, 3, 4"))
+    rows = database.catalogue_result(connection, text(f"SELECT {names} FROM pgmrl.health ORDER BY 1, 2, 3, 4"))
     return [Health(*row) for row in rows]

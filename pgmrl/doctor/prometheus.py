@@ -9,6 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from pgmrl.doctor.finding import SEVERITIES
+from pgmrl.names import printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -96,4 +97,6 @@ def _labels(column: Health) -> dict[str, str]:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+    # a newline is written as the format says, any other control character as Python shows it
+    lines = printable_lines(text).replace("\\", r"\\").replace('"', r"\"")
+    return lines.replace("\n", r"\n")

@@ -165,6 +165,8 @@ def _results(
         if error.connection_invalidated:
             raise
         results.append(NotChecked(check.name, subject, failure_reason(error, context.server.role)))
+    except Exception as error:  # the catalogue holds what others write: one object hides no other's faults
+        results.append(NotChecked(check.name, subject, f"the check failed: {type(error).__name__}: {error}"))
     return results
 
 

@@ -26,6 +26,7 @@ from sqlalchemy import (
     text,
 )
 
+from pgmrl.database.search_path import catalogue_result
 from pgmrl.database.vector_reader import VectorType, batch_rows, binary_column, read_vectors
 from pgmrl.errors import MeasureError
 from pgmrl.measure.exact_neighbours import CELLS, RowBatch
@@ -144,7 +145,8 @@ def documents_of(connection: Connection, column: Any, name: str | None) -> Docum
 
 
 def _is_unique(connection: Connection, table: Any, name: str) -> bool:
-    unique: bool = connection.execute(
+    unique: bool = catalogue_result(
+        connection,
         text(
             "SELECT EXISTS (SELECT FROM pg_index AS x JOIN pg_attribute AS a ON a.attrelid = x.indrelid "
             "AND a.attnum = x.indkey[0] WHERE x.indrelid = to_regclass(:table) AND a.attname = :name AND x.indisunique "

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import text
 
+from pgmrl.database.search_path import catalogue_result
 from pgmrl.names import qualified, quoted
 from pgmrl.searching.plans import explained, index_serving, nodes, shortlist_scans, sources
 from pgmrl.units import shown
@@ -115,12 +116,12 @@ def _sorted_tables(connection: Connection, plan: Node) -> Iterator[_SortedTable]
 
 
 def _table(connection: Connection, schema: str, table: str, short: str) -> Row[Any]:
-    return connection.execute(_TABLE, {"owner": qualified(schema, table), "short": short}).one()
+    return catalogue_result(connection, _TABLE, {"owner": qualified(schema, table), "short": short}).one()
 
 
 def _indexes(connection: Connection, table: _SortedTable) -> Sequence[Row[Any]]:
     parameters = {"owner": table.owner, "short": table.short, "operator": table.operator}
-    return connection.execute(_INDEXES, parameters).all()
+    return catalogue_result(connection, _INDEXES, parameters).all()
 
 
 # -- from the catalogue --------------------------------------------------------------------------------------------
@@ -133,7 +134,7 @@ def _catalogue_reasons(connection: Connection, table: _SortedTable) -> list[str]
         return [f"there is no HNSW index on {table.table}.{table.short}: create one"]
     if not any(index.valid and index.answers for index in indexes):
         return [_unusable(index, table) for index in indexes]
-    if connection.execute(text("SELECT current_setting('enable_indexscan')")).scalar_one() == "off":
+    if connection.execute(text("SELECT pg_catalog.current_setting('enable_indexscan')")).scalar_one() == "off":
         return ["enable_indexscan is off in this session: RESET enable_indexscan"]
     return []
 

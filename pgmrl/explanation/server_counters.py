@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from pgmrl.database.catalogue import row_estimates
 from pgmrl.database.connection import snapshot
+from pgmrl.database.search_path import catalogue_result
 from pgmrl.names import qualified
 from pgmrl.searching.plans import nodes
 
@@ -45,7 +46,7 @@ def read_only(connection: Connection) -> Iterator[None]:
 def session_settings(connection: Connection) -> dict[str, str]:
     """The settings a search depends on as the session has them, before a search's own gate changes them."""
     query = text("SELECT name, current_setting(name, true) FROM unnest(CAST(:names AS text[])) AS name")
-    rows = connection.execute(query, {"names": list(_REPORTED)})
+    rows = catalogue_result(connection, query, {"names": list(_REPORTED)})
     return {name: value for name, value in rows if value is not None}
 
 
@@ -69,7 +70,7 @@ def settings_in_force(session: Mapping[str, str], plan: Node) -> dict[str, str]:
 
 def block_size(connection: Connection) -> int:
     """Bytes of a block."""
-    return int(connection.execute(text("SELECT current_setting('block_size')")).scalar_one())
+    return int(connection.execute(text("SELECT pg_catalog.current_setting('block_size')")).scalar_one())
 
 
 def row_counts(connection: Connection, plan: Node) -> dict[str, int]:

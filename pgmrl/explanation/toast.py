@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import text
 
+from pgmrl.database.search_path import catalogue_result
 from pgmrl.explanation.server_counters import block_size
 from pgmrl.names import qualified
 from pgmrl.searching.plans import nodes
@@ -91,7 +92,7 @@ class ToastCounters:
             plan: top node of the executed plan.
 
         """
-        if self._connection.execute(text("SELECT current_setting('track_counts')")).scalar_one() != "on":
+        if self._connection.execute(text("SELECT pg_catalog.current_setting('track_counts')")).scalar_one() != "on":
             return None
         vector_sizes = self._vector_sizes()
         values = chunks = size = blocks = hit = 0
@@ -109,13 +110,13 @@ class ToastCounters:
         return ToastReads(values, chunks, size, at_most, hit, blocks - hit, workers)
 
     def _counts(self) -> dict[int, _Counts]:
-        rows = self._connection.execute(_COUNTERS, {"names": self._names})
+        rows = catalogue_result(self._connection, _COUNTERS, {"names": self._names})
         return {row.oid: _Counts(*row[1:]) for row in rows}
 
     def _vector_sizes(self) -> dict[int, set[int]]:
         """Bytes of each table's vectors, by the table's oid."""
         sizes: dict[int, set[int]] = {}
-        for oid, size in self._connection.execute(_VECTOR_SIZES, {"names": self._names}):
+        for oid, size in catalogue_result(self._connection, _VECTOR_SIZES, {"names": self._names}):
             sizes.setdefault(oid, set()).add(size)
         return sizes
 

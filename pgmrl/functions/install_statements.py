@@ -82,7 +82,7 @@ def _result_type(column: SearchedColumn, suffix: str, columns: Mapping[str, str]
     name = column.qualified_name(suffix)
     created = f"CREATE TYPE {name} AS ({', '.join([*keys, *numbers])})"
     return [
-        f"DO {dollar_quoted(f'BEGIN IF to_regtype({literal(name)}) IS NULL THEN {created}; END IF; END')}",
+        f"DO {dollar_quoted(f'BEGIN IF pg_catalog.to_regtype({literal(name)}) IS NULL THEN {created}; END IF; END')}",
         f"COMMENT ON TYPE {name} IS {comment_text(column, 'a row that was found')}",
     ]
 

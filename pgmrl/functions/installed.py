@@ -87,7 +87,8 @@ def _run(connection: Connection, statements: Sequence[str]) -> Any:
     """Run statements, all or none; the value that the last one returns."""
     value = None
     try:
-        with _atomic(connection):
+        # types of the table's columns are found by the caller's path; all else in the statements has its schema
+        with _atomic(connection), database.caller_path(connection):
             for statement in statements:
                 result = database.execute_plain(connection, statement)
                 value = result.scalar() if result.returns_rows else None
@@ -135,13 +136,14 @@ def functions(connection: Connection | Session) -> list[FunctionInfo]:
     connection = database.sqlalchemy_connection(connection)
     database.require_schema(connection)
     names = ", ".join(FunctionInfo.__dataclass_fields__)
-    rows = connection.execute(text(f"SELECT {names} FROM pgmrl.functions ORDER BY 1, 2"))
-    return [FunctionInfo(*row) for row in rows]
+    with database.caller_path(connection):  # which says how types of arguments are written; nothing else in it depends
+        rows = connection.execute(text(f"SELECT {names} FROM pgmrl.functions ORDER BY 1, 2"))
+        return [FunctionInfo(*row) for row in rows]
 
 
 def installed_markers(connection: Connection) -> list[tuple[str, dict[str, Any]]]:
     """Schema and declaration of every set of functions; none where pgmrl's schema is missing."""
     if database.installed_revision(connection) is None:
         return []
-    rows = connection.execute(text("SELECT function_schema, marker FROM pgmrl.function_sets"))
+    rows = database.catalogue_result(connection, text("SELECT function_schema, marker FROM pgmrl.function_sets"))
     return [(functions_schema, marker) for functions_schema, marker in rows]

@@ -98,7 +98,8 @@ def add_query(
         "embedder": embedder,
         "vector": query,
     }
-    return bool(connection.execute(statement, values).scalar_one())
+    with database.pinned(connection):
+        return bool(connection.execute(statement, values).scalar_one())
 
 
 def remove_query(connection: Connection | Session, column: InstrumentedAttribute[Any] | Column[Any], name: str) -> bool:
@@ -115,7 +116,8 @@ def remove_query(connection: Connection | Session, column: InstrumentedAttribute
         "DELETE FROM pgmrl.queries WHERE relation = to_regclass(:relation) AND full_column = :column AND name = :name"
     )
     values = {"relation": qualified(searched.schema, searched.table), "column": base.name, "name": name}
-    return connection.execute(statement, values).rowcount > 0
+    with database.pinned(connection):
+        return connection.execute(statement, values).rowcount > 0
 
 
 def queries(connection: Connection | Session) -> list[QueryInfo]:
@@ -128,10 +130,12 @@ def queries(connection: Connection | Session) -> list[QueryInfo]:
     connection = database.sqlalchemy_connection(connection)
     database.require_schema(connection)
     vector_dims = qualified(database.check_pgvector(connection), "vector_dims")
-    rows = connection.execute(
+    rows = database.catalogue_result(
+        connection,
         text(
-            f"SELECT relation::text, full_column, name, question, embedder, {vector_dims}(vector), added_at, added_by "
-            "FROM pgmrl.queries ORDER BY 1, 2, 3"
-        )
-    )
-    return [QueryInfo(*row) for row in rows]
+            f"SELECT relation::oid, full_column, name, question, embedder, {vector_dims}(vector), added_at, added_by "
+            "FROM pgmrl.queries ORDER BY full_column, name"
+        ),
+    ).all()
+    tables = database.relation_titles(connection, [row[0] for row in rows])
+    return sorted((QueryInfo(tables[oid], *row) for oid, *row in rows), key=lambda query: (query.table, query.column))

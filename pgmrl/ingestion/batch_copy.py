@@ -57,7 +57,7 @@ def write_batch(
                 _copy(driver, current, errors)
                 if current.shorts is not None:
                     _compare_shorts(driver, errors.table, current, check_sample)
-                    driver.execute("SELECT set_config('pgmrl.computed_by', '', true)")
+                    driver.execute("SELECT pg_catalog.set_config('pgmrl.computed_by', '', true)")
             current = None  # what fails now is not of one part: a deferred constraint
     except psycopg.Error as error:
         if current is None:

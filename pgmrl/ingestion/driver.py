@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from psycopg.rows import tuple_row
 
 from pgmrl.database.connection import psycopg_connection, sqlalchemy_connection
+from pgmrl.database.search_path import PINNED
 from pgmrl.model.columns import base_column
 from pgmrl.model.server_names import translated_schema
 
@@ -18,7 +19,13 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
 
-__all__ = ["Driver", "driver_of", "give_up_if_lost", "plain_cursor", "schema_in", "transaction_kept"]
+__all__ = ["Driver", "catalogue_rows", "driver_of", "give_up_if_lost", "plain_cursor", "schema_in", "transaction_kept"]
+
+_PIN: Final = (  # safe under any path
+    "SELECT CAST(pg_catalog.to_regclass(%s) AS pg_catalog.oid), pg_catalog.current_setting('search_path'), "
+    "pg_catalog.set_config('search_path', %s, true)"
+)
+_UNPIN: Final = "SELECT pg_catalog.set_config('search_path', %s, true)"
 
 Driver = psycopg.Connection[Any]
 
@@ -56,6 +63,24 @@ def give_up_if_lost(connection: Connection | Session | Driver, driver: Driver) -
 def plain_cursor(driver: Driver) -> psycopg.Cursor[tuple[Any, ...]]:
     """A cursor that does not depend on the factories of the caller's connection."""
     return psycopg.Cursor(driver, row_factory=tuple_row)
+
+
+def catalogue_rows(driver: Driver, query: str, table: str, *parameters: Any) -> list[tuple[Any, ...]]:
+    """The rows of a query on the catalogue, in which names mean the server's own objects: see `database.pinned`.
+
+    Args:
+        driver: the connection.
+        query: its first parameter is the table, as an oid.
+        table: SQL text; without a schema the caller's search_path decides.
+        *parameters: the others.
+    """
+    with transaction_kept(driver):
+        cursor = plain_cursor(driver)
+        cursor.execute(_PIN, [table, PINNED])
+        oid, path, _ = cursor.fetchone() or (None, "", "")
+        rows = cursor.execute(query, [oid, *parameters]).fetchall()
+        cursor.execute(_UNPIN, [path])
+    return rows
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from psycopg.adapt import PyFormat, Transformer
 from psycopg.types.multirange import Multirange
 from psycopg.types.range import Range
 
-from pgmrl.ingestion.driver import plain_cursor, transaction_kept
+from pgmrl.ingestion.driver import catalogue_rows
 from pgmrl.ingestion.scalar_values import SCALARS, Convert, is_row, plain_value
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ __all__ = ["ServerType", "column_types"]
 _TYPES: Final = """
     WITH RECURSIVE own AS (
         SELECT a.attnum, a.attname, a.atttypid AS oid FROM pg_catalog.pg_attribute AS a
-        WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
+        WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
     ), used (oid) AS (
         SELECT oid FROM own
         UNION
@@ -83,8 +83,7 @@ def column_types(driver: Driver, table: str) -> dict[str, ServerType]:
         driver: the connection.
         table: as SQL text.
     """
-    with transaction_kept(driver):
-        rows = [_Row(*row) for row in plain_cursor(driver).execute(_TYPES, [table]).fetchall()]
+    rows = [_Row(*row) for row in catalogue_rows(driver, _TYPES, table)]
     types = {row.oid: row for row in rows}
     return {row.column: _server_type(driver, types, row.oid) for row in rows if row.column is not None}
 

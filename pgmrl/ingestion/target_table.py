@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from sqlalchemy import Table
 
 from pgmrl.errors import IngestError, NotMigrated
-from pgmrl.ingestion.driver import plain_cursor, transaction_kept
+from pgmrl.ingestion.driver import catalogue_rows
 from pgmrl.ingestion.server_types import ServerType, column_types
 from pgmrl.ingestion.values import ModelValues
 from pgmrl.model.columns import Attachment, attachment_of, base_column
@@ -122,12 +122,10 @@ class TargetTable:
                 return  # the migration that adds it fills it
             raise NotMigrated(f"table {self.table.fullname} has no column {short}: run the migration that adds it")
         query = (
-            "SELECT 1 FROM pg_trigger WHERE tgrelid = to_regclass(%s) AND tgenabled IN ('O', 'A') "
+            "SELECT 1 FROM pg_trigger WHERE tgrelid = %s AND tgenabled IN ('O', 'A') "
             "AND position(convert_to(%s, 'UTF8') IN tgargs) > 0"
         )
-        with transaction_kept(driver):
-            trigger = plain_cursor(driver).execute(query, [self.name, str(rule.id)]).fetchone()
-        if trigger is None:
+        if not catalogue_rows(driver, query, self.name, str(rule.id)):
             raise NotMigrated(
                 f"nothing keeps {self.table.fullname}.{short} in step with {self.full_column}: run the migration that "
                 "adds it"
@@ -138,18 +136,16 @@ class TargetTable:
 _CHANGING = """
 SELECT EXISTS (
     SELECT FROM pg_trigger AS g JOIN pg_proc AS p ON p.oid = g.tgfoid
-    WHERE g.tgrelid IN (SELECT to_regclass(%s) UNION SELECT t.relid FROM pg_partition_tree(to_regclass(%s)) AS t)
+    WHERE (g.tgrelid = place.oid OR g.tgrelid IN (SELECT t.relid FROM pg_partition_tree(place.oid) AS t))
       AND g.tgtype & 7 = 7  -- for each row, before, insert
       AND g.tgenabled <> 'D' AND p.proname NOT LIKE 'z_\\_pgmrl\\_%%'
-)
+) FROM (SELECT CAST(%s AS oid) AS oid) AS place
 """
 
 
 def _changes_rows(driver: Driver, name: str) -> bool:
     """Whether the table or a partition has a trigger before INSERT that is not pgmrl's."""
-    with transaction_kept(driver):
-        row = plain_cursor(driver).execute(_CHANGING, [name, name]).fetchone()
-    return row is None or bool(row[0])
+    return bool(catalogue_rows(driver, _CHANGING, name)[0][0])
 
 
 def _column_types(driver: Driver, table: Table, schema: str | None, full_column: str) -> dict[str, ServerType]:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 
 from pgmrl.database.catalogue import row_estimate
 from pgmrl.database.connection import snapshot, sqlalchemy_connection
+from pgmrl.database.search_path import catalogue_result
 from pgmrl.database.vector_reader import VectorType, binary_sql, read_vectors
 from pgmrl.errors import NotMigrated, RotationError
 from pgmrl.measure.exact_neighbours import ExactSearch, RowBatch, read_neighbours
@@ -372,7 +373,8 @@ def table_rows(connection: Connection, name: str, column: str) -> float:
         RotationError: it is no table.
 
     """
-    row = connection.execute(
+    row = catalogue_result(
+        connection,
         text(
             "SELECT c.relkind IN ('r', 'm', 'p'), a.attname IS NOT NULL FROM pg_class AS c "
             "LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = :column "

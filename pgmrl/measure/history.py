@@ -117,13 +117,15 @@ def record_recall(connection: Connection | Session, column: Any, recall: Recall)
     connection = database.sqlalchemy_connection(connection)
     require_recording(connection)
     values = kept_of(recall)
-    connection.execute(
-        text(
-            f"INSERT INTO pgmrl.recall_history (relation, full_column, {', '.join(values)}) "  # noqa: S608
-            f"VALUES (CAST(:relation AS regclass), :full_column, {', '.join(f':{name}' for name in values)})"
-        ),
-        values | _key(connection, column),
-    )
+    key = _key(connection, column)
+    with database.pinned(connection):
+        connection.execute(
+            text(
+                f"INSERT INTO pgmrl.recall_history (relation, full_column, {', '.join(values)}) "  # noqa: S608
+                f"VALUES (CAST(:relation AS regclass), :full_column, {', '.join(f':{name}' for name in values)})"
+            ),
+            values | key,
+        )
 
 
 def recall_history(connection: Connection | Session, column: Any, *, limit: int = 100) -> list[Measured]:
@@ -141,7 +143,8 @@ def recall_history(connection: Connection | Session, column: Any, *, limit: int 
     connection = database.sqlalchemy_connection(connection)
     require_recording(connection)
     names = ", ".join(Measured.__dataclass_fields__)
-    rows = connection.execute(
+    rows = database.catalogue_result(
+        connection,
         text(
             f"SELECT {names} FROM pgmrl.recall_history WHERE relation = to_regclass(:relation) "  # noqa: S608
             "AND full_column = :full_column ORDER BY measured_at DESC, id DESC LIMIT :limit"
@@ -153,4 +156,5 @@ def recall_history(connection: Connection | Session, column: Any, *, limit: int 
 
 def _key(connection: Connection, column: Any) -> dict[str, str]:
     table = vectors_table(column)  # as settings are kept
-    return {"relation": server_name(connection, table), "full_column": attachment_of(column).full}
+    relation = database.relation_name(connection, server_name(connection, table))
+    return {"relation": relation, "full_column": attachment_of(column).full}

@@ -203,7 +203,7 @@ def selected_queries(connection: Connection | Session, column: Any, statement: s
     if plain_text(statement) is None:
         raise MeasureError(f"the statement for queries: expected a text, got {safe_repr(statement)}")
     try:
-        with database.snapshot(connection):
+        with database.snapshot(connection), database.caller_path(connection):
             connection.exec_driver_sql("SET LOCAL transaction_read_only = on")
             # a cursor takes the statement as it is, also one that ends with a comment, and of a whole log sends a part
             database.execute_plain(connection, f"DECLARE pgmrl_queries NO SCROLL CURSOR FOR\n{statement}")
@@ -259,7 +259,7 @@ def _rows(
         statement = statement.where(getattr(functions, norm)(vector) > literal_column("0"))
     place: ColumnElement[int] = literal_column(str(int(seed) % SEEDS), BigInteger)
     for key in keys:  # each seeds the next one's hash: no text that joins them could be read in two ways
-        place = func.hashtextextended(cast(key, Text).collate("C"), place)
+        place = func.pg_catalog.hashtextextended(cast(key, Text).collate("C"), cast(place, BigInteger))
     return [tuple(row) for row in connection.execute(statement.order_by(place).limit(count))]
 
 

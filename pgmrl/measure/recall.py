@@ -235,7 +235,8 @@ def _check_index(connection: Connection, column: Any) -> None:
     if attachment.short is None or not attachment.definition.learned:
         raise NotMigrated(f"{base} has no short vectors, so searches are exact: `pgmrl reshape` plans how to add them")
     table = vectors_table(column)
-    row = connection.execute(
+    row = database.catalogue_result(
+        connection,
         text(
             "SELECT bool_or(i.indisvalid), count(*) FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid "
             "JOIN pg_am AS m ON m.oid = c.relam AND m.amname = 'hnsw' JOIN pg_attribute AS a "

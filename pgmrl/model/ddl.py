@@ -65,13 +65,13 @@ def fill_short(definition: Definition, schema: str | None, table: str, full: str
         # or the trigger would compute each a second time; as a backfill, it answers for the full vector it read alone
         f"SELECT set_config('pgmrl.computed_by', {literal('backfill ' + rule_of(definition))}, true)",
         f"UPDATE {qualified(schema, table)} SET {short} = {value} WHERE {missing}",  # noqa: S608
-        "SELECT set_config('pgmrl.computed_by', '', true)",
+        "SELECT pg_catalog.set_config('pgmrl.computed_by', '', true)",
     ]
 
 
 def set_computed_by(definition: Definition) -> str:
     """Tell the trigger that this transaction computes the short vectors itself, by the same rule."""
-    return f"SELECT set_config('pgmrl.computed_by', {literal(rule_of(definition))}, true)"
+    return f"SELECT pg_catalog.set_config('pgmrl.computed_by', {literal(rule_of(definition))}, true)"
 
 
 def rule_of(definition: Definition) -> str:
@@ -118,7 +118,7 @@ def _drop_triggers(schema: str | None, table: str, column: str, name: str, condi
     """Remove the functions whose triggers watch a column, and the function of a name that has no triggers any more.
 
     By the column's number in a trigger's condition: names change, and a function of this name may keep another table,
-    one that was renamed.
+    one that was renamed. Each operator has its own types on both sides: none of a stranger's fits better.
     """
     function, owner = literal(f"{qualified(schema, name)}()"), literal(qualified(schema, table))
     # quoted as constants
@@ -130,9 +130,9 @@ BEGIN
         SELECT DISTINCT p.oid FROM pg_catalog.pg_proc AS p
         LEFT JOIN pg_catalog.pg_trigger AS g ON g.tgfoid = p.oid
         LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = g.tgrelid AND a.attname = {literal(column)}
-        WHERE p.proname LIKE 'z_\\_pgmrl\\_%' AND CASE WHEN g.oid IS NULL
-            THEN p.oid = pg_catalog.to_regprocedure({function})
-            ELSE g.tgrelid = pg_catalog.to_regclass({owner}) AND {condition} END
+        WHERE p.proname::text LIKE 'z_\\_pgmrl\\_%' AND CASE WHEN g.oid IS NULL
+            THEN p.oid = pg_catalog.to_regprocedure({function})::oid
+            ELSE g.tgrelid = pg_catalog.to_regclass({owner})::oid AND {condition} END
     LOOP
         EXECUTE pg_catalog.format('DROP FUNCTION %s CASCADE', kept_by);
     END LOOP;

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from pgmrl.database.search_path import catalogue_result
 from pgmrl.errors import MigrationError
 from pgmrl.model.ddl import rule_of
 from pgmrl.names import qualified, quoted
@@ -57,7 +58,8 @@ def full_fill(connection: Connection, owner: str, source: str, target: str, type
 
 
 def _fill(connection: Connection, owner: str, source: str, target: str, value: str, rule: str) -> Fill:
-    place = connection.execute(
+    place = catalogue_result(
+        connection,
         text(
             "SELECT n.nspname, c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
             "WHERE c.oid = to_regclass(:owner)"
@@ -66,7 +68,8 @@ def _fill(connection: Connection, owner: str, source: str, target: str, value: s
     ).first()
     if place is None:
         raise MigrationError(f"there is no table {owner}: check its name and schema")
-    keys = connection.execute(
+    keys = catalogue_result(
+        connection,
         text(
             "SELECT a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_index AS x "
             "CROSS JOIN LATERAL unnest(x.indkey[0:x.indnkeyatts - 1]) WITH ORDINALITY AS k (attnum, n) "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -11,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from pgmrl.database.index_states import build_progress
+from pgmrl.database.job_log import log
 from pgmrl.errors import MigrationError
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["POLL", "clear_errors", "progress_reported", "settings"]
 
-log = logging.getLogger("alembic.pgmrl")
-
 POLL: Final = 1.0  # seconds between looks at a build's progress
 
 
@@ -35,17 +33,18 @@ def settings(connection: Connection, options: Build) -> Iterator[None]:
     """Parameters for one build; and no time limits: a build that was nearly done is lost whole."""
     values = [*options.settings(), ("lock_timeout", "0"), ("statement_timeout", "0")]
     before = {
-        name: connection.execute(text("SELECT current_setting(:n)"), {"n": name}).scalar_one() for name, _ in values
+        name: connection.execute(text("SELECT pg_catalog.current_setting(:n)"), {"n": name}).scalar_one()
+        for name, _ in values
     }
     try:
         with clear_errors("the settings of the build were refused"):
             for name, value in values:
-                connection.execute(text("SELECT set_config(:n, :v, false)"), {"n": name, "v": value})
+                connection.execute(text("SELECT pg_catalog.set_config(:n, :v, false)"), {"n": name, "v": value})
         yield
     finally:
         if not connection.invalidated and not connection.closed:
             for name, value in before.items():
-                connection.execute(text("SELECT set_config(:n, :v, false)"), {"n": name, "v": value})
+                connection.execute(text("SELECT pg_catalog.set_config(:n, :v, false)"), {"n": name, "v": value})
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import text
 
 from pgmrl.database.connection import execute_plain
+from pgmrl.database.search_path import catalogue_result
 from pgmrl.errors import MigrationError
 from pgmrl.model import ddl
 from pgmrl.names import qualified, quoted
@@ -235,8 +236,8 @@ def readers(connection: Connection, pending: Contraction) -> list[str]:
     columns = [short.short for short in pending.old] + ([pending.old_full] if pending.old_full else [])
     sentences = []
     for column in columns:
-        views = connection.execute(text(_VIEWS), {"owner": pending.owner, "column": column}).scalars()
-        functions = connection.execute(text(_FUNCTIONS), {"word": rf"\m{re.escape(column)}\M"}).scalars()
+        views = catalogue_result(connection, text(_VIEWS), {"owner": pending.owner, "column": column}).scalars()
+        functions = catalogue_result(connection, text(_FUNCTIONS), {"word": rf"\m{re.escape(column)}\M"}).scalars()
         names = [*(f"view {view}" for view in views), *(f"function {function}" for function in functions)]
         sentences += [f"{name} reads {column}: change it first" for name in names]
     return sentences
@@ -245,7 +246,7 @@ def readers(connection: Connection, pending: Contraction) -> list[str]:
 def index_scans(connection: Connection, pending: Contraction) -> int:
     """How often the old indexes have been searched so far, on this server; a standby counts its own."""
     oids = [index.oid for short in pending.old for index in short.indexes]
-    return int(connection.execute(text(_SCANS), {"oids": oids}).scalar_one())
+    return int(catalogue_result(connection, text(_SCANS), {"oids": oids}).scalar_one())
 
 
 def _check_unread(connection: Connection, pending: Contraction, watch: float) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl.database.connection import execute_plain, sqlstate
+from pgmrl.database.search_path import caller_path, catalogue_result
 from pgmrl.errors import MigrationError
 from pgmrl.names import identifier, qualified
 from pgmrl.online.build_session import progress_reported, settings
@@ -110,12 +111,15 @@ def _with_schema(connection: Connection, target: Target) -> Target:
     Raises:
         MigrationError: there is no such table.
     """
-    query = text(
-        "SELECT n.nspname, n.nspname = current_schema() AS first FROM pg_class AS c "
-        "JOIN pg_namespace AS n ON n.oid = c.relnamespace "
-        "WHERE c.oid = to_regclass(:owner) AND c.relkind IN ('r', 'p')"
+    query = text(  # about the caller's path, and safe under any
+        "SELECT n.nspname, n.nspname OPERATOR(pg_catalog.=) pg_catalog.current_schema() AS first "
+        "FROM pg_catalog.pg_class AS c "
+        "JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace "
+        "WHERE c.oid OPERATOR(pg_catalog.=) CAST(pg_catalog.to_regclass(:owner) AS pg_catalog.oid) "
+        "AND c.relkind OPERATOR(pg_catalog.=) ANY (CAST(ARRAY['r', 'p'] AS pg_catalog.\"char\"[]))"
     )
-    table = connection.execute(query, {"owner": target.owner}).first()
+    with caller_path(connection):
+        table = connection.execute(query, {"owner": target.owner}).first()
     if table is None:
         raise MigrationError(f"there is no table {target.owner}: check its name and schema=")
     schema = target.schema if table.first else table.nspname
@@ -191,7 +195,7 @@ def _build_partitioned(
         in_transaction(connection, [statement], target.owner)
     parent = qualified(target.schema, name)
     suffix = "_new" if name == beside(usual_name(target))[0] else ""
-    partitions = connection.execute(text(PARTITIONS), {"owner": target.owner, "index": parent}).all()
+    partitions = catalogue_result(connection, text(PARTITIONS), {"owner": target.owner, "index": parent}).all()
     for schema, table, attached in partitions:
         if attached is not None:
             continue
@@ -211,7 +215,7 @@ def _build_partitioned(
 def _exchange(connection: Connection, target: Target, name: str) -> list[str]:
     """Exchange the parents' names, and those of the partitions' indexes, which are named alike."""
     current, arriving = (
-        connection.execute(text(_INDEX_TREE), {"index": qualified(target.schema, parent)}).all()
+        catalogue_result(connection, text(_INDEX_TREE), {"index": qualified(target.schema, parent)}).all()
         for parent in (name, beside(name)[0])
     )
     arriving_names = {}

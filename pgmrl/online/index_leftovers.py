@@ -6,7 +6,6 @@ An interrupted `CREATE INDEX CONCURRENTLY` leaves an index that every write main
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -15,6 +14,8 @@ from sqlalchemy import text
 
 from pgmrl.database.connection import execute_plain
 from pgmrl.database.index_states import IndexState, build_progress, index_states
+from pgmrl.database.job_log import log
+from pgmrl.database.search_path import catalogue_result
 from pgmrl.errors import MigrationError
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.names import qualified
@@ -39,8 +40,6 @@ __all__ = [
     "settled_index",
     "usual_name",
 ]
-
-log = logging.getLogger("alembic.pgmrl")
 
 ENDING: Final = 0.01  # seconds between looks at a commit that is under way
 _ENDING = """
@@ -81,7 +80,7 @@ def usual_name(target: Target) -> str:
 def is_partitioned(connection: Connection, target: Target) -> bool:
     """Whether the table is a partitioned parent."""
     query = text("SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass(:owner)")
-    return bool(connection.execute(query, {"owner": target.owner}).scalar())
+    return bool(catalogue_result(connection, query, {"owner": target.owner}).scalar())
 
 
 def check_name_free(connection: Connection, target: Target, name: str) -> None:
@@ -90,8 +89,8 @@ def check_name_free(connection: Connection, target: Target, name: str) -> None:
     Raises:
         MigrationError: something else has the name.
     """
-    taken = connection.execute(
-        text("SELECT to_regclass(:name) IS NOT NULL"), {"name": qualified(target.schema, name)}
+    taken = catalogue_result(
+        connection, text("SELECT to_regclass(:name) IS NOT NULL"), {"name": qualified(target.schema, name)}
     ).scalar_one()
     if taken and index_state(connection, target, name) is None:
         raise MigrationError(
@@ -139,7 +138,7 @@ def _wait_for_commit(connection: Connection, target: Target, oid: int) -> None:
     """
     lock = f"LOCK TABLE {target.owner} IN SHARE UPDATE EXCLUSIVE MODE"
     in_transaction(connection, [lock], target.owner, Patience(lock_timeout=0, attempts=1))  # 0 is no limit
-    while connection.execute(text(_ENDING), {"index": oid}).scalar():
+    while catalogue_result(connection, text(_ENDING), {"index": oid}).scalar():
         time.sleep(ENDING)
 
 
@@ -154,8 +153,10 @@ def drop(connection: Connection, schema: str | None, name: str) -> None:
     Raises:
         MigrationError: the server refused, or was told to end it.
     """
-    partitioned = connection.execute(
-        text("SELECT relkind = 'I' FROM pg_class WHERE oid = to_regclass(:name)"), {"name": qualified(schema, name)}
+    partitioned = catalogue_result(
+        connection,
+        text("SELECT relkind = 'I' FROM pg_class WHERE oid = to_regclass(:name)"),
+        {"name": qualified(schema, name)},
     ).scalar()
     if partitioned:  # PostgreSQL does not drop these concurrently
         statement = drop_statement(schema, name, concurrently=False)
@@ -172,6 +173,8 @@ def drop_rebuild_leftover(connection: Connection, target: Target, name: str) -> 
         drop(connection, target.schema, name)
     if is_partitioned(connection, target):
         position = beside(usual_name(target)).index(name)
-        for schema, table, _ in connection.execute(text(PARTITIONS), {"owner": target.owner, "index": None}).all():
+        for schema, table, _ in catalogue_result(
+            connection, text(PARTITIONS), {"owner": target.owner, "index": None}
+        ).all():
             partition = replace(target, schema=schema, table=table)
             drop_rebuild_leftover(connection, partition, beside(usual_name(partition))[position])

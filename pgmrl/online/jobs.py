@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from pgmrl import database
 from pgmrl.database.connection import execute_plain, sqlstate
+from pgmrl.database.search_path import caller_path, catalogue_result, pinned, pinned_block
 from pgmrl.errors import MigrationError
 from pgmrl.names import literal, quoted
 from pgmrl.online.preconditions import check_sees_all_rows
@@ -189,13 +190,13 @@ SELECT id, table_schema, table_name, source_column, target_column, rows_estimate
     extract(epoch FROM coalesce(finished_at, clock_timestamp()) - started_at)::float8 AS seconds,
     extract(epoch FROM clock_timestamp() - updated_at)::float8 AS idle_seconds,
     coalesce(substring(rule FROM '^(repair|compare) '), 'fill') AS task
-FROM pgmrl.backfills
+FROM pgmrl.backfill_progress
 """
 
 
 def jobs(connection: Connection) -> list[Job]:
     """All backfills, running and finished; needs pgmrl's schema."""
-    return [Job(*tuple(row)) for row in execute_plain(connection, _JOBS + " ORDER BY id")]
+    return [Job(*tuple(row)) for row in catalogue_result(connection, _JOBS + " ORDER BY id")]
 
 
 def job_of(connection: Connection, fill: Fill, job_id: int) -> Job:
@@ -204,7 +205,7 @@ def job_of(connection: Connection, fill: Fill, job_id: int) -> Job:
     Raises:
         MigrationError: it was removed.
     """
-    row = execute_plain(connection, f"{_JOBS} WHERE id = {job_id}").first()
+    row = catalogue_result(connection, f"{_JOBS} WHERE id = {job_id}").first()
     if row is None:
         raise removed_error(fill)
     return Job(*tuple(row))
@@ -217,7 +218,8 @@ def removed_error(fill: Fill) -> MigrationError:
 
 def stop(connection: Connection, job_id: int) -> None:
     """Ask the workers of a backfill to stop after the batch at hand; another `backfill` goes on."""
-    connection.execute(text("UPDATE pgmrl.backfills SET stop_requested = true WHERE id = :id"), {"id": job_id})
+    with pinned(connection):
+        connection.execute(text("UPDATE pgmrl.backfills SET stop_requested = true WHERE id = :id"), {"id": job_id})
 
 
 # -- before it begins ----------------------------------------------------------------------------------------------
@@ -246,7 +248,7 @@ def check(connection: Connection, fill: Fill, throttle: Throttle) -> None:
     """
     read = [fill.source, fill.target, *(name for name, _ in fill.keys)]
     parameters = {"owner": fill.owner, "source": fill.source, "target": fill.target, "read": read}
-    row = connection.execute(text(_RIGHTS), parameters).first()
+    row = catalogue_result(connection, text(_RIGHTS), parameters).first()
     if row is None:
         raise MigrationError(f"{fill.owner} has no columns {fill.source} and {fill.target}: add the column first")
     database.require_schema(connection)
@@ -310,28 +312,29 @@ def begin(connection: Connection, fill: Fill) -> tuple[int, bool]:
         "keys": [f"{quoted(name)} {type_}" for name, type_ in fill.keys],
         "owner": fill.owner,
     }
-    row = connection.execute(text(_BEGIN), parameters).one()
+    row = catalogue_result(connection, text(_BEGIN), parameters).one()
     if not row.other and not (row.finished and (fill.task == "compare" or _any_left(connection, fill))):
         return int(row.id), bool(row.finished)
     # its ranges may be held by workers for a batch
     with transaction(connection):
         execute_plain(connection, f"DELETE FROM pgmrl.backfill_ranges WHERE backfill_id = {row.id}")
         execute_plain(connection, f"DELETE FROM pgmrl.backfills WHERE id = {row.id}")
-    row = connection.execute(text(_BEGIN), parameters).one()
+    row = catalogue_result(connection, text(_BEGIN), parameters).one()
     return int(row.id), bool(row.finished)
 
 
 def _any_left(connection: Connection, fill: Fill) -> bool:
     with transaction(connection):
         query = f"SELECT EXISTS (SELECT FROM {fill.owner} AS t WHERE {fill.missing})"
-        return bool(execute_plain(connection, query).scalar_one())
+        with caller_path(connection):
+            return bool(execute_plain(connection, query).scalar_one())
 
 
 # -- transactions --------------------------------------------------------------------------------------------------
 
 # Keys are kept as text, which must read the same in every session; and what a role's limits end is lost.
 _SETTINGS: Final = "SELECT " + ", ".join(
-    f"set_config('{name}', '{value}', true)"
+    f"pg_catalog.set_config('{name}', '{value}', true)"
     for name, value in {
         "statement_timeout": "0",
         "lock_timeout": "0",
@@ -346,11 +349,12 @@ _SETTINGS: Final = "SELECT " + ", ".join(
 
 @contextmanager
 def transaction(connection: Connection) -> Iterator[None]:
-    """A transaction on a connection in autocommit, whatever the role's defaults are."""
+    """A transaction on a connection in autocommit, whatever the role's defaults are; the search_path is pinned."""
     execute_plain(connection, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
     try:
         execute_plain(connection, _SETTINGS)
-        yield
+        with pinned_block(connection):
+            yield
     except BaseException:
         with suppress(SQLAlchemyError):  # a lost connection has rolled back
             execute_plain(connection, "ROLLBACK")

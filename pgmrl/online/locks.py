@@ -6,7 +6,6 @@ long transaction that is an outage. So each try gives up after a third of a seco
 
 from __future__ import annotations
 
-import logging
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from pgmrl.database.connection import execute_plain, sqlstate
+from pgmrl.database.job_log import log
+from pgmrl.database.search_path import catalogue_result
 from pgmrl.errors import Locked
 from pgmrl.names import literal
 
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 __all__ = ["Patience", "in_transaction", "lock_table", "with_savepoints"]
-
-# a child of Alembic's own logger: what alembic.ini shows of Alembic it then shows of this
-log = logging.getLogger("alembic.pgmrl")
 
 RETRIED: Final = {"55P03", "40P01"}  # lock_not_available, deadlock_detected
 
@@ -49,7 +47,7 @@ class Patience:
     @property
     def setting(self) -> str:
         """The statement that sets it for the current transaction."""
-        return f"SELECT set_config('lock_timeout', '{round(self.lock_timeout * 1000)}ms', true)"
+        return f"SELECT pg_catalog.set_config('lock_timeout', '{round(self.lock_timeout * 1000)}ms', true)"
 
 
 def lock_table(owner: str) -> str:
@@ -98,13 +96,13 @@ def with_savepoints(
         Locked: the locks were not free in any of the tries; the transaction can go on.
     """
     patience = patience or Patience()
-    before = connection.execute(text("SELECT current_setting('lock_timeout')")).scalar_one()
+    before = connection.execute(text("SELECT pg_catalog.current_setting('lock_timeout')")).scalar_one()
     for tries_left in _tries(connection, owner, patience):
         try:
             with connection.begin_nested():
                 for statement in (patience.setting, *statements):
                     execute_plain(connection, statement)
-                execute_plain(connection, f"SELECT set_config('lock_timeout', {literal(before)}, true)")
+                execute_plain(connection, f"SELECT pg_catalog.set_config('lock_timeout', {literal(before)}, true)")
         except DBAPIError as error:
             if not (tries_left and is_locked(error)):
                 raise
@@ -139,7 +137,7 @@ def _holders(connection: Connection, owner: str | None) -> str:
         "(SELECT p.relid FROM pg_partition_tree(to_regclass(:owner)) AS p)) "
         "AND l.granted AND a.pid <> pg_backend_pid() ORDER BY 4 DESC NULLS LAST"
     )
-    rows = connection.execute(query, {"owner": owner}).all()
+    rows = catalogue_result(connection, query, {"owner": owner}).all()
     holders = [f"process {row.pid} ({row.usename}, {row.state}, {row.seconds} s): {row.query}" for row in rows[:5]]
     return "\n".join(holders) or "it is free again now"
 

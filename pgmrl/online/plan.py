@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import text
 
 from pgmrl.database.connection import execute_plain
+from pgmrl.database.search_path import catalogue_result
 from pgmrl.model import ddl
 from pgmrl.online import locks, steps
 from pgmrl.online.index_statements import create_statement, drop_statement
@@ -85,7 +86,7 @@ def size_of(connection: Connection, owner: str) -> Size:
         "SELECT coalesce(sum(greatest(reltuples, 0)), 0)::bigint, coalesce(sum(pg_relation_size(oid)), 0)::bigint, "
         "coalesce(sum(pg_table_size(oid)), 0)::bigint, coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM parts"
     )
-    rows, heap, table, total = tuple[int, ...](connection.execute(query, {"owner": owner}).one())
+    rows, heap, table, total = tuple[int, ...](catalogue_result(connection, query, {"owner": owner}).one())
     if rows == 0 and heap > 0:  # never analyzed
         share = min(100.0, max(0.01, 100 * COUNTED / heap))
         counted = execute_plain(

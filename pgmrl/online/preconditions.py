@@ -170,7 +170,8 @@ def check_owner(connection: Connection, owner: str) -> None:
     Raises:
         MigrationError: it may not, with the role that may.
     """
-    row = connection.execute(
+    row = database.catalogue_result(
+        connection,
         text(
             "SELECT pg_has_role(current_user, c.relowner, 'USAGE') AS may, pg_get_userbyid(c.relowner) AS owner, "
             "has_schema_privilege(c.relnamespace, 'CREATE') AS creates, c.relnamespace::regnamespace AS place, "
@@ -190,7 +191,8 @@ def check_sees_all_rows(connection: Connection, owner: str) -> None:
     Raises:
         MigrationError: it does; under FORCE ROW LEVEL SECURITY also from the table's owner.
     """
-    row = connection.execute(
+    row = database.catalogue_result(
+        connection,
         text(
             "SELECT row_security_active(c.oid) AS hidden, c.relforcerowsecurity AS forced, current_user AS who "
             "FROM pg_class AS c WHERE c.oid = to_regclass(:owner)"

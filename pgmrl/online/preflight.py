@@ -159,7 +159,8 @@ def _rewrites(planned: Sequence[PlannedStep], size: Size) -> Iterator[Finding]:
 
 
 def _transactions(connection: Connection, owner: str) -> Iterator[Finding]:
-    rows = connection.execute(
+    rows = database.catalogue_result(
+        connection,
         text(
             "SELECT a.pid, a.usename, a.state, extract(epoch FROM now() - a.xact_start)::bigint AS seconds, "
             "left(a.query, 60) AS query, EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid "
@@ -177,8 +178,8 @@ def _transactions(connection: Connection, owner: str) -> Iterator[Finding]:
             f"process {row.pid} ({row.usename}, {row.state}, for {row.seconds} s: {row.query}) {what}: let it end, or "
             f"SELECT pg_terminate_backend({row.pid})",
         )
-    prepared = connection.execute(
-        text("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()")
+    prepared = database.catalogue_result(
+        connection, text("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()")
     ).scalars()
     for gid in prepared:
         message = f"prepared transaction {gid}: a concurrent build waits for it; COMMIT PREPARED or ROLLBACK PREPARED"
@@ -204,11 +205,12 @@ def _room(connection: Connection, planned: Sequence[PlannedStep], free_space: in
 def _free_here(connection: Connection) -> int | None:
     """Free bytes under the data directory, where the server is on this machine and says where it lives."""
     local, directory = tuple(
-        connection.execute(
+        database.catalogue_result(
+            connection,
             text(
                 "SELECT inet_server_addr() IS NULL OR inet_server_addr() << '127.0.0.0/8', "
                 "(SELECT setting FROM pg_settings WHERE name = 'data_directory')"
-            )
+            ),
         ).one()
     )
     if not local or not directory or not Path(directory).is_dir():
@@ -218,7 +220,9 @@ def _free_here(connection: Connection) -> int | None:
 
 def _memory(connection: Connection, target: Target, index: Hnsw, build: Build | None, size: Size) -> Iterator[Finding]:
     setting = "current_setting('maintenance_work_mem')"
-    memory, memory_text = connection.execute(text(f"SELECT pg_size_bytes({setting}), {setting}")).one()
+    memory, memory_text = database.catalogue_result(
+        connection, text(f"SELECT pg_size_bytes({setting}), {setting}")
+    ).one()
     if build is not None and build.maintenance_work_mem is not None:
         memory, memory_text = parse_size(build.maintenance_work_mem), build.maintenance_work_mem
     needed = plan.graph_bytes(target, index, size.rows)
@@ -232,11 +236,12 @@ def _memory(connection: Connection, target: Target, index: Hnsw, build: Build | 
 
 
 def _replication(connection: Connection, *, backfilled: bool) -> Iterator[Finding]:
-    rows = connection.execute(
+    rows = database.catalogue_result(
+        connection,
         text(
             "SELECT application_name, pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::bigint AS lag "
             "FROM pg_stat_replication WHERE NOT pg_is_in_recovery()"
-        )
+        ),
     ).all()
     for row in rows:
         lag = "its lag is not shown to this role (pg_monitor)" if row.lag is None else f"{shown(row.lag)} behind"
@@ -251,7 +256,7 @@ def _key(connection: Connection, target: Target) -> Iterator[Finding]:
     except MigrationError as error:
         yield Finding("error", "primary key", str(error))
     query = text("SELECT row_security_active(to_regclass(:owner))")
-    if connection.execute(query, {"owner": target.owner}).scalar():
+    if database.catalogue_result(connection, query, {"owner": target.owner}).scalar():
         message = (
             f"row-level security hides rows of {target.owner} from this role: run it as the owner or with BYPASSRLS"
         )
@@ -259,7 +264,8 @@ def _key(connection: Connection, target: Target) -> Iterator[Finding]:
 
 
 def _triggers(connection: Connection, owner: str) -> Iterator[Finding]:
-    names = connection.execute(
+    names = database.catalogue_result(
+        connection,
         text(
             "SELECT t.tgname FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid "
             "WHERE t.tgrelid = to_regclass(:owner) AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') "
@@ -277,7 +283,8 @@ def _triggers(connection: Connection, owner: str) -> Iterator[Finding]:
 
 
 def _full_index(connection: Connection, target: Target, size: Size) -> Iterator[Finding]:
-    names = connection.execute(
+    names = database.catalogue_result(
+        connection,
         text(
             "SELECT i.relname FROM pg_index AS x JOIN pg_class AS i ON i.oid = x.indexrelid "
             "JOIN pg_am AS m ON m.oid = i.relam AND m.amname IN ('hnsw', 'ivfflat') "

@@ -42,7 +42,7 @@ BEGIN
     FOREACH leaf IN ARRAY leaves LOOP
         part := 0;
         WHILE part * 8192 < pg_relation_size(leaf) LOOP
-            PERFORM set_config('pgmrl.computed_by', {literal(ddl.rule_of(target.definition))}, true);
+            PERFORM pg_catalog.set_config('pgmrl.computed_by', {literal(ddl.rule_of(target.definition))}, true);
             EXECUTE format({literal(update)}, leaf, leaf) USING part;
             COMMIT;
             part := part + 200;

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING
 
 from pgmrl.database.index_states import BuildProgress
+from pgmrl.database.job_log import log
 
 if TYPE_CHECKING:
     from pgmrl.online.jobs import Job
 
 __all__ = ["ProgressLog"]
-
-log = logging.getLogger("alembic.pgmrl")
 
 
 class ProgressLog:

@@ -190,7 +190,7 @@ def _is_side_table(connection: Connection, owner: str) -> bool:
         "WHERE p.proname LIKE 'zz\\_pgmrl\\_%' AND t.tgnargs = 1 "
         "AND to_regclass(convert_from(rtrim(t.tgargs, '\\x00'::bytea), 'UTF8')) = to_regclass(:owner))"
     )
-    return bool(connection.execute(query, {"owner": owner}).scalar_one())
+    return bool(database.catalogue_result(connection, query, {"owner": owner}).scalar_one())
 
 
 def _current_short(state: TableState, full: str) -> ShortState:

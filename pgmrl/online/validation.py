@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from pgmrl import database
+from pgmrl.database.job_log import log
 from pgmrl.errors import MigrationError
 from pgmrl.names import literal, quoted
 from pgmrl.online.preconditions import check_sees_all_rows, check_there
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from pgmrl.online.target import Target
 
 __all__ = ["differs", "sample_statement", "validate"]
-
-log = logging.getLogger("alembic.pgmrl")
 
 SAMPLE = 1_000  # rows whose short vector is computed once more by `validate`
 TOLERANCE = 2e-3  # client and server round the last digit of half precision differently
@@ -51,16 +49,19 @@ def differs(target: Target) -> str:
     if definition.short.type == "bit":
         return f"{short} <> {target.value}"
     l2, norm = definition.operator("<->"), definition.norm(definition.short.type)
-    return f"({short} {l2} {target.value}) > {TOLERANCE} * (1 + {norm}({short}))"
+    return f"({short} {l2} {target.value}) > {TOLERANCE}::float8 * (1::float8 + {norm}({short}))"
 
 
 def sample_statement(target: Target) -> str:
     """Compare short vectors of a sample with what the definition computes: how many were looked at, how many differ."""
     short = quoted(target.short)
     owner = f"{literal(target.owner)}::regclass"
+    # each operator has its own types on both sides: none of somebody else's on the search_path can fit better
     share = (
-        f"(SELECT least(100, 100.0 * {2 * SAMPLE} / greatest(1, sum(c.reltuples))) FROM pg_class AS c "
-        f"WHERE c.relkind = 'r' AND (c.oid = {owner} OR c.oid IN (SELECT relid FROM pg_partition_tree({owner}))))"
+        f"(SELECT least(100::real, {200 * SAMPLE}::real / greatest(1::real, sum(c.reltuples))) "
+        f"FROM pg_catalog.pg_class AS c "
+        f"WHERE c.relkind = 'r' AND (c.oid = {owner}::oid "
+        f"OR c.oid IN (SELECT relid::oid FROM pg_partition_tree({owner}))))"
     )
     return (
         f"SELECT count(*), count(*) FILTER (WHERE {differs(target)}) FROM "

@@ -8,7 +8,6 @@ table is asked whether a row is left.
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -16,6 +15,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl.database.connection import execute_plain, sqlstate
+from pgmrl.database.job_log import log
+from pgmrl.database.search_path import caller_path, catalogue_result, pinned
 from pgmrl.errors import MigrationError
 from pgmrl.names import literal, quoted
 from pgmrl.online.jobs import is_retryable, job_of, removed_error, transaction
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Worker"]
 
-log = logging.getLogger("alembic.pgmrl")
-
 Answer = TypeVar("Answer")
 
 BATCH_FIRST: Final = 200
@@ -43,7 +42,7 @@ LOOK: Final = 1.0  # seconds after which a worker that waits looks whether it is
 
 # Without statistics the planner takes a batch for a large part of the table, and would read the whole of it each time.
 BY_KEY: Final = "SELECT " + ", ".join(
-    f"set_config('{name}', 'off', true)"
+    f"pg_catalog.set_config('{name}', 'off', true)"
     for name in ("enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "jit")
 )
 
@@ -149,12 +148,12 @@ class Worker:
         listed = ", ".join(f"t.{quoted(name)} AS k{n}" for n, (name, _) in enumerate(self.fill.keys))
         texts = ", ".join(f"p.k{n}::text" for n, _ in enumerate(self.fill.keys))
         backwards = ", ".join(f"p.k{n} DESC" for n, _ in enumerate(self.fill.keys))
-        return self._row(
+        return self._of_rows(
             f"WITH page AS MATERIALIZED (SELECT {listed} FROM {self.fill.owner} AS t WHERE {self.fill.after(after)} "
             f"ORDER BY {self.fill.key_names} LIMIT {self.batch}) "
             f"SELECT ARRAY[{texts}] AS key, (SELECT count(*) FROM page) AS size FROM page AS p "
             f"ORDER BY {backwards} LIMIT 1"
-        )
+        ).first()
 
     # -- rows ------------------------------------------------------------------------------------------------------
 
@@ -178,9 +177,9 @@ class Worker:
             return int(self._scalar(query))
         if self.throttle.without_triggers:
             self._execute("SET LOCAL session_replication_role = replica")
-        self._execute(f"{BY_KEY}, set_config('pgmrl.computed_by', {literal(computed_by(self.fill))}, true)")
+        self._execute(f"{BY_KEY}, pg_catalog.set_config('pgmrl.computed_by', {literal(computed_by(self.fill))}, true)")
         try:
-            return int(self._execute(self.fill.statement(where)).rowcount)
+            return int(self._of_rows(self.fill.statement(where)).rowcount)
         except DBAPIError as error:
             if not error.connection_invalidated and (sqlstate(error) or "").startswith("22"):
                 raise self._explained(error, where) from error
@@ -197,12 +196,12 @@ class Worker:
         self._execute("ROLLBACK")
         fill, reason = self.fill, str(error.orig).strip()
         with transaction(self.connection):
-            rows = self._execute(f"SELECT {fill.key_texts} FROM {fill.owner} AS t WHERE {where} AND ({fill.missing})")
+            rows = self._of_rows(f"SELECT {fill.key_texts} FROM {fill.owner} AS t WHERE {where} AND ({fill.missing})")
             keys = list(rows.scalars())
         for key in keys:
             try:
                 with transaction(self.connection):
-                    self._execute(f"SELECT {fill.value} FROM {fill.owner} AS t WHERE {fill.among([key])}")
+                    self._of_rows(f"SELECT {fill.value} FROM {fill.owner} AS t WHERE {fill.among([key])}")
             except DBAPIError:
                 return MigrationError(
                     f"{fill.title} of row {fill.key_title(key)} cannot be computed: {reason}\n"
@@ -258,7 +257,7 @@ class Worker:
             f"SELECT {fill.key_texts} FROM {fill.owner} AS t WHERE {where} AND ({fill.missing}) LIMIT {MISSED_AT_ONCE}"
         )
         with transaction(self.connection):
-            return list(self._execute(query).scalars())
+            return list(self._of_rows(query).scalars())
 
     # -- pace ------------------------------------------------------------------------------------------------------
 
@@ -329,13 +328,20 @@ class Worker:
         raise AssertionError("the last attempt returns or raises")
 
     def _execute(self, statement: str) -> Any:
-        return execute_plain(self.connection, statement)
+        """A statement on pgmrl's own tables."""
+        with pinned(self.connection):
+            return execute_plain(self.connection, statement)
+
+    def _of_rows(self, statement: str) -> Any:
+        """A statement on the application's table, whose triggers and types mean there what they mean to the role."""
+        with caller_path(self.connection):
+            return execute_plain(self.connection, statement)
 
     def _row(self, statement: str) -> Any:
         return self._execute(statement).first()
 
     def _scalar(self, statement: str) -> Any:
-        return self._execute(statement).scalar()
+        return catalogue_result(self.connection, statement).scalar()
 
 
 def computed_by(fill: Fill) -> str:

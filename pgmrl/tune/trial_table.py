@@ -102,7 +102,8 @@ def trial_table_for(connection: Connection, tuned: TunedTable) -> tuple[TrialTab
     built by parallel workers, and lies in shared buffers. A temporary one is neither; its times are lower bounds of
     the search's, and upper bounds of the build's.
     """
-    row = connection.execute(
+    row = database.catalogue_result(
+        connection,
         text(
             "SELECT pg_is_in_recovery(), has_database_privilege(current_database(), 'TEMPORARY'), "
             "current_setting('transaction_read_only') = 'on', c.relkind = 'p', n.nspname, "
@@ -172,8 +173,8 @@ def _built(
         return None
     took = time.perf_counter() - started
     database.execute_plain(connection, f"ANALYZE {qualified(schema, table)}")
-    size = connection.execute(
-        text("SELECT pg_relation_size(CAST(:name AS regclass))"), {"name": qualified(schema, index)}
+    size = database.catalogue_result(
+        connection, text("SELECT pg_relation_size(CAST(:name AS regclass))"), {"name": qualified(schema, index)}
     ).scalar_one()
     return int(size), took
 

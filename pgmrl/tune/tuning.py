@@ -137,7 +137,8 @@ def tune(
     with snapshot(connection):
         if maintenance_work_mem is not None:
             connection.execute(
-                text("SELECT set_config('maintenance_work_mem', :value, true)"), {"value": maintenance_work_mem}
+                text("SELECT pg_catalog.set_config('maintenance_work_mem', :value, true)"),
+                {"value": maintenance_work_mem},
             )
         rotation = None if rotation is None else database.with_axes(connection, rotation)
         inputs = gather_inputs(connection, column, request, queries)

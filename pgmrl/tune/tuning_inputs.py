@@ -173,7 +173,7 @@ def _rows(connection: Connection, name: str, column: str) -> int:
 def _memory(connection: Connection) -> ServerMemory:
     names = ("shared_buffers", "effective_cache_size", "maintenance_work_mem")
     values = ", ".join(f"pg_size_bytes(current_setting('{name}'))" for name in names)
-    return ServerMemory(*connection.execute(text(f"SELECT {values}")).one())
+    return ServerMemory(*database.catalogue_result(connection, text(f"SELECT {values}")).one())
 
 
 def _current(connection: Connection, column: Any, k: int) -> CurrentColumn | None:

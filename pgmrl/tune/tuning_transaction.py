@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from pgmrl.database.connection import psycopg_connection
+from pgmrl.database.search_path import catalogue_result
 from pgmrl.errors import DatabaseError, MeasureError
 from pgmrl.measure.session import CONFLICT, ended_by_standby
 
@@ -137,8 +138,8 @@ def _check_isolation(connection: Connection, *, settable: bool) -> None:
 def _prepare(connection: Connection) -> None:
     """A scan that began in the middle of the table would give other batches; products between fetches take time."""
     connection.exec_driver_sql("SET LOCAL synchronize_seqscans = off")
-    known = connection.execute(
-        text("SELECT name FROM pg_settings WHERE name = ANY(:names)"), {"names": list(TIMEOUTS)}
+    known = catalogue_result(
+        connection, text("SELECT name FROM pg_settings WHERE name = ANY(:names)"), {"names": list(TIMEOUTS)}
     ).scalars()
     for name in known.all():
         connection.exec_driver_sql(f"SET LOCAL {name} = 0")

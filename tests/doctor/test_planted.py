@@ -783,3 +783,31 @@ def test_a_rotation_not_learned_yet(patient: Patient) -> None:
     patient.run("CREATE TABLE later (id integer PRIMARY KEY, embedding halfvec(96))")
     found = patient.found("later.embedding")
     assert "no short vectors" in only(found, "model", "warning").message
+
+
+def test_what_belongs_to_a_stranger(patient: Patient) -> None:
+    """A trigger's function, which he may change."""
+    role = f"stranger_{patient.engine.url.database}"
+    with patient.engine.begin() as connection:
+        connection.exec_driver_sql(f"CREATE ROLE {role}")
+        function = connection.exec_driver_sql(
+            "SELECT p.oid::regprocedure::text FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid "
+            "WHERE t.tgrelid = 'notes'::regclass AND NOT t.tgisinternal LIMIT 1"
+        ).scalar_one()
+    patient.run(f"ALTER FUNCTION {function} OWNER TO {role}")
+    try:
+        finding = only(patient.found("notes.embedding"), "ownership", "critical")
+        assert finding.values["owner"] == role
+        assert "OWNER TO postgres" in finding.remedy
+    finally:
+        patient.run(f"REASSIGN OWNED BY {role} TO CURRENT_USER", f"DROP ROLE {role}")
+
+
+def test_what_is_not_understood(patient: Patient) -> None:
+    """A trigger with a name of pgmrl's and arguments that pgmrl does not write."""
+    patient.run(
+        "CREATE FUNCTION zz_pgmrl_odd() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+        "CREATE TRIGGER zz_pgmrl_odd BEFORE INSERT ON notes FOR EACH ROW EXECUTE FUNCTION zz_pgmrl_odd('a', 'b', 'c')",
+    )
+    finding = only(patient.found(), "not-understood", "warning")
+    assert finding.values == {"trigger": "zz_pgmrl_odd", "table": "public.notes"}

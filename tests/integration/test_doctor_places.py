@@ -414,7 +414,7 @@ def test_a_trigger_of_one_partition(parted: Engine) -> None:
     with parted.connect() as connection:
         report = doctor(connection, "docs.e", thresholds=QUICK)
         found = [one for one in report if one.check == "sync-trigger"]
-        assert {one.values["table"] for one in found} == {"docs_1"}
+        assert {one.values["table"] for one in found} == {"public.docs_1"}
         assert len(found) == 2
         everything_runs(connection, report)
 

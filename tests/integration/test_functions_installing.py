@@ -306,6 +306,10 @@ def test_a_function_that_only_looks_like_ours(connection: Connection, docs: Tabl
         )
     connection.exec_driver_sql("RESET ROLE")
     assert "broken" not in {one.function_name for one in functions(connection)}
+    with pytest.raises(MigrationError, match=r"docs_search_v1\(\) belongs to pgmrl_one"):
+        install_functions(connection, docs.c.e, SqlFunctions())
+    for statement in ("DROP FUNCTION docs_search_v1()", "DROP TYPE docs_hit"):
+        connection.exec_driver_sql(statement)
     install_functions(connection, docs.c.e, SqlFunctions())
     assert ask(connection, "SELECT * FROM precious") == [(1,)]
     assert ask(connection, "SELECT dear()") == [("1",)]

@@ -308,7 +308,9 @@ def test_sql_functions_move_before_the_old_one_goes(shop: Engine, auto: Connecti
     install_functions(auto, reflect(auto, "documents.embedding"))
     expanded(shop, dims=8)
     what = pending_contraction(auto, "documents", "embedding")
-    with pytest.raises(MigrationError, match=r"function documents_search_diverse_v1\(.*\) reads embedding_short_16"):
+    with pytest.raises(
+        MigrationError, match=r"function public.documents_search_diverse_v1\(.*\) reads embedding_short_16"
+    ):
         contract(auto, what, watch=0)
     install_functions(auto, reflect(auto, "documents.embedding"))
     contract(auto, what, watch=0)
@@ -319,10 +321,13 @@ def test_sql_functions_move_before_the_old_one_goes(shop: Engine, auto: Connecti
 @pytest.mark.parametrize(
     ("reader", "named"),
     [
-        ("CREATE VIEW seen AS SELECT id, embedding_short_16 FROM documents", "view seen reads embedding_short_16"),
+        (
+            "CREATE VIEW seen AS SELECT id, embedding_short_16 FROM documents",
+            "view public.seen reads embedding_short_16",
+        ),
         (
             "CREATE FUNCTION near() RETURNS bigint LANGUAGE sql AS 'SELECT count(embedding_short_16) FROM documents'",
-            r"function near\(\) reads embedding_short_16",
+            r"function public.near\(\) reads embedding_short_16",
         ),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +37,8 @@ from pgmrl.alembic.operations import (
     PgmrlOperation,
     UpgradePgmrl,
 )
+from pgmrl.database.job_log import log
+from pgmrl.database.search_path import catalogue_result
 from pgmrl.database.table_state import TableState, table_state
 from pgmrl.errors import MigrationError, RotationError
 from pgmrl.functions.installed import installed_markers
@@ -53,8 +54,6 @@ if TYPE_CHECKING:
     from pgmrl.model.rotation import Rotation
 
 __all__ = ["Comparison"]
-
-log = logging.getLogger("alembic.pgmrl")
 
 ROTATIONS: Final = "rotations"  # a folder beside the application's migrations
 
@@ -82,7 +81,7 @@ class Comparison:
     def has_pgvector(self) -> bool:
         """Whether the database has pgvector."""
         query = text("SELECT count(*) = 1 FROM pg_extension WHERE extname = 'vector'")
-        return bool(self.connection.execute(query).scalar_one())
+        return bool(catalogue_result(self.connection, query).scalar_one())
 
     @property
     def default_schema(self) -> str:

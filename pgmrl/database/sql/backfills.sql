@@ -31,7 +31,7 @@ CREATE TABLE pgmrl.backfill_ranges (
     size bigint NOT NULL
 );
 CREATE INDEX backfill_ranges_backfill_id ON pgmrl.backfill_ranges (backfill_id);
-COMMENT ON TABLE pgmrl.backfills IS 'Backfills, running and finished: how far each one is';
+COMMENT ON TABLE pgmrl.backfills IS 'Backfills, running and finished, with keys of their tables: see pgmrl.backfill_progress';
 COMMENT ON COLUMN pgmrl.backfills.key_columns IS 'The primary key by which it goes, with types: another key begins anew';
 COMMENT ON COLUMN pgmrl.backfills.target_number IS 'attnum of the target: a column dropped and made again begins anew';
 COMMENT ON COLUMN pgmrl.backfills.position IS 'The last key that was handed to a worker; NULL before the first';
@@ -40,4 +40,15 @@ COMMENT ON COLUMN pgmrl.backfills.state IS 'What the last worker that reported i
 COMMENT ON TABLE pgmrl.backfill_ranges IS 'Ranges of keys that were handed out and are not written yet';
 COMMENT ON COLUMN pgmrl.backfill_ranges.after_key IS 'The key before the first of the range; NULL: from the beginning';
 COMMENT ON COLUMN pgmrl.backfill_ranges.up_to_key IS 'The last key of the range; NULL: to the end';
-GRANT SELECT ON pgmrl.backfills, pgmrl.backfill_ranges TO PUBLIC;
+-- Keys, and what the server said of a row, are values of the table: nobody sees them but whom the owner grants it to.
+-- Everybody sees how far a backfill is; why it failed, those who may read every row of the table.
+CREATE VIEW pgmrl.backfill_progress AS
+SELECT b.id, b.table_schema, b.table_name, b.source_column, b.target_column, b.rule, b.rows_estimated, b.rows_seen,
+    b.rows_written,
+    CASE WHEN has_table_privilege(b.table_oid, 'SELECT') AND NOT row_security_active(b.table_oid) THEN b.state
+        ELSE split_part(b.state, ':', 1) END AS state,
+    b.stop_requested, b.started_at, b.updated_at, b.finished_at
+FROM pgmrl.backfills AS b;
+COMMENT ON VIEW pgmrl.backfill_progress IS 'Backfills, running and finished: how far each one is; for everybody';
+COMMENT ON COLUMN pgmrl.backfill_progress.state IS 'Without what follows the colon for who may not read every row of the table';
+GRANT SELECT ON pgmrl.backfill_progress TO PUBLIC;

@@ -40,7 +40,9 @@ LEFT JOIN LATERAL (
     FROM pg_trigger AS g
     JOIN pg_proc AS p ON p.oid = g.tgfoid AND p.proname LIKE 'zz\_pgmrl\_%'
     CROSS JOIN LATERAL string_to_array(replace(encode(g.tgargs, 'escape'), '\000', E'\x01'), E'\x01') AS a
-    WHERE g.tgrelid = c.oid AND g.tgnargs = 4 AND substring(g.tgqual::text FROM 'varattno (\d+)')::int2 = s.attnum AND NOT g.tgisinternal
+    WHERE s.attgenerated = '' AND g.tgrelid = c.oid AND g.tgnargs = 4 AND substring(g.tgqual::text FROM 'varattno (\d+)')::int2 = s.attnum AND NOT g.tgisinternal
+        -- whoever may create a function can write what he likes there: what pgmrl would not write is not pgmrl's
+        AND a[3] ~ '^(prefix|r[0-9a-f]{12})$' AND a[4] IN ('cosine', 'l2', 'inner_product')
     LIMIT 1
 ) AS k ON true
 -- a prefix: a generated column that takes a subvector of one other column

@@ -14,7 +14,23 @@ BEGIN
             RETURN NULL;
         END IF;
     END LOOP;
-    RETURN CASE WHEN said ->> 'version' ~ '^[0-9]{1,6}$' THEN said END;
+    FOREACH kind IN ARRAY ARRAY['name', 'schema', 'table', 'column', 'short', 'rule', 'metric', 'full', 'type', 'signature'] LOOP
+        IF jsonb_typeof(said -> kind) IS DISTINCT FROM 'string' THEN
+            RETURN NULL;
+        END IF;
+    END LOOP;
+    FOREACH kind IN ARRAY ARRAY['side', 'group_by', 'words', 'config'] LOOP
+        IF coalesce(jsonb_typeof(said -> kind), 'null') NOT IN ('string', 'null') THEN
+            RETURN NULL;
+        END IF;
+    END LOOP;
+    IF EXISTS (SELECT FROM unnest(ARRAY['filters', 'functions', 'workers', 'results', 'views', 'grant_to']) AS list,
+                      jsonb_array_elements(said -> list) AS part WHERE jsonb_typeof(part) <> 'string')
+        OR EXISTS (SELECT FROM unnest(ARRAY['keys', 'types']) AS list, jsonb_array_elements(said -> list) AS part
+                   WHERE jsonb_typeof(part -> 0) IS DISTINCT FROM 'string' OR jsonb_typeof(part -> 1) IS DISTINCT FROM 'string') THEN
+        RETURN NULL;
+    END IF;
+    RETURN CASE WHEN jsonb_typeof(said -> 'version') = 'number' AND said ->> 'version' ~ '^[0-9]{1,6}$' THEN said END;
 EXCEPTION WHEN data_exception THEN
     RETURN NULL;
 END $$;
@@ -111,6 +127,25 @@ BEGIN
         IS DISTINCT FROM (said -> 'schema', said -> 'table', said -> 'column') THEN
         RAISE EXCEPTION 'functions named %_… search % already', said ->> 'name', owner
             USING ERRCODE = 'duplicate_function', HINT = 'Give these ones another name.';
+    END IF;
+    SELECT format('%s belongs to %I', o.title, pg_get_userbyid(o.owner)) INTO other
+    FROM pg_namespace AS n CROSS JOIN LATERAL (
+        SELECT 'function ' || p.oid::regprocedure, p.proowner FROM pg_proc AS p
+        WHERE p.pronamespace = n.oid AND ((said -> 'functions') || (said -> 'workers')) ? p.proname
+        UNION ALL
+        SELECT 'type ' || t.oid::regtype, t.typowner FROM pg_type AS t
+        WHERE t.typnamespace = n.oid AND said -> 'results' ? t.typname
+        UNION ALL
+        SELECT 'view ' || c.oid::regclass, c.relowner FROM pg_class AS c
+        WHERE c.relnamespace = n.oid AND said -> 'views' ? c.relname
+    ) AS o (title, owner)
+    WHERE n.nspname = place AND NOT pgmrl.owns_v1(o.owner)
+    LIMIT 1;
+    IF other IS NOT NULL THEN
+        RAISE EXCEPTION '%, not to % who installs the functions', other, quote_ident(current_user)
+            USING ERRCODE = 'duplicate_function',
+                  HINT = 'It would keep its owner, who may rewrite what others call. Read it, then drop it, or give the functions '
+                         'another name.';
     END IF;
     SELECT p.oid::regprocedure::text INTO other
     FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace

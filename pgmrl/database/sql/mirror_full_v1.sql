@@ -17,6 +17,7 @@ BEGIN
     FROM pg_attribute AS a WHERE a.attrelid = owner AND a.attname = old_column AND NOT a.attisdropped;
     SELECT format_type(a.atttypid, a.atttypmod) INTO STRICT new_type
     FROM pg_attribute AS a WHERE a.attrelid = owner AND a.attname = new_column AND NOT a.attisdropped;
+    PERFORM pgmrl.refuse_strangers_v1(owner, trigger_name);
     -- Whoever changed one column did not know the other; both changed: the new one is what the newer code wrote. Where a
     -- column was renamed, the record has none of the name in this text: the second trigger's condition knows its name now.
     EXECUTE format('CREATE OR REPLACE FUNCTION %s.%I() RETURNS trigger LANGUAGE plpgsql '

@@ -10,12 +10,15 @@ CREATE TABLE pgmrl.queries (
     added_by text NOT NULL DEFAULT current_user,
     PRIMARY KEY (relation, full_column, name)
 );
-COMMENT ON TABLE pgmrl.queries IS 'Named queries, filled by `pgmrl query add`; seen by those who may read the table they are for';
+COMMENT ON TABLE pgmrl.queries IS 'Named queries, filled by `pgmrl query add`; seen by those who may read the vectors they are for';
 COMMENT ON COLUMN pgmrl.queries.relation IS 'The table that the query is for';
 COMMENT ON COLUMN pgmrl.queries.embedder IS 'The model the question was embedded with';
--- A question tells something about the table: whoever may not read that does not see it.
+-- A question tells something about the vectors: whoever may not read those does not see it. Not has_column_privilege by
+-- the column's name, which fails for all where one column is gone.
 ALTER TABLE pgmrl.queries ENABLE ROW LEVEL SECURITY;
-CREATE POLICY readers ON pgmrl.queries USING (has_any_column_privilege(relation, 'SELECT'));
+CREATE POLICY readers ON pgmrl.queries USING (EXISTS (
+    SELECT FROM pg_attribute AS a
+    WHERE a.attrelid = relation AND a.attname = full_column AND has_column_privilege(relation, a.attnum, 'SELECT')));
 GRANT SELECT ON pgmrl.queries TO PUBLIC;
 
 CREATE FUNCTION pgmrl.query_v1(table_name text, full_column text, name text) RETURNS {vector}.vector

@@ -31,7 +31,9 @@ COMMENT ON COLUMN pgmrl.recall_history.truncation_loss IS 'What the short vector
 COMMENT ON COLUMN pgmrl.recall_history.ann_loss IS 'What the HNSW scan of the short vectors loses besides';
 COMMENT ON COLUMN pgmrl.recall_history.shortfall IS 'What is lost because fewer rows came back than were asked for';
 COMMENT ON COLUMN pgmrl.recall_history.completed IS 'What the exact fallback of a filtered search gave back';
--- A filter may tell what is in the table: whoever may not read that does not see it.
+-- A filter may tell what is in the table: whoever may not read that, or not all of its rows, does not see it.
 ALTER TABLE pgmrl.recall_history ENABLE ROW LEVEL SECURITY;
-CREATE POLICY readers ON pgmrl.recall_history USING (has_any_column_privilege(relation, 'SELECT'));
+CREATE POLICY readers ON pgmrl.recall_history
+    USING (has_any_column_privilege(relation, 'SELECT') AND (filter IS NULL OR NOT row_security_active(relation)))
+    WITH CHECK (has_any_column_privilege(relation, 'SELECT'));
 GRANT SELECT ON pgmrl.recall_history TO PUBLIC;

@@ -29,6 +29,7 @@ BEGIN
                AND g.tgfoid = to_regprocedure(format('%s.%I()', place, trigger_name))) THEN
         trigger_name := format('%s_%s', left(trigger_name, 40), owner::oid);
     END IF;
+    PERFORM pgmrl.refuse_strangers_v1(owner, trigger_name);
     -- Where a column was renamed, the record has none of the name in this text: the condition knows its name now.
     EXECUTE format('CREATE OR REPLACE FUNCTION %s.%I() RETURNS trigger LANGUAGE plpgsql '
                    'SET search_path = pg_catalog, {vector}, pg_temp AS %L',

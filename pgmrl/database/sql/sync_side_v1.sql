@@ -22,6 +22,13 @@ BEGIN
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = owner;
     SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) INTO target
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = side;
+    PERFORM pgmrl.refuse_strangers_v1(owner, trigger_name);
+    IF EXISTS (SELECT FROM pg_class AS s JOIN pg_class AS c ON c.oid = owner
+               WHERE s.oid = side AND s.relowner <> c.relowner AND NOT pgmrl.owns_v1(s.relowner)) THEN
+        RAISE EXCEPTION 'side table % belongs to %, not to % or the owner of %', side,
+            (SELECT pg_get_userbyid(s.relowner) FROM pg_class AS s WHERE s.oid = side), quote_ident(current_user), owner
+            USING ERRCODE = 'insufficient_privilege', HINT = 'Everybody''s vectors would be copied into it: drop it first.';
+    END IF;
     -- A table that was renamed keeps the function of its old name.
     IF EXISTS (SELECT FROM pg_trigger AS g WHERE g.tgrelid <> owner AND g.tgparentid = 0
                AND g.tgfoid = to_regprocedure(format('%s.%I()', place, trigger_name))) THEN

@@ -20,7 +20,7 @@ __all__ = ["backfill"]
 BACKFILLS_SQL: Final = (
     "SELECT table_schema, table_name, target_column, rows_seen, rows_estimated, state,\n"
     "    now() - updated_at AS silent_for\n"
-    "FROM pgmrl.backfills WHERE finished_at IS NULL"
+    "FROM pgmrl.backfill_progress WHERE finished_at IS NULL"
 )
 
 

@@ -104,7 +104,8 @@ def rotation_stale(context: CheckContext, column: CheckedColumn) -> Iterator[Pro
     except RotationError as error:
         yield Unchecked(f"see rotation-axes: {error}")
         return
-    vectors = sampled_queries(context.connection, column.searched, sample, seed=context.seed).vectors
+    with context.path_of(column):
+        vectors = sampled_queries(context.connection, column.searched, sample, seed=context.seed).vectors
     required = 2 * (SHORTLIST + HELD_OUT)
     if len(vectors) < required:
         yield Unchecked(f"expected at least {required:,} usable rows in the sample, got {len(vectors):,}")

@@ -32,11 +32,12 @@ def _planned_search(context: CheckContext, column: CheckedColumn) -> tuple[Selec
     """A search for the vector of a row, and its plan; made once for all checks."""
     key = (_planned_search, column.owner, column.short)
     if key not in context.cache:
-        query = sampled_queries(context.connection, column.searched, 1, seed=context.seed).vectors[0]
-        numbers = search_numbers(context.connection, column.searched)
-        searched = base_column(column.searched)
-        statement = search(select(*searched.table.primary_key), searched, query, **numbers._asdict())
-        context.cache[key] = statement, explained(context.connection, statement, "VERBOSE")["Plan"]
+        connection, searched = context.connection, base_column(column.searched)
+        numbers = search_numbers(connection, searched)
+        with context.path_of(column):
+            query = sampled_queries(connection, searched, 1, seed=context.seed).vectors[0]
+            statement = search(select(*searched.table.primary_key), searched, query, **numbers._asdict())
+            context.cache[key] = statement, explained(connection, statement, "VERBOSE")["Plan"]
     planned: tuple[SelectBase, Node] = context.cache[key]
     return planned
 
@@ -51,7 +52,8 @@ def plan(context: CheckContext, column: CheckedColumn) -> Iterator[Problem]:
     serving = index_serving(top)
     if serving.indexes:  # of a partitioned table, small partitions are rightly read whole
         return
-    why = "; ".join(reasons(context.connection, statement, top))
+    with context.path_of(column):
+        why = "; ".join(reasons(context.connection, statement, top))
     operator, short = column.definition.short_operator, quoted(column.short)
     row = f"SELECT {short} FROM {column.owner} WHERE {short} IS NOT NULL LIMIT 1"
     yield Problem(
