@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pgvector import HalfVector
 from sqlalchemy import Column, Integer, MetaData, Table, Text, create_engine, select
 
 from benchmarks import relevance
@@ -44,6 +43,7 @@ from pgmrl import (
     search_many,
 )
 from pgmrl.model.binary import encode
+from pgmrl.model.compat import HalfVector
 from pgmrl.model.parameters import binary_value
 
 if TYPE_CHECKING:

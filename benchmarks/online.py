@@ -27,7 +27,6 @@ import numpy as np
 import psycopg
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from pgvector import Vector as PgVector
 from pgvector.psycopg import register_vector
 from sqlalchemy import create_engine
 
@@ -37,6 +36,7 @@ from benchmarks.load import WRITES, Load
 from benchmarks.server import Server, environment, machine
 from pgmrl import Definition, Hnsw, Short, database
 from pgmrl.embedders import load_embedder
+from pgmrl.model.compat import Vector as PgVector
 from pgmrl.online import backfill, index_statements, steps
 from pgmrl.online.target import Target
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pgvector import Bit, HalfVector, Vector
 
 from benchmarks import tables
 from benchmarks.data import Dataset, Floats, K, Kind, stored
 from benchmarks.tables import Layout, Shortened, Storage
+from pgmrl.model.compat import Bit, HalfVector, Vector
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,6 +10,13 @@
 A second Alembic head would break `alembic upgrade head`; these operations keep one linear history.
 """
 
+from pgmrl.errors import MigrationError
+
+try:
+    import alembic  # noqa: F401
+except ModuleNotFoundError:
+    raise MigrationError("migrations by Alembic need it installed: pip install 'pgmrl[alembic]'") from None
+
 from pgmrl.alembic import implementations  # noqa: F401 - registers how the operations are done
 from pgmrl.alembic.autogenerate.rendering import render_item
 from pgmrl.alembic.operations import (

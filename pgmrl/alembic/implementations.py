@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alembic.operations import MigrateOperation, Operations
-from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from pgmrl import database
@@ -42,7 +41,7 @@ from pgmrl.alembic.operations import (
 from pgmrl.alembic.planning import announce
 from pgmrl.database.job_log import log
 from pgmrl.database.table_state import table_state
-from pgmrl.errors import DefinitionError, NotMigrated
+from pgmrl.errors import NotMigrated
 from pgmrl.functions import installed
 from pgmrl.functions.install_statements import drop_statement, install_statements
 from pgmrl.model import ddl
@@ -51,12 +50,10 @@ from pgmrl.model.rotation import Rotation
 from pgmrl.names import qualified
 from pgmrl.online import backfill, index_builds, index_statements, preconditions, printed_scripts, steps, validation
 from pgmrl.online.progress_log import ProgressLog
-from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from alembic.script import Script
     from sqlalchemy import Connection
 
 __all__ = ["collected"]
@@ -105,11 +102,10 @@ def _upgrade_pgmrl(operations: Operations, operation: UpgradePgmrl) -> None:
     if current is None:
         for statement in (*database.create_schema(), database.create_version_table()):
             operations.execute(text(statement))
-    # a revision's own `op` is the application's, so that both run in one transaction, or print into one script
-    for revision, up in _revisions(current, None if operation.to == "base" else operation.to):
-        (revision.module.upgrade if up else revision.module.downgrade)()
-        reached = revision.revision if up else revision.down_revision
-        for statement in database.set_version(str(reached) if reached else None):
+    vector_schema = database.vector_schema_of(operations.migration_context)
+    for step in database.revision_steps(current, None if operation.to == "base" else operation.to):
+        statements = database.revision_statements(step.revision, step.up, vector_schema)
+        for statement in (*statements, *database.set_version(step.reached)):
             operations.execute(text(statement))
 
 
@@ -122,23 +118,7 @@ def _current_revision(connection: Connection, operation: UpgradePgmrl) -> str | 
 
 
 def _is_reached(current: str, to: str) -> bool:
-    return to != "base" and all(up is False for _, up in _revisions(current, to))
-
-
-def _revisions(current: str | None, to: str | None) -> list[tuple[Script, bool]]:
-    """The revisions from one to another in their order, each with whether it is upgraded."""
-    scripts = ScriptDirectory(str(database.migrations_path()))
-    names = [revision.revision for revision in reversed(list(scripts.walk_revisions()))]
-    for name in (current, to):
-        if name is not None and name not in names:
-            raise DefinitionError(
-                f"pgmrl's schema: expected one of the revisions {', '.join(names)}, got {safe_repr(name)}"
-            )
-    start = names.index(current) + 1 if current else 0
-    end = names.index(to) + 1 if to else 0
-    if start <= end:
-        return [(scripts.get_revision(name), True) for name in names[start:end]]
-    return [(scripts.get_revision(name), False) for name in reversed(names[end:start])]
+    return to != "base" and not any(step.up for step in database.revision_steps(current, to))
 
 
 @_implements(InstallRotation)

@@ -21,7 +21,6 @@ from pgmrl.database.job_log import log
 from pgmrl.errors import MigrationError
 from pgmrl.names import qualified
 from pgmrl.online import backfill, plan, preflight
-from pgmrl.online.printed_scripts import backfill_script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,9 +28,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from pgmrl.online.plan import PlannedStep, Size
-    from pgmrl.online.target import Target
 
-__all__ = ["announce", "batch", "planned"]
+__all__ = ["announce", "planned"]
 
 
 def announce(connection: Connection, operation: OnShort) -> None:
@@ -61,7 +59,7 @@ def planned(connection: Connection, operation: Any, size: Size) -> Iterator[Plan
         yield plan.drop(operation.schema, operation.table, operation.target.short, owner)
         yield plan.add(operation.target, online=False, size=size)
     elif isinstance(operation, BackfillShort):
-        yield plan.fill(operation.target, size, batch(connection, operation.target))
+        yield plan.fill(operation.target, size, backfill.batch_statement(connection, operation.target))
     elif isinstance(operation, CreateShortIndex):
         yield plan.index(operation.target, operation.index, operation.build, size)
     elif isinstance(operation, RebuildShortIndex):
@@ -72,11 +70,3 @@ def planned(connection: Connection, operation: Any, size: Size) -> Iterator[Plan
         yield plan.validate(operation.target)
     elif isinstance(operation, DropShort):
         yield plan.drop(operation.schema, operation.table, operation.short, owner)
-
-
-def batch(connection: Connection, target: Target) -> str:
-    """The statement of a backfill's batches."""
-    try:
-        return backfill.short_fill(connection, target).statement()
-    except MigrationError:  # no table yet, or no key: the findings say so
-        return backfill_script(target)

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from pgmrl import database
-from pgmrl.alembic.pending import pending
-from pgmrl.alembic.planning import batch
 from pgmrl.cli.connect import open_engine
 from pgmrl.cli.options import (
     DatabaseUrl,
@@ -28,7 +26,7 @@ from pgmrl.model.columns import attachment_of
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.shortening import Definition, Rotation, Short
 from pgmrl.names import column_parts
-from pgmrl.online import plan, preflight
+from pgmrl.online import backfill, plan, preflight
 from pgmrl.online.index_builds import Build
 from pgmrl.online.target import Target
 
@@ -73,6 +71,8 @@ def check_migration(
     free = byte_size("--free-space", free_space)
     with open_engine(url) as engine, engine.connect() as connection:
         if config is not None:
+            from pgmrl.alembic.pending import pending  # noqa: PLC0415 - Alembic may not be installed
+
             database.leave_pinned(connection)  # the application's own code, and Alembic's table, are found by its path
             plans = [CheckedPlan(*planned) for planned in pending(connection, config, to, free)]
         else:
@@ -102,7 +102,7 @@ def _checked(
     size = plan.size_of(connection, target.owner)
     steps = [plan.add(target, online=online, size=size)]
     if online:
-        steps.append(plan.fill(target, size, batch(connection, target)))
+        steps.append(plan.fill(target, size, backfill.batch_statement(connection, target)))
     steps.append(plan.index(target, index, build, size))
     if online:
         steps.append(plan.validate(target))

@@ -30,10 +30,11 @@ from pgmrl.cli.progress_report import progress_report
 from pgmrl.cli.query_vectors import QueryFile, QuerySelect, queries_of_options
 from pgmrl.cli.tuning_output import print_applied, print_plots, print_tuning
 from pgmrl.database.reflection import reflect
+from pgmrl.errors import MigrationError
 from pgmrl.model.columns import INFO_KEY, attachment_of
 from pgmrl.model.rotation import Rotation
 from pgmrl.tune import tune as find_setting
-from pgmrl.tune.applying import apply_tuning, migration, model, reshape_commands
+from pgmrl.tune.applying import apply_tuning, model, reshape_commands
 from pgmrl.tune.plots import write_html, write_png
 from pgmrl.tune.tuning import FINALISTS, GRAPH_ROWS, QUERIES, ROWS
 
@@ -168,7 +169,7 @@ def _applied(connection: Connection, searched: Column[Any], tuning: Tuning, rota
     saved = None
     if rotation is not None and rotation.id not in database.installed_rotations(connection):
         saved = rotation.save(rotation_dir)
-    body = migration(connection, searched, tuning, rotation_dir.name)
+    body = None if tuning.keeps_column else _migration(connection, searched, tuning, rotation_dir.name)
     commands = [] if body is None else reshape_commands(connection, searched, tuning, str(rotation_dir))
     connection.rollback()
     with connection.begin():
@@ -181,3 +182,11 @@ def _applied(connection: Connection, searched: Column[Any], tuning: Tuning, rota
         "commands": commands,
         "model": None if body is None else model(searched, tuning),
     }
+
+
+def _migration(connection: Connection, searched: Column[Any], tuning: Tuning, folder: str) -> str | None:
+    try:
+        from pgmrl.tune.applied_migration import migration  # noqa: PLC0415 - Alembic may not be installed
+    except MigrationError as error:
+        return f"# {error}\n"
+    return migration(connection, searched, tuning, folder)

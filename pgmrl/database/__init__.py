@@ -19,6 +19,7 @@ from pgmrl.database.connection import (
     sqlstate,
 )
 from pgmrl.database.extension import check_pgvector, create_pgvector, hidden_schema, version_numbers
+from pgmrl.database.revisions import NEWEST_REVISION, REVISIONS, revision_statements, revision_steps
 from pgmrl.database.rotations import (
     install_rotation,
     installed_rotation,
@@ -27,7 +28,6 @@ from pgmrl.database.rotations import (
     with_axes,
 )
 from pgmrl.database.schema import (
-    NEWEST_REVISION,
     SCHEMA,
     VERSION_TABLE,
     create_schema,
@@ -36,7 +36,6 @@ from pgmrl.database.schema import (
     installed_revision,
     migrations_path,
     require_schema,
-    script,
     set_version,
     upgrade,
     vector_schema_of,
@@ -53,6 +52,7 @@ from pgmrl.urls import sqlalchemy_url
 
 __all__ = [
     "NEWEST_REVISION",
+    "REVISIONS",
     "SCHEMA",
     "UNPINNED",
     "VERSION_TABLE",
@@ -81,10 +81,11 @@ __all__ = [
     "relation_name",
     "relation_titles",
     "require_schema",
+    "revision_statements",
+    "revision_steps",
     "rotation_statements",
     "row_estimate",
     "row_estimates",
-    "script",
     "set_version",
     "snapshot",
     "sqlalchemy_connection",

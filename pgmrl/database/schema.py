@@ -1,6 +1,7 @@
-"""pgmrl's own schema in a database: its migrations, its revision, and the SQL they run.
+"""pgmrl's own schema in a database: brought to a revision, and which one it is at.
 
-Alembic is imported where a migration runs: an application that searches does not load it.
+Without Alembic, which is for applications that migrate by it; the version is kept where Alembic keeps it, so that both
+can be used on one database.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import text
 
-from pgmrl.database.connection import sqlalchemy_connection
+from pgmrl.database.connection import execute_plain, sqlalchemy_connection
 from pgmrl.database.extension import check_pgvector, create_pgvector
+from pgmrl.database.revisions import NEWEST_REVISION, REVISIONS, Step, revision_statements, revision_steps
 from pgmrl.database.search_path import pinned
 from pgmrl.database.sql import load as load_sql
 from pgmrl.database.sql import statements
@@ -19,14 +21,12 @@ from pgmrl.errors import DefinitionError, NotMigrated
 from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
-    from alembic.config import Config
     from alembic.migration import MigrationContext
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
 
 __all__ = [
     "LOCK",
-    "NEWEST_REVISION",
     "SCHEMA",
     "VERSION_TABLE",
     "create_schema",
@@ -35,15 +35,12 @@ __all__ = [
     "installed_revision",
     "migrations_path",
     "require_schema",
-    "script",
     "set_version",
     "upgrade",
     "vector_schema_of",
 ]
 
 SCHEMA: Final = "pgmrl"
-NEWEST_REVISION: Final = "0001"
-"""The last of the migrations in this version of pgmrl; a constant, since reading them would load Alembic."""
 VERSION_TABLE: Final = "alembic_version"
 LOCK: Final = 0x70676D726C  # "pgmrl": one installation at a time
 _WAIT: Final = text("SELECT pg_catalog.pg_advisory_xact_lock(CAST(:key AS bigint))")
@@ -57,13 +54,14 @@ def migrations_path() -> Path:
 
 
 def upgrade(connection: Connection | Session, revision: str = "head") -> None:
-    """Install or update pgmrl's schema; does nothing where it is up to date.
+    """Install or update pgmrl's schema; does nothing where it is at that revision or past it.
 
     Runs in the connection's transaction, which the caller commits. Needs CREATE on the database, no superuser.
 
     Raises:
         PgvectorMissing: see `check_pgvector`.
         DefinitionError: there is no such revision.
+        NotMigrated: the one installed is a newer pgmrl's.
 
     """
     connection = sqlalchemy_connection(connection)
@@ -71,11 +69,16 @@ def upgrade(connection: Connection | Session, revision: str = "head") -> None:
     connection.execute(_WAIT, {"key": LOCK})
     create_pgvector(connection)
     check_pgvector(connection)
-    from alembic import command  # noqa: PLC0415 - see the top
-
-    if installed_revision(connection) != (NEWEST_REVISION if revision == "head" else revision):
-        with pinned(connection):
-            command.upgrade(_config(connection), revision)
+    current = installed_revision(connection)
+    if current is not None and current > NEWEST_REVISION:
+        require_schema(connection)
+    steps = revision_steps(current, NEWEST_REVISION if revision == "head" else revision)
+    with pinned(connection):
+        if current is None:
+            for statement in (*create_schema(), create_version_table()):
+                execute_plain(connection, statement)
+        if all(step.up for step in steps):
+            _run(connection, steps)
 
 
 def downgrade(connection: Connection | Session, revision: str = "base") -> None:
@@ -88,21 +91,23 @@ def downgrade(connection: Connection | Session, revision: str = "base") -> None:
     connection = sqlalchemy_connection(connection)
     _check_revision(revision, "base")
     connection.execute(_WAIT, {"key": LOCK})
-    from alembic import command  # noqa: PLC0415 - see the top
-
-    if installed_revision(connection) is not None:
+    current = installed_revision(connection)
+    if current is not None:
         with pinned(connection):
-            command.downgrade(_config(connection), revision)
+            _run(connection, revision_steps(current, None if revision == "base" else revision))
+
+
+def _run(connection: Connection, steps: list[Step]) -> None:
+    vector_schema = check_pgvector(connection)
+    for step in steps:
+        statements_of_step = revision_statements(step.revision, step.up, vector_schema)
+        for statement in (*statements_of_step, *set_version(step.reached)):
+            execute_plain(connection, statement)
 
 
 def _check_revision(revision: str, end: str) -> None:
-    if revision in {end, NEWEST_REVISION}:
-        return
-    from alembic.script import ScriptDirectory  # noqa: PLC0415 - see the top
-
-    names = [script.revision for script in ScriptDirectory(str(migrations_path())).walk_revisions()]
-    if revision not in names:
-        expected = ", ".join([*reversed(names), end])
+    if revision not in {end, *REVISIONS}:
+        expected = ", ".join([*REVISIONS, end])
         raise DefinitionError(f"pgmrl's schema: expected one of the revisions {expected}, got {safe_repr(revision)}")
 
 
@@ -154,28 +159,8 @@ def set_version(revision: str | None) -> list[str]:
     return [forget] if revision is None else [forget, f"INSERT INTO {name} (version_num) VALUES ('{revision}')"]  # noqa: S608
 
 
-def script(name: str, vector_schema: str = "public") -> list[str]:
-    """A file's statements with pgvector's schema put in; `columns_view` makes a view of the query in columns.sql."""
-    if name != "columns_view":
-        return statements(load_sql(name, vector_schema))
-    return [
-        f"CREATE VIEW pgmrl.columns AS\n{load_sql('columns', vector_schema)}",
-        "COMMENT ON VIEW pgmrl.columns IS 'Every Matryoshka column of this database, as the catalogue has it'",
-        "GRANT SELECT ON pgmrl.columns TO PUBLIC",
-    ]
-
-
 def vector_schema_of(context: MigrationContext) -> str:
     """The schema pgvector lives in, for a migration that runs now or is printed for later."""
     if context.as_sql or context.connection is None:
         return str(context.opts.get("vector_schema") or "public")
     return check_pgvector(context.connection)
-
-
-def _config(connection: Connection) -> Config:
-    from alembic.config import Config  # noqa: PLC0415 - see the top
-
-    config = Config()
-    config.set_main_option("script_location", str(migrations_path()).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    return config

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import numpy as np
-from pgvector import Bit, SparseVector
 from psycopg.types.json import Json, Jsonb
 
 from pgmrl.model.binary import encode
+from pgmrl.model.compat import Bit, SparseVector
 from pgmrl.model.real_numbers import real_numbers
 from pgmrl.model.vectors import as_vector
 

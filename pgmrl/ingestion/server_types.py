@@ -13,9 +13,10 @@ from psycopg.types.range import Range
 
 from pgmrl.ingestion.driver import catalogue_rows
 from pgmrl.ingestion.scalar_values import SCALARS, Convert, is_row, plain_value
+from pgmrl.model.compat import RANGE_BOUNDS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pgmrl.ingestion.driver import Driver
 
@@ -108,6 +109,10 @@ def _below_domains(types: Mapping[int, _Row], oid: int) -> _Row:
     return row
 
 
+def _of_bound(bound: Callable[[int], Any], convert: Convert) -> Convert:
+    return lambda value: bound(convert(value))
+
+
 def _of_plain(convert: Convert) -> Convert:
     return lambda value: convert(plain_value(value))
 
@@ -120,6 +125,8 @@ def _inner(driver: Driver, types: Mapping[int, _Row], row: _Row) -> Convert | No
     element = types[row.inner]
     if element.receive in SCALARS:
         sent, convert = SCALARS[element.receive]
+        if made is not _array and sent in RANGE_BOUNDS:
+            convert = _of_bound(RANGE_BOUNDS[sent], convert)
         # the dumper of an array writes its elements' type, which must be theirs
         return made(_of_plain(convert)) if psycopg.adapters.types[sent].oid == element.oid else None
     convert_inner = _inner(driver, types, element)

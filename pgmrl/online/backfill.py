@@ -17,6 +17,7 @@ from pgmrl.errors import MigrationError
 from pgmrl.model.ddl import rule_of
 from pgmrl.names import qualified, quoted
 from pgmrl.online.jobs import Fill, Job, Throttle, begin, check, clear_errors, job_of, jobs, stop
+from pgmrl.online.printed_scripts import backfill_script
 from pgmrl.online.worker import Worker
 
 if TYPE_CHECKING:
@@ -26,7 +27,18 @@ if TYPE_CHECKING:
 
     from pgmrl.online.target import Target
 
-__all__ = ["Fill", "Job", "Throttle", "backfill", "backfill_on", "full_fill", "jobs", "short_fill", "stop"]
+__all__ = [
+    "Fill",
+    "Job",
+    "Throttle",
+    "backfill",
+    "backfill_on",
+    "batch_statement",
+    "full_fill",
+    "jobs",
+    "short_fill",
+    "stop",
+]
 
 
 # -- what to fill --------------------------------------------------------------------------------------------------
@@ -39,6 +51,14 @@ def short_fill(connection: Connection, target: Target) -> Fill:
         MigrationError: there is no such table, or it has no primary key.
     """
     return _fill(connection, target.owner, target.full, target.short, target.value, rule_of(target.definition))
+
+
+def batch_statement(connection: Connection, target: Target) -> str:
+    """The statement of each batch of a short column's backfill; as it is printed, where it cannot run yet."""
+    try:
+        return short_fill(connection, target).statement()
+    except MigrationError:  # no table yet, or no key: the findings say so
+        return backfill_script(target)
 
 
 def full_fill(connection: Connection, owner: str, source: str, target: str, type_: str) -> Fill:

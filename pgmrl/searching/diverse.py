@@ -6,10 +6,13 @@ pgmrl_results the picks, see `pgmrl.model.ranking_sql.diverse_sql`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack, cast
 
-from sqlalchemy import Float, Integer, bindparam, text, type_coerce
+from sqlalchemy import ColumnElement, Float, Integer, bindparam, text, type_coerce
+from sqlalchemy.orm import InstrumentedAttribute
 
+from pgmrl.model.compat import Select
 from pgmrl.model.ranking_sql import distances_sql, diverse_sql, key_names, numbered_sql
 from pgmrl.searching.arguments import check_fraction, check_labels
 from pgmrl.searching.fallback import EXACT, RERANKED, either_sql, falls_short_sql, unlimited
@@ -19,10 +22,7 @@ from pgmrl.searching.statement import RESULTS, SHORTLIST, join_results, prepare_
 from pgmrl.searching.subject import AnySelect
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sqlalchemy import CTE, ColumnElement, Select
-    from sqlalchemy.orm import InstrumentedAttribute
+    from sqlalchemy import CTE
 
     from pgmrl.searching.query import BoundQuery
     from pgmrl.searching.selected_rows import SelectedRows

@@ -12,15 +12,18 @@ is something where they lie in TOAST.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack, cast
 
 from sqlalchemy import ColumnElement
+from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.orm.attributes import QueryableAttribute
 
 from pgmrl.errors import SearchError
 from pgmrl.model.argument_types import argument_list
 from pgmrl.model.columns import attachment_of
+from pgmrl.model.compat import Select
 from pgmrl.model.ranking_sql import key_names
 from pgmrl.model.shortening import Rotation
 from pgmrl.reprs import safe_repr
@@ -33,10 +36,7 @@ from pgmrl.searching.statement import SHORTLIST, join_results, prepare_search
 from pgmrl.searching.subject import AnySelect
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sqlalchemy import CTE, Select
-    from sqlalchemy.orm import InstrumentedAttribute
+    from sqlalchemy import CTE
 
     from pgmrl.model.shortening import Definition
     from pgmrl.searching.query import BoundQuery

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack, cast
 
-from sqlalchemy import text
+from sqlalchemy import ColumnElement, text
+from sqlalchemy.orm import InstrumentedAttribute
 
 from pgmrl.errors import SearchError
+from pgmrl.model.compat import Select
 from pgmrl.model.ranking_sql import distances_sql, groups_sql, key_names
 from pgmrl.reprs import safe_repr
 from pgmrl.searching.arguments import check_labels, positive_integer
@@ -21,8 +23,7 @@ from pgmrl.searching.statement import RESULTS, SHORTLIST, join_results, prepare_
 from pgmrl.searching.subject import AnySelect
 
 if TYPE_CHECKING:
-    from sqlalchemy import CTE, ColumnElement, Select
-    from sqlalchemy.orm import InstrumentedAttribute
+    from sqlalchemy import CTE
 
     from pgmrl.searching.query import BoundQuery
     from pgmrl.searching.selected_rows import SelectedRows

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack, cast
 
-from sqlalchemy import ColumnElement, Float, Integer, Select, literal_column
+from sqlalchemy import ColumnElement, Float, Integer, literal_column
+from sqlalchemy.orm import InstrumentedAttribute
 
+from pgmrl.model.compat import Select
 from pgmrl.searching.arguments import check_labels, flag
 from pgmrl.searching.fallback import Ranking
 from pgmrl.searching.more_like_this import MoreLikeThis
@@ -20,10 +23,7 @@ from pgmrl.searching.subject import AnySelect
 from pgmrl.searching.templates import search_of_shape
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from sqlalchemy import FromClause
-    from sqlalchemy.orm import InstrumentedAttribute
 
     from pgmrl.model.metrics import Metric
     from pgmrl.searching.query import BoundQuery

@@ -6,9 +6,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack, cast
 
 import numpy as np
-from sqlalchemy import Select, literal_column, text
+from sqlalchemy import ColumnElement, literal_column, text
+from sqlalchemy.orm import InstrumentedAttribute
 
 from pgmrl.errors import SearchError
+from pgmrl.model.compat import Select
 from pgmrl.model.vectors import query_vectors
 from pgmrl.searching.arguments import check_labels
 from pgmrl.searching.fallback import Ranking
@@ -22,8 +24,7 @@ from pgmrl.searching.statement import RESULTS, join_results
 from pgmrl.searching.subject import AnySelect
 
 if TYPE_CHECKING:
-    from sqlalchemy import CTE, ColumnElement, FromClause
-    from sqlalchemy.orm import InstrumentedAttribute
+    from sqlalchemy import CTE, FromClause
 
     from pgmrl.model.vectors import VectorArray
     from pgmrl.searching.selected_rows import SelectedRows

@@ -553,7 +553,8 @@ def test_writing_a_row_does_not_fetch_its_words(engine: Engine, statements: list
         session.add(Package(id=1, name="Gimp's", text=None, docstring="image editor", part=1, embedding=np.ones(256)))
         session.flush()
         assert "words" not in next(sent for sent in statements if sent.startswith("INSERT INTO texts"))
-        package = session.get_one(Package, 1)
+        package = session.get(Package, 1)
+        assert package is not None
         assert "words" not in package.__dict__
         assert package.words == "'editor':3 'gimp':1A 'imag':2"
         package.text = "paints"

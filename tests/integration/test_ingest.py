@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psycopg
 import pytest
-from pgvector import HalfVector
-from pgvector import Vector as PgVector
 from psycopg.types.json import Jsonb
 from sqlalchemy import (
     Column,
@@ -44,6 +42,8 @@ from pgmrl.errors import IngestError, NotMigrated, PgmrlError
 from pgmrl.ingestion.ingest import IngestReport, ingest
 from pgmrl.model import shortening
 from pgmrl.model.columns import Matryoshka, add_side_table, matryoshka
+from pgmrl.model.compat import HalfVector
+from pgmrl.model.compat import Vector as PgVector
 from pgmrl.model.ddl import create_short_sync_triggers
 from pgmrl.model.shortening import Rotation, Short
 from pgmrl.model.vectors import VectorArray

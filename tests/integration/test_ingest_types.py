@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 import psycopg
 import pytest
-from pgvector import SparseVector
 from psycopg import sql
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.types import TypeInfo
@@ -29,6 +28,7 @@ from pgmrl.errors import IngestError
 from pgmrl.ingestion.ingest import ingest
 from pgmrl.ingestion.target_table import TargetTable
 from pgmrl.model.columns import Matryoshka
+from pgmrl.model.compat import SparseVector
 from pgmrl.model.shortening import Short
 
 if TYPE_CHECKING:
@@ -408,7 +408,10 @@ def test_types_that_the_application_has_registered(driver: psycopg.Connection[An
             ingest(driver, table.c.e, [{"id": 1, "e": VECTOR, name: value}])
     register_enum(fetched(EnumInfo, driver, "mood"), driver, Kind)
     register_composite(fetched(CompositeInfo, driver, "pair"), driver, Pair)
-    register_hstore(fetched(TypeInfo, driver, "hstore"), driver)
+    if hasattr(psycopg.types.hstore, "BaseHstoreBinaryDumper"):
+        register_hstore(fetched(TypeInfo, driver, "hstore"), driver)
+    else:  # psycopg 3.1 has a text form of it alone, so that it stays refused
+        del values["h"]
     register_range(fetched(RangeInfo, driver, "floats"), driver)
     register_range(fetched(RangeInfo, driver, "moods"), driver)
     for number, (name, value) in enumerate((values | {"p": Pair(1, "a")}).items()):

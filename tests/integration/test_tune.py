@@ -22,7 +22,8 @@ from pgmrl.model.shortening import Definition, Prefix
 from pgmrl.searching.plans import explained, index_serving, subplan
 from pgmrl.searching.statement import SHORTLIST
 from pgmrl.tune import Tuning, tune, tuning
-from pgmrl.tune.applying import apply_tuning, migration, model
+from pgmrl.tune.applied_migration import migration
+from pgmrl.tune.applying import apply_tuning, model
 from pgmrl.tune.candidates import Candidate
 from pgmrl.tune.nested_samples import NestedSamples, nested_truth
 from pgmrl.tune.plots import figure, kept_rows, write_html, write_png

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pgvector import HalfVector
-from pgvector import Vector as PgVector
 from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from pgmrl.errors import VectorError
 from pgmrl.model.columns import Matryoshka, matryoshka
+from pgmrl.model.compat import HalfVector
+from pgmrl.model.compat import Vector as PgVector
 from pgmrl.model.shortening import Short
 from pgmrl.model.vectors import VectorArray
 from pgmrl.searching.search import search

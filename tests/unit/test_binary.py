@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from pgvector import Bit, HalfVector, Vector
 
 from pgmrl.errors import VectorError
 from pgmrl.model.binary import decode, decode_many, encode, encode_many
+from pgmrl.model.compat import Bit, HalfVector, Vector
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from pgvector import Bit, HalfVector, SparseVector
-from pgvector import Vector as PgVector
 
 from pgmrl.errors import VectorError
+from pgmrl.model.compat import Bit, HalfVector, SparseVector
+from pgmrl.model.compat import Vector as PgVector
 from pgmrl.model.real_numbers import real_numbers
 from pgmrl.model.vectors import as_query, as_vector, as_vectors
 from pgmrl.searching.more_like_this import average_vectors

@@ -33,6 +33,7 @@ from pgmrl.model.vectors import VectorArray
 from pgmrl.searching.options import shortlist_size
 from pgmrl.searching.search import search
 from pgmrl.searching.search_many import search_many
+from tests.versions import distinct_on
 
 QUERY = np.arange(1.0, 9.0)
 
@@ -261,7 +262,7 @@ def test_the_size_of_the_shortlist() -> None:
         (lambda: select(Item.section, func.count()).group_by(Item.section), "has GROUP BY"),
         (lambda: select(Item.id).having(func.count() > 1), "has GROUP BY"),
         (lambda: select(Item).distinct(), "has DISTINCT"),
-        (lambda: select(Item).ext(postgresql.distinct_on(Item.section)), "has DISTINCT"),
+        (lambda: distinct_on(select(Item), Item.section), "has DISTINCT"),
         (lambda: select(Item).order_by(Item.id), "has ORDER BY"),
         (lambda: select(Item).with_for_update(), "has FOR UPDATE"),
         (lambda: union(select(Item.id), select(Item.id)), "expected a Select"),

@@ -30,6 +30,7 @@ from pgmrl.model.sqlalchemy_internals import (
     set_computed,
     unselected_column,
 )
+from tests.versions import distinct_on
 
 
 class Base(DeclarativeBase):
@@ -64,7 +65,7 @@ def broken(function: Callable[..., Any]) -> str:
         (select(Item.name).group_by(Item.name), ["GROUP BY"]),
         (select(func.count(Item.id)).having(func.count() > 1), ["GROUP BY"]),
         (select(Item).distinct(), ["DISTINCT"]),
-        (select(Item).ext(postgresql.distinct_on(Item.name)), ["DISTINCT"]),
+        (distinct_on(select(Item), Item.name), ["DISTINCT"]),
         (select(Item).order_by(Item.id), ["ORDER BY"]),
         (select(Item).with_for_update(), ["FOR UPDATE"]),
     ],

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pgvector import HalfVector
-from pgvector import Vector as PgVector
 
 from pgmrl.errors import PgmrlError, VectorError
+from pgmrl.model.compat import HalfVector
+from pgmrl.model.compat import Vector as PgVector
 from pgmrl.model.metrics import FullType
 from pgmrl.model.vectors import as_query, as_vector, as_vectors
 

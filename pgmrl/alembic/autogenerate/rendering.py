@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from alembic.autogenerate.render import render_op, renderers
 from pgvector.sqlalchemy import BIT, HALFVEC, VECTOR
-from sqlalchemy.dialects.postgresql import BIT as POSTGRESQL_BIT
 
 from pgmrl.alembic.operations import (
     AddShort,
@@ -74,8 +73,7 @@ def render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[
     if isinstance(item, VECTOR | HALFVEC):
         return _plain(type(item).__name__, item.dim, context)
     if isinstance(item, BIT):
-        impl: Any = item.impl_instance
-        return _plain("BIT", impl.length if isinstance(impl, POSTGRESQL_BIT) else None, context)
+        return _plain("BIT", item.length, context)
     return False
 
 
