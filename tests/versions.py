@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any, Final
 
 import pytest
 from sqlalchemy import Select
 from sqlalchemy.dialects import postgresql
 
-__all__ = ["ALEMBIC", "distinct_on", "needs_plugins"]
+from pgmrl.alembic.older_alembic import ALEMBIC, PLUGINS
 
-ALEMBIC: Final = tuple(int(part) for part in version("alembic").split(".")[:3])
+__all__ = ["HAS_PLUGINS", "NO_PLUGINS", "distinct_on", "needs_plugins"]
 
-needs_plugins = pytest.mark.skipif(ALEMBIC < (1, 18, 4), reason="autogenerate plugins need Alembic 1.18.4 or later")
+HAS_PLUGINS: Final = ALEMBIC >= PLUGINS
+NO_PLUGINS: Final = "pgmrl's autogenerate plugin needs Alembic 1.18 or later"
+
+needs_plugins = pytest.mark.skipif(not HAS_PLUGINS, reason=NO_PLUGINS)
 
 
 def distinct_on(statement: Select[*tuple[Any, ...]], *columns: Any) -> Select[*tuple[Any, ...]]:
-    """DISTINCT ON: of `distinct()` before SQLAlchemy 2.1, which deprecates that."""
+    """DISTINCT ON: what `distinct()` makes before SQLAlchemy 2.1, where that is deprecated."""
     if not hasattr(statement, "ext"):
         return statement.distinct(*columns)
     return statement.ext(postgresql.distinct_on(*columns))

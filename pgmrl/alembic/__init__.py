@@ -17,7 +17,10 @@ try:
 except ModuleNotFoundError:
     raise MigrationError("migrations by Alembic need it installed: pip install 'pgmrl[alembic]'") from None
 
-from pgmrl.alembic import implementations  # noqa: F401 - registers how the operations are done
+from pgmrl.alembic import (
+    implementations,  # noqa: F401 - registers how the operations are done
+    older_alembic,  # noqa: F401 - says where autogenerate would leave them out
+)
 from pgmrl.alembic.autogenerate.rendering import render_item
 from pgmrl.alembic.operations import (
     AddShort,

@@ -8,9 +8,7 @@ With `pgmrl_online=True` in `context.configure` tables that exist are changed wh
 
 from __future__ import annotations
 
-import re
-from importlib import metadata
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from pgmrl import database
@@ -18,7 +16,7 @@ from pgmrl.alembic import implementations  # noqa: F401 - registers how the oper
 from pgmrl.alembic.autogenerate.compared_tables import ComparedTable, attachments
 from pgmrl.alembic.autogenerate.comparison import Comparison
 from pgmrl.alembic.autogenerate.rendering import with_types
-from pgmrl.errors import MigrationError
+from pgmrl.alembic.older_alembic import ALEMBIC, require_plugins
 
 if TYPE_CHECKING:
     from alembic.autogenerate.api import AutogenContext
@@ -28,19 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compare", "compare_table", "skip_short_default"]
 
-NEEDED: Final = (1, 20, 1)
-
-
-def _require_alembic(version: str) -> None:
-    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
-    if numbers < NEEDED:
-        raise MigrationError(
-            f"expected Alembic 1.20.1 or later for pgmrl's autogenerate plugin, got {version}: "
-            "pip install 'alembic>=1.20.1', or take pgmrl out of autogenerate_plugins and write its operations by hand"
-        )
-
-
-_require_alembic(metadata.version("alembic"))
+require_plugins(ALEMBIC)
 
 _compared: WeakKeyDictionary[AutogenContext, list[ComparedTable]] = WeakKeyDictionary()
 
@@ -91,7 +77,7 @@ def compare(context: AutogenContext, upgrade: ops.UpgradeOps) -> PriorityDispatc
 
 
 def _result(name: str) -> PriorityDispatchResult:
-    from alembic.util import PriorityDispatchResult  # noqa: PLC0415 - an older Alembic has none; see `_require_alembic`
+    from alembic.util import PriorityDispatchResult  # noqa: PLC0415 - an older Alembic has none; see `require_plugins`
 
     return PriorityDispatchResult[name]
 

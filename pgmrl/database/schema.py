@@ -148,7 +148,8 @@ def create_schema() -> list[str]:
 def create_version_table() -> str:
     """The statement that makes the table in which Alembic keeps pgmrl's revision."""
     name = f"{SCHEMA}.{VERSION_TABLE}"
-    return f"CREATE TABLE IF NOT EXISTS {name} (version_num varchar(32) NOT NULL PRIMARY KEY)"
+    key = f"CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num)"  # as Alembic names it
+    return f"CREATE TABLE IF NOT EXISTS {name} (version_num varchar(32) NOT NULL, {key})"
 
 
 def set_version(revision: str | None) -> list[str]:

@@ -18,12 +18,13 @@ from sqlalchemy import Column, Integer, MetaData, Table, Text
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
-from pgmrl.alembic.plugin import _require_alembic
+from pgmrl.alembic.older_alembic import require_plugins
 from pgmrl.database.table_state import table_state
 from pgmrl.errors import MigrationError, RotationError
 from pgmrl.model.columns import Matryoshka, add_short, add_side_table
 from pgmrl.model.rotation import Rotation
 from pgmrl.model.shortening import Short
+from tests.versions import needs_plugins
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -614,6 +615,7 @@ def python(code: str) -> str:
     return done.stdout.strip()
 
 
+@needs_plugins
 def test_importing_alembic_does_not_import_pgmrl() -> None:
     """The entry point is loaded with Alembic, and pgmrl with its first comparison."""
     printed = python(
@@ -623,6 +625,7 @@ def test_importing_alembic_does_not_import_pgmrl() -> None:
     assert printed == "True False False"
 
 
+@needs_plugins
 def test_set_up_by_hand() -> None:
     """As its documentation says, where the entry point is not installed."""
     printed = python(
@@ -636,13 +639,14 @@ def test_set_up_by_hand() -> None:
     assert printed.split() == ["0", "3"]
 
 
-@pytest.mark.parametrize("version", ["1.16.5", "1.18.0", "1.20.0"])
-def test_an_old_alembic_is_refused(version: str) -> None:
+@pytest.mark.parametrize("version", [(1, 13, 0), (1, 16, 5), (1, 17, 2)])
+def test_an_old_alembic_is_refused(version: tuple[int, ...]) -> None:
     """With what to install."""
-    with pytest.raises(MigrationError, match=rf"expected Alembic 1.20.1 or later .*, got {version}: pip install"):
-        _require_alembic(version)
-    _require_alembic("1.20.1")
-    _require_alembic("2.0")
+    got = ".".join(map(str, version))
+    with pytest.raises(MigrationError, match=rf"expected Alembic 1.18 or later .*, got {got}: pip install"):
+        require_plugins(version)
+    require_plugins((1, 18, 0))
+    require_plugins((2, 0))
 
 
 def test_the_entry_point_can_be_iterated() -> None:
