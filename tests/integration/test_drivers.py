@@ -70,11 +70,10 @@ def run(request: pytest.FixtureRequest, database_url: str) -> Iterator[Any]:
         pytest.importorskip(driver)
     # pgmrl's test server listens on a socket, which each driver names in its own way
     url = database.sqlalchemy_url(database_url).replace("+psycopg:", f"+{driver}:")
-    if driver == "pg8000":
-        options: dict[str, Any] = {"connect_args": {"unix_sock": socket_of(database_url)}}
+    options: dict[str, Any] = {}
+    if driver == "pg8000" and (socket := socket_of(database_url)) is not None:
+        options = {"connect_args": {"unix_sock": socket}}
         url = url.partition("?")[0]
-    else:
-        options = {}
     if driver in {"asyncpg", "psycopg_async"}:
 
         def through(function: Callable[[Connection], Any]) -> Any:
@@ -100,11 +99,11 @@ def run(request: pytest.FixtureRequest, database_url: str) -> Iterator[Any]:
     engine.dispose()
 
 
-def socket_of(url: str) -> str:
-    """The path of the server's socket."""
+def socket_of(url: str) -> str | None:
+    """The path of the server's socket; None where it is reached by TCP."""
     with psycopg.connect(url.replace("+psycopg", "")) as connection:
         folder, port = connection.info.host, connection.info.port
-    return f"{folder}/.s.PGSQL.{port}"
+    return f"{folder}/.s.PGSQL.{port}" if folder.startswith("/") else None
 
 
 def test_every_shape(run: Any, engine: Engine, corpus: Corpus) -> None:
