@@ -61,9 +61,10 @@ def lowest_versions() -> list[str]:
 
 
 def run_tests(session: nox.Session, *, beside: Sequence[str] = (), arguments: Sequence[str] = ()) -> None:
-    """The selection, with two workers."""
+    """The selection, with two workers; beside another server what needs none is left out."""
     pytest = ("benchmarks.tested", "run") if os.environ.get("PGMRL_RECORD") else ("pytest",)
-    session.run(*beside, "python", "-m", *pytest, "-n", "2", "-q", *arguments, *(session.posargs or SELECTION))
+    tests = SELECTION if not beside else [path for path in SELECTION if not path.startswith("tests/unit")]
+    session.run(*beside, "python", "-m", *pytest, "-n", "2", "-q", *arguments, *(session.posargs or tests))
 
 
 @nox.session(python="3.11")
