@@ -16,7 +16,7 @@ from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, cre
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
-from pgmrl.errors import NotMigrated, PgvectorMissing
+from pgmrl.errors import DefinitionError, NotMigrated, PgvectorMissing
 from pgmrl.model.columns import Matryoshka
 from pgmrl.model.shortening import Rotation, Short
 
@@ -214,3 +214,23 @@ def test_another_revision_is_refused(connection: Connection, revision: str, reme
     connection.exec_driver_sql(f"UPDATE pgmrl.alembic_version SET version_num = '{revision}'")
     with pytest.raises(NotMigrated, match=f"expected revision 0001, got {revision}: {remedy}"):
         database.require_schema(connection)
+
+
+def test_a_newer_schema_is_left_alone(connection: Connection) -> None:
+    """Of a newer pgmrl: neither brought further nor taken down by what does not know it."""
+    before = catalogue(connection)
+    connection.exec_driver_sql("UPDATE pgmrl.alembic_version SET version_num = '9999'")
+    with pytest.raises(NotMigrated, match="got 9999: install the version of pgmrl that brought it"):
+        database.upgrade(connection)
+    with pytest.raises(DefinitionError, match=r"expected one of the revisions 0001, got '9999'"):
+        database.downgrade(connection)
+    connection.exec_driver_sql(f"UPDATE pgmrl.alembic_version SET version_num = '{database.NEWEST_REVISION}'")
+    assert catalogue(connection) == before
+
+
+def test_an_unknown_revision_is_refused(empty: Engine) -> None:
+    """By the names of those that there are, and before anything is made."""
+    with empty.begin() as opened:
+        with pytest.raises(DefinitionError, match=r"expected one of the revisions 0001, got '0000'"):
+            database.upgrade(opened, "0000")
+        assert database.installed_revision(opened) is None
