@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from typing import Any
@@ -106,7 +107,7 @@ def test_an_unknown_option(name: str) -> None:
 
 def test_no_option_is_undocumented() -> None:
     """Each is in the one description of them."""
-    described = re.findall(r"^        (\w+): ", SearchOptions.__doc__ or "", flags=re.MULTILINE)
+    described = re.findall(r"^    (\w+): ", inspect.getdoc(SearchOptions) or "", flags=re.MULTILINE)
     assert set(described) == OPTION_NAMES
 
 
