@@ -55,7 +55,7 @@ def whole_number(
 
     """
     try:
-        if isinstance(value, bool):
+        if isinstance(value, bool | np.bool_):  # NumPy 1.26 takes its own for an index
             raise TypeError("a truth value")
         number = int(operator.index(value))
     except Exception:  # whatever the value's own __index__ raises

@@ -41,7 +41,8 @@ from pgmrl.functions.installed import functions
 from pgmrl.functions.named_queries import add_query, queries, remove_query
 from pgmrl.measure import measure_recall, recall_history, record_recall, sampled_queries, selected_queries
 from pgmrl.tune import tune
-from pgmrl.tune.applying import apply_tuning, migration, reshape_commands
+from pgmrl.tune.applied_migration import migration
+from pgmrl.tune.applying import apply_tuning, reshape_commands
 from tests.integration.test_drivers import DRIVERS, socket_of
 
 if TYPE_CHECKING:
