@@ -231,6 +231,6 @@ def test_a_newer_schema_is_left_alone(connection: Connection) -> None:
 def test_an_unknown_revision_is_refused(empty: Engine) -> None:
     """By the names of those that there are, and before anything is made."""
     with empty.begin() as opened:
-        with pytest.raises(DefinitionError, match=r"expected one of the revisions 0001, got '0000'"):
+        with pytest.raises(DefinitionError, match=r"expected one of the revisions 0001, head, got '0000'"):
             database.upgrade(opened, "0000")
         assert database.installed_revision(opened) is None
