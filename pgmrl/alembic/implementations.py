@@ -146,6 +146,7 @@ def _rotation(operations: Operations, file: str) -> Rotation:
 @_implements(AddShort)
 def _add_short(operations: Operations, operation: AddShort) -> None:
     target, connection = operation.target, connection_of(operations)
+    preconditions.check_stored(target)
     if connection is not None and preconditions.check_add(connection, target, by_trigger=operation.by_trigger):
         log.info("%s is there and kept in step", target.title)
         return
@@ -181,6 +182,7 @@ def _alter_short(operations: Operations, operation: AlterShort) -> None:
 @_implements(BackfillShort)
 def _backfill_short(operations: Operations, operation: BackfillShort) -> None:
     target = operation.target
+    preconditions.check_stored(target)
     with committing(operations, "backfill_short") as connection:
         if connection is None:
             print_sql(operations, [printed_scripts.backfill_script(target)])
@@ -194,6 +196,7 @@ def _backfill_short(operations: Operations, operation: BackfillShort) -> None:
 @_implements(ValidateShort)
 def _validate_short(operations: Operations, operation: ValidateShort) -> None:
     connection = connection_of(operations)
+    preconditions.check_stored(operation.target)
     if connection is None:
         print_sql(operations, [printed_scripts.validate_script(operation.target)])
     else:
@@ -223,30 +226,27 @@ def _create_short_index(operations: Operations, operation: CreateShortIndex) -> 
         return
     with committing(operations, "create_short_index") as connection:
         if connection is None:
-            print_sql(operations, printed_scripts.index_script(target, operation.index, build))
+            print_sql(operations, printed_scripts.index_script(target, operation.index, build, operation.name))
         else:
             preconditions.check_there(connection, target)
             announce(connection, operation)
-            index_builds.build(connection, target, operation.index, build, progress=ProgressLog())
+            index_builds.build(connection, target, operation.index, build, name=operation.name, progress=ProgressLog())
 
 
 def _create_in_migration(operations: Operations, operation: CreateShortIndex) -> None:
     target, connection = operation.target, connection_of(operations)
-    if connection is not None and preconditions.has_index(connection, target, operation.index):
+    if connection is not None and preconditions.has_index(connection, target, operation.index, operation.index_name):
         return
     settings = [
         f"SELECT pg_catalog.set_config('{name}', '{value}', true)" for name, value in operation.build.settings()
     ]
-    statement = index_statements.create_statement(target, operation.index, concurrently=False)
+    statement = index_statements.create_statement(target, operation.index, concurrently=False, name=operation.name)
     run_in_migration(operations, [*settings, statement], target.owner, lock=False)
 
 
 @_implements(DropShortIndex)
 def _drop_short_index(operations: Operations, operation: DropShortIndex) -> None:
-    name, concurrently = (
-        operation.index.index_name(operation.table, operation.target.short),
-        operation.build.concurrently,
-    )
+    name, concurrently = operation.index_name, operation.build.concurrently
     statement = index_statements.drop_statement(operation.schema, name, concurrently=concurrently)
     if not concurrently:
         run_in_migration(operations, [statement], operation.target.owner, lock=False)

@@ -65,7 +65,7 @@ def planned(connection: Connection, operation: Any, size: Size) -> Iterator[Plan
     elif isinstance(operation, RebuildShortIndex):
         yield plan.rebuild(operation.target, operation.index, operation.build, size)
     elif isinstance(operation, DropShortIndex):
-        yield plan.drop_index(operation.target, operation.index.index_name(operation.table, operation.target.short))
+        yield plan.drop_index(operation.target, operation.index_name)
     elif isinstance(operation, ValidateShort):
         yield plan.validate(operation.target)
     elif isinstance(operation, DropShort):

@@ -39,7 +39,7 @@ class ColumnInfo:
         full_column: the full vector's column.
         full_type: `vector` or `halfvec`.
         full_dims: its dimensions.
-        short_column: the short vector's column.
+        short_column: the short vector's column, or the name of short vectors that only an index computes.
         short_type: `halfvec`, `vector` or `bit`.
         short_dims: its dimensions.
         metric: from the operator class or the trigger; None for bits of a prefix, whose catalogue does not say.
@@ -51,7 +51,7 @@ class ColumnInfo:
         index_bytes: its size.
         table_bytes: the table's size with TOAST, without indexes.
         estimated_rows: as of the last ANALYZE; -1 before the first.
-        kept_by: `generated` (a generated column) or `trigger`.
+        kept_by: `generated` (a generated column), `trigger`, or `index` (its expression computes them).
         stage: `arriving` or `retired` while a reshape has two short columns side by side; else None.
 
     """

@@ -73,7 +73,7 @@ def check_column_types(connection: Connection, table: Table, attachment: Attachm
     if not types:
         raise NotMigrated(f"there is no table {table.fullname}: run the application's migrations")
     _check_type(table, attachment.full, types, f"{definition.full}({definition.dims})")
-    if attachment.short is not None:
+    if attachment.short is not None and definition.has_column:
         _check_type(table, attachment.short, types, f"{definition.short.type}({definition.short.dims})")
 
 
@@ -81,9 +81,12 @@ def _check_short_column(connection: Connection, table: Table, attachment: Attach
     """What computes the short column, and its index, against the model."""
     name = f"{table.fullname}.{attachment.short}"
     infos = short_column_infos(connection, table, attachment, columns(connection))
+    if not infos and not attachment.definition.has_column:
+        raise NotMigrated(_no_expression_index(table, attachment))
     if not infos:
         raise NotMigrated(f"nothing keeps {name} in step with {attachment.full}: run the migration that adds it")
-    info = max(infos, key=lambda candidate: bool(candidate.index_valid))
+    operator_class = attachment.definition.metric.operator_class(attachment.definition.short.type)
+    info = max(infos, key=lambda each: (each.operator_class == operator_class, bool(each.index_valid)))
     by = attachment.definition.short.by
     rotation = by.id if isinstance(by, Rotation) else None
     if info.rotation != rotation:
@@ -95,7 +98,6 @@ def _check_short_column(connection: Connection, table: Table, attachment: Attach
     if not info.index_valid:
         raise NotMigrated(f"index {info.index_name} is invalid: REINDEX INDEX CONCURRENTLY {info.index_name}")
     _check_reads(connection, info)
-    operator_class = attachment.definition.metric.operator_class(attachment.definition.short.type)
     if info.operator_class != operator_class:
         raise NotMigrated(
             f"index {info.index_name}: expected operator class {operator_class}, which searches by "
@@ -134,6 +136,15 @@ def _check_copied(connection: Connection, column: Any, side_table: Table) -> Non
             raise NotMigrated(
                 f"the trigger that copies {owner.name} into {side.side} fails: {broken.reason}: {broken.remedy}"
             )
+
+
+def _no_expression_index(table: Table, attachment: Attachment) -> str:
+    definition = attachment.definition
+    expression = f"{definition.short_sql(attachment.full)} {definition.operator_class}"
+    return (
+        f"{table.fullname} has no HNSW index on ({expression}), so a search reads the whole table: run the migration "
+        "that adds it"
+    )
 
 
 def short_column_infos(

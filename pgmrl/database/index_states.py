@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from pgmrl.database.catalogue import relation_titles
 from pgmrl.database.search_path import catalogue_result
+from pgmrl.database.sql import load as load_sql
 from pgmrl.model.hnsw import Hnsw
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class BuildProgress:
     waiting_for: int
 
 
-_STATES = """
+_STATES = f"""
 SELECT i.oid, i.relname, o.opcname, i.reloptions, x.indisvalid AND x.indisready AS valid,
     CASE WHEN i.relkind = 'I' THEN (SELECT sum(pg_relation_size(r.relid)) FROM pg_partition_tree(i.oid) AS r)::bigint
         ELSE pg_relation_size(i.oid) END AS bytes,
@@ -72,10 +73,12 @@ FROM pg_index AS x
 JOIN pg_class AS i ON i.oid = x.indexrelid
 JOIN pg_am AS am ON am.oid = i.relam AND am.amname = 'hnsw'
 JOIN pg_opclass AS o ON o.oid = x.indclass[0]
-JOIN pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = x.indkey[0]
-WHERE x.indrelid = to_regclass(:owner) AND a.attname = :short AND x.indnatts = 1 AND x.indpred IS NULL
+LEFT JOIN pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = x.indkey[0]
+LEFT JOIN ({load_sql("expression_indexes")}) AS e ON e.index_oid = x.indexrelid
+WHERE x.indrelid = to_regclass(:owner) AND coalesce(a.attname, e.short_column) = :short
+  AND x.indnatts = 1 AND x.indpred IS NULL
 ORDER BY i.relname
-"""
+"""  # noqa: S608 - pgmrl's own text
 
 _PROGRESS = """
 SELECT p.relid AS table, p.index_relid AS index, p.pid, p.phase,
@@ -88,12 +91,12 @@ ORDER BY p.relid::regclass::text, p.index_relid::regclass::text
 
 
 def index_states(connection: Connection, owner: str, short: str) -> list[IndexState]:
-    """The HNSW indexes on a short column, partial ones left out.
+    """The HNSW indexes on a short column, or on an expression where no column holds the short vectors; no partial ones.
 
     Args:
         connection: of the database.
         owner: the table as SQL text.
-        short: the short column's name.
+        short: the name of the short vectors, `Definition.short_name`.
     """
     rows = catalogue_result(connection, text(_STATES), {"owner": owner, "short": short})
     return [

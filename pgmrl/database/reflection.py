@@ -176,7 +176,12 @@ def _best(infos: Iterable[ColumnInfo], table: Table, column: str) -> ColumnInfo 
     stages = ("retired", None, "arriving")
     return max(
         candidates,
-        key=lambda info: (bool(info.index_valid), stages.index(info.stage), info.short_column),
+        key=lambda info: (
+            bool(info.index_valid),
+            stages.index(info.stage),
+            info.kept_by != "index",
+            info.short_column,
+        ),
         default=None,
     )
 
@@ -188,11 +193,12 @@ def _definition(
         # a rotation that has not been learned is how a column without short vectors is described
         short = Short(1, by=Rotation())
         return Definition.of(dims, short, metric or "cosine", full, vector_schema), None
+    stored = info.kept_by != "index"
     short = Short(
         info.short_dims or dims,
         by=Rotation(info.rotation) if info.rotation else Prefix(),
         type=cast("ShortType", info.short_type.rsplit(".", 1)[-1]),
-        name=info.short_column,
+        name=info.short_column if stored else None,
     )
     chosen = metric or cast("MetricName | None", info.metric) or "cosine"
-    return Definition.of(dims, short, chosen, full, vector_schema), info.short_column
+    return Definition.of(dims, short, chosen, full, vector_schema, stored=stored), info.short_column

@@ -15,10 +15,11 @@ from sqlalchemy import text
 from pgmrl.database.extension import hidden_schema
 from pgmrl.database.index_states import IndexState, index_states
 from pgmrl.database.search_path import catalogue_result, relation_name
+from pgmrl.database.sql import load as load_sql
 from pgmrl.errors import DefinitionError
 from pgmrl.model.ddl import rule_of
 from pgmrl.model.metrics import METRICS
-from pgmrl.model.shortening import Definition, Prefix, Rotation, Short
+from pgmrl.model.shortening import FULL_LIMIT, Definition, Prefix, Rotation, Short
 from pgmrl.names import qualified
 
 if TYPE_CHECKING:
@@ -100,13 +101,13 @@ class SyncTrigger:
 
 @dataclass(frozen=True, slots=True)
 class ShortState:
-    """A short column that something keeps in step.
+    """A short column that something keeps in step, or short vectors that no column holds.
 
     Attributes:
         full: the column it is computed from.
-        short: its name.
+        short: its name, `Definition.short_name`.
         definition: what it is, with its name; the metric is the trigger's or the index's where they say it.
-        kept_by: `generated` or `trigger`.
+        kept_by: `generated`, `trigger`, or `index`: no column holds it, the expression of its indexes computes it.
         indexes: HNSW indexes on it.
         stage: `arriving` or `retired` while a reshape has two side by side; else None.
     """
@@ -114,7 +115,7 @@ class ShortState:
     full: str
     short: str
     definition: Definition
-    kept_by: Literal["generated", "trigger"]
+    kept_by: Literal["generated", "trigger", "index"]
     indexes: tuple[IndexState, ...]
     stage: str | None
 
@@ -126,8 +127,8 @@ class ShortState:
 def _values_of(definition: Definition) -> tuple[object, ...]:
     """What the values of a short column depend on."""
     short = definition.short
-    scaled = definition.metric.normalise or short.type == "bit"
-    return rule_of(definition), scaled, short.dims, short.type, definition.dims, definition.full
+    scaled = definition.scaled or short.type == "bit"
+    return rule_of(definition), definition.has_column, scaled, short.dims, short.type, definition.dims, definition.full
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ class TableState:
         partitioned: whether it is a partitioned parent.
         columns: all columns by name.
         sync_triggers: the triggers that keep short columns in step, by the short column's name.
-        shorts: short columns by name.
+        shorts: short columns by name, and by theirs the short vectors that no column holds.
         sides: triggers that copy a column into a side table.
         mirrors: full columns that are kept the same, old and new.
     """
@@ -213,6 +214,11 @@ WHERE g.tgrelid = to_regclass(:owner) AND NOT g.tgisinternal AND p.proname LIKE 
 GROUP BY p.oid, g.tgrelid ORDER BY p.proname
 """
 
+_EXPRESSIONS: Final = f"""
+SELECT DISTINCT e.full_column, e.short_type, e.short_dims FROM ({load_sql("expression_indexes")}) AS e
+WHERE e.table_oid = to_regclass(:owner)
+"""  # noqa: S608 - pgmrl's own text
+
 _PREFIX: Final = re.compile(r"subvector\((.+?), 1, (\d+)\)")
 _ROTATION_ID: Final = re.compile(r"r[0-9a-f]{12}")
 _ROTATED: Final = re.compile(r"rotate_v\d+\((.+?), '(r[0-9a-f]{12})'(?:::text)?, (\d+)\)")
@@ -233,6 +239,10 @@ def table_state(connection: Connection, schema: str | None, table: str) -> Table
         if state is not None:
             indexes = tuple(index_states(connection, owner["owner"], column.name))
             shorts[column.name] = replace(_with_metric(state, indexes), indexes=indexes)
+    for full, type_, dims in connection.execute(text(_EXPRESSIONS), owner):
+        state = _expression_state(columns[full], type_, dims, hidden)
+        indexes = tuple(index_states(connection, owner["owner"], state.short))
+        shorts[state.short] = replace(_with_metric(state, indexes), indexes=indexes)
     return TableState(
         row.nspname, row.relname, row.partitioned, columns, sync_triggers, shorts, tuple(sides), tuple(mirrors)
     )
@@ -298,17 +308,26 @@ def _short_state(
     return ShortState(full.name, column.name, definition, kept_by, (), stage.group(1) if stage else None)
 
 
+def _expression_state(full: ColumnState, type_: ShortType, dims: int, vector_schema: str | None) -> ShortState:
+    """The short vectors of an expression index; of a column without dimensions as if it had all that it may have."""
+    kind = cast("FullType", full.kind)
+    short = Short(dims, type=type_)
+    definition = Definition.of(full.dims or FULL_LIMIT, short, "l2", kind, vector_schema, stored=False)
+    return ShortState(full.name, definition.short_name(full.name), definition, "index", (), None)
+
+
 def _unquoted(name: str) -> str:
     return name[1:-1].replace('""', '"') if name.startswith('"') else name
 
 
 def _with_metric(state: ShortState, indexes: tuple[IndexState, ...]) -> ShortState:
-    """The index says which of l2 and inner product it is, where the expression is the same for both."""
+    """The index says which metric it is, where the expression is the same for several."""
     definition = state.definition
-    if state.kept_by == "trigger" or definition.short.type == "bit" or definition.metric.normalise:
+    if state.kept_by == "trigger" or definition.short.type == "bit" or definition.scaled:
         return state
     for index in indexes:
         for metric in METRICS.values():
-            if metric.operator_class(definition.short.type) == index.operator_class and not metric.normalise:
+            possible = not metric.normalise or not definition.has_column
+            if metric.operator_class(definition.short.type) == index.operator_class and possible:
                 return replace(state, definition=replace(definition, metric=metric))
     return state

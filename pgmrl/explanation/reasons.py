@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy import text
 
 from pgmrl.database.search_path import catalogue_result
+from pgmrl.database.sql import load as load_sql
+from pgmrl.model.shortening import expression_name
 from pgmrl.names import qualified, quoted
 from pgmrl.searching.plans import explained, index_serving, nodes, shortlist_scans, sources
 from pgmrl.units import shown
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Row, SelectBase
 
+    from pgmrl.model.metrics import ShortType
     from pgmrl.searching.plans import Node
 
 __all__ = ["reasons"]
@@ -30,7 +33,12 @@ __all__ = ["reasons"]
 _NAME: Final = r'(?:"(?:[^"]|"")+"|[^\s".()]+)'
 _SORT_KEY: Final = re.compile(rf"\(*{_NAME}\.({_NAME}) (?:OPERATOR\({_NAME}\.)?(<=>|<->|<#>|<~>|<\+>|<%>)")
 
-_INDEXES: Final = text("""
+_EXPRESSION: Final = re.compile(  # the same of short vectors that only their index computes
+    rf"\(*(?:{_NAME}\.)?(?:binary_quantize\((?:{_NAME}\.)?)?subvector\({_NAME}\.({_NAME}), 1, (\d+)\)\)*"
+    rf"::(?:{_NAME}\.)?(halfvec|vector|bit)\(\d+\)\)* (?:OPERATOR\({_NAME}\.)?(<=>|<->|<#>|<~>|<\+>|<%>)"
+)
+
+_INDEXES: Final = text(f"""
 SELECT i.relname AS name, x.indisvalid AND x.indisready AND x.indislive AS valid, x.indcheckxmin AS young,
     pg_get_expr(x.indpred, x.indrelid) AS predicate, o.opcname AS operator_class,
     EXISTS (
@@ -42,14 +50,17 @@ FROM pg_index AS x
 JOIN pg_class AS i ON i.oid = x.indexrelid
 JOIN pg_am AS am ON am.oid = i.relam AND am.amname IN ('hnsw', 'ivfflat')
 JOIN pg_opclass AS o ON o.oid = x.indclass[0]
-JOIN pg_attribute AS c ON c.attrelid = x.indrelid AND c.attnum = x.indkey[0]
-WHERE x.indrelid = to_regclass(:owner) AND c.attname = :short
+LEFT JOIN pg_attribute AS c ON c.attrelid = x.indrelid AND c.attnum = x.indkey[0]
+LEFT JOIN ({load_sql("expression_indexes")}) AS e ON e.index_oid = x.indexrelid
+WHERE x.indrelid = to_regclass(:owner) AND coalesce(c.attname, e.short_column) = :short
 ORDER BY i.relname
-""")
+""")  # noqa: S608 - pgmrl's own text
 
 _TABLE: Final = text("""
 SELECT c.reltuples::bigint AS row_count, pg_relation_size(c.oid) AS bytes,
-    EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attname = :short AND NOT a.attisdropped) AS has
+    EXISTS (
+        SELECT FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attname = :column AND NOT a.attisdropped
+    ) AS has
 FROM pg_class AS c WHERE c.oid = to_regclass(:owner)
 """)
 
@@ -61,7 +72,8 @@ class _SortedTable:
     Attributes:
         schema: schema of the table.
         table: name of the table.
-        short: the short column.
+        column: the short column; of short vectors that are not stored, the full one.
+        short: the short vectors' name.
         operator: the distance operator.
         node: the sort.
 
@@ -69,6 +81,7 @@ class _SortedTable:
 
     schema: str
     table: str
+    column: str
     short: str
     operator: str
     node: Node
@@ -106,17 +119,28 @@ def reasons(
 def _sorted_tables(connection: Connection, plan: Node) -> Iterator[_SortedTable]:
     for part in shortlist_scans(plan):
         for source in sources(part):
-            key = _SORT_KEY.match(str(source.get("Sort Key", [""])[0]))
+            key = _sort_key(str(source.get("Sort Key", [""])[0]))
             if key is None or "Order By" in source:
                 continue
-            short = key[1][1:-1].replace('""', '"') if key[1].startswith('"') else key[1]
             for node in nodes(source):
-                if "Relation Name" in node and _table(connection, node["Schema"], node["Relation Name"], short).has:
-                    yield _SortedTable(node["Schema"], node["Relation Name"], short, key[2], source)
+                if "Relation Name" in node and _table(connection, node["Schema"], node["Relation Name"], key[0]).has:
+                    yield _SortedTable(node["Schema"], node["Relation Name"], *key, source)
 
 
-def _table(connection: Connection, schema: str, table: str, short: str) -> Row[Any]:
-    return catalogue_result(connection, _TABLE, {"owner": qualified(schema, table), "short": short}).one()
+def _sort_key(text: str) -> tuple[str, str, str] | None:
+    """Column, short vectors and operator of what is sorted by; None where that is no short distance."""
+    stored, computed = _SORT_KEY.match(text), _EXPRESSION.match(text)
+    key = stored or computed
+    if key is None:
+        return None
+    column = key[1][1:-1].replace('""', '"') if key[1].startswith('"') else key[1]
+    if stored:
+        return column, column, key[2]
+    return column, expression_name(column, int(key[2]), cast("ShortType", key[3])), key[4]
+
+
+def _table(connection: Connection, schema: str, table: str, column: str) -> Row[Any]:
+    return catalogue_result(connection, _TABLE, {"owner": qualified(schema, table), "column": column}).one()
 
 
 def _indexes(connection: Connection, table: _SortedTable) -> Sequence[Row[Any]]:
@@ -190,7 +214,7 @@ def _cannot_serve(connection: Connection, table: _SortedTable) -> str:
 
 def _estimates(connection: Connection, table: _SortedTable) -> str:
     """What the planner assumes of the table and of the filter."""
-    row = _table(connection, table.schema, table.table, table.short)
+    row = _table(connection, table.schema, table.table, table.column)
     if row.row_count < 0:
         return f"{table.table} was never analyzed, so the planner guesses: run ANALYZE {quoted(table.table)}"
     expected = next((n["Plan Rows"] for n in nodes(table.node) if n.get("Relation Name") == table.table), 0)

@@ -283,11 +283,11 @@ class SearchedColumn:
     @property
     def short_vector(self) -> str:
         """The short vector of a row of `from_clause`, as SQL text."""
-        return f"{'t' if self.side_table is None else 'v'}.{quoted(self.short_column)}"
+        return self.qualified_definition.short_sql(self.full_column, "t" if self.side_table is None else "v")
 
     @property
     def short_column(self) -> str:
-        """The short vector's column."""
+        """The short vector's column, or the name of short vectors that only an index computes."""
         return self.definition.short_name(self.full_column)
 
     @property
@@ -319,6 +319,7 @@ class SearchedColumn:
             "full": f"{self.definition.full}({self.definition.dims})",
             "dims": self.definition.short.dims,
             "type": self.definition.short.type,
+            "has_column": self.definition.has_column,
             "side": self.side_table,
             "filters": [str(test) for test in functions.tests],
             "related": functions.related,

@@ -14,6 +14,7 @@ from sqlalchemy.exc import CompileError, DBAPIError
 
 from pgmrl import database
 from pgmrl.database.connection import sqlstate
+from pgmrl.database.sql import load as load_sql
 from pgmrl.errors import MeasureError, NotMigrated, SearchError
 from pgmrl.limits import EF_SEARCH_LIMIT
 from pgmrl.measure.attribution import QUERY, Loss, SearchTrial
@@ -238,10 +239,11 @@ def _check_index(connection: Connection, column: Any) -> None:
     row = database.catalogue_result(
         connection,
         text(
-            "SELECT bool_or(i.indisvalid), count(*) FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid "
-            "JOIN pg_am AS m ON m.oid = c.relam AND m.amname = 'hnsw' JOIN pg_attribute AS a "
+            "SELECT bool_or(i.indisvalid), count(*) FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid "  # noqa: S608
+            "JOIN pg_am AS m ON m.oid = c.relam AND m.amname = 'hnsw' LEFT JOIN pg_attribute AS a "
             "ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] "
-            "WHERE i.indrelid = to_regclass(:name) AND a.attname = :short"
+            f"LEFT JOIN ({load_sql('expression_indexes')}) AS e ON e.index_oid = i.indexrelid "
+            "WHERE i.indrelid = to_regclass(:name) AND coalesce(a.attname, e.short_column) = :short"
         ),
         {"name": server_name(connection, table), "short": attachment.short},
     ).one()

@@ -31,6 +31,7 @@ from pgmrl.model.argument_types import choice, optional_name, truth_value
 from pgmrl.model.ddl import Storage
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.server_names import translated_schema
+from pgmrl.model.short_expression import IndexedShort
 from pgmrl.model.shortening import Definition, Prefix, Short
 from pgmrl.model.sqlalchemy_internals import TableType, unselected_column
 from pgmrl.model.types import NumpyVector
@@ -60,7 +61,8 @@ class Attachment:
     Attributes:
         definition: full and short vector.
         full: the full column's name.
-        short: the short column's name; None before a rotation has been learned.
+        short: the short column's name, or that of short vectors which no column holds (`definition.has_column`); None
+            before a rotation has been learned.
         index: how the short column's index is built.
         side: the key of the side table in the MetaData, where the vectors are searched there.
         functions: the SQL functions that search it; None for none.
@@ -92,6 +94,7 @@ class Matryoshka(NumpyVector, TableType):
         forbid_zero: add a CHECK against zero vectors, which a cosine index does not contain.
         vector_schema: the schema pgvector lives in, where that is not on the search_path.
         as_list: a loaded vector is a list of floats instead of an array: for JSON, pydantic, and comparisons by `==`.
+        stored: False: no short column, only an HNSW index on the expression of its vectors; by a prefix alone.
 
     Raises:
         DefinitionError: dimensions, types or names that cannot work.
@@ -111,8 +114,11 @@ class Matryoshka(NumpyVector, TableType):
         forbid_zero: bool = False,
         vector_schema: str | None = None,
         as_list: bool = False,
+        stored: bool = True,
     ) -> None:
-        self.definition = Definition.of(dims, short, metric, full, vector_schema)
+        self.definition = Definition.of(
+            dims, short, metric, full, vector_schema, stored=truth_value("stored", stored, DefinitionError)
+        )
         super().__init__(self.definition.dims, full, vector_schema, truth_value("as_list", as_list, DefinitionError))
         self.short = short
         self.metric: MetricName = self.definition.metric.name
@@ -152,6 +158,7 @@ class Matryoshka(NumpyVector, TableType):
             self.forbid_zero,
             self.vector_schema,
             self.as_list,
+            self.definition.has_column,
         )
 
     def on_table(self, column: Column[Any], table: Table) -> None:
@@ -184,6 +191,7 @@ def matryoshka(
     forbid_zero: bool = False,
     vector_schema: str | None = None,
     as_list: bool = False,
+    stored: bool = True,
     deferred: bool = True,
     **column: Any,
 ) -> MappedColumn[Any]:
@@ -195,7 +203,7 @@ def matryoshka(
     `vector_schema` are those of `Matryoshka`.
 
     Args:
-        dims: this and the arguments up to `as_list`: see `Matryoshka`.
+        dims: this and the arguments up to `stored`: see `Matryoshka`.
         short: the short vector.
         metric: of the searches.
         full: the full column's type.
@@ -204,12 +212,13 @@ def matryoshka(
         forbid_zero: add a CHECK.
         vector_schema: pgvector's.
         as_list: load lists; the attribute is then a `Mapped[list[float]]`.
+        stored: False for an index on an expression instead of a column.
         deferred: load the vector only when it is asked for. Where that cannot be done later, as with an AsyncSession:
             False, or `undefer(Package.embedding)` among the options of the Select.
         **column: further arguments of `mapped_column`, such as `nullable`.
 
     """
-    type_ = Matryoshka(dims, short, metric, full, index, storage, forbid_zero, vector_schema, as_list)
+    type_ = Matryoshka(dims, short, metric, full, index, storage, forbid_zero, vector_schema, as_list, stored)
     return mapped_column(type_, deferred=truth_value("deferred", deferred, DefinitionError), **column)
 
 
@@ -220,22 +229,35 @@ def add_short(
     metric: MetricName | Metric = "cosine",
     index: Hnsw | None = Hnsw(),  # noqa: B008 - immutable
     vector_schema: str | None = None,
+    stored: bool = True,
 ) -> None:
-    """Give a column that already exists (pgvector's `VECTOR` or `HALFVEC`) a short one beside it.
+    """Give a column that already exists (pgvector's `VECTOR` or `HALFVEC`) short vectors, to be searched through them.
 
     Call it after the class or Table is defined. The column keeps its type and the code that writes it does not change.
 
-        add_short(Document.embedding, Short(256), metric="cosine")
+        add_short(Document.embedding, Short(256), stored=False)  # one CREATE INDEX CONCURRENTLY, and nothing else
+        add_short(Document.embedding, Short(256))  # a short column beside it, and its index
+
+    Args:
+        column: the full vectors' attribute or column.
+        short: the short vector.
+        metric: `cosine`, `l2` or `inner_product`.
+        index: how the HNSW index on the short vectors is built; None for no index.
+        vector_schema: the schema pgvector lives in, where that is not on the search_path.
+        stored: False: no short column. The index computes the leading dimensions itself, by the expression of
+            pgvector's README, `(subvector(embedding, 1, 256)::halfvec(256))`.
 
     Raises:
-        DefinitionError: the column is no vector of known dimensions, or has a short one already.
+        DefinitionError: the column is no vector of known dimensions, or has short ones already; `stored=False` with a
+            rotation or a name.
 
     """
     full_column, table = _column_and_table(column)
     if INFO_KEY in full_column.info:
         raise DefinitionError(f"{table.name}.{full_column.name} has a short column already")
     dims, full = _dims_and_kind(full_column)
-    definition = Definition.of(dims, short, metric, full, vector_schema)
+    stored = truth_value("stored", stored, DefinitionError)
+    definition = Definition.of(dims, short, metric, full, vector_schema, stored=stored)
     _attach(full_column, table, definition, _checked_index(index))
 
 
@@ -370,6 +392,16 @@ def _attach(column: Column[Any], table: Table, definition: Definition, index: Hn
     if name in table.c:
         raise DefinitionError(f"table {table.name} already has a column {name}: give Short(..., name=...) another one")
     column.info[INFO_KEY] = Attachment(definition, column.name, name, how)
+    if not definition.has_column:
+        if index is not None:
+            expression = IndexedShort(definition, column)
+            Index(
+                index.index_name(table.name, name),
+                expression,
+                postgresql_using="hnsw",
+                postgresql_with=index.storage_parameters,
+            ).ddl_if(dialect="postgresql")
+        return
     short = _short_column(definition, column.name, name)
     table.append_column(short)
     event.listen(table, "before_create", _only_in_postgresql(name), propagate=True)

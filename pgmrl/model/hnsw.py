@@ -66,27 +66,26 @@ def create_index(
     short: str,
     index: Hnsw,
     *,
-    name: str | None = None,
+    name: str,
     concurrently: bool = False,
     only: bool = False,
 ) -> str:
-    """The statement that builds the HNSW index on a short column, as SQL text.
+    """The statement that builds the HNSW index on the short vectors, as SQL text.
 
     Args:
         definition: full and short vector.
         schema: of the table.
         table: the table.
-        short: the short column.
+        short: what is indexed, as SQL text: `Definition.short_sql`.
         index: build options.
-        name: of the index, where it is not the model's.
+        name: of the index.
         concurrently: while others write.
         only: of a partitioned table, without its partitions.
 
     """
-    name = name or index.index_name(table, short)
     how, where = "CONCURRENTLY " if concurrently else "", "ONLY " if only else ""
     options = ", ".join(f"{option} = {value}" for option, value in index.storage_parameters.items())
     return (
         f"CREATE INDEX {how}{quoted(name)} ON {where}{qualified(schema, table)} USING hnsw "
-        f"({quoted(short)} {definition.operator_class}) WITH ({options})"
+        f"({short} {definition.operator_class}) WITH ({options})"
     )

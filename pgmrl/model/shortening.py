@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Definition", "Prefix", "Rotation", "Short", "Shortening"]
+__all__ = ["Definition", "Prefix", "Rotation", "Short", "Shortening", "expression_name"]
 
 FULL_LIMIT: Final = 16_000
 """Dimensions a pgvector column may have; the full one needs no index, so only this limit holds for it."""
@@ -96,6 +96,7 @@ class Definition:
         metric: the distance between full vectors.
         full: the full column's type.
         vector_schema: the schema pgvector lives in, where that is not on the search_path.
+        has_column: whether a column holds the short vectors; else only the expression of their index computes them.
 
     Raises:
         DefinitionError: dimensions, type or metric that cannot work together.
@@ -108,6 +109,7 @@ class Definition:
     metric: Metric
     full: FullType = "halfvec"
     vector_schema: str | None = None
+    has_column: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dims", whole_number("dims", self.dims, DefinitionError))
@@ -124,9 +126,11 @@ class Definition:
         metric: MetricName | Metric = "cosine",
         full: FullType = "halfvec",
         vector_schema: str | None = None,
+        *,
+        stored: bool = True,
     ) -> Definition:
         """A definition with the metric given by name."""
-        return cls(dims, short, metric_named(metric), full, vector_schema)
+        return cls(dims, short, metric_named(metric), full, vector_schema, stored)
 
     # -- names and types ---------------------------------------------------------------------------------------
 
@@ -134,6 +138,14 @@ class Definition:
     def learned(self) -> bool:
         """Whether a short vector can exist: a rotation that has not been learned has none."""
         return not (isinstance(self.short.by, Rotation) and self.short.by.id is None)
+
+    @property
+    def scaled(self) -> bool:
+        """Whether short vectors are scaled to unit length: under cosine, of which only the direction counts.
+
+        In an expression they are not, after pgvector's README: its operators and its index scale them themselves.
+        """
+        return self.metric.normalise and self.has_column and self.short.type != "bit"
 
     @property
     def full_type(self) -> str:
@@ -152,11 +164,16 @@ class Definition:
         return self.qualified(self.metric.operator_class(self.short.type))
 
     def short_name(self, full_name: str) -> str:
-        """The short column's name beside a full column of this name."""
+        """The short column's name beside a full column of this name.
+
+        Short vectors that are not stored have a name too, by which settings, measurements and messages know them.
+        """
         if self.short.name is not None:
             return self.short.name
-        rule = self.short.by.id if isinstance(self.short.by, Rotation) else "short"
+        if not self.has_column:
+            return expression_name(full_name, self.short.dims, self.short.type)
         suffix = "" if self.short.type == "halfvec" else f"_{self.short.type}"
+        rule = self.short.by.id if isinstance(self.short.by, Rotation) else "short"
         return identifier(f"{full_name}_{rule}_{self.short.dims}{suffix}")
 
     @property
@@ -174,8 +191,23 @@ class Definition:
 
     # -- as SQL ------------------------------------------------------------------------------------------------
 
+    def short_sql(self, full_name: str, table: str | None = None) -> str:
+        """A row's short vector as SQL text: its column, or the expression of its index where no column holds it.
+
+        Args:
+            full_name: the full column's name.
+            table: SQL text of what is before its columns' names, such as an alias.
+
+        """
+        owner = f"{table}." if table else ""
+        if self.has_column:
+            return f"{owner}{quoted(self.short_name(full_name))}"
+        return f"({self.sql(owner + quoted(full_name))})"
+
     def sql(self, vector: str) -> str:
         """The short vector of a SQL expression of the full type.
+
+        Of literals alone: with a parameter in it the server would not know the expression of the index.
 
         Args:
             vector: SQL text, already quoted.
@@ -187,7 +219,7 @@ class Definition:
         projected = self._projected_sql(vector)
         if self.short.type == "bit":
             projected = f"{self.qualified('binary_quantize')}({projected})"
-        elif self.metric.normalise:  # before the cast: the other way round overflows or turns small values into 0
+        elif self.scaled:  # before the cast: the other way round overflows or turns small values into 0
             projected = f"{self.qualified('l2_normalize')}({projected})"
         return f"{projected}::{self.short_type}"
 
@@ -237,7 +269,7 @@ class Definition:
         projected = self._projected(self.stored(vectors))
         if self.short.type == "bit":
             return projected > 0
-        if self.metric.normalise:
+        if self.scaled:
             projected = _normalised(projected)
             if self.full == "halfvec" and isinstance(self.short.by, Prefix):
                 projected = projected.astype(np.float16)  # l2_normalize answers in the type it is given
@@ -261,6 +293,9 @@ class Definition:
         """
         if not self.metric.normalise or self.short.type == "bit":
             return np.zeros(len(vectors), np.bool_)
+        if not self.has_column:  # not scaled: half precision turns the smallest into 0
+            short: NDArray[np.bool_] = np.logical_not(np.any(self.shorten(vectors), axis=1))
+            return short
         leading = vectors[:, : self.short.dims] if self.may_lose_direction else vectors
         found: NDArray[np.bool_] = np.logical_not(np.any(self.stored(leading), axis=1))
         return found
@@ -336,7 +371,7 @@ class Definition:
     def _check_short(self, vectors: VectorArray, named: Callable[[int], str]) -> None:
         """Refuse the first row whose short vector half precision cannot hold: where it is not scaled to unit length."""
         rule = self.short.by
-        if self.metric.normalise or self.short.type != "halfvec":
+        if self.scaled or self.short.type != "halfvec":
             return
         long = np.flatnonzero(np.linalg.norm(vectors.astype(np.float64), axis=1) > HALF_MAX)
         if not long.size or (isinstance(rule, Rotation) and rule.axes is None):  # which only the server has
@@ -347,6 +382,14 @@ class Definition:
                 f"{named(int(wrong[0]))} has a short vector with a value beyond half precision's {HALF_MAX:.0f}: scale "
                 "all vectors alike, or declare Short(..., type='vector')"
             )
+
+
+def expression_name(full_name: str, dims: int, type_: ShortType) -> str:
+    """The name of short vectors that only an index computes: no identifier, and never cut like one.
+
+    The catalogue makes the same one: pgmrl/database/sql/expression_indexes.sql.
+    """
+    return f"{full_name}_expression_{dims}{'' if type_ == 'halfvec' else f'_{type_}'}"
 
 
 def _normalised(vectors: VectorArray) -> VectorArray:
@@ -376,8 +419,17 @@ def _check_definition(definition: Definition) -> None:
         raise DefinitionError(
             f"{short.dims:,} short dimensions: expected at most {limit:,}, what HNSW takes of `{short.type}`"
         )
+    if not definition.has_column:
+        _check_expression(short)
     if isinstance(short.by, Rotation):
         _check_axes(short.by, dims, short.dims)
+
+
+def _check_expression(short: Short) -> None:
+    if not isinstance(short.by, Prefix):
+        raise DefinitionError("stored=False with a rotation: expected by=Prefix(); a rotated vector needs its column")
+    if short.name is not None:
+        raise DefinitionError(f"stored=False with name={short.name!r}: there is no column to name, leave the name out")
 
 
 def _check_axes(rotation: Rotation, dims: int, short_dims: int) -> None:

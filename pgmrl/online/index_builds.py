@@ -123,8 +123,9 @@ def _with_schema(connection: Connection, target: Target) -> Target:
     if table is None:
         raise MigrationError(f"there is no table {target.owner}: check its name and schema=")
     schema = target.schema if table.first else table.nspname
-    # a name made of another table's would be another column
-    definition = replace(target.definition, short=replace(target.definition.short, name=target.short))
+    definition = target.definition
+    if definition.has_column:  # a name made of another table's would be another column
+        definition = replace(definition, short=replace(definition.short, name=target.short))
     return replace(target, schema=schema, definition=definition)
 
 

@@ -54,9 +54,9 @@ def create_statement(
         target.definition,
         target.schema,
         target.table,
-        target.short,
+        target.definition.short_sql(target.full),
         index,
-        name=name,
+        name=name or index.index_name(target.table, target.short),
         concurrently=concurrently,
         only=only,
     )

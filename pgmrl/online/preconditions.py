@@ -32,6 +32,7 @@ __all__ = [
     "check_drop",
     "check_owner",
     "check_sees_all_rows",
+    "check_stored",
     "check_there",
     "existing_table",
     "has_index",
@@ -63,6 +64,7 @@ def check_add(connection: Connection, target: Target, *, by_trigger: bool) -> bo
         NotMigrated: a trigger needs a newer schema of pgmrl's.
         RotationError: the rotation is not in this database.
     """
+    check_stored(target)
     state = check_table(connection, target)
     existing = state.shorts.get(target.short)
     if existing is not None:
@@ -90,6 +92,19 @@ def check_add(connection: Connection, target: Target, *, by_trigger: bool) -> bo
     return False
 
 
+def check_stored(target: Target) -> None:
+    """Check that the definition has a short column.
+
+    Raises:
+        MigrationError: it has none.
+    """
+    if not target.definition.has_column:
+        raise MigrationError(
+            f"{target.title} is not stored (stored=False): there is no column to add, fill or check; "
+            "op.create_short_index makes its index"
+        )
+
+
 def check_table(connection: Connection, target: Target) -> TableState:
     """The table's state.
 
@@ -106,21 +121,30 @@ def check_table(connection: Connection, target: Target) -> TableState:
             f"{', '.join(vectors) or 'none'}"
         )
     declared = f"{target.definition.full}({target.definition.dims})"
-    if full.type != declared:
-        raise MigrationError(
-            f"{target.owner}.{target.full}: expected {declared} as the definition says, got {full.type}: correct one"
+    untyped = full.type == target.definition.full
+    if full.type == declared or (untyped and not target.definition.has_column):  # its index says its own dimensions
+        return state
+    remedy = "correct one"
+    if untyped:
+        name = target.definition.full.upper()
+        remedy = (
+            f"a column without dimensions gets them by op.alter_column({target.table!r}, {target.full!r}, "
+            f"type_={name}({target.definition.dims})), which autogenerate writes where the model says them; "
+            "stored=False needs none"
         )
-    return state
+    raise MigrationError(
+        f"{target.owner}.{target.full}: expected {declared} as the definition says, got {full.type}: {remedy}"
+    )
 
 
 def check_there(connection: Connection, target: Target) -> TableState:
-    """The table's state, with the short column in it.
+    """The table's state, with the short column in it; short vectors that are not stored need none.
 
     Raises:
         MigrationError: as `check_table`, and where the short column is not there.
     """
     state = check_table(connection, target)
-    if target.short not in state.shorts:
+    if target.definition.has_column and target.short not in state.shorts:
         raise MigrationError(f"{target.title} is not there, or nothing keeps it in step: op.add_short comes first")
     return state
 
@@ -135,7 +159,7 @@ def check_drop(connection: Connection, schema: str | None, table: str, short: st
     if short not in state.columns:
         return short in state.sync_triggers
     if short not in state.shorts and short not in state.sync_triggers:
-        shorts = ", ".join(state.shorts) or "none"
+        shorts = ", ".join(name for name in state.shorts if name in state.columns) or "none"
         raise MigrationError(f"expected a short column of {table} ({shorts}), got {short}: use op.drop_column")
     check_owner(connection, qualified(schema, table))
     return True
@@ -147,6 +171,7 @@ def check_alter(connection: Connection, target: Target) -> bool:
     Raises:
         MigrationError: as `check_add`.
     """
+    check_stored(target)
     state = check_table(connection, target)
     existing = state.shorts.get(target.short)
     if existing is None:
@@ -215,9 +240,8 @@ def _plain_type(target: Target) -> str:
     return f"{short.type}({short.dims})"
 
 
-def has_index(connection: Connection, target: Target, index: Hnsw) -> bool:
-    """Whether the index is there and valid, as the definition says."""
-    name = index.index_name(target.table, target.short)
+def has_index(connection: Connection, target: Target, index: Hnsw, name: str) -> bool:
+    """Whether the index of this name is there and valid, as the definition says."""
     operator_class = target.definition.metric.operator_class(target.definition.short.type)
     return any(
         (state.name, state.index, state.operator_class, state.valid) == (name, index, operator_class, True)

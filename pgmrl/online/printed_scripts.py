@@ -68,13 +68,13 @@ BEGIN
 END $pgmrl$"""
 
 
-def index_script(target: Target, index: Hnsw, options: Build) -> list[str]:
+def index_script(target: Target, index: Hnsw, options: Build, name: str | None = None) -> list[str]:
     """Remove an INVALID leftover, then build; outside a transaction."""
-    name = index.index_name(target.table, target.short)
+    name = name or index.index_name(target.table, target.short)
     return [
         *_set(options),
         _drop_invalid(target, name),
-        create_statement(target, index, concurrently=True),
+        create_statement(target, index, concurrently=True, name=name),
         *_reset(options),
     ]
 

@@ -16,7 +16,7 @@ from pgmrl import database
 from pgmrl.errors import MigrationError
 from pgmrl.model import ddl
 from pgmrl.model.hnsw import Hnsw
-from pgmrl.model.shortening import Prefix, Rotation
+from pgmrl.model.shortening import Prefix, Rotation, Short
 from pgmrl.names import identifier
 from pgmrl.online.preconditions import existing_table
 from pgmrl.online.target import Target
@@ -65,12 +65,13 @@ class Reshape:
         definition, short = self.new.definition, self.new.definition.short
         by = f"Rotation.load('rotations/{short.by.id}.npy')" if isinstance(short.by, Rotation) else "Prefix()"
         type_ = "" if short.type == "halfvec" else f", type={short.type!r}"
+        stored = "" if definition.has_column else ", stored=False"
         name = "" if self._usual_name else f", name={short.name!r}"
         index = f"index=Hnsw(m={self.new_index.m}, ef_construction={self.new_index.ef_construction})"
         column = f", name={self.new.full!r}" if self.moves_full else ""
         return (
             f"matryoshka({definition.dims}, Short({short.dims}, by={by}{type_}{name}), "
-            f"metric={definition.metric.name!r}, full={definition.full!r}, {index}{column})"
+            f"metric={definition.metric.name!r}, full={definition.full!r}, {index}{column}{stored})"
         )
 
     @property
@@ -127,7 +128,7 @@ def reshape(
         type=type_ or current_short.type,
         name=name,
     )
-    definition = replace(current.definition, short=short, full=new_full_type)
+    definition = _reshaped(current, short, new_full_type)
     if not moves_full and name is None and _meaning(definition) == _meaning(current.definition):
         definition = replace(definition, short=replace(short, name=current_short.name))
     rotation = short.by if isinstance(short.by, Rotation) and short.by.axes is not None else None
@@ -138,6 +139,24 @@ def reshape(
     change = Reshape(old, new, old_index, index or old_index or Hnsw(), rotation)
     _check(connection, state, change)
     return change
+
+
+def _reshaped(current: ShortState, short: Short, full: FullType) -> Definition:
+    """The new definition; a rotation brings short vectors that are not stored into a column.
+
+    Raises:
+        MigrationError: others that are not stored either: they have no column to stand beside the old one.
+    """
+    definition = current.definition
+    stored = definition.has_column or isinstance(short.by, Rotation) or short.name is not None
+    new = replace(definition, short=short, full=full, has_column=stored)
+    if stored or (_meaning(new), full) == (_meaning(definition), definition.full):
+        return new
+    raise MigrationError(
+        f"{current.short} is not stored (stored=False), so there is no column to reshape: op.create_short_index with "
+        "the new definition, deploy the model, then op.drop_short_index with the old one; or give the new short column "
+        "a --name, and it is stored"
+    )
 
 
 def current_index(connection: Connection, table: str, full: str, *, schema: str | None = None) -> Hnsw | None:
@@ -168,7 +187,8 @@ def status(connection: Connection, table: str, full: str, *, schema: str | None 
 
 
 def _meaning(definition: Definition) -> tuple[Any, ...]:
-    return (definition.short.dims, ddl.rule_of(definition), definition.short.type, definition.metric.name)
+    short = definition.short
+    return definition.has_column, short.dims, ddl.rule_of(definition), short.type, definition.metric.name
 
 
 def _check(connection: Connection, state: TableState, change: Reshape) -> None:

@@ -31,7 +31,7 @@ class Target:
 
     @property
     def short(self) -> str:
-        """The short column's name."""
+        """The short column's name, or that of short vectors which are not stored."""
         return self.definition.short_name(self.full)
 
     @property
@@ -52,4 +52,4 @@ class Target:
     @property
     def missing(self) -> str:
         """The rows that have no short vector yet and need one, as SQL text."""
-        return f"{quoted(self.short)} IS NULL AND {quoted(self.full)} IS NOT NULL"
+        return f"{self.definition.short_sql(self.full)} IS NULL AND {quoted(self.full)} IS NOT NULL"

@@ -8,7 +8,7 @@ from pgmrl import database
 from pgmrl.database.job_log import log
 from pgmrl.errors import MigrationError
 from pgmrl.names import literal, quoted
-from pgmrl.online.preconditions import check_sees_all_rows, check_there
+from pgmrl.online.preconditions import check_sees_all_rows, check_stored, check_there
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -27,6 +27,7 @@ def validate(connection: Connection, target: Target) -> None:
     Raises:
         MigrationError: some are missing or differ, with their number.
     """
+    check_stored(target)
     check_there(connection, target)
     check_sees_all_rows(connection, target.owner)
     missing = database.execute_plain(

@@ -24,6 +24,7 @@ from sqlalchemy.orm.attributes import QueryableAttribute
 
 from pgmrl.errors import DefinitionError, SearchError
 from pgmrl.model.columns import base_column
+from pgmrl.model.short_expression import short_element
 from pgmrl.model.sqlalchemy_internals import has_loader_criteria
 from pgmrl.reprs import safe_str
 
@@ -91,9 +92,10 @@ class Subject:
         if attachment.side is not None:
             side = base.table.metadata.tables[attachment.side]
             links = [key == side.c[key.name] for key in keys]
-            side_short = None if attachment.short is None else side.c[attachment.short]
-            return cls(mapper, entity, base, selectable, keys, side.c[attachment.full], side_short, links)
-        short = None if attachment.short is None else _in(selectable, base.table.c[attachment.short])
+            side_full = side.c[attachment.full]
+            side_short = short_element(attachment, side_full, side.c.get)
+            return cls(mapper, entity, base, selectable, keys, side_full, side_short, links)
+        short = short_element(attachment, column, lambda name: _in(selectable, base.table.c[name]))
         return cls(mapper, entity, base, selectable, keys, column, short, ())
 
     def aliased(self, attachment: Attachment) -> Subject:

@@ -66,13 +66,14 @@ def migration(connection: Connection | Session, column: Any, tuning: Tuning, fol
     rotation = tuning.rotation
     if rotation is not None and rotation.id not in database.installed_rotations(connection):
         operations.append(InstallRotation(str(PurePosixPath(folder) / f"{rotation.id}.npy")))
-    operations += [
-        AddShort(*columns, **where, online=True),
-        BackfillShort(*columns, **where),
-        ValidateShort(*columns, **where),
-        CreateShortIndex(*columns, **where, index=choice.candidate.index),
-    ]
-    if attachment.short is not None:
+    if target.definition.has_column:
+        operations += [
+            AddShort(*columns, **where, online=True),
+            BackfillShort(*columns, **where),
+            ValidateShort(*columns, **where),
+        ]
+    operations.append(CreateShortIndex(*columns, **where, index=choice.candidate.index))
+    if attachment.short is not None and attachment.definition.has_column:
         operations.append(MarkShort(target.table, attachment.short, "retired", schema=target.schema))
     return _rendered(operations)
 

@@ -11,7 +11,7 @@ from pgmrl import database
 from pgmrl.database.settings import Setting, store_setting
 from pgmrl.errors import MeasureError
 from pgmrl.model.columns import attachment_of, vectors_table
-from pgmrl.model.rotation import Rotation
+from pgmrl.model.shortening import Prefix, Rotation
 from pgmrl.online.reshape import Reshape
 from pgmrl.online.target import Target
 
@@ -93,12 +93,13 @@ def reshape_commands(connection: Connection | Session, column: Any, tuning: Tuni
 
     """
     attachment = attachment_of(column)
-    if attachment.short is None:
-        return []
     target, index, rotation = chosen_target(column, tuning), chosen(tuning).candidate.index, tuning.rotation
+    other = target.short != attachment.short
+    if attachment.short is None or (other and not target.definition.has_column):  # the migration makes another index
+        return []
     name = ".".join(part for part in (target.schema, target.table, target.full) if part)
     parts, contract = ["pgmrl", "reshape", "start", name], []
-    if target.short != attachment.short:
+    if other:
         by = "prefix"
         if rotation is not None:
             there = rotation.id in database.installed_rotations(database.sqlalchemy_connection(connection))
@@ -132,6 +133,8 @@ def chosen_target(column: Any, tuning: Tuning) -> Target:
     if isinstance(short.by, Rotation):
         definition = replace(definition, short=replace(short, by=Rotation(short.by.id)))
     there = attachment.definition.short
+    if not attachment.definition.has_column and isinstance(short.by, Prefix):
+        return Target(table.name, attachment.full, replace(definition, has_column=False), table.schema)
     if attachment.short is not None and (there.by, there.dims, there.type) == (short.by, short.dims, short.type):
         definition = replace(definition, short=replace(definition.short, name=attachment.short))
     return Target(table.name, attachment.full, definition, table.schema)

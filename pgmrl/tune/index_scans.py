@@ -65,7 +65,7 @@ class ScannedIndex:
         table: the table of the full vectors.
         definition: of the short ones.
         name: the table that is scanned, as SQL text.
-        short: its short column.
+        short: its short vectors, as SQL text.
         trial: whether it is a trial table, which knows the places of the rows in the tuned one.
 
     """
@@ -110,7 +110,7 @@ class ScannedIndex:
         )
 
     def _nearest(self, count: int, ef_search: int) -> str:
-        distance = f"{_identifier(self.short)} {self.definition.short_operator} %(short)s::{self.definition.short_type}"
+        distance = f"{_escaped(self.short)} {self.definition.short_operator} %(short)s::{self.definition.short_type}"
         columns = "id, place" if self.trial else "tableoid, ctid"
         # LIMIT is a literal, as in the statement of a search
         return (

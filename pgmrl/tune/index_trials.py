@@ -228,7 +228,7 @@ class IndexTrials:
         definition = current.candidate.definition
         queries = TrialQueries.of(definition, self.inputs.tuning)
         scans = IndexScans(
-            ScannedIndex(table, definition, table.name, current.short, trial=False),
+            ScannedIndex(table, definition, table.name, definition.short_sql(table.full), trial=False),
             queries,
             self.truths[0].of_queries(slice(0, self.inputs.tuned)),
         )

@@ -97,7 +97,9 @@ def _index_names(table: ComparedTable) -> set[str]:
         if attachment.short
     }
     existing = table.state.shorts if table.state is not None else {}
-    return declared | {Hnsw().index_name(table.name, short) for short in existing}
+    # short vectors that no column holds are an index, whoever named it
+    expressions = {index.name for short in existing.values() if short.kept_by == "index" for index in short.indexes}
+    return declared | expressions | {Hnsw().index_name(table.name, short) for short in existing}
 
 
 def _index_columns(operation: ops.CreateIndexOp | ops.DropIndexOp) -> set[str]:

@@ -81,6 +81,7 @@ class DeclaredTable:
         shorts: short columns.
         hidden: short columns and indexes that the application's filters leave out.
         existing_indexes: the names of the indexes that the table has in the database.
+        indexes: the names of the application's own indexes.
     """
 
     columns: frozenset[str]
@@ -88,6 +89,7 @@ class DeclaredTable:
     shorts: tuple[DeclaredShort, ...] = ()
     hidden: frozenset[str] = frozenset()
     existing_indexes: frozenset[str] = frozenset()
+    indexes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,12 @@ class Comparison:
         names = frozenset(str(column.name) for column in model.columns)
         existing_indexes = frozenset() if reflected is None else frozenset(_items(reflected, "index"))
         hidden = frozenset(self._hidden(model, reflected))
-        return DeclaredTable(names, tuple(fulls), tuple(shorts), hidden, existing_indexes)
+        own_indexes = frozenset(_items(model, "index")) - {
+            attachment.index.index_name(model.name, attachment.short)
+            for attachment in attachments(model)
+            if attachment.short is not None
+        }
+        return DeclaredTable(names, tuple(fulls), tuple(shorts), hidden, existing_indexes, own_indexes)
 
     def _hidden(self, model: Table, reflected: Table | None) -> Iterator[str]:
         """Columns and indexes that `include_name` or `include_object` leave out."""

@@ -124,7 +124,8 @@ def _definition(marker: Marker) -> Definition:
 
     def named(name: str | None) -> Definition:
         short = Short(marker["dims"], by=by, type=cast("ShortType", marker["type"]), name=name)
-        return Definition.of(int(dims), short, cast("MetricName", marker["metric"]), cast("FullType", full))
+        metric, stored = cast("MetricName", marker["metric"]), marker["has_column"]
+        return Definition.of(int(dims), short, metric, cast("FullType", full), stored=stored)
 
     usual = named(None)
     return usual if usual.short_name(marker["column"]) == marker["short"] else named(marker["short"])

@@ -117,7 +117,7 @@ def _definition(context: AutogenContext, definition: Definition) -> str:
     vector_schema = f", {definition.vector_schema!r}" if definition.vector_schema else ""
     return (
         f"Definition.of({definition.dims}, Short({', '.join(arguments)}), {definition.metric.name!r}, "
-        f"{definition.full!r}{vector_schema})"
+        f"{definition.full!r}{vector_schema}{'' if definition.has_column else ', stored=False'})"
     )
 
 
@@ -238,6 +238,8 @@ def _rebuild_short_index(context: AutogenContext, op: RebuildShortIndex) -> str:
 
 def _build_arguments(context: AutogenContext, op: OnIndex) -> dict[str, str]:
     named = {"index": _hnsw(context, op.index)}
+    if op.name is not None:
+        named["name"] = _name(op.name)
     if not op.build.concurrently:
         named["concurrently"] = "False"
     return named

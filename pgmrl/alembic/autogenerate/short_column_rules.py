@@ -17,6 +17,7 @@ from pgmrl.alembic.operations import (
     BackfillShort,
     CreateShortIndex,
     DropShort,
+    DropShortIndex,
     MarkShort,
     OneWay,
     RebuildShortIndex,
@@ -78,8 +79,10 @@ class _TableOperations:
     def add(self, full: str, definition: Definition, *, online: bool = False) -> AddShort:
         return AddShort(self.table, full, definition, self.schema, online)
 
-    def index(self, full: str, definition: Definition, index: Hnsw, *, concurrently: bool = True) -> CreateShortIndex:
-        return CreateShortIndex(self.table, full, definition, self.schema, index, Build(concurrently))
+    def index(
+        self, full: str, definition: Definition, index: Hnsw, *, concurrently: bool = True, name: str | None = None
+    ) -> CreateShortIndex:
+        return CreateShortIndex(self.table, full, definition, self.schema, index, Build(concurrently), name)
 
     def mark(self, short: str, stage: str | None, previous: str | None) -> MarkShort:
         stages = cast("tuple[Stage | None, Stage | None]", (stage, previous))
@@ -104,6 +107,12 @@ class _TableOperations:
         previous = self.add(short.full, definition, online=by_trigger)
         return [*operations, DropShort(self.table, short.short, self.schema, previous)]
 
+    def drop_index(self, short: ShortState, index: IndexState, *, concurrently: bool = True) -> DropShortIndex:
+        """Drop an index of short vectors that no column holds, whoever named it."""
+        name = None if index.name == Hnsw().index_name(self.table, short.short) else index.name
+        definition = _for_index(short.definition, index)
+        return self.index(short.full, definition, index.index, concurrently=concurrently, name=name).reverse()
+
     def restore_storage(self, state: TableState, columns: Iterable[str]) -> list[MigrateOperation]:
         """For the downgrade: a column that is added again, or of its old type again, is stored as it was."""
         fulls = [state.columns[name] for name in sorted(columns) if name not in state.shorts]
@@ -124,9 +133,10 @@ class _NewTable(_TableOperations):
             if full.storage not in {None, USUAL_STORAGE}:
                 changes.after.append(OneWay(self.storage(full.name, str(full.storage))))
         for short in declared.shorts:
-            added = self.add(short.full, short.definition)
-            # dropping the table leaves a trigger's function behind
-            changes.after.append(OneWay(added) if rule_of(short.definition) == "prefix" else added)
+            if short.definition.has_column:
+                added = self.add(short.full, short.definition)
+                # dropping the table leaves a trigger's function behind
+                changes.after.append(OneWay(added) if rule_of(short.definition) == "prefix" else added)
             if short.index is not None and short.index.index_name(self.table, short.name) not in declared.hidden:
                 created = self.index(short.full, short.definition, short.index, concurrently=False)
                 changes.indexes.append(OneWay(created))
@@ -140,6 +150,10 @@ class _DroppedTable(_TableOperations):
     def changes(self, state: TableState) -> Changes:
         changes = Changes(dropped=set(state.shorts))
         for short in state.shorts.values():
+            if short.kept_by == "index":
+                drops = [self.drop_index(short, index, concurrently=False) for index in short.indexes]
+                changes.restores += [OneWay(drop.reverse(), downgrade=True) for drop in drops]
+                continue
             *restores, dropped = self.drop(short, concurrently=False)
             changes.restores += restores
             forward = short.kept_by == "trigger"
@@ -178,11 +192,15 @@ class _ExistingTable(_TableOperations):
         """Short columns go before the full ones they are computed from change their type or go."""
         shorts = self.state.shorts
         for short in shorts.values():
-            if short.full in fulls and short.short not in self.declared.hidden:
+            if short.full not in fulls or short.short in self.declared.hidden:
+                continue
+            self.changes.dropped.add(short.short)
+            if short.kept_by == "index":  # an ALTER of the column would build it anew under its lock
+                self.changes.before += [self.drop_index(short, index) for index in self._own_indexes(short)]
+            else:
                 *restores, dropped = self.drop(short)
                 self.changes.restores += restores
                 self.changes.before.append(dropped)
-                self.changes.dropped.add(short.short)
         self.changes.before += self.restore_storage(self.state, (name for name in fulls if name not in shorts))
 
     def _full(self, declared: DeclaredFull) -> None:
@@ -208,6 +226,9 @@ class _ExistingTable(_TableOperations):
             self._replace(declared, existing)
 
     def _add(self, declared: DeclaredShort) -> None:
+        if not declared.definition.has_column:
+            self._add_index(declared)
+            return
         self.changes.after.append(self.add(declared.full, declared.definition, online=self.online))
         if self.online:
             self.changes.after += self.fill(declared.full, declared.definition)
@@ -227,6 +248,9 @@ class _ExistingTable(_TableOperations):
         self.changes.after += self.fill(declared.full, declared.definition)
 
     def _keep(self, declared: DeclaredShort, existing: ShortState) -> None:
+        if existing.kept_by == "index":
+            self._keep_expression_index(declared, existing)
+            return
         after = self.changes.after
         trigger = self.state.sync_triggers.get(existing.short)
         if existing.kept_by == "trigger" and (trigger is None or not trigger.complete):
@@ -257,6 +281,27 @@ class _ExistingTable(_TableOperations):
             indexes.append(self.index(declared.full, declared.definition, declared.index))
         else:
             self._rebuild_index(declared, declared.index, index)
+
+    def _keep_expression_index(self, declared: DeclaredShort, existing: ShortState) -> None:
+        """One that was made by hand, after pgvector's README say, is as good as ours: whatever its name."""
+        if declared.index is None:
+            self._keep_index(declared, existing)
+            return
+        name = declared.index.index_name(self.table, declared.name)
+        candidates = sorted(existing.indexes, key=lambda index: index.name != name)  # ours first
+        serving = next((index for index in candidates if _serves(index, declared)), None)
+        if serving is None:
+            self._keep_index(declared, existing)  # made, or made anew
+        others = [index for index in self._own_indexes(existing) if index.name != name and index is not serving]
+        self.changes.drops += [self.drop_index(existing, index) for index in others if index.builder is None]
+        if serving is not None and serving.name != name:
+            ours = next((index for index in candidates if index.name == name and index.builder is None), None)
+            self.changes.drops += [] if ours is None else [self.drop_index(existing, ours)]
+
+    def _own_indexes(self, short: ShortState) -> list[IndexState]:
+        """The indexes of short vectors that no column holds, without those that the application declares or hides."""
+        application = self.declared.indexes | self.declared.hidden
+        return [index for index in short.indexes if index.name not in application]
 
     def _rebuild_index(self, declared: DeclaredShort, index: Hnsw, existing: IndexState) -> None:
         operator_class = declared.definition.metric.operator_class(declared.definition.short.type)
@@ -293,7 +338,10 @@ class _ExistingTable(_TableOperations):
         for short in self.state.shorts.values():
             if short.short in keep or short.stage is not None or short.full in self.state.mirrored:
                 continue
-            if self.online and short.full in served:
+            if short.kept_by == "index":
+                if not (self.online and short.full in served):  # online it serves the old code until it is gone
+                    self.changes.drops += [self.drop_index(short, index) for index in self._own_indexes(short)]
+            elif self.online and short.full in served:
                 self.changes.drops.append(self.mark(short.short, "retired", None))
             else:
                 self.changes.drops += self.drop(short)
@@ -316,6 +364,13 @@ def _own_index(short: ShortState, table: str) -> IndexState | None:
     """The index to bring back; others are the application's own."""
     name = Hnsw().index_name(table, short.short)
     return next((index for index in short.indexes if index.name == name), None)
+
+
+def _serves(index: IndexState, declared: DeclaredShort) -> bool:
+    """Whether an index is what is declared, or becomes it when its build is over."""
+    operator_class = declared.definition.metric.operator_class(declared.definition.short.type)
+    usable = index.valid or index.builder is not None
+    return usable and (index.operator_class, index.index) == (operator_class, declared.index)
 
 
 def _for_index(definition: Definition, index: IndexState) -> Definition:

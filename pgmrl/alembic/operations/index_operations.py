@@ -24,11 +24,18 @@ class OnIndex(OnShort):
     Attributes:
         index: build parameters.
         build: how it is built.
+        name: of the index, where it is not the model's.
 
     """
 
     index: Hnsw = Hnsw()  # noqa: RUF009 - immutable
     build: Build = Build()  # noqa: RUF009 - immutable
+    name: str | None = None
+
+    @property
+    def index_name(self) -> str:
+        """The name of the index."""
+        return self.name or self.index.index_name(self.table, self.target.short)
 
 
 @Operations.register_operation("create_short_index")
@@ -49,8 +56,11 @@ class CreateShortIndex(OnIndex):
         maintenance_work_mem: str | None = None,
         parallel_workers: int | None = None,
         schema: str | None = None,
+        name: str | None = None,
     ) -> None:
         """Build the HNSW index on a short column, by default while others read and write.
+
+        Where the definition says `stored=False` it is an index on an expression, and all that a search needs.
 
         Concurrently, it commits what the migration has done so far and can be run again after any failure: an INVALID
         leftover is removed first, a build that is still running is waited for. Does nothing where it is there.
@@ -65,17 +75,18 @@ class CreateShortIndex(OnIndex):
             maintenance_work_mem: for this build, such as "8GB": the graph should fit.
             parallel_workers: for this build.
             schema: of the table.
+            name: of the index; by default as the model names it.
 
         Raises:
             MigrationError: another index has its name, Alembic does not own the transaction, or it cannot be built.
 
         """
         build = Build(concurrently, maintenance_work_mem, parallel_workers)
-        operations.invoke(cls(table, column, definition, schema, index or Hnsw(), build))
+        operations.invoke(cls(table, column, definition, schema, index or Hnsw(), build, name))
 
     def reverse(self) -> DropShortIndex:
         """Drop it."""
-        return DropShortIndex(self.table, self.column, self.definition, self.schema, self.index, self.build)
+        return DropShortIndex(self.table, self.column, self.definition, self.schema, self.index, self.build, self.name)
 
 
 @Operations.register_operation("drop_short_index")
@@ -94,6 +105,7 @@ class DropShortIndex(OnIndex):
         index: Hnsw | None = None,
         concurrently: bool = True,
         schema: str | None = None,
+        name: str | None = None,
     ) -> None:
         """Drop the HNSW index on a short column, by default without stopping anybody.
 
@@ -101,11 +113,13 @@ class DropShortIndex(OnIndex):
             MigrationError: Alembic does not own the transaction.
 
         """
-        operations.invoke(cls(table, column, definition, schema, index or Hnsw(), Build(concurrently)))
+        operations.invoke(cls(table, column, definition, schema, index or Hnsw(), Build(concurrently), name))
 
     def reverse(self) -> CreateShortIndex:
         """Build it."""
-        return CreateShortIndex(self.table, self.column, self.definition, self.schema, self.index, self.build)
+        return CreateShortIndex(
+            self.table, self.column, self.definition, self.schema, self.index, self.build, self.name
+        )
 
 
 @Operations.register_operation("rebuild_short_index")

@@ -1,7 +1,7 @@
 """The SQL that pgmrl runs in the database, one .sql file for each thing, loaded once.
 
 An installed function is never changed: a new version of it gets a new name (`_v2`) and the old one goes in a later
-migration. `{vector}` stands for the schema pgvector lives in.
+migration. `{vector}` stands for the schema pgvector lives in, `{expression_indexes}` for the text of that file.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ def load(name: str, vector_schema: str = "public") -> str:
 
     """
     text = resources.files(__package__).joinpath(f"{name}.sql").read_text(encoding="utf-8")
+    if "{expression_indexes}" in text:
+        text = text.replace("{expression_indexes}", load("expression_indexes"))
     return text.replace("{vector}", quoted(vector_schema))
 
 

@@ -60,3 +60,39 @@ LEFT JOIN (
 ) ON x.indrelid = c.oid AND x.indkey[0] = s.attnum
 -- a partition shows through its parent
 WHERE c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition
+UNION ALL
+-- short vectors that only an index computes
+SELECT
+    n.nspname,
+    c.relname,
+    e.full_column,
+    format_type(f.atttypid, NULL),
+    nullif(f.atttypmod, -1),
+    e.short_column,
+    format_type(a.atttypid, NULL),
+    e.short_dims,
+    CASE
+        WHEN o.opcname LIKE '%cosine_ops' THEN 'cosine'
+        WHEN o.opcname LIKE '%l2_ops' THEN 'l2'
+        WHEN o.opcname LIKE '%ip_ops' THEN 'inner_product'
+    END,
+    'prefix',
+    NULL,
+    x.indexrelid::regclass,
+    o.opcname,
+    x.indisvalid,
+    CASE WHEN i.relkind = 'I' THEN (SELECT sum(pg_relation_size(r.relid)) FROM pg_partition_tree(x.indexrelid) AS r)::bigint
+        ELSE pg_relation_size(x.indexrelid) END,
+    CASE WHEN c.relkind = 'p' THEN (SELECT sum(pg_table_size(r.relid)) FROM pg_partition_tree(c.oid) AS r)::bigint
+        ELSE pg_table_size(c.oid) END,
+    c.reltuples::bigint,
+    'index',
+    NULL
+FROM ({expression_indexes}) AS e
+JOIN pg_index AS x ON x.indexrelid = e.index_oid
+JOIN pg_class AS i ON i.oid = x.indexrelid
+JOIN pg_opclass AS o ON o.oid = x.indclass[0]
+JOIN pg_attribute AS a ON a.attrelid = x.indexrelid AND a.attnum = 1
+JOIN pg_class AS c ON c.oid = x.indrelid AND c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+JOIN pg_attribute AS f ON f.attrelid = c.oid AND f.attname = e.full_column

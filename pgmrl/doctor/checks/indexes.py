@@ -30,9 +30,19 @@ def _indexes_sql(column: CheckedColumn) -> str:
         "x.indpred IS NOT NULL AS partial, pg_size_pretty(pg_relation_size(x.indexrelid)) AS size\n"
         "FROM pg_index AS x JOIN pg_class AS i ON i.oid = x.indexrelid JOIN pg_am AS m ON m.oid = i.relam\n"
         "JOIN pg_opclass AS o ON o.oid = x.indclass[0]\n"
-        "JOIN pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = x.indkey[0]\n"
-        f"WHERE x.indrelid = {literal(column.owner)}::regclass AND a.attname = {literal(column.short)}"
+        f"WHERE x.indrelid = {literal(column.owner)}::regclass AND {_indexed(column)}"
     )
+
+
+def _indexed(column: CheckedColumn) -> str:
+    """What the index is on, as a condition."""
+    if column.definition.has_column:
+        return (
+            "x.indkey[0] = (SELECT a.attnum FROM pg_attribute AS a "
+            f"WHERE a.attrelid = x.indrelid AND a.attname = {literal(column.short)})"
+        )
+    indexes = ", ".join(str(index.oid) for index in column.indexes) or "0"
+    return f"x.indexrelid IN ({indexes})"
 
 
 def _default_name(column: CheckedColumn) -> str:

@@ -71,7 +71,8 @@ def row_counts(context: CheckContext, column: CheckedColumn) -> RowCounts:
 
 
 def _count(context: CheckContext, column: CheckedColumn) -> RowCounts:
-    definition, full, short = column.definition, quoted(column.target.full), quoted(column.short)
+    definition, full = column.definition, quoted(column.target.full)
+    short = definition.short_sql(column.target.full)
     zero = "false"
     if definition.metric.normalise:  # else a zero vector has a distance, and its place in the index
         bit = definition.short.type == "bit"

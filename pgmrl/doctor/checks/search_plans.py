@@ -12,7 +12,6 @@ from pgmrl.doctor.finding import Problem
 from pgmrl.explanation.reasons import reasons
 from pgmrl.measure import sampled_queries
 from pgmrl.model.columns import base_column
-from pgmrl.names import quoted
 from pgmrl.searching.plans import explained, index_serving
 from pgmrl.searching.search import search
 
@@ -54,7 +53,7 @@ def plan(context: CheckContext, column: CheckedColumn) -> Iterator[Problem]:
         return
     with context.path_of(column):
         why = "; ".join(reasons(context.connection, statement, top))
-    operator, short = column.definition.short_operator, quoted(column.short)
+    operator, short = column.definition.short_operator, column.definition.short_sql(column.target.full)
     row = f"SELECT {short} FROM {column.owner} WHERE {short} IS NOT NULL LIMIT 1"
     yield Problem(
         f"a search of {column.size.rows:,} rows is planned without the short index: {serving.instead}. Why: {why}",

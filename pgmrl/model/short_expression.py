@@ -1,0 +1,85 @@
+"""The short vectors of a table as an element of SQLAlchemy's: a column, or an expression where none holds them.
+
+The expression's text is `Definition.sql`, the index's, with literals only: of a bound parameter neither the planner nor
+a cached statement would know that it is the index's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import literal_column
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.visitors import InternalTraversal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.sql.compiler import SQLCompiler
+
+    from pgmrl.model.columns import Attachment
+    from pgmrl.model.shortening import Definition
+
+__all__ = ["IndexedShort", "short_element"]
+
+FULL: Final = "\0"  # stands for the full vector; no identifier can have it
+
+
+class _ComputedShort(FunctionElement[Any]):
+    """The short vector of a full one, in parentheses.
+
+    Attributes:
+        before: what stands before the full vector, as SQL text.
+        after: what stands behind it.
+
+    """
+
+    inherit_cache = True
+    _traverse_internals = [  # noqa: RUF012 - of SQLAlchemy's type
+        *FunctionElement._traverse_internals,
+        ("before", InternalTraversal.dp_string),
+        ("after", InternalTraversal.dp_string),
+    ]
+
+    def __init__(self, definition: Definition, full: ColumnElement[Any]) -> None:
+        self.before, self.after = f"({definition.sql(FULL)})".split(FULL)
+        super().__init__(full)
+
+
+class IndexedShort(_ComputedShort):
+    """The same as an index has it, with the operator class behind it."""
+
+    inherit_cache = True
+
+    def __init__(self, definition: Definition, full: ColumnElement[Any]) -> None:
+        super().__init__(definition, full)
+        # here and not in `postgresql_ops`: a migration that Alembic writes by itself has the text alone
+        self.after += f" {definition.operator_class}"
+
+
+def short_element(
+    attachment: Attachment, full: ColumnElement[Any], column: Callable[[str], Any]
+) -> ColumnElement[Any] | None:
+    """The short vector of a row; None before a rotation has been learned.
+
+    Args:
+        attachment: of the full vector's column.
+        full: the full vector of the row.
+        column: gives the short column of the row by its name.
+
+    """
+    if attachment.short is None:
+        return None
+    if not attachment.definition.has_column:
+        return _ComputedShort(attachment.definition, full)
+    short: ColumnElement[Any] = column(attachment.short)
+    return short
+
+
+@compiles(_ComputedShort)
+def _compile(element: _ComputedShort, compiler: SQLCompiler, **options: Any) -> str:
+    # literal_column: a driver that formats statements wants its percent signs doubled
+    before, after = (compiler.process(literal_column(text)) for text in (element.before, element.after))
+    return f"{before}{compiler.process(element.clause_expr.element, **options)}{after}"
