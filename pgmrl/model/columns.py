@@ -271,6 +271,7 @@ def add_side_table(
     storage: Storage | None = None,
     name: str | None = None,
     vector_schema: str | None = None,
+    stored: bool = True,
 ) -> Table:
     """Search a column through a side table (one to one, same key); the application's table gains only a trigger.
 
@@ -304,7 +305,9 @@ def add_side_table(
         name or identifier(f"{table.name}_{full_column.name}"),
         table.metadata,
         *(Column(key.name, key.type, primary_key=True, autoincrement=False) for key in keys),
-        Column(full_column.name, Matryoshka(dims, short, metric, full, index, storage, False, vector_schema)),
+        Column(
+            full_column.name, Matryoshka(dims, short, metric, full, index, storage, False, vector_schema, stored=stored)
+        ),
         ForeignKeyConstraint(
             [key.name for key in keys],
             keys,
@@ -400,6 +403,7 @@ def _attach(column: Column[Any], table: Table, definition: Definition, index: Hn
                 expression,
                 postgresql_using="hnsw",
                 postgresql_with=index.storage_parameters,
+                postgresql_ops={expression.key: definition.operator_class},
             ).ddl_if(dialect="postgresql")
         return
     short = _short_column(definition, column.name, name)

@@ -16,7 +16,7 @@ from sqlalchemy.sql.visitors import InternalTraversal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import ColumnElement
+    from sqlalchemy import Column, ColumnElement
     from sqlalchemy.sql.compiler import SQLCompiler
 
     from pgmrl.model.columns import Attachment
@@ -49,14 +49,19 @@ class _ComputedShort(FunctionElement[Any]):
 
 
 class IndexedShort(_ComputedShort):
-    """The same as an index has it, with the operator class behind it."""
+    """The same as an index has it.
+
+    Attributes:
+        key: what `postgresql_ops` calls it: its text, which is also the key of the literal_column that Alembic puts in
+            its place in a migration that it writes by itself.
+
+    """
 
     inherit_cache = True
 
-    def __init__(self, definition: Definition, full: ColumnElement[Any]) -> None:
+    def __init__(self, definition: Definition, full: Column[Any]) -> None:
         super().__init__(definition, full)
-        # here and not in `postgresql_ops`: a migration that Alembic writes by itself has the text alone
-        self.after += f" {definition.operator_class}"
+        self.key = definition.short_sql(full.name)
 
 
 def short_element(

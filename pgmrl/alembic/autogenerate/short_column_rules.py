@@ -240,7 +240,8 @@ class _ExistingTable(_TableOperations):
         # without a vector yet it takes a moment: the migration stays one transaction
         has_vectors = declared.full in self.state.columns or self.online
         created = self.index(declared.full, declared.definition, declared.index, concurrently=has_vectors)
-        self.changes.indexes.append(OneWay(created))
+        goes_with_column = declared.definition.has_column or declared.full not in self.state.columns
+        self.changes.indexes.append(OneWay(created) if goes_with_column else created)
 
     def _repair(self, declared: DeclaredShort) -> None:
         # online in any case: the column is there, and only its triggers are missing
