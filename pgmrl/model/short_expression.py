@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Column, ColumnElement
     from sqlalchemy.sql.compiler import SQLCompiler
 
-    from pgmrl.model.columns import Attachment
     from pgmrl.model.shortening import Definition
 
 __all__ = ["IndexedShort", "short_element"]
@@ -65,22 +64,23 @@ class IndexedShort(_ComputedShort):
 
 
 def short_element(
-    attachment: Attachment, full: ColumnElement[Any], column: Callable[[str], Any]
+    definition: Definition, short: str | None, full: ColumnElement[Any], column: Callable[[str], Any]
 ) -> ColumnElement[Any] | None:
     """The short vector of a row; None before a rotation has been learned.
 
     Args:
-        attachment: of the full vector's column.
+        definition: of the full vector's column.
+        short: the short vectors' name, as the column's attachment has it.
         full: the full vector of the row.
         column: gives the short column of the row by its name.
 
     """
-    if attachment.short is None:
+    if short is None:
         return None
-    if not attachment.definition.has_column:
-        return _ComputedShort(attachment.definition, full)
-    short: ColumnElement[Any] = column(attachment.short)
-    return short
+    if not definition.has_column:
+        return _ComputedShort(definition, full)
+    stored: ColumnElement[Any] = column(short)
+    return stored
 
 
 @compiles(_ComputedShort)

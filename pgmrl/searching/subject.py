@@ -93,9 +93,10 @@ class Subject:
             side = base.table.metadata.tables[attachment.side]
             links = [key == side.c[key.name] for key in keys]
             side_full = side.c[attachment.full]
-            side_short = short_element(attachment, side_full, side.c.get)
+            side_short = short_element(attachment.definition, attachment.short, side_full, side.c.get)
             return cls(mapper, entity, base, selectable, keys, side_full, side_short, links)
-        short = short_element(attachment, column, lambda name: _in(selectable, base.table.c[name]))
+        own = attachment.definition, attachment.short
+        short = short_element(*own, column, lambda name: _in(selectable, base.table.c[name]))
         return cls(mapper, entity, base, selectable, keys, column, short, ())
 
     def aliased(self, attachment: Attachment) -> Subject:
