@@ -99,6 +99,8 @@ def _upgrade_pgmrl(operations: Operations, operation: UpgradePgmrl) -> None:
     current = operation.since if connection is None else _current_revision(connection, operation)
     if current is not None and operation.since is None and _is_reached(current, operation.to):
         return  # somebody brought it further already: a step of a history never goes back unasked
+    if connection is not None and current != operation.to:
+        database.check_schema_rights(connection)
     if current is None:
         for statement in (*database.create_schema(), database.create_version_table()):
             operations.execute(text(statement))
@@ -211,6 +213,7 @@ def _mark_short(operations: Operations, operation: MarkShort) -> None:
         if state is None or operation.short not in state.columns:
             log.info("%s.%s is gone already", operation.table, operation.short)  # contracted before this was run
             return
+    _check_owner(operations, qualified(operation.schema, operation.table), creates=False)
     statement = steps.mark(operation.schema, operation.table, operation.short, operation.stage)
     run_in_migration(operations, [statement], qualified(operation.schema, operation.table), lock=False)
 
@@ -235,8 +238,11 @@ def _create_short_index(operations: Operations, operation: CreateShortIndex) -> 
 
 def _create_in_migration(operations: Operations, operation: CreateShortIndex) -> None:
     target, connection = operation.target, connection_of(operations)
-    if connection is not None and preconditions.has_index(connection, target, operation.index, operation.index_name):
-        return
+    if connection is not None:
+        if preconditions.has_index(connection, target, operation.index, operation.index_name):
+            return
+        preconditions.check_there(connection, target)
+        preconditions.check_owner(connection, target.owner)
     settings = [
         f"SELECT pg_catalog.set_config('{name}', '{value}', true)" for name, value in operation.build.settings()
     ]
@@ -248,6 +254,7 @@ def _create_in_migration(operations: Operations, operation: CreateShortIndex) ->
 def _drop_short_index(operations: Operations, operation: DropShortIndex) -> None:
     name, concurrently = operation.index_name, operation.build.concurrently
     statement = index_statements.drop_statement(operation.schema, name, concurrently=concurrently)
+    _check_owner(operations, qualified(operation.schema, name), creates=False)
     if not concurrently:
         run_in_migration(operations, [statement], operation.target.owner, lock=False)
         return
@@ -276,6 +283,7 @@ def _rebuild_short_index(operations: Operations, operation: RebuildShortIndex) -
 @_implements(SetStorage)
 def _set_storage(operations: Operations, operation: SetStorage) -> None:
     owner = qualified(operation.schema, operation.table)
+    _check_owner(operations, owner, creates=False)
     run_in_migration(operations, [ddl.set_storage(owner, operation.column, operation.storage)], owner)
 
 
@@ -284,13 +292,22 @@ def _keep_side(operations: Operations, operation: KeepSide) -> None:
     statement = ddl.create_side_sync_triggers(
         operation.schema, operation.table, operation.side, operation.keys, operation.column
     )
-    run_in_migration(operations, [statement], qualified(operation.schema, operation.table), lock=False)
+    owner = qualified(operation.schema, operation.table)
+    _check_owner(operations, owner)
+    run_in_migration(operations, [statement], owner, lock=False)
 
 
 @_implements(DropSide)
 def _drop_side(operations: Operations, operation: DropSide) -> None:
+    _check_owner(operations, qualified(operation.schema, operation.table), creates=False)
     statement = ddl.drop_side_sync_triggers(operation.schema, operation.side, operation.column)
     run_in_migration(operations, [statement], qualified(operation.schema, operation.table))
+
+
+def _check_owner(operations: Operations, owner: str, *, creates: bool = True) -> None:
+    connection = connection_of(operations)
+    if connection is not None:
+        preconditions.check_owner(connection, owner, creates=creates)
 
 
 # -- SQL functions -------------------------------------------------------------------------------------------------

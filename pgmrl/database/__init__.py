@@ -30,6 +30,7 @@ from pgmrl.database.rotations import (
 from pgmrl.database.schema import (
     SCHEMA,
     VERSION_TABLE,
+    check_schema_rights,
     create_schema,
     create_version_table,
     downgrade,
@@ -60,6 +61,7 @@ __all__ = [
     "caller_path",
     "catalogue_result",
     "check_pgvector",
+    "check_schema_rights",
     "columns",
     "connect",
     "create_pgvector",

@@ -17,7 +17,8 @@ from pgmrl.database.revisions import NEWEST_REVISION, REVISIONS, Step, revision_
 from pgmrl.database.search_path import pinned
 from pgmrl.database.sql import load as load_sql
 from pgmrl.database.sql import statements
-from pgmrl.errors import DefinitionError, NotMigrated
+from pgmrl.errors import DefinitionError, MigrationError, NotMigrated
+from pgmrl.names import quoted
 from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = [
     "LOCK",
     "SCHEMA",
     "VERSION_TABLE",
+    "check_schema_rights",
     "create_schema",
     "create_version_table",
     "downgrade",
@@ -74,6 +76,8 @@ def upgrade(connection: Connection | Session, revision: str = "head") -> None:
         require_schema(connection)
     steps = revision_steps(current, NEWEST_REVISION if revision == "head" else revision)
     with pinned(connection):
+        if steps:
+            check_schema_rights(connection)
         if current is None:
             for statement in (*create_schema(), create_version_table()):
                 execute_plain(connection, statement)
@@ -109,6 +113,34 @@ def _check_revision(revision: str, end: str) -> None:
     if revision not in {end, *REVISIONS}:
         expected = ", ".join([*REVISIONS, end])
         raise DefinitionError(f"pgmrl's schema: expected one of the revisions {expected}, got {safe_repr(revision)}")
+
+
+def check_schema_rights(connection: Connection) -> None:
+    """Check that this role may make pgmrl's schema, or change the one that is there.
+
+    Raises:
+        MigrationError: it may not, with the role that may.
+
+    """
+    row = connection.execute(
+        text(
+            "SELECT current_user AS who, current_database() AS name, "
+            "has_database_privilege(current_database(), 'CREATE') AS creates, "
+            "(SELECT pg_get_userbyid(n.nspowner) FROM pg_namespace AS n WHERE n.nspname = :schema) AS owner, "
+            "(SELECT pg_has_role(current_user, n.nspowner, 'USAGE') FROM pg_namespace AS n WHERE n.nspname = :schema) "
+            "AS may"
+        ),
+        {"schema": SCHEMA},
+    ).one()
+    if row.owner is None and not row.creates:
+        raise MigrationError(
+            f"{row.who} may not create the schema {SCHEMA} in the database {row.name}: GRANT CREATE ON DATABASE "
+            f"{quoted(row.name)} TO {quoted(row.who)}, or run `pgmrl upgrade` once as a role that may"
+        )
+    if row.may is False:
+        raise MigrationError(
+            f"the schema {SCHEMA} belongs to {row.owner}: run this as {row.owner} (SET ROLE), not as {row.who}"
+        )
 
 
 def installed_revision(connection: Connection | Session) -> str | None:

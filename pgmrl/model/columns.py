@@ -392,25 +392,25 @@ def _attach(column: Column[Any], table: Table, definition: Definition, index: Hn
         column.info[INFO_KEY] = Attachment(definition, column.name, None, how)
         return
     name = definition.short_name(column.name)
-    if name in table.c:
-        raise DefinitionError(f"table {table.name} already has a column {name}: give Short(..., name=...) another one")
+    existing = table.c.get(name)
+    if existing is not None and not _holds(existing, definition):
+        raise DefinitionError(
+            f"table {table.name} already has a column {name} of type {existing.type}, expected "
+            f"{definition.short_type}: give Short(..., name=...) another one"
+        )
     column.info[INFO_KEY] = Attachment(definition, column.name, name, how)
     if not definition.has_column:
         if index is not None:
-            expression = IndexedShort(definition, column)
-            Index(
-                index.index_name(table.name, name),
-                expression,
-                postgresql_using="hnsw",
-                postgresql_with=index.storage_parameters,
-                postgresql_ops={expression.key: definition.operator_class},
-            ).ddl_if(dialect="postgresql")
+            _add_index(table, IndexedShort(definition, column), definition, index, name)
         return
-    short = _short_column(definition, column.name, name)
-    table.append_column(short)
+    if existing is None:
+        short = _short_column(definition, column.name, name)
+        table.append_column(short)
+    else:
+        short = existing  # of a reflected table, say
     event.listen(table, "before_create", _only_in_postgresql(name), propagate=True)
     if index is not None:
-        _add_index(table, short, definition, index)
+        _add_index(table, short, definition, index, name)
     if definition.short.type != "bit":
         # of a row over two kilobytes PostgreSQL would move it to TOAST, at the cost of every write
         event.listen(
@@ -419,7 +419,7 @@ def _attach(column: Column[Any], table: Table, definition: Definition, index: Hn
             _statement(lambda schema, table: ddl.set_storage(qualified(schema, table), name, "main")),
             propagate=True,
         )
-    if not isinstance(definition.short.by, Prefix):
+    if short.computed is None:
         full = column.name
         event.listen(
             table,
@@ -433,6 +433,19 @@ def _attach(column: Column[Any], table: Table, definition: Definition, index: Hn
             _statement(lambda schema, table: ddl.drop_short_sync_triggers(schema, table, name)),
             propagate=True,
         )
+
+
+def _holds(column: Column[Any], definition: Definition) -> bool:
+    """Whether a column that is there can hold the short vectors."""
+    if not definition.has_column:
+        return False
+    if definition.short.type == "bit":
+        type_ = column.type
+        return isinstance(type_, postgresql.BIT) and type_.length == definition.short.dims
+    try:
+        return _dims_and_kind(column) == (definition.short.dims, definition.short.type)
+    except DefinitionError:
+        return False
 
 
 def _short_column(definition: Definition, full: str, name: str) -> Column[Any]:
@@ -457,9 +470,14 @@ def _only_in_postgresql(short: str) -> Callable[..., None]:
     return leave_out
 
 
-def _add_index(table: Table, short: Column[Any], definition: Definition, index: Hnsw) -> None:
+def _add_index(
+    table: Table, short: Column[Any] | IndexedShort, definition: Definition, index: Hnsw, short_name: str
+) -> None:
+    name = index.index_name(table.name, short_name)
+    if name in {other.name for other in table.indexes}:  # of a reflected table
+        return
     Index(
-        index.index_name(table.name, short.name),
+        name,
         short,
         postgresql_using="hnsw",
         postgresql_with=index.storage_parameters,

@@ -15,7 +15,7 @@ from pgmrl.database.table_state import table_state
 from pgmrl.errors import MigrationError, RotationError
 from pgmrl.model import ddl
 from pgmrl.model.shortening import Rotation
-from pgmrl.names import qualified
+from pgmrl.names import qualified, quoted
 from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
@@ -189,8 +189,13 @@ def _check_sync(connection: Connection, target: Target) -> None:
         raise RotationError(f"rotation {by.id} is not in this database: op.install_rotation comes first")
 
 
-def check_owner(connection: Connection, owner: str) -> None:
-    """Check that this role may change the table.
+def check_owner(connection: Connection, owner: str, *, creates: bool = True) -> None:
+    """Check that this role may change the table; where there is none, other checks say so.
+
+    Args:
+        connection: of the database.
+        owner: the table, or an index, as SQL text.
+        creates: whether an index or a function comes into its schema.
 
     Raises:
         MigrationError: it may not, with the role that may.
@@ -203,11 +208,16 @@ def check_owner(connection: Connection, owner: str) -> None:
             "current_user AS who FROM pg_class AS c WHERE c.oid = to_regclass(:owner)"
         ),
         {"owner": owner},
-    ).one()
+    ).first()
+    if row is None:
+        return
     if not row.may:
         raise MigrationError(f"{owner} belongs to {row.owner}: run this as {row.owner} (SET ROLE), not as {row.who}")
-    if not row.creates:
-        raise MigrationError(f"{row.who} may not create functions beside {owner}: GRANT CREATE ON SCHEMA {row.place}")
+    if creates and not row.creates:
+        raise MigrationError(
+            f"{row.who} may not create indexes or functions beside {owner}: GRANT CREATE ON SCHEMA {row.place} TO "
+            f"{quoted(row.who)}"
+        )
 
 
 def check_sees_all_rows(connection: Connection, owner: str) -> None:

@@ -14,8 +14,9 @@ from sqlalchemy import text
 from pgmrl import database
 from pgmrl.database.table_state import table_state
 from pgmrl.errors import MigrationError, NotMigrated, PgmrlError, PgvectorMissing
+from pgmrl.model import ddl
 from pgmrl.online import backfill, plan
-from pgmrl.online.preconditions import check_add
+from pgmrl.online.preconditions import check_add, check_owner
 from pgmrl.reprs import safe_repr
 from pgmrl.units import shown
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "check", "parse_size"]
 
+LISTED: Final = 8  # indexes that are named
 LONG: Final = 30  # seconds after which a transaction is in the way
 UNITS: Final = {"": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3, "tb": 1024**4}
 
@@ -96,12 +98,18 @@ def check(
     if not kept:
         findings += _definition(connection, target, by_trigger=by_trigger and not installs)
         findings += _schema(connection) if by_trigger and installs else []
+    elif index is not None:
+        findings += _rights(connection, target)
     state = table_state(connection, target.schema, target.table)
     if state is None:
         return findings
     size = plan.size_of(connection, target.owner)
     backfilled = any(step.title.startswith("backfill") for step in planned)
-    findings += [_table(target, planned, size), *_rewrites(planned, size), *_transactions(connection, target.owner)]
+    findings += [
+        _table(target, planned, size),
+        *_rewrites(connection, target, planned, size),
+        *_transactions(connection, target.owner),
+    ]
     findings += [*_room(connection, planned, free_space), *_replication(connection, backfilled=backfilled)]
     if index is not None:
         findings += _memory(connection, target, index, build, size)
@@ -130,6 +138,13 @@ def _definition(connection: Connection, target: Target, *, by_trigger: bool) -> 
     return [Finding("note", "definition", f"{target.title} is there already and kept in step")] if complete else []
 
 
+def _rights(connection: Connection, target: Target) -> Iterator[Finding]:
+    try:
+        check_owner(connection, target.owner)
+    except MigrationError as error:
+        yield Finding("error", "rights", str(error))
+
+
 def _pgvector(connection: Connection) -> Iterator[Finding]:
     try:
         with warnings.catch_warnings(record=True) as recorded:
@@ -148,14 +163,34 @@ def _table(target: Target, planned: Sequence[PlannedStep], size: Size) -> Findin
     return Finding("note", "table", f"{target.owner} has about {size.rows:,} rows, {large}; {rewritten}")
 
 
-def _rewrites(planned: Sequence[PlannedStep], size: Size) -> Iterator[Finding]:
+def _rewrites(connection: Connection, target: Target, planned: Sequence[PlannedStep], size: Size) -> Iterator[Finding]:
     for step in planned:
         if step.rewrites:
             message = (
                 f"{step.title}: all {size.rows:,} rows ({shown(size.table)}) are written anew under {step.lock}: "
-                "nobody reads or writes until it is done. The online path does not"
+                f"nobody reads or writes until it is done{_indexes_too(connection, target)}. The online path does not"
             )
             yield Finding("warning" if size.table > 100_000_000 else "note", "rewrite", message)
+
+
+def _indexes_too(connection: Connection, target: Target) -> str:
+    """What the table's indexes add to a rewrite, the largest first; vector indexes take most of its time."""
+    rows = connection.execute(
+        text(
+            "SELECT x.indexrelid::regclass::text AS name, pg_relation_size(x.indexrelid) AS bytes FROM pg_index AS x "
+            "JOIN pg_class AS i ON i.oid = x.indexrelid AND i.relkind = 'i' "
+            "WHERE x.indrelid = to_regclass(:owner) "
+            "OR x.indrelid IN (SELECT relid FROM pg_partition_tree(to_regclass(:owner))) ORDER BY 2 DESC, 1"
+        ),
+        {"owner": target.owner},
+    ).all()
+    if not rows:
+        return ""
+    listed = ", ".join(f"{row.name} ({shown(row.bytes)})" for row in rows[:LISTED])
+    more = f" and {len(rows) - LISTED} more" if len(rows) > LISTED else ""
+    # a generated column rewrites the table and builds its indexes again; an UPDATE adds an entry for every row
+    done = "rebuilt under the same lock" if ddl.rule_of(target.definition) == "prefix" else "given every row once more"
+    return f"; the indexes there are {done}: {listed}{more}"
 
 
 def _transactions(connection: Connection, owner: str) -> Iterator[Finding]:

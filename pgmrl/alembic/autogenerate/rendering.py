@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from alembic.autogenerate.render import render_op, renderers
 from pgvector.sqlalchemy import BIT, HALFVEC, VECTOR
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.types import TypeDecorator
 
 from pgmrl.alembic.operations import (
     AddShort,
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NewRotation", "render_item", "with_types"]
 
+_POSTGRESQL: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
 REGISTERS: Final = "import pgmrl.alembic  # noqa: F401"
 FROM: Final = "from pgmrl import "
 
@@ -65,13 +68,15 @@ def render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[
     """
     if kind != "type":
         return False
+    if isinstance(item, TypeDecorator):  # of the application, around a vector
+        item = item.load_dialect_impl(_POSTGRESQL)
     if isinstance(item, NumpyVector):
         if item.vector_schema:  # pgvector's own types cannot say a schema
             context.imports.add("from pgmrl.alembic import NumpyVector")
             return NumpyVector.__repr__(item)
         return _plain(item.kind.upper(), item.dims, context)
-    if isinstance(item, VECTOR | HALFVEC):
-        return _plain(type(item).__name__, item.dim, context)
+    if isinstance(item, VECTOR | HALFVEC):  # or the application's subclass of it, which has no import
+        return _plain("VECTOR" if isinstance(item, VECTOR) else "HALFVEC", item.dim, context)
     if isinstance(item, BIT):
         return _plain("BIT", item.length, context)
     return False
