@@ -1,9 +1,9 @@
-"""A table that already has a pgvector column gains a short one: by prefix, by rotation, and through a side table.
+"""A table that already has a pgvector column is searched in two stages: by one index, a prefix, a rotation, a side table.
 
     python examples/existing.py
 
 Runs against DATABASE_URL, or an embedded PostgreSQL where that is not set. It makes (and makes anew) the tables
-`existing_articles`, `existing_notes` and `existing_reviews`, and installs pgmrl's schema. Needs the extra `local`.
+`existing_posts`, `existing_articles`, `existing_notes` and `existing_reviews`, and installs pgmrl's schema. Needs the extra `local`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,19 @@ class Base(DeclarativeBase):
     """The application's models, as they were before pgmrl."""
 
 
-class Article(Base):
+class Post(Base):
     """A table full of vectors."""
+
+    __tablename__ = "existing_posts"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str]
+    embedding: Mapped[Any] = mapped_column(VECTOR(256), nullable=True)
+
+
+# --8<-- [end:before]
+class Article(Base):
+    """Another one."""
 
     __tablename__ = "existing_articles"
 
@@ -65,10 +76,11 @@ class Review(Base):
 
 
 def main() -> None:
-    """The tables as they were; then each of the three ways."""
+    """The tables as they were; then each of the four ways."""
     with server_url() as url:
         engine = create_engine(database.sqlalchemy_url(url))
         query = _the_application_so_far(engine)
+        _by_one_index(engine, query)
         _by_prefix(engine, query)
         _by_rotation(engine, query)
         _by_side_table(engine, query)
@@ -85,9 +97,28 @@ def _the_application_so_far(engine: Engine) -> Any:
         Base.metadata.drop_all(connection)
         Base.metadata.create_all(connection)
     with Session(engine) as session, session.begin():
-        for model in (Article, Note, Review):
+        for model in (Post, Article, Note, Review):
             session.add_all(model(title=one.name, embedding=vector) for one, vector in zip(texts, vectors, strict=True))
     return vectors[0]
+
+
+def _by_one_index(engine: Engine, query: Any) -> None:
+    # --8<-- [start:expression]
+    # once, after the class; the attribute and the code that writes it stay as they are
+    add_short(Post.embedding, Short(64), metric="cosine", stored=False)
+    # --8<-- [end:expression]
+
+    def migration(op: Any) -> None:
+        definition = Definition.of(256, Short(64), metric="cosine", full="vector", stored=False)
+        op.create_short_index("existing_posts", "embedding", definition)
+
+    _migrate(engine, migration)
+    _finish(engine, "existing_posts")
+    # --8<-- [start:expression-search]
+    with Session(engine) as session:
+        rows = session.execute(search(select(Post), Post.embedding, query, k=3)).all()  # [(Post, distance), …]
+    # --8<-- [end:expression-search]
+    print(f"existing_posts: {', '.join(f'{distance:.3f} {post.title}' for post, distance in rows)}")
 
 
 def _by_prefix(engine: Engine, query: Any) -> None:

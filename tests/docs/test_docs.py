@@ -289,7 +289,7 @@ def test_the_migrations_of_a_table_that_exists_run(
     engine = create_engine(database_url)
     with engine.begin() as connection:
         database.downgrade(connection)
-        for name in ("existing_articles", "existing_notes", "existing_reviews"):
+        for name in ("existing_posts", "existing_articles", "existing_notes", "existing_reviews"):
             connection.execute(text(f"CREATE TABLE {name} (id int PRIMARY KEY, embedding vector(256))"))
             connection.execute(
                 text(f"INSERT INTO {name} SELECT n, array_fill(n, ARRAY[256])::vector FROM generate_series(1, 9) AS n")
@@ -305,6 +305,7 @@ def test_the_migrations_of_a_table_that_exists_run(
     with engine.connect() as connection:
         there = {(info.table_name, info.shortening): info.index_valid for info in database.columns(connection)}
     assert there == {
+        ("existing_posts", "prefix"): True,
         ("existing_articles", "prefix"): True,
         ("existing_notes", "rotation"): True,
         ("existing_reviews_embedding", "prefix"): True,
