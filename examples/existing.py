@@ -1,9 +1,10 @@
-"""A table that already has a pgvector column is searched in two stages: by one index, a prefix, a rotation, a side table.
+"""A table that has a pgvector column, searched in two stages: by one index, a prefix, a rotation, a side table.
 
     python examples/existing.py
 
 Runs against DATABASE_URL, or an embedded PostgreSQL where that is not set. It makes (and makes anew) the tables
-`existing_posts`, `existing_articles`, `existing_notes` and `existing_reviews`, and installs pgmrl's schema. Needs the extra `local`.
+`existing_posts`, `existing_articles`, `existing_notes` and `existing_reviews`, and installs pgmrl's schema. Needs the
+extra `local`.
 """
 
 from __future__ import annotations

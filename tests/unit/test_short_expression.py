@@ -25,7 +25,7 @@ def squeezed(sql: str) -> str:
 def short_of(dims: int, full: Any, type_: Any = "halfvec", schema: str | None = None) -> Any:
     """The element of short vectors that no column holds."""
     definition = Definition.of(8, Short(dims, type=type_), "cosine", "vector", schema, stored=False)
-    return short_element(definition, definition.short_name("embedding"), full, lambda name: literal_column(name))
+    return short_element(definition, definition.short_name("embedding"), full, literal_column)
 
 
 @pytest.mark.parametrize(
