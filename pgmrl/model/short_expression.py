@@ -64,9 +64,9 @@ class IndexedShort(_ComputedShort):
 
 
 def short_element(
-    definition: Definition, short: str | None, full: ColumnElement[Any], column: Callable[[str], Any]
-) -> ColumnElement[Any] | None:
-    """The short vector of a row; None before a rotation has been learned.
+    definition: Definition, short: str, full: ColumnElement[Any], column: Callable[[str], Any]
+) -> ColumnElement[Any]:
+    """The short vector of a row.
 
     Args:
         definition: of the full vector's column.
@@ -75,8 +75,6 @@ def short_element(
         column: gives the short column of the row by its name.
 
     """
-    if short is None:
-        return None
     if not definition.has_column:
         return _ComputedShort(definition, full)
     stored: ColumnElement[Any] = column(short)

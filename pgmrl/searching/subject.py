@@ -29,7 +29,7 @@ from pgmrl.model.sqlalchemy_internals import has_loader_criteria
 from pgmrl.reprs import safe_str
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from sqlalchemy.orm import Mapper
 
@@ -93,10 +93,9 @@ class Subject:
             side = base.table.metadata.tables[attachment.side]
             links = [key == side.c[key.name] for key in keys]
             side_full = side.c[attachment.full]
-            side_short = short_element(attachment.definition, attachment.short, side_full, side.c.get)
+            side_short = _short(attachment, side_full, side.c.get)
             return cls(mapper, entity, base, selectable, keys, side_full, side_short, links)
-        own = attachment.definition, attachment.short
-        short = short_element(*own, column, lambda name: _in(selectable, base.table.c[name]))
+        short = _short(attachment, column, lambda name: _in(selectable, base.table.c[name]))
         return cls(mapper, entity, base, selectable, keys, column, short, ())
 
     def aliased(self, attachment: Attachment) -> Subject:
@@ -131,6 +130,12 @@ class Subject:
             return _in(self.selectable, column)
         attribute: ColumnElement[Any] = getattr(self.entity, self.mapper.get_property_by_column(column).key)
         return attribute
+
+
+def _short(attachment: Attachment, full: ColumnElement[Any], column: Callable[[str], Any]) -> ColumnElement[Any] | None:
+    if attachment.short is None:
+        return None
+    return short_element(attachment.definition, attachment.short, full, column)
 
 
 def _in(selectable: FromClause, column: Column[Any]) -> ColumnElement[Any]:
