@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["METRICS", "FullType", "Metric", "MetricName", "ShortType", "metric_named"]
+__all__ = ["METRICS", "ONE", "FullType", "Metric", "MetricName", "ShortType", "metric_named"]
 
 MetricName = Literal["cosine", "l2", "inner_product"]
 FullType = Literal["halfvec", "vector"]
 ShortType = Literal["halfvec", "vector", "bit"]
+
+
+ONE: Final = "CAST(1 AS double precision)"
+"""The number as SQL text; `1 - distance` would be resolved to somebody's operator of integer and double precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +84,8 @@ class Metric:
 
         """
         if self.name == "cosine":
-            return f"(1 - {distance})"
-        return f"(- {distance})" if self.name == "inner_product" else f"(1 / (1 + {distance}))"
+            return f"({ONE} - {distance})"
+        return f"(- {distance})" if self.name == "inner_product" else f"({ONE} / ({ONE} + {distance}))"
 
     def similarity(self, distances: NDArray[np.floating]) -> NDArray[np.float64]:
         """As `similarity_sql`, of an array of any shape; float64."""

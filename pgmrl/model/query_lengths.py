@@ -29,7 +29,8 @@ def scaled_sql(definition: Definition, vector: str) -> str:
     if not definition.metric.normalise:
         return vector
     low, high = PLAIN
-    plain = f"{definition.norm('vector')}({vector}) BETWEEN {low:g} AND {high:g}"
+    length = f"{definition.norm('vector')}({vector})"
+    plain = f"{length} OPERATOR(pg_catalog.>=) {low:g} AND {length} OPERATOR(pg_catalog.<=) {high:g}"
     return f"CASE WHEN {plain} THEN {vector} ELSE {definition.qualified('l2_normalize')}({vector}) END"
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pgmrl.model.metrics import ONE
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -78,7 +80,7 @@ def groups_sql(source: str, keys: Sequence[str], group: str, k: str, per_group: 
         rows: of all groups together, at most: k times per_group.
     """
     names = ", ".join(keys)
-    firsts = ", ".join(f"first_value({name}) OVER each AS first_{name}" for name in ["distance", *keys])
+    firsts = ", ".join(f"pg_catalog.first_value({name}) OVER each AS first_{name}" for name in ["distance", *keys])
     placed = (
         f"SELECT {names}, distance, row_number() OVER each AS place, {firsts} FROM {source} AS ranked "  # noqa: S608
         f"WHERE distance != 'NaN' AND {group} IS NOT NULL "
@@ -137,7 +139,8 @@ def diverse_sql(definition: Definition, numbered: str, keys: Sequence[str], rele
     between = f"r.full_vector {definition.full_operator} l.full_vector"
     first = (
         f"SELECT 1 AS place, number, {share} * {similarity('distance')} AS score, ARRAY[number] AS picked, "  # noqa: S608
-        f"array_fill(CAST('infinity' AS double precision), ARRAY[(SELECT CAST(count(*) AS integer) FROM {numbered})]) "
+        f"pg_catalog.array_fill(CAST('infinity' AS double precision), "
+        f"ARRAY[(SELECT CAST(count(*) AS integer) FROM {numbered})]) "
         f"AS nearest FROM {numbered} WHERE number = 1"
     )
     compared = (
@@ -145,17 +148,17 @@ def diverse_sql(definition: Definition, numbered: str, keys: Sequence[str], rele
         f"FROM {numbered} AS r, {numbered} AS l WHERE l.number = p.number OFFSET 0"
     )
     scored = (
-        f"SELECT number, near, {share} * {similarity('distance')} - (1 - {share}) * {similarity('near')} AS score "  # noqa: S608
+        f"SELECT number, near, {share} * {similarity('distance')} - ({ONE} - {share}) * {similarity('near')} AS score "  # noqa: S608
         f"FROM ({compared}) AS compared"
     )
     left = "FILTER (WHERE number != ALL (p.picked))"
     best = (
-        f"SELECT (array_agg(number ORDER BY score DESC, number) {left})[1] AS number, max(score) {left} AS score, "  # noqa: S608
-        f"array_agg(near ORDER BY number) AS nearest FROM ({scored}) AS scored"
+        f"SELECT (pg_catalog.array_agg(number ORDER BY score DESC, number) {left})[1] AS number, "  # noqa: S608
+        f"max(score) {left} AS score, pg_catalog.array_agg(near ORDER BY number) AS nearest FROM ({scored}) AS scored"
     )
     return (
         f"WITH RECURSIVE picks AS ({first} UNION ALL "  # noqa: S608
-        f"SELECT p.place + 1, best.number, best.score, p.picked || best.number, best.nearest "
+        f"SELECT p.place + 1, best.number, best.score, p.picked OPERATOR(pg_catalog.||) best.number, best.nearest "
         f"FROM picks AS p, LATERAL ({best}) AS best WHERE p.place < {k} AND best.number IS NOT NULL) "
         f"SELECT {names}, {numbered}.distance, picks.place, picks.score "
         # the LIMIT takes nothing away: it tells the planner how many there are
@@ -176,7 +179,7 @@ def rrf_part_sql(weight: str, rrf_k: str) -> str:
         weight: of the list.
         rrf_k: the larger, the less the first places count before the others.
     """
-    return f"CAST({weight} AS double precision) / (CAST({rrf_k} AS double precision) + rank)"
+    return f"CAST({weight} AS double precision) / (CAST({rrf_k} AS double precision) + CAST(rank AS double precision))"
 
 
 def weighted_part_sql(weight: str) -> str:
@@ -186,7 +189,8 @@ def weighted_part_sql(weight: str) -> str:
         weight: of the list.
     """
     low, high = "min(value) OVER ()", "max(value) OVER ()"
-    return f"CAST({weight} AS double precision) * coalesce((value - {low}) / nullif({high} - {low}, 0), 1)"
+    spread = f"nullif({high} - {low}, CAST(0 AS double precision))"
+    return f"CAST({weight} AS double precision) * coalesce((value - {low}) / {spread}, 1)"
 
 
 def fused_sql(lists: Sequence[str], parts: Sequence[str], keys: Sequence[str], k: str) -> str:

@@ -179,7 +179,7 @@ def _average(column: Any, attachment: Attachment, definition: Definition, keys: 
     functions: Any = getattr(func, definition.vector_schema) if definition.vector_schema else func
     usable: ColumnElement[bool] = table.c[attachment.full].is_not(None)
     if definition.metric.normalise:
-        usable = and_(usable, functions.vector_norm(vector) > literal_column("0"))
+        usable = and_(usable, functions.vector_norm(vector) > literal_column("CAST(0 AS double precision)"))
         vector = functions.l2_normalize(vector, type_=wide)
     key_columns = [table.c[key.name] for key in base.table.primary_key.columns]
     rows = or_(*(_has_key(key_columns, key) for key in keys))
@@ -211,7 +211,7 @@ def _checked_average(
     if definition.metric.normalise:
         norm = f"{definition.norm('vector')}({mean})"
         message = "the examples cancel each other, so their average has no direction: give others"
-        arms.append(f"WHEN {norm} <= {NO_DIRECTION} THEN {raise_sql(definition, message, norm)}")
+        arms.append(f"WHEN {norm} OPERATOR(pg_catalog.<=) {NO_DIRECTION} THEN {raise_sql(definition, message, norm)}")
     scaled = f"CAST({scaled_sql(definition, mean)} AS {definition.full_type})"
     average: ColumnElement[Any] = literal_column(f"CASE {' '.join(arms)} ELSE {scaled} END")
     source = sources[0] if len(sources) == 1 else sources[0].join(sources[1], true())

@@ -257,12 +257,14 @@ def _checked(definition: Definition, *, exact: bool) -> str:
         arms.append(f"WHEN {uncountable} THEN {raise_sql(definition, message, length, shown=True)}")
     if definition.metric.normalise:
         zero = raise_sql(definition, "the query's expression is all zeros and has no direction", "vector")
-        arms.append(f"WHEN {length} = 0 THEN {zero}")
+        arms.append(f"WHEN {length} OPERATOR(pg_catalog.=) 0 THEN {zero}")
         if not exact and definition.may_lose_direction:
             leading = f"{definition.qualified('subvector')}({scaled}, 1, {definition.short.dims})"
             message = f"the query is zero in its leading {definition.short.dims} dimensions: use exact=True"
             norm = definition.norm(definition.full)
-            arms.append(f"WHEN {norm}({leading}) = 0 THEN {raise_sql(definition, message, 'vector')}")
+            arms.append(
+                f"WHEN {norm}({leading}) OPERATOR(pg_catalog.=) 0 THEN {raise_sql(definition, message, 'vector')}"
+            )
     return f"CASE {' '.join(arms)} ELSE {scaled} END"
 
 
@@ -280,7 +282,7 @@ def raise_sql(definition: Definition, message: str, row: str, *, shown: bool = F
 
     """
     value = f"CAST({row} AS text)" if shown else f"left(CAST({row} AS text), 0)"
-    return f"CAST(concat({literal(f'pgmrl: {message}')}, {value}) AS {definition.full_type})"
+    return f"CAST(pg_catalog.concat({literal(f'pgmrl: {message}')}, {value}) AS {definition.full_type})"
 
 
 def query_rows(definition: Definition, vectors: VectorArray) -> CTE:

@@ -286,7 +286,7 @@ class Trigrams(Retriever):
         threshold = (0.6 if self.by == "word" else 0.3) if self.threshold is None else self.threshold
         if not 0 < real_number("threshold", threshold, SearchError) <= 1:
             raise SearchError(f"threshold={safe_repr(threshold)}: expected a similarity, more than 0 and at most 1")
-        return text(f"(SELECT set_config('pg_trgm.{name}', '{float(threshold):.20f}', true)) IS NOT NULL")
+        return text(f"(SELECT pg_catalog.set_config('pg_trgm.{name}', '{float(threshold):.20f}', true)) IS NOT NULL")
 
 
 def check_parameters(retrievers: Sequence[Retriever]) -> None:

@@ -38,7 +38,7 @@ def gate(scan: Scan) -> TextClause:
     limit = max_scan_tuples(scan.shortlist)
     if limit is not None:
         settings |= long_scan_settings(f"'{limit}'")
-    calls = " || ".join(f"set_config('{name}', {value}, true)" for name, value in settings.items())
+    calls = " || ".join(f"pg_catalog.set_config('{name}', {value}, true)" for name, value in settings.items())
     return text(f"(SELECT {calls}) IS NOT NULL")
 
 

@@ -57,7 +57,8 @@ from pgmrl.model.rotation import Rotation
 from pgmrl.model.shortening import Prefix, Short
 from pgmrl.online.reshape import reshape
 from pgmrl.tune import tune
-from pgmrl.tune.applying import migration, model
+from pgmrl.tune.applied_migration import migration
+from pgmrl.tune.applying import model
 from tests.cli import failure, ok
 from tests.databases import connected, shared_database, vacuum
 

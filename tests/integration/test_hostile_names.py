@@ -15,7 +15,9 @@ from sqlalchemy.exc import DBAPIError
 
 import pgmrl.alembic  # noqa: F401 - registers the operations
 from pgmrl import (
+    Nearest,
     SqlFunctions,
+    Weighted,
     check_schema,
     database,
     explain,
@@ -23,8 +25,13 @@ from pgmrl import (
     ingest,
     install_functions,
     load_settings,
+    more_like_this,
     reflect,
     search,
+    search_diverse,
+    search_funnel,
+    search_groups,
+    search_hybrid,
     search_many,
 )
 from pgmrl.database.settings import Setting, forget_setting, store_setting
@@ -247,6 +254,13 @@ def _shapes(connection: Connection, docs: Table, notes: Table) -> None:
             search(plain, table.c.e, query, k=300, shortlist=2_000),
             search(plain.where(table.c.id < 3), table.c.e, query),
             search_many(plain, table.c.e, several, k=3),
+            search_groups(plain, table.c.e, query, table.c.section, k=2),
+            search_diverse(plain, table.c.e, query, k=3),
+            search_hybrid(plain, [Nearest(table.c.e, query), Nearest(table.c.e, several[0])], k=3),
+            search_hybrid(plain, [Nearest(table.c.e, query), Nearest(table.c.e, several[0])], k=3, fuse=Weighted()),
+            search(plain, table.c.e, more_like_this(table.c.e, [7, 8], unlike=[9]), similarity="alike", counts=True),
+            search(plain, table.c.e, query, k=3, after=(0.0, 1), max_distance=2.0),
+            *([] if table is notes else [search_funnel(plain, table.c.e, query, [(6, 20)], k=3)]),
         ):
             assert connection.execute(statement).all()
 
