@@ -76,14 +76,16 @@ def pinned(connection: Connection) -> Iterator[None]:
         try:
             connection.execute(_SET, {"path": PINNED})
         except BaseException:
-            connection.exec_driver_sql("ROLLBACK")
+            with suppress(SQLAlchemyError):  # a lost connection has rolled back
+                connection.exec_driver_sql("ROLLBACK")
             raise
     connection.info[_CALLER] = path
     try:
         yield
     except BaseException:
-        connection.info.pop(_CALLER, None)
-        with suppress(SQLAlchemyError):  # in a failed transaction the server takes nothing; the end of it restores
+        # in a failed transaction the server takes nothing, the end of it restores; a lost connection has no `info`
+        with suppress(SQLAlchemyError):
+            connection.info.pop(_CALLER, None)
             _leave(connection, path, "ROLLBACK" if own_transaction else None)
         raise
     connection.info.pop(_CALLER, None)
@@ -104,7 +106,8 @@ def pinned_block(connection: Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        connection.info.pop(_CALLER, None)
+        with suppress(SQLAlchemyError):  # of a lost connection there is none
+            connection.info.pop(_CALLER, None)
 
 
 @contextmanager
@@ -118,9 +121,9 @@ def caller_path(connection: Connection) -> Iterator[None]:
         connection.execute(_SET, {"path": path})
         yield
     except BaseException:
-        with suppress(SQLAlchemyError):  # a failed transaction, or savepoint: its end restores
-            connection.execute(_SET, {"path": PINNED})
-        connection.info[_CALLER] = path
+        with suppress(SQLAlchemyError):  # a lost connection has no `info`
+            connection.info[_CALLER] = path
+            connection.execute(_SET, {"path": PINNED})  # a failed transaction, or savepoint: its end restores
         raise
     connection.execute(_SET, {"path": PINNED})
     connection.info[_CALLER] = path

@@ -174,7 +174,7 @@ class Worker:
         if self.fill.task == "compare":
             self._execute(BY_KEY)
             query = f"SELECT count(*) FROM {self.fill.owner} AS t WHERE {where} AND ({self.fill.missing})"
-            return int(self._scalar(query))
+            return int(self._of_rows(query).scalar_one())
         if self.throttle.without_triggers:
             self._execute("SET LOCAL session_replication_role = replica")
         self._execute(f"{BY_KEY}, pg_catalog.set_config('pgmrl.computed_by', {literal(computed_by(self.fill))}, true)")

@@ -68,6 +68,8 @@ def render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[
     """
     if kind != "type":
         return False
+    if isinstance(item, BIT):
+        return _plain("BIT", item.length, context)
     if isinstance(item, TypeDecorator):  # of the application, around a vector
         item = item.load_dialect_impl(_POSTGRESQL)
     if isinstance(item, NumpyVector):
@@ -77,8 +79,6 @@ def render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[
         return _plain(item.kind.upper(), item.dims, context)
     if isinstance(item, VECTOR | HALFVEC):  # or the application's subclass of it, which has no import
         return _plain("VECTOR" if isinstance(item, VECTOR) else "HALFVEC", item.dim, context)
-    if isinstance(item, BIT):
-        return _plain("BIT", item.length, context)
     return False
 
 

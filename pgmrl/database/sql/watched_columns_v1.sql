@@ -2,7 +2,7 @@
 -- a condition with the columns' numbers, so that it survives what a function's text does not: a column that is renamed.
 -- Partitions have numbers of their own, and so has a restored dump: both have conditions with theirs.
 CREATE FUNCTION pgmrl.watched_columns_v1(relation oid, trigger_name name) RETURNS text[]
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT array_agg(a.attname::text ORDER BY v.place)
