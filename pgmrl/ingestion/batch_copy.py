@@ -130,6 +130,9 @@ def _copy(driver: Driver, part: _Part, errors: BatchErrors) -> None:
         copy.set_types([table.types[name].sent_type for name in names])
         for number, row, values in _values(part, errors):
             try:
+                for value in values:  # psycopg 3.1 has sent a part of the row by the time it finds out
+                    if isinstance(value, str) and not value.isascii():
+                        value.encode()
                 copy.write_row(values)
             except psycopg.OperationalError:  # of the connection, not of the row
                 raise

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pgmrl.errors import DefinitionError
-from pgmrl.model.metrics import METRICS, metric_named
+from pgmrl.model.metrics import METRICS, ONE, metric_named
 
 
 @pytest.mark.parametrize(
@@ -59,9 +59,9 @@ def test_distances_are_the_textbook_ones() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "values"),
     [
-        ("cosine", "(1 - d)", [1.0, 0.5, -1.0]),
+        ("cosine", f"({ONE} - d)", [1.0, 0.5, -1.0]),
         ("inner_product", "(- d)", [0.0, -0.5, -2.0]),
-        ("l2", "(1 / (1 + d))", [1.0, 2 / 3, 1 / 3]),
+        ("l2", f"({ONE} / ({ONE} + d))", [1.0, 2 / 3, 1 / 3]),
     ],
 )
 def test_similarity_is_in_the_metrics_own_terms(name: str, text: str, values: list[float]) -> None:
@@ -69,7 +69,7 @@ def test_similarity_is_in_the_metrics_own_terms(name: str, text: str, values: li
     assert metric_named(name).similarity_sql("d") == text
     distances = np.array([0.0, 0.5, 2.0])
     assert metric_named(name).similarity(distances) == pytest.approx(values)
-    assert eval(text, {"d": distances}) == pytest.approx(values)  # noqa: S307 - the text means the same in Python
+    assert eval(text.replace(ONE, "1"), {"d": distances}) == pytest.approx(values)  # noqa: S307 - the text means the same in Python
 
 
 def test_a_zero_vector_has_no_cosine_distance() -> None:

@@ -180,7 +180,10 @@ def test_columns_are_added_in_order() -> None:
     """Distance, similarity, counts; each by its label."""
     made = search(select(Item.id), Item.flat, QUERY, similarity="score", counts=True, label="far")
     assert list(made.selected_columns.keys()) == ["id", "far", "score", "requested", "returned"]
-    assert "(1 / (1 + pgmrl_results.distance)) AS score" in compiled(made)
+    assert (
+        "(CAST(1 AS double precision) / (CAST(1 AS double precision) + pgmrl_results.distance)) AS score"
+        in compiled(made)
+    )
 
 
 def test_two_searches_do_not_meet() -> None:
