@@ -45,7 +45,6 @@ class Post(Base):
     embedding: Mapped[Any] = mapped_column(VECTOR(256), nullable=True)
 
 
-# --8<-- [end:before]
 class Article(Base):
     """Another one."""
 
@@ -104,10 +103,8 @@ def _the_application_so_far(engine: Engine) -> Any:
 
 
 def _by_one_index(engine: Engine, query: Any) -> None:
-    # --8<-- [start:expression]
     # once, after the class; the attribute and the code that writes it stay as they are
     add_short(Post.embedding, Short(64), metric="cosine", stored=False)
-    # --8<-- [end:expression]
 
     def migration(op: Any) -> None:
         definition = Definition.of(256, Short(64), metric="cosine", full="vector", stored=False)
@@ -115,10 +112,8 @@ def _by_one_index(engine: Engine, query: Any) -> None:
 
     _migrate(engine, migration)
     _finish(engine, "existing_posts")
-    # --8<-- [start:expression-search]
     with Session(engine) as session:
         rows = session.execute(search(select(Post), Post.embedding, query, k=3)).all()  # [(Post, distance), …]
-    # --8<-- [end:expression-search]
     print(f"existing_posts: {', '.join(f'{distance:.3f} {post.title}' for post, distance in rows)}")
 
 
