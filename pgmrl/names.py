@@ -10,7 +10,16 @@ from sqlalchemy.dialects import postgresql
 from pgmrl.errors import DefinitionError
 from pgmrl.reprs import safe_repr
 
-__all__ = ["column_parts", "identifier", "literal", "printable", "printable_lines", "qualified", "quoted"]
+__all__ = [
+    "column_parts",
+    "dollar_quoted",
+    "identifier",
+    "literal",
+    "printable",
+    "printable_lines",
+    "qualified",
+    "quoted",
+]
 
 LIMIT: Final = 63
 _PREPARER = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
@@ -57,6 +66,14 @@ def literal(value: str) -> str:
     """A string constant as SQL text."""
     escaped = value.replace("'", "''")
     return f"E'{escaped}'".replace("\\", "\\\\") if "\\" in escaped else f"'{escaped}'"
+
+
+def dollar_quoted(body: str) -> str:
+    """A text in dollar quotes, with a tag that it does not contain."""
+    tag = "$pgmrl$"
+    while tag in body:
+        tag = f"{tag[:-1]}_$"
+    return f"{tag}{body}{tag}"
 
 
 def printable(value: object) -> str:

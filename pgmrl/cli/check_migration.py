@@ -78,7 +78,8 @@ def check_migration(
         else:
             short = Short(short_dims, by=shortening_rule(by or "prefix"), type=cast("ShortType", type_))
             target = _target(connection, str(column), short, cast("MetricName", metric))
-            plans = [_checked(connection, target, Hnsw(m, ef_construction), build, online=not in_place, free=free)]
+            with database.caller_path(connection):  # rows of the table are counted, whose name may have no schema
+                plans = [_checked(connection, target, Hnsw(m, ef_construction), build, online=not in_place, free=free)]
     if json:
         write_plans(plans)
     else:

@@ -49,9 +49,10 @@ SELECT DISTINCT format('%I.%I', n.nspname, p.proname) FROM pg_trigger AS g
 JOIN pg_proc AS p ON p.oid = g.tgfoid JOIN pg_namespace AS n ON n.oid = p.pronamespace
 WHERE g.tgrelid = to_regclass(:owner) AND p.proname = :name
 """
+# the other way round: parse_ident fails where the argument is no name
 _NAMED: Final = """
 SELECT n.nspname, c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE ARRAY[n.nspname::text, c.relname::text] = parse_ident(:side)
+WHERE quote_ident(n.nspname) || '.' || quote_ident(c.relname) = :side
 """
 
 

@@ -239,7 +239,7 @@ def table_state(connection: Connection, schema: str | None, table: str) -> Table
         if state is not None:
             indexes = tuple(index_states(connection, owner["owner"], column.name))
             shorts[column.name] = replace(_with_metric(state, indexes), indexes=indexes)
-    for full, type_, dims in connection.execute(text(_EXPRESSIONS), owner):
+    for full, type_, dims in catalogue_result(connection, text(_EXPRESSIONS), owner):
         state = _expression_state(columns[full], type_, dims, hidden)
         indexes = tuple(index_states(connection, owner["owner"], state.short))
         shorts[state.short] = replace(_with_metric(state, indexes), indexes=indexes)
@@ -270,7 +270,9 @@ def _triggers(
             )
         elif len(arguments) == 1:
             copied = re.search(r"DO UPDATE SET (?P<name>\"(?:[^\"]|\"\")+\"|\w+) = EXCLUDED", source)
-            named = _unquoted(copied.group("name")) if copied else name.rpartition("_")[2]
+            if copied is None:
+                continue
+            named = _unquoted(copied.group("name"))
             copies = tuple(_unquoted(match) for match in re.findall(r"NEW\.(\"(?:[^\"]|\"\")+\"|\w+)", source))
             sides.append(SideState(name, arguments[0], watched[0] if watched else named, enabled == 2, copies))
     return sync_triggers, sides, mirrors

@@ -197,7 +197,8 @@ def _selected(connection: Connection, statement: str) -> tuple[list[str], Sequen
     if plain_text(statement) is None:
         raise MeasureError(f"the statement for judgements: expected a text, got {safe_repr(statement)}")
     try:
-        with database.snapshot(connection):  # which leaves a transaction of the caller's as it was
+        # which leaves a transaction of the caller's as it was
+        with database.snapshot(connection), database.caller_path(connection):
             connection.exec_driver_sql("SET LOCAL transaction_read_only = on")
             result = database.execute_plain(connection, statement)
             if not result.returns_rows:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Final, get_args
 
 from pgmrl.functions.callable_function import callable_function, row_limit
 from pgmrl.functions.filter_arguments import filter_arguments, filter_conditions
-from pgmrl.functions.plpgsql import Refusal, dollar_quoted, dynamic_text, filled, numbered, refuse, value_of
+from pgmrl.functions.plpgsql import Refusal, dynamic_text, filled, numbered, refuse, value_of
 from pgmrl.functions.query_argument import length_refusals, scale_query
 from pgmrl.functions.search_worker import COST
 from pgmrl.functions.shortlist_argument import size_refusals, usual_shortlist
 from pgmrl.limits import RRF_K, TEXT_LIMIT
 from pgmrl.model.fulltext import Match, finds_rows_sql, tsquery_sql
 from pgmrl.model.ranking_sql import fused_sql, rrf_part_sql, weighted_part_sql
-from pgmrl.names import literal, qualified, quoted
+from pgmrl.names import dollar_quoted, literal, qualified, quoted
 
 if TYPE_CHECKING:
     from pgmrl.functions.searched_column import SearchedColumn

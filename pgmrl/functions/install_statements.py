@@ -9,14 +9,13 @@ from pgmrl.functions.callable_function import comment_text
 from pgmrl.functions.diverse_function import diverse_function, diverse_ranking
 from pgmrl.functions.groups_function import groups_function, groups_ranking
 from pgmrl.functions.hybrid_function import FUSED_COLUMNS, hybrid_function, hybrid_worker
-from pgmrl.functions.plpgsql import dollar_quoted
 from pgmrl.functions.related_views import related_views
 from pgmrl.functions.search_function import nearest_ranking, search_function
 from pgmrl.functions.search_named_function import search_named_function
 from pgmrl.functions.search_worker import search_worker
 from pgmrl.functions.similar_function import similar_function
 from pgmrl.functions.vector_function import vector_function
-from pgmrl.names import literal, qualified, quoted
+from pgmrl.names import dollar_quoted, literal, qualified, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -13,6 +13,7 @@ from pgmrl.functions.install import searched_column_in
 from pgmrl.model.columns import attachment_of, base_column
 from pgmrl.model.types import NumpyVector
 from pgmrl.names import qualified
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -79,10 +80,10 @@ def add_query(
     """
     connection, definition = database.sqlalchemy_connection(connection), attachment_of(column).definition
     if not name.strip() or "\0" in name:
-        raise SearchError(f"a query's name cannot be {name!r}: give it words")
+        raise SearchError(f"a query's name cannot be {safe_repr(name)}: give it words")
     database.require_schema(connection)
     searched = searched_column_in(connection, column)
-    query = definition.query(vector, f"the query {name!r}")
+    query = definition.query(vector, f"the query {safe_repr(name)}")
     statement = text(
         "INSERT INTO pgmrl.queries (relation, full_column, name, question, embedder, vector) "
         "VALUES (CAST(:relation AS regclass), :column, :name, :question, :embedder, :vector) "

@@ -12,15 +12,7 @@ from pgmrl.names import literal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Refusal", "dollar_quoted", "dynamic_text", "filled", "lines", "numbered", "refuse", "value_of"]
-
-
-def dollar_quoted(body: str) -> str:
-    """A text in dollar quotes, with a tag that it does not contain."""
-    tag = "$pgmrl$"
-    while tag in body:
-        tag = f"{tag[:-1]}_$"
-    return f"{tag}{body}{tag}"
+__all__ = ["Refusal", "dynamic_text", "filled", "lines", "numbered", "refuse", "value_of"]
 
 
 @cache

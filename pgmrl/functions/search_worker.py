@@ -10,7 +10,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING, Final
 
 from pgmrl.functions.filter_arguments import filter_arguments, filter_conditions
-from pgmrl.functions.plpgsql import Refusal, dollar_quoted, filled, lines, numbered, refuse
+from pgmrl.functions.plpgsql import Refusal, filled, lines, numbered, refuse
 from pgmrl.functions.query_argument import length_refusals, scale_query
 from pgmrl.functions.shortlist_argument import size_refusals, stored_or_usual_shortlist, usual_shortlist
 from pgmrl.functions.shortlist_ranking import all_rows, filtered_shortlist, shortlist
@@ -22,7 +22,7 @@ from pgmrl.model.scan_settings import (
     max_scan_tuples_sql,
     scan_settings,
 )
-from pgmrl.names import literal, qualified, quoted
+from pgmrl.names import dollar_quoted, literal, qualified, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -14,6 +14,7 @@ from pgmrl.model.ranking_sql import key_names
 from pgmrl.model.shortening import Rotation
 from pgmrl.model.sql_functions import SUFFIXES
 from pgmrl.names import identifier, qualified, quoted
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -109,17 +110,17 @@ class SearchedColumn:
         for test in self.functions.tests:
             if test.column not in known:
                 raise DefinitionError(
-                    f"filter {str(test)!r}: table {self.table} has no column {test.column!r}; expected a column, or a "
-                    f"column, a space and one of the tests {', '.join(SUFFIXES)}"
+                    f"filter {safe_repr(str(test))}: table {self.table} has no column {safe_repr(test.column)}; expected "
+                    f"a column, or a column, a space and one of the tests {', '.join(SUFFIXES)}"
                 )
         if self.functions.words is not None and self.functions.config is None:
             raise DefinitionError(
-                f"functions of {self.table}: say the text search configuration of {self.functions.words!r}, such as "
-                "config='english': words in another one find nothing"
+                f"functions of {self.table}: say the text search configuration of {safe_repr(self.functions.words)}, "
+                "such as config='english': words in another one find nothing"
             )
         for name in (self.functions.group_by, self.functions.words):
             if name is not None and name not in known:
-                raise DefinitionError(f"functions of {self.table}: it has no column {name!r}")
+                raise DefinitionError(f"functions of {self.table}: it has no column {safe_repr(name)}")
 
     @classmethod
     def of(

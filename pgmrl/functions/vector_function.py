@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pgmrl.functions.callable_function import comment_text
-from pgmrl.functions.plpgsql import dollar_quoted, filled, numbered
-from pgmrl.names import literal, quoted
+from pgmrl.functions.plpgsql import filled, numbered
+from pgmrl.names import dollar_quoted, literal, quoted
 
 if TYPE_CHECKING:
     from pgmrl.functions.searched_column import SearchedColumn

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal
 
 from pgmrl.model.rotation import Rotation
-from pgmrl.names import identifier, literal, qualified, quoted
+from pgmrl.names import dollar_quoted, identifier, literal, qualified, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,7 +122,7 @@ def _drop_triggers(schema: str | None, table: str, column: str, name: str, condi
     """
     function, owner = literal(f"{qualified(schema, name)}()"), literal(qualified(schema, table))
     # quoted as constants
-    return f"""DO $pgmrl$
+    body = f"""
 DECLARE
     kept_by regprocedure;
 BEGIN
@@ -136,7 +136,8 @@ BEGIN
     LOOP
         EXECUTE pg_catalog.format('DROP FUNCTION %s CASCADE', kept_by);
     END LOOP;
-END $pgmrl$"""  # noqa: S608
+END """  # noqa: S608
+    return f"DO {dollar_quoted(body)}"
 
 
 def drop_side_sync_triggers(schema: str | None, side: str, full: str) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from pgmrl.errors import DefinitionError, RotationError, VectorError
-from pgmrl.model.argument_types import choice, optional_name, whole_number
+from pgmrl.model.argument_types import choice, optional_name, truth_value, whole_number
 from pgmrl.model.metrics import FullType, Metric, MetricName, ShortType, metric_named
 from pgmrl.model.rotation import Rotation
 from pgmrl.model.vectors import (
@@ -116,6 +116,7 @@ class Definition:
         if not isinstance(self.short, Short):
             raise DefinitionError(f"short={safe_repr(self.short)}: expected Short(dims)")
         object.__setattr__(self, "metric", metric_named(self.metric))
+        object.__setattr__(self, "has_column", truth_value("has_column", self.has_column, DefinitionError))
         _check_definition(self)
 
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Select
+from sqlalchemy import CompoundSelect, Select
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 
 from pgmrl.errors import SearchError
@@ -27,18 +27,18 @@ class CompiledSql(NamedTuple):
     params: dict[str, Any]
 
 
-def compile_sql(statement: Select[*tuple[Any, ...]]) -> CompiledSql:
-    """Turn a Select, such as `search` returns, into text and parameters for psycopg 3.
+def compile_sql(statement: Select[*tuple[Any, ...]] | CompoundSelect[*tuple[Any, ...]]) -> CompiledSql:
+    """Turn a Select, such as `search` returns, or a union of several into text and parameters for psycopg 3.
 
     The text depends on the shape of the search alone: keep it, and execute it with other parameters.
 
         cursor.execute(*compile_sql(search(select(packages), packages.c.embedding, query, k=10)))
 
     Raises:
-        SearchError: it is no Select.
+        SearchError: it is neither.
 
     """
-    if not isinstance(statement, Select):
+    if not isinstance(statement, Select | CompoundSelect):
         raise SearchError(f"expected a Select, such as search(...) returns, got {type(statement).__name__}")
     dialect = psycopg_dialect.dialect()  # type: ignore[no-untyped-call]
     compiled: SQLCompiler = statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pytest
 from psycopg.types.numeric import Int4
-from sqlalchemy import Column, Connection, Engine, ForeignKey, Integer, MetaData, Select, Table, text
+from sqlalchemy import Column, CompoundSelect, Connection, Engine, ForeignKey, Integer, MetaData, Select, Table, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from pgmrl import database, local
@@ -185,7 +185,7 @@ def _load(connection: Connection, documents: NDArray[np.float32]) -> None:
 def plan() -> Plan:
     """The nodes of a Select's plan, outermost first."""
 
-    def nodes(connection: Connection, statement: Select[Any]) -> list[dict[str, Any]]:
+    def nodes(connection: Connection, statement: Select[Any] | CompoundSelect[Any]) -> list[dict[str, Any]]:
         sent, params = compile_sql(statement)
         found: Any = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {sent}", params).scalar_one()
         return list(_walk((json.loads(found) if isinstance(found, str) else found)[0]["Plan"]))

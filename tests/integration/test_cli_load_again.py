@@ -17,7 +17,7 @@ from pgmrl.cli import main
 from pgmrl.database.connection import execute_plain
 from pgmrl.ingestion.batch_copy import write_batch
 from tests.cli import ROWS, failed, failure, ok, ok_json, write_rows
-from tests.migrations.processes import until
+from tests.migrations.processes import until, waiting
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -145,9 +145,12 @@ def test_a_load_that_is_killed(many: Path, engine: Engine, signal_: int) -> None
         return bool(made) and there(engine) > 0
 
     until(begun)
-    assert load.poll() is None, "it was alive"
-    load.send_signal(signal_)
-    _, said = load.communicate(timeout=60)
+    with engine.connect() as connection:  # the next batch, or the index, waits: it is alive when the signal comes
+        connection.execute(text("LOCK TABLE things IN SHARE MODE"))
+        with engine.connect() as other:
+            until(lambda: waiting(other))
+        load.send_signal(signal_)
+        _, said = load.communicate(timeout=60)
     assert load.returncode != 0
     if signal_ == signal.SIGINT:
         assert "--resume" in said

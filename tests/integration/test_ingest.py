@@ -38,7 +38,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.schema import CreateTable
 
 from pgmrl import database
-from pgmrl.errors import IngestError, NotMigrated, PgmrlError
+from pgmrl.errors import IngestError, NotMigrated, PgmrlError, WrongConnection
 from pgmrl.ingestion.ingest import IngestReport, ingest
 from pgmrl.model import shortening
 from pgmrl.model.columns import Matryoshka, add_side_table, matryoshka
@@ -1025,7 +1025,7 @@ async def test_an_asynchronous_connection_is_refused(database_url: str, table: T
     engine = create_async_engine(database_url)
     try:
         async with engine.connect() as connection:
-            with pytest.raises(IngestError, match="not asynchronous"):
+            with pytest.raises(WrongConnection, match="not asynchronous"):
                 await connection.run_sync(lambda inner: ingest(inner, table.c.e, numbered(vectors(1))))
     finally:
         await engine.dispose()

@@ -36,7 +36,7 @@ CROSS JOIN LATERAL string_to_array(replace(encode(g.tgargs, 'escape'), '\\000', 
 WHERE p.proname LIKE 'z_\\_pgmrl\\_%' AND NOT g.tgisinternal AND g.tgparentid = 0 AND NOT coalesce(CASE
     WHEN p.proname LIKE 'zy\\_%' THEN g.tgnargs = 2
     WHEN g.tgnargs = 4 THEN a[3] ~ '^(prefix|r[0-9a-f]{12})$' AND a[4] IN ('cosine', 'l2', 'inner_product')
-    WHEN p.proname LIKE 'zz\\_%' THEN g.tgnargs = 1 END, false)
+    WHEN p.proname LIKE 'zz\\_%' THEN g.tgnargs = 1 AND p.prosrc ~ 'DO UPDATE SET .* = EXCLUDED' END, false)
 ORDER BY 2, 1"""
 
 MARKERS_SQL: Final = """SELECT p.oid::regprocedure::text AS name, pg_get_userbyid(p.proowner) AS owner FROM pg_proc AS p
