@@ -110,8 +110,8 @@ class SearchedColumn:
         for test in self.functions.tests:
             if test.column not in known:
                 raise DefinitionError(
-                    f"filter {safe_repr(str(test))}: table {self.table} has no column {safe_repr(test.column)}; expected "
-                    f"a column, or a column, a space and one of the tests {', '.join(SUFFIXES)}"
+                    f"filter {safe_repr(str(test))}: table {self.table} has no column {safe_repr(test.column)}; "
+                    f"expected a column, or a column, a space and one of the tests {', '.join(SUFFIXES)}"
                 )
         if self.functions.words is not None and self.functions.config is None:
             raise DefinitionError(
