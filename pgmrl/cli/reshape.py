@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from pgmrl import database
 from pgmrl.cli.backfill_options import (
     BatchSeconds,
     MaxLag,
@@ -106,7 +107,8 @@ def start(
                 name=name,
             )
             free = byte_size("--free-space", free_space)
-            planned = CheckedPlan(change.new.title, *plan_expand(connection, change, build, free_space=free))
+            with database.caller_path(connection):  # rows of the table are counted, whose name may have no schema
+                planned = CheckedPlan(change.new.title, *plan_expand(connection, change, build, free_space=free))
         _show_start(planned, change, json=json, dry_run=dry_run)
         refuse_errors([planned])
         if dry_run:
