@@ -7,6 +7,7 @@ import os
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from sqlalchemy import Connection, Engine, NullPool, Row, Table, create_engine, text
 
 from pgmrl import database
@@ -50,6 +51,14 @@ def connected(url: str) -> Iterator[Engine]:
         yield engine
     finally:
         engine.dispose()
+
+
+def create_extension(connection: Connection, name: str) -> None:
+    """Create an extension of PostgreSQL's own; the test skips beside a server that was packed without."""
+    available = text("SELECT count(*) FROM pg_available_extensions WHERE name = :name")
+    if not connection.execute(available, {"name": name}).scalar_one():
+        pytest.skip(f"this server was packed without {name}")
+    connection.exec_driver_sql(f"CREATE EXTENSION {name}")
 
 
 def shared_database(server: LocalServer, name: str, fill: Callable[[Engine], None], template: str = TEMPLATE) -> str:

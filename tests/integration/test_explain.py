@@ -51,7 +51,7 @@ from pgmrl.names import quoted
 from pgmrl.searching.plans import nodes
 from tests.cli import failed, ok, ok_json, run
 from tests.corpus import wide
-from tests.databases import indexed_afterwards, vacuum
+from tests.databases import create_extension, indexed_afterwards, vacuum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -100,7 +100,7 @@ def items(module_engine: Engine, corpus: Corpus) -> Items:
     passages = corpus.passages[:ROWS]
     vectors = wide(passages)
     with module_engine.begin() as connection:
-        connection.exec_driver_sql("CREATE EXTENSION pg_trgm")
+        create_extension(connection, "pg_trgm")
         table.create(connection)
         rows = [
             {

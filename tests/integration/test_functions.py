@@ -14,6 +14,7 @@ from pgmrl import SqlFunctions, database, install_functions, reflect, search
 from pgmrl.model.columns import Matryoshka, add_side_table
 from pgmrl.model.metrics import METRICS
 from pgmrl.model.shortening import Prefix, Short
+from tests.databases import create_extension
 
 if TYPE_CHECKING:
     from pgmrl.model.rotation import Rotation
@@ -265,7 +266,7 @@ def test_the_columns_have_the_types_of_the_table(wares: Wares) -> None:
 def test_keys_and_filters_of_other_types(connection: Connection, type_: str, values: list[Any], named: str) -> None:
     """The key's own type comes back, and takes part in the filter."""
     connection.exec_driver_sql("CREATE TYPE \"MOOD\" AS ENUM ('ok', 'bad')")
-    connection.exec_driver_sql("CREATE EXTENSION citext")
+    create_extension(connection, "citext")
     connection.exec_driver_sql(
         f"CREATE TABLE docs (id {type_} PRIMARY KEY, kind {type_}, e vector(8), s halfvec(4) "
         "GENERATED ALWAYS AS (l2_normalize(subvector(e, 1, 4))::halfvec(4)) STORED)"
@@ -291,7 +292,7 @@ def test_keys_and_filters_of_other_types(connection: Connection, type_: str, val
 
 def test_filters_on_citext_ignore_case(connection: Connection) -> None:
     """Though its operators are not on the search_path that the functions fix."""
-    connection.exec_driver_sql("CREATE EXTENSION citext")
+    create_extension(connection, "citext")
     kinds = Table(
         "docs",
         MetaData(),

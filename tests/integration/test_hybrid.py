@@ -50,7 +50,7 @@ from pgmrl import (
 from pgmrl.errors import NotMigrated
 from pgmrl.model.metrics import METRICS
 from tests.corpus import facts
-from tests.databases import indexed_afterwards
+from tests.databases import create_extension, indexed_afterwards
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -129,7 +129,7 @@ def loaded(module_engine: Engine, corpus: Corpus, rotation: Rotation, notes: Tab
         for n, passage in enumerate(corpus.passages[:ROWS])
     ]
     with module_engine.begin() as connection:
-        connection.exec_driver_sql("CREATE EXTENSION pg_trgm")
+        create_extension(connection, "pg_trgm")
         Base.metadata.create_all(connection)
         database.install_rotation(connection, rotation)
         notes.create(connection)
@@ -547,7 +547,7 @@ def test_two_thresholds_in_one_statement(session: Session, thresholds: tuple[flo
 def test_writing_a_row_does_not_fetch_its_words(engine: Engine, statements: list[str]) -> None:
     """PostgreSQL makes them; they are read when they are asked for."""
     with engine.begin() as connection:
-        connection.exec_driver_sql("CREATE EXTENSION pg_trgm")
+        create_extension(connection, "pg_trgm")
         Base.metadata.create_all(connection)
     with Session(engine) as session:
         session.add(Package(id=1, name="Gimp's", text=None, docstring="image editor", part=1, embedding=np.ones(256)))
@@ -576,7 +576,7 @@ def test_hostile_names(engine: Engine) -> None:
     trigram_index(made.c.text)
     copied = made.to_metadata(MetaData(), name='co"py %:t')
     with engine.begin() as connection:
-        connection.exec_driver_sql("CREATE EXTENSION pg_trgm")
+        create_extension(connection, "pg_trgm")
         quoted = '"{}"'.format(config.replace('"', '""').replace("%", "%%"))
         connection.exec_driver_sql(f"CREATE TEXT SEARCH CONFIGURATION {quoted} (COPY = english)")
         for table in (made, copied):
@@ -623,7 +623,7 @@ def test_a_tenant_sees_its_own_rows_in_every_list(engine: Engine, plan: Plan) ->
     trigram_index(made.c.body)
     vectors = np.random.default_rng(0).normal(size=(4000, 8))
     with engine.begin() as connection:
-        connection.exec_driver_sql("CREATE EXTENSION pg_trgm")
+        create_extension(connection, "pg_trgm")
         made.create(connection)
         connection.exec_driver_sql(f"CREATE ROLE {role}")
         rows = [{"id": n, "tenant": "x" if n % 200 else role, "body": "a train", "e": v} for n, v in enumerate(vectors)]

@@ -10,6 +10,7 @@ from sqlalchemy import Column, Engine, Index, Integer, MetaData, String, Table, 
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from pgmrl import FullText, Matryoshka, Short, Words, full_text, search_hybrid, trigram_index
+from tests.databases import create_extension
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +71,7 @@ def test_a_column_is_added(project: Application, columns: list[Column[Any]], sch
     before, after = documents(schema=schema), documents(*columns, trigrams=True, schema=schema)
     engine = project.new_database()
     with engine.begin() as connection:
-        connection.exec_driver_sql("CREATE EXTENSION pg_trgm")
+        create_extension(connection, "pg_trgm")
     project.revise(engine, before, "a1", **options)
     project.upgrade(engine, before, "a1", **options)
     project.fill(engine, before)
