@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import text
 
 from pgmrl.database.connection import execute_plain
-from pgmrl.database.search_path import catalogue_result
+from pgmrl.database.search_path import catalogue_result, relation_name
 from pgmrl.model import ddl
 from pgmrl.online import locks, steps
 from pgmrl.online.index_statements import create_statement, drop_statement
@@ -89,9 +89,8 @@ def size_of(connection: Connection, owner: str) -> Size:
     rows, heap, table, total = tuple[int, ...](catalogue_result(connection, query, {"owner": owner}).one())
     if rows == 0 and heap > 0:  # never analyzed
         share = min(100.0, max(0.01, 100 * COUNTED / heap))
-        counted = execute_plain(
-            connection, f"SELECT count(*) FROM {owner} TABLESAMPLE SYSTEM ({share:.4f})"
-        ).scalar_one()
+        sample = f"SELECT count(*) FROM {relation_name(connection, owner)} TABLESAMPLE SYSTEM ({share:.4f})"
+        counted = execute_plain(connection, sample).scalar_one()
         rows = round(counted * 100 / share)
     return Size(rows, heap, table, total)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pgmrl.model import ddl
-from pgmrl.names import literal, qualified, quoted
+from pgmrl.names import dollar_quoted, literal, qualified, quoted
 from pgmrl.online.index_statements import beside, create_statement, drop_statement, exchange_statements
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def backfill_script(target: Target) -> str:
         f"WHERE s.ctid >= format('(%%s,0)', $1)::tid AND s.ctid < format('(%%s,0)', $1 + 200)::tid "
         f"AND s.{short} IS NULL AND s.{full} IS NOT NULL FOR NO KEY UPDATE SKIP LOCKED))"
     )
-    return f"""DO $pgmrl$
+    body = f"""
 DECLARE
     leaf regclass;
     leaves regclass[] := coalesce((SELECT array_agg(p.relid) FROM pg_partition_tree({owner}::regclass) AS p
@@ -53,19 +53,21 @@ BEGIN
         RAISE EXCEPTION '% rows were held by others and have no short vector yet', missing
             USING HINT = 'Run this statement again.';
     END IF;
-END $pgmrl$"""
+END """
+    return f"DO {dollar_quoted(body)}"
 
 
 def validate_script(target: Target) -> str:
     """The check that no row lacks its short vector, as one statement."""
-    return f"""DO $pgmrl$
+    body = f"""
 DECLARE
     missing bigint := (SELECT count(*) FROM {target.owner} WHERE {target.missing});
 BEGIN
     IF missing > 0 THEN
         RAISE EXCEPTION '% rows have no short vector yet', missing USING HINT = 'Backfill them first.';
     END IF;
-END $pgmrl$"""
+END """
+    return f"DO {dollar_quoted(body)}"
 
 
 def index_script(target: Target, index: Hnsw, options: Build, name: str | None = None) -> list[str]:
@@ -97,12 +99,13 @@ def rebuild_script(target: Target, index: Hnsw, options: Build) -> list[str]:
 
 def _drop_invalid(target: Target, name: str) -> str:
     qualified_name = qualified(target.schema, name)
-    return f"""DO $pgmrl$
+    body = f"""
 BEGIN
     IF EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass({literal(qualified_name)}) AND NOT indisvalid) THEN
         EXECUTE {literal(f"DROP INDEX {qualified_name}")};
     END IF;
-END $pgmrl$"""
+END """
+    return f"DO {dollar_quoted(body)}"
 
 
 def _set(options: Build) -> Sequence[str]:

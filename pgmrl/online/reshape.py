@@ -206,9 +206,12 @@ def _check(connection: Connection, state: TableState, change: Reshape) -> None:
 
 def _is_side_table(connection: Connection, owner: str) -> bool:
     query = text(
-        "SELECT EXISTS (SELECT FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid "
-        "WHERE p.proname LIKE 'zz\\_pgmrl\\_%' AND t.tgnargs = 1 "
-        "AND to_regclass(convert_from(rtrim(t.tgargs, '\\x00'::bytea), 'UTF8')) = to_regclass(:owner))"
+        # anybody can write an argument that is no name, on which to_regclass fails
+        "SELECT EXISTS (SELECT FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid, "
+        "pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+        "WHERE c.oid = to_regclass(:owner) AND p.proname LIKE 'zz\\_pgmrl\\_%' AND t.tgnargs = 1 "
+        "AND rtrim(t.tgargs, '\\x00'::bytea) "
+        "= convert_to(quote_ident(n.nspname) || '.' || quote_ident(c.relname), 'UTF8'))"
     )
     return bool(database.catalogue_result(connection, query, {"owner": owner}).scalar_one())
 
