@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from typer.testing import Result
 
-__all__ = ["ROWS", "failed", "failure", "hit_names", "ok", "ok_json", "run", "write_rows"]
+__all__ = ["ROWS", "failed", "failure", "hit_names", "interruptible", "ok", "ok_json", "run", "write_rows"]
 
 ROWS: list[dict[str, Any]] = [
     {"id": 1, "name": "gcompris", "body": "a game for children about numbers", "stars": 5},
@@ -90,3 +91,8 @@ def write_rows(folder: Path, form: str = "jsonl", rows: list[dict[str, Any]] = R
 def hit_names(document: Any) -> list[str]:
     """The names of the hits of a search."""
     return [hit["name"] for hit in document["hits"]]
+
+
+def interruptible() -> None:
+    """Hear SIGINT, also where the test run was started in the background, which has it ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -16,7 +16,7 @@ from pgmrl import database
 from pgmrl.cli import main
 from pgmrl.database.connection import execute_plain
 from pgmrl.ingestion.batch_copy import write_batch
-from tests.cli import ROWS, failed, failure, ok, ok_json, write_rows
+from tests.cli import ROWS, failed, failure, interruptible, ok, ok_json, write_rows
 from tests.migrations.processes import until, waiting
 
 if TYPE_CHECKING:
@@ -137,7 +137,13 @@ def test_a_server_that_ends_the_connection(
 def test_a_load_that_is_killed(many: Path, engine: Engine, signal_: int) -> None:
     """Whole batches are there, the next load says so, and --resume does the rest."""
     program = [sys.executable, "-m", "pgmrl.cli", "load", str(many), *map(str, LOAD)]
-    load = subprocess.Popen(program, env={**os.environ}, stderr=subprocess.PIPE, text=True)  # noqa: S603
+    load = subprocess.Popen(  # noqa: S603
+        program,
+        env={**os.environ},
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=interruptible,  # noqa: PLW1509 - no threads here
+    )
 
     def begun() -> bool:
         with engine.connect() as connection:

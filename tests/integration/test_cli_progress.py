@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import Engine, text
 
+from tests.cli import interruptible
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Process = subprocess.Popen[str]
-
-
-def interruptible() -> None:
-    """Hear SIGINT, also where the test run was started in the background, which has it ignored."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

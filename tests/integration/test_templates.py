@@ -72,9 +72,7 @@ SHAPES += ["join", "exists", "criteria", "options", "vectors"]
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"exact": True},
-    {"complete": False},
-    {"counts": True, "similarity": "s"},
-    {"k": 3},
+    {"counts": True, "similarity": "s", "k": 3},
 ]
 
 

@@ -120,7 +120,7 @@ def test_an_expression_of_ones_own() -> None:
     average = select(func.avg(ITEMS.c.e)).where(ITEMS.c.id < 5).scalar_subquery()
     text = compiled(search(select(ITEMS.c.id), ITEMS.c.e, average))
     assert "CAST((SELECT avg(items.e) AS avg_1 FROM items WHERE items.id < " in text
-    assert "THEN CAST(concat('pgmrl: the query''s expression is NULL" in text
+    assert "THEN CAST(pg_catalog.concat('pgmrl: the query''s expression is NULL" in text
 
 
 @pytest.mark.parametrize(
