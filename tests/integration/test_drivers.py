@@ -29,6 +29,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from pgmrl import (
     Matryoshka,
     Short,
+    compile_sql,
     database,
     ingest,
     more_like_this,
@@ -37,7 +38,7 @@ from pgmrl import (
     search_groups,
     search_many,
 )
-from pgmrl.errors import WrongConnection
+from pgmrl.errors import SearchError, WrongConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -106,6 +107,23 @@ def socket_of(url: str) -> str | None:
     return f"{folder}/.s.PGSQL.{port}" if folder.startswith("/") else None
 
 
+def shapes_of(table: Table, queries: Any) -> dict[str, Any]:
+    """A search of each shape."""
+    embedding, ids = table.c.embedding, select(table.c.id)
+    return {
+        "plain": search(ids, embedding, queries[0]),
+        "exact": search(ids, embedding, queries[0], exact=True),
+        "filtered": search(ids.where(table.c.part == 3), embedding, queries[0], counts=True, similarity="score"),
+        "page": search(ids, embedding, queries[0], k=5, offset=5),
+        "near": search(ids, embedding, queries[0], max_distance=0.9),
+        "many": search_many(ids, embedding, queries, k=4),
+        "like": search(ids, embedding, more_like_this(embedding, [5, 9], unlike=[2])),
+        "groups": search_groups(ids, embedding, queries[0], by=table.c.part, k=3, per_group=2),
+        "diverse": search_diverse(ids, embedding, queries[0], k=4),
+        "expression": search(ids, embedding, select(embedding).where(table.c.id == 8).scalar_subquery()),
+    }
+
+
 def test_every_shape(run: Any, engine: Engine, corpus: Corpus) -> None:
     """What psycopg gives, the others give."""
     table = table_of()
@@ -117,22 +135,11 @@ def test_every_shape(run: Any, engine: Engine, corpus: Corpus) -> None:
         connection.execute(insert(table), rows)
 
     run(write)
-    embedding, ids = table.c.embedding, select(table.c.id)
-    shapes: dict[str, Any] = {
-        "plain": search(ids, embedding, queries[0]),
-        "exact": search(ids, embedding, queries[0], exact=True),
-        "filtered": search(ids.where(table.c.part == 3), embedding, queries[0], counts=True, similarity="score"),
-        "page": search(ids, embedding, queries[0], k=5, offset=5),
-        "near": search(ids, embedding, queries[0], max_distance=0.9),
-        "many": search_many(ids, embedding, queries, k=4),
-        "like": search(ids, embedding, more_like_this(embedding, [5, 9], unlike=[2])),
-        "groups": search_groups(ids, embedding, queries[0], by=table.c.part, k=3, per_group=2),
-        "diverse": search_diverse(ids, embedding, queries[0], k=4),
-        "expression": search(ids, embedding, select(embedding).where(table.c.id == 8).scalar_subquery()),
-        "average": select(func.avg(embedding)),
-        "vectors": select(embedding, embedding.l1_distance(queries[0])).where(table.c.id < 3).order_by(table.c.id),
+    shapes = shapes_of(table, queries) | {
+        "average": select(func.avg(table.c.embedding)),
+        "vectors": select(table.c.embedding, table.c.embedding.l1_distance(queries[0])).where(table.c.id < 3),
     }
-    later = search(ids, embedding, bindparam("query"))
+    later = search(select(table.c.id), table.c.embedding, bindparam("query"))
     with engine.connect() as connection:
         for name, statement in shapes.items():
             expected = connection.execute(statement).all()
@@ -143,6 +150,36 @@ def test_every_shape(run: Any, engine: Engine, corpus: Corpus) -> None:
     assert [row.id for row in run(lambda c: c.execute(later, {"query": queries[1]}).all())] == [
         row.id for row in expected
     ]
+
+
+def test_every_shape_over_a_plain_connection_of_asyncpg(engine: Engine, database_url: str, corpus: Corpus) -> None:
+    """By text and numbered parameters, with no codec set on the connection; also of a list of values."""
+    asyncpg = pytest.importorskip("asyncpg")
+    table, queries = table_of(), corpus.queries[:3, :DIMS]
+    vectors = enumerate(corpus.documents[:ROWS, :DIMS])
+    with engine.begin() as connection:
+        table.create(connection)
+        connection.execute(insert(table), [{"id": n, "part": n % 7, "embedding": vector} for n, vector in vectors])
+        some = search(select(table.c.id).where(table.c.id.in_(range(40))), table.c.embedding, queries[0])
+        shapes = shapes_of(table, queries) | {"list": some}
+        expected = {name: [tuple(row) for row in connection.execute(shape)] for name, shape in shapes.items()}
+
+    async def work() -> dict[str, list[tuple[Any, ...]]]:
+        plain = await asyncpg.connect(database_url.replace("+psycopg", ""))
+        try:
+            sent = {name: compile_sql(shape, "asyncpg") for name, shape in shapes.items()}
+            return {
+                name: [tuple(row) for row in await plain.fetch(sql.text, *sql.params)] for name, sql in sent.items()
+            }
+        finally:
+            await plain.close()
+
+    got = asyncio.run(work())
+    for name, rows in expected.items():
+        for row, other in zip(got[name], rows, strict=True):
+            np.testing.assert_allclose(row, other, rtol=1e-6, atol=1e-6, err_msg=name)
+    with pytest.raises(SearchError, match="driver='oracle': expected one of psycopg, asyncpg"):
+        compile_sql(some, "oracle")  # type: ignore[call-overload]
 
 
 def test_a_rotation(run: Any, small_rotation: Rotation) -> None:
