@@ -15,8 +15,6 @@ __all__ = [
     "dollar_quoted",
     "identifier",
     "literal",
-    "printable",
-    "printable_lines",
     "qualified",
     "quoted",
 ]
@@ -74,22 +72,3 @@ def dollar_quoted(body: str) -> str:
     while tag in body:
         tag = f"{tag[:-1]}_$"
     return f"{tag}{body}{tag}"
-
-
-def printable(value: object) -> str:
-    """A text for a terminal, a log or a monitor: control and bidirectional characters as escapes, on one line.
-
-    A name may hold any character but a zero byte: a newline begins a line of its own in a log, an escape sequence
-    rewrites the terminal.
-    """
-    text = str(value)
-    return text if text.isprintable() else "".join(map(_shown, text))
-
-
-def printable_lines(value: object) -> str:
-    """As `printable`, of a text of several lines."""
-    return "\n".join(map(printable, str(value).split("\n")))
-
-
-def _shown(character: str) -> str:
-    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")

@@ -32,7 +32,11 @@ def safe_str(value: object, limit: int = 100) -> str:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """A text whose characters that cannot be printed, but for those to keep, are written as escapes."""
+    """A text for a terminal, a log or a monitor: what cannot be printed, but for what is to be kept, as escapes.
+
+    A name in the database may hold any character but a zero byte: a newline begins a line of its own in a log, and an
+    escape sequence rewrites the terminal.
+    """
     if text.isprintable():
         return text
     return "".join(

@@ -21,7 +21,7 @@ from pgmrl.doctor.finding import SEVERITIES
 from pgmrl.doctor.recall_series import SUFFIXES, RecallSeries, draw_series, recall_series, sparkline
 from pgmrl.doctor.run_checks import SECONDS, select_checks
 from pgmrl.errors import NotMigrated
-from pgmrl.names import printable
+from pgmrl.reprs import printable
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

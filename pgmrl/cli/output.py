@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from pgmrl.names import printable_lines
+from pgmrl.reprs import printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -40,7 +40,7 @@ def write_json(value: Any) -> None:
 
 def escaped(value: object) -> str:
     """A text for rich that is no markup, and holds no control character of somebody's name."""
-    return escape(printable_lines(value))
+    return escape(printable(str(value), keep="\n"))
 
 
 def counted(count: int, noun: str) -> str:
@@ -106,7 +106,7 @@ def _shown(cell: Cell) -> Cell:
 
 
 def _width(cell: Cell) -> int:
-    lines = cell.plain.splitlines() if isinstance(cell, Text) else printable_lines(cell).splitlines()
+    lines = cell.plain.splitlines() if isinstance(cell, Text) else printable(str(cell), keep="\n").splitlines()
     return max(map(cell_len, lines), default=0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from pgmrl.names import printable_lines
+from pgmrl.reprs import printable
 
 __all__ = ["log"]
 
@@ -14,7 +14,8 @@ class _Printable(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
-            record.args = tuple(printable_lines(value) if isinstance(value, str) else value for value in record.args)
+            shown = (printable(value, keep="\n") if isinstance(value, str) else value for value in record.args)
+            record.args = tuple(shown)
         return True
 
 

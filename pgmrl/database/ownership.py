@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from sqlalchemy import text
 
 from pgmrl.database.search_path import catalogue_result
-from pgmrl.names import printable
+from pgmrl.reprs import printable
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -15,7 +15,7 @@ from pgmrl.reprs import safe_repr
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["NEWEST_REVISION", "REVISIONS", "Step", "revision_statements", "revision_steps"]
+__all__ = ["NEWEST_REVISION", "REVISIONS", "Step", "check_revision", "revision_statements", "revision_steps"]
 
 UP: Final[dict[str, Sequence[str]]] = {
     "0001": (
@@ -59,6 +59,21 @@ class Step(NamedTuple):
     reached: str | None
 
 
+def check_revision(revision: str, *others: str) -> None:
+    """Check that there is such a revision.
+
+    Args:
+        revision: its name.
+        *others: what it may be besides, such as `head`.
+
+    Raises:
+        DefinitionError: there is none.
+    """
+    if revision not in {*REVISIONS, *others}:
+        expected = ", ".join([*REVISIONS, *others])
+        raise DefinitionError(f"pgmrl's schema: expected one of the revisions {expected}, got {safe_repr(revision)}")
+
+
 def revision_steps(current: str | None, to: str | None) -> list[Step]:
     """The steps from one revision to another in their order; None is the empty database.
 
@@ -66,9 +81,8 @@ def revision_steps(current: str | None, to: str | None) -> list[Step]:
         DefinitionError: there is no such revision.
     """
     for name in (current, to):
-        if name is not None and name not in REVISIONS:
-            expected = ", ".join(REVISIONS)
-            raise DefinitionError(f"pgmrl's schema: expected one of the revisions {expected}, got {safe_repr(name)}")
+        if name is not None:
+            check_revision(name)
     start = REVISIONS.index(current) + 1 if current else 0
     end = REVISIONS.index(to) + 1 if to else 0
     if start <= end:

@@ -13,13 +13,12 @@ from sqlalchemy import text
 
 from pgmrl.database.connection import execute_plain, sqlalchemy_connection
 from pgmrl.database.extension import check_pgvector, create_pgvector
-from pgmrl.database.revisions import NEWEST_REVISION, REVISIONS, Step, revision_statements, revision_steps
+from pgmrl.database.revisions import NEWEST_REVISION, Step, check_revision, revision_statements, revision_steps
 from pgmrl.database.search_path import pinned
 from pgmrl.database.sql import load as load_sql
 from pgmrl.database.sql import statements
-from pgmrl.errors import DefinitionError, MigrationError, NotMigrated
+from pgmrl.errors import MigrationError, NotMigrated
 from pgmrl.names import quoted
-from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from alembic.migration import MigrationContext
@@ -67,7 +66,7 @@ def upgrade(connection: Connection | Session, revision: str = "head") -> None:
 
     """
     connection = sqlalchemy_connection(connection)
-    _check_revision(revision, "head")
+    check_revision(revision, "head")
     connection.execute(_WAIT, {"key": LOCK})
     create_pgvector(connection)
     check_pgvector(connection)
@@ -93,7 +92,7 @@ def downgrade(connection: Connection | Session, revision: str = "base") -> None:
 
     """
     connection = sqlalchemy_connection(connection)
-    _check_revision(revision, "base")
+    check_revision(revision, "base")
     connection.execute(_WAIT, {"key": LOCK})
     current = installed_revision(connection)
     if current is not None:
@@ -107,12 +106,6 @@ def _run(connection: Connection, steps: list[Step]) -> None:
         statements_of_step = revision_statements(step.revision, step.up, vector_schema)
         for statement in (*statements_of_step, *set_version(step.reached)):
             execute_plain(connection, statement)
-
-
-def _check_revision(revision: str, end: str) -> None:
-    if revision not in {end, *REVISIONS}:
-        expected = ", ".join([*REVISIONS, end])
-        raise DefinitionError(f"pgmrl's schema: expected one of the revisions {expected}, got {safe_repr(revision)}")
 
 
 def check_schema_rights(connection: Connection) -> None:

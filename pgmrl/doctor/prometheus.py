@@ -9,7 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from pgmrl.doctor.finding import SEVERITIES
-from pgmrl.names import printable_lines
+from pgmrl.reprs import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -98,5 +98,5 @@ def _labels(column: Health) -> dict[str, str]:
 
 def _escaped(text: str) -> str:
     # a newline is written as the format says, any other control character as Python shows it
-    lines = printable_lines(text).replace("\\", r"\\").replace('"', r"\"")
+    lines = printable(text, keep="\n").replace("\\", r"\\").replace('"', r"\"")
     return lines.replace("\n", r"\n")

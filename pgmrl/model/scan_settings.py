@@ -42,8 +42,8 @@ EXPECTED_CANDIDATES: Final = 10
 """The rows that the planner is told to expect of a scan under a filter, for each row of the shortlist.
 
 It takes a walk through the graph for cheaper than it is: each row that does not pass costs a step and a read of the
-table. Told to expect ten times the rows, it changes about where another way is as fast: of 68,820 rows of 768
-dimensions at 20 % to an index on the filter that includes the short vectors, at 2 % to reading the whole table.
+table. Told to expect ten times the rows, it changes to an index on the filter, or to reading the table, about where
+that is as fast.
 """
 
 

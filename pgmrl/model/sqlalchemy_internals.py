@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.dml import Insert
 
 __all__ = [
+    "OPTIONS",
     "TableType",
     "all_columns_of",
     "cache_key",

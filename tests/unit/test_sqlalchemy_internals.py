@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy
-from sqlalchemy import Column, Computed, Integer, MetaData, Table, Text, func, insert, literal_column, select
+from sqlalchemy import Column, Computed, Integer, MetaData, Select, Table, Text, func, insert, literal_column, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -23,12 +23,24 @@ from sqlalchemy.orm import (
 from sqlalchemy.schema import CreateTable
 
 from pgmrl.model.sqlalchemy_internals import (
+    OPTIONS,
     TableType,
+    all_columns_of,
+    cache_key,
     clauses_of,
+    columns_of,
+    conflict_clause,
     has_loader_criteria,
+    is_left_out,
     limit_of,
+    memoize_cache_key,
+    selected_names,
     set_computed,
+    structure_names,
+    unbuilt,
     unselected_column,
+    with_conflict_values,
+    with_select,
 )
 from tests.versions import distinct_on
 
@@ -152,3 +164,83 @@ def test_a_column_that_statements_leave_out() -> None:
 
     configure_mappers()
     assert set(sqlalchemy.inspect(Model).column_attrs.keys()) == {"id"}, broken(unselected_column)
+
+
+# -- INSERT --------------------------------------------------------------------------------------------------------
+
+
+def test_a_column_left_out_is_told_from_others() -> None:
+    """In its table."""
+    table = Table("docs", MetaData(), Column("id", Integer, primary_key=True), unselected_column("hidden", Text()))
+    assert [is_left_out(column) for column in table.c] == [False, True], broken(is_left_out)
+
+
+def test_what_an_insert_takes_from_a_select() -> None:
+    """Its names, and the same INSERT from another Select."""
+    table = Table("docs", MetaData(), Column("id", Integer, primary_key=True), Column("n", Integer))
+    made = insert(table).from_select(["id", "n"], select(table))
+    assert selected_names(made) == ["id", "n"], broken(selected_names)
+    assert selected_names(insert(table).values(id=1)) == [], broken(selected_names)
+    other = with_select(made, ["id"], select(table.c.n))
+    assert str(other) == "INSERT INTO docs (id) SELECT docs.n \nFROM docs", broken(with_select)
+    assert selected_names(made) == ["id", "n"], broken(with_select)
+
+
+def test_what_an_insert_sets_on_a_conflict() -> None:
+    """In the form that this version has; the INSERT that it was taken from stays."""
+    table = Table("docs", MetaData(), Column("id", Integer, primary_key=True), Column("n", Integer))
+    plain = postgresql.insert(table)
+    assert conflict_clause(plain) is None, broken(conflict_clause)
+    made = plain.on_conflict_do_update(index_elements=["id"], set_={"id": plain.excluded.id, "n": 3})
+    values = conflict_clause(made).update_values_to_set
+    pairs = dict(values)
+    del pairs["id"]
+    fewer = with_conflict_values(made, pairs if isinstance(values, dict) else list(pairs.items()))
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    assert "DO UPDATE SET n = %(param_1)s" in str(fewer.compile(dialect=dialect)), broken(with_conflict_values)
+    assert "SET id = excluded.id, n = " in str(made.compile(dialect=dialect)), broken(with_conflict_values)
+
+
+# -- the key of a compiled statement -------------------------------------------------------------------------------
+
+
+def test_the_key_of_a_statement() -> None:
+    """Alike for other values, which stand beside it; none for what cannot be cached, or holds values of its own."""
+    table = Table("docs", MetaData(), Column("id", Integer, primary_key=True))
+    first, second = (cache_key(select(table).where(table.c.id == n)) for n in (1, 2))
+    assert first.key == second.key, broken(cache_key)
+    assert [[value.value for value in key.bindparams] for key in (first, second)] == [[1], [2]], broken(cache_key)
+    assert cache_key(select(table).where(table.c.id == 3)).key != cache_key(select(table)).key, broken(cache_key)
+
+
+def test_a_key_that_is_given() -> None:
+    """Is taken for the statement's own, and is gone from a statement made of it."""
+    table = Table("docs", MetaData(), Column("id", Integer, primary_key=True))
+    statement, other = select(table), select(table.c.id).where(table.c.id > 4)
+    memoize_cache_key(statement, cache_key(other))
+    assert cache_key(statement) is cache_key(other), broken(memoize_cache_key)
+    assert cache_key(statement.limit(3)).key == cache_key(select(table).limit(3)).key, broken(memoize_cache_key)
+
+
+def test_what_a_select_is_made_of() -> None:
+    """Whatever its key is made of is a part, or is read by an execution."""
+    parts, copying = structure_names()
+    table = Table("docs", MetaData(), Column("id", Integer, primary_key=True))
+    changed = select(table).where(table.c.id > 1).order_by(table.c.id).limit(2).distinct().add_cte(select(table).cte())
+    own = {name for name in changed.__dict__ if name in dict(type(changed)._traverse_internals)}
+    assert own <= {*parts, "_raw_columns", *OPTIONS}, broken(structure_names)
+    assert {"_where_criteria", "_order_by_clauses", "_limit_clause", "_independent_ctes"} <= set(parts)
+    for name in copying:
+        assert callable(getattr(changed, name)), broken(structure_names)
+
+
+def test_a_select_that_is_not_built() -> None:
+    """Has the options and columns of another one, and more columns, and nothing else."""
+    table = Table("docs", MetaData(), Column("id", Integer, primary_key=True))
+    statement = select(table.c.id).where(table.c.id > 1).execution_options(label="x")
+    added: Any = literal_column("1").label("one")
+    made = unbuilt(Select, statement, [added])
+    assert columns_of(made) == [*columns_of(statement), added], broken(unbuilt)
+    assert made.get_execution_options() == statement.get_execution_options(), broken(unbuilt)
+    assert made.whereclause is None, broken(unbuilt)
+    assert all_columns_of(made) == [*all_columns_of(statement), added], broken(all_columns_of)
