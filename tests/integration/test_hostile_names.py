@@ -20,6 +20,7 @@ from pgmrl import (
     Weighted,
     check_schema,
     database,
+    evaluate,
     explain,
     fit_rotation,
     ingest,
@@ -37,6 +38,7 @@ from pgmrl import (
 from pgmrl.database.settings import Setting, forget_setting, store_setting
 from pgmrl.doctor import Thresholds, doctor, health
 from pgmrl.errors import NotMigrated
+from pgmrl.evaluation import Judged, Query
 from pgmrl.functions.install import drop_functions
 from pgmrl.functions.installed import functions
 from pgmrl.functions.named_queries import add_query, queries, remove_query
@@ -265,6 +267,12 @@ def _shapes(connection: Connection, docs: Table, notes: Table) -> None:
             assert connection.execute(statement).all()
 
 
+def _evaluated(connection: Connection, docs: Table, notes: Table) -> None:
+    queries = [Query(str(n), None, np.arange(1.0, 9) * n) for n in (1, 2)]
+    for table in (docs, notes):
+        evaluate(connection, table.c.e, Judged(queries, {"1": {"3": 1}, "2": {"4": 1}}), dims=[2])
+
+
 CALLS: dict[str, Callable[[Connection, Table, Table], object]] = {
     "columns": lambda c, _d, _n: database.columns(c),
     "check_schema": lambda c, d, n: (check_schema(c, d.c.e), check_schema(c, n.c.e)),
@@ -278,6 +286,7 @@ CALLS: dict[str, Callable[[Connection, Table, Table], object]] = {
     "explain": lambda c, d, _n: explain(c, search(select(d.c.id), d.c.e, np.arange(1.0, 9))),
     "search": _searched,
     "shapes": _shapes,
+    "evaluate": _evaluated,
     "ingest": lambda c, _d, n: ingest(c, n.c.e, [{"id": 2000, "section": "a", "e": np.arange(1.0, 9)}]),
     "functions": _functions,
     "operations": _migrated,
