@@ -31,7 +31,6 @@ from sqlalchemy import (
 from sqlalchemy.exc import MissingGreenlet, StatementError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column, undefer
-from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
 from sqlmodel import Session as SQLModelSession
 from sqlmodel import select as sqlmodel_select
@@ -41,22 +40,10 @@ from pgmrl import Definition, Matryoshka, Short, add_short, check_schema, databa
 from pgmrl.errors import MigrationError, SearchError
 from pgmrl.model.columns import attachment_of
 from pgmrl.model.vectors import VectorArray
+from tests.vector_types import Embedding, Sub
 
 if TYPE_CHECKING:
     from pgmrl.model.rotation import Rotation
-
-
-class Embedding(TypeDecorator[Any]):
-    """An application's own type around pgvector's."""
-
-    impl = VECTOR
-    cache_ok = True
-
-
-class Sub(VECTOR):
-    """An application's subclass of pgvector's type."""
-
-    cache_ok = True
 
 
 @pytest.mark.parametrize(
