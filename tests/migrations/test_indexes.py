@@ -155,7 +155,8 @@ def test_cancelled(auto: Connection, engine: Engine) -> None:
 
         thread = threading.Thread(target=doomed)
         thread.start()
-        until(lambda: any(progress.pid == pid for progress in build_progress(auto)))
+        # before its index is in the catalogue there is nothing that it would have to drop, and wait for
+        until(lambda: all_indexes(auto))
         run(auto, f"SELECT pg_cancel_backend({pid})")
         until(
             lambda: run(
