@@ -48,7 +48,16 @@ from pgmrl.model import ddl
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.rotation import Rotation
 from pgmrl.names import qualified
-from pgmrl.online import backfill, index_builds, index_statements, preconditions, printed_scripts, steps, validation
+from pgmrl.online import (
+    backfill,
+    filter_columns,
+    index_builds,
+    index_statements,
+    preconditions,
+    printed_scripts,
+    steps,
+    validation,
+)
 from pgmrl.online.progress_log import ProgressLog
 
 if TYPE_CHECKING:
@@ -237,16 +246,17 @@ def _create_short_index(operations: Operations, operation: CreateShortIndex) -> 
 
 
 def _create_in_migration(operations: Operations, operation: CreateShortIndex) -> None:
-    target, connection = operation.target, connection_of(operations)
+    target, index, connection = operation.target, operation.index, connection_of(operations)
     if connection is not None:
-        if preconditions.has_index(connection, target, operation.index, operation.index_name):
-            return
         preconditions.check_there(connection, target)
+        index = filter_columns.completed(connection, target, index)
+        if preconditions.has_index(connection, target, index, operation.index_name):
+            return
         preconditions.check_owner(connection, target.owner)
     settings = [
         f"SELECT pg_catalog.set_config('{name}', '{value}', true)" for name, value in operation.build.settings()
     ]
-    statement = index_statements.create_statement(target, operation.index, concurrently=False, name=operation.name)
+    statement = index_statements.create_statement(target, index, concurrently=False, name=operation.name)
     run_in_migration(operations, [*settings, statement], target.owner, lock=False)
 
 

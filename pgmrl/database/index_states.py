@@ -1,21 +1,29 @@
-"""HNSW indexes as the catalogue has them, and the builds that run now."""
+"""Indexes of short vectors as the catalogue has them, HNSW and covering ones, and the builds that run now."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import text
 
 from pgmrl.database.catalogue import relation_titles
 from pgmrl.database.search_path import catalogue_result
 from pgmrl.database.sql import load as load_sql
+from pgmrl.model.filter_index import FilterIndex
 from pgmrl.model.hnsw import Hnsw
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["BuildProgress", "IndexState", "build_progress", "index_states"]
+__all__ = [
+    "BuildProgress",
+    "FilterIndexState",
+    "IndexState",
+    "build_progress",
+    "filter_index_states",
+    "index_states",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,33 @@ class IndexState:
     name: str
     operator_class: str
     index: Hnsw
+    valid: bool
+    bytes: int
+    builder: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class FilterIndexState:
+    """A B-tree that includes a short column, as the catalogue has it, whoever made it.
+
+    Attributes:
+        oid: of the index.
+        name: its name.
+        schema: of its table.
+        table: its table.
+        short: the short column that it includes.
+        index: its columns, and what it includes beside the short vector.
+        valid: False after an interrupted build, and while one runs.
+        bytes: its size.
+        builder: the process that is building it, or None.
+    """
+
+    oid: int
+    name: str
+    schema: str
+    table: str
+    short: str
+    index: FilterIndex
     valid: bool
     bytes: int
     builder: int | None
@@ -80,6 +115,31 @@ WHERE x.indrelid = to_regclass(:owner) AND coalesce(a.attname, e.short_column) =
 ORDER BY i.relname
 """  # noqa: S608 - pgmrl's own text
 
+# Of partitioned tables the parent's; with a predicate, an expression or UNIQUE an index is the application's own.
+_FILTER_STATES: Final = """
+SELECT i.oid, i.relname AS name, n.nspname AS schema, c.relname AS table, s.attname AS short,
+    ARRAY(SELECT a.attname::text FROM unnest(x.indkey) WITH ORDINALITY AS k (number, place)
+          JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.number
+          WHERE k.place <= x.indnkeyatts ORDER BY k.place) AS columns,
+    ARRAY(SELECT a.attname::text FROM unnest(x.indkey) WITH ORDINALITY AS k (number, place)
+          JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.number
+          WHERE k.place > x.indnkeyatts AND k.number <> s.attnum ORDER BY k.place) AS include,
+    x.indisvalid AND x.indisready AS valid,
+    CASE WHEN i.relkind = 'I' THEN (SELECT sum(pg_relation_size(r.relid)) FROM pg_partition_tree(i.oid) AS r)::bigint
+        ELSE pg_relation_size(i.oid) END AS bytes,
+    (SELECT p.pid FROM pg_stat_progress_create_index AS p WHERE p.index_relid = i.oid LIMIT 1) AS builder
+FROM pg_index AS x
+JOIN pg_class AS i ON i.oid = x.indexrelid
+JOIN pg_am AS am ON am.oid = i.relam AND am.amname = 'btree'
+JOIN pg_class AS c ON c.oid = x.indrelid
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+JOIN pg_attribute AS s ON s.attrelid = c.oid AND s.attnum = ANY (x.indkey[x.indnkeyatts:])
+JOIN pg_type AS t ON t.oid = s.atttypid AND t.typname IN ('halfvec', 'vector', 'bit')
+WHERE CASE WHEN CAST(:owner AS text) IS NULL THEN NOT c.relispartition ELSE c.oid = to_regclass(:owner) END
+    AND x.indpred IS NULL AND x.indexprs IS NULL AND NOT x.indisunique
+ORDER BY n.nspname, c.relname, i.relname, s.attname
+"""
+
 _PROGRESS = """
 SELECT p.relid AS table, p.index_relid AS index, p.pid, p.phase,
     CASE WHEN p.blocks_total > 0 THEN p.blocks_done ELSE p.tuples_done END AS done,
@@ -102,6 +162,32 @@ def index_states(connection: Connection, owner: str, short: str) -> list[IndexSt
     return [
         IndexState(row.oid, row.relname, row.opcname, _hnsw(row.reloptions), row.valid, row.bytes or 0, row.builder)
         for row in rows
+    ]
+
+
+def filter_index_states(connection: Connection, owner: str | None, short: str | None = None) -> list[FilterIndexState]:
+    """The B-trees that include a vector beside the columns that searches filter by.
+
+    Args:
+        connection: of the database.
+        owner: the table as SQL text; None for all tables.
+        short: the short column; None for any vector that an index includes.
+    """
+    rows = catalogue_result(connection, text(_FILTER_STATES), {"owner": owner})
+    return [
+        FilterIndexState(
+            row.oid,
+            row.name,
+            row.schema,
+            row.table,
+            row.short,
+            FilterIndex(*row.columns, include=row.include),
+            row.valid,
+            row.bytes or 0,
+            row.builder,
+        )
+        for row in rows
+        if short is None or row.short == short
     ]
 
 

@@ -29,6 +29,7 @@ from pgmrl.model import (
 )
 from pgmrl.model.argument_types import choice, optional_name, truth_value
 from pgmrl.model.ddl import Storage
+from pgmrl.model.filter_index import FilterIndex, add_filter_index, checked_filters
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.server_names import translated_schema
 from pgmrl.model.short_expression import IndexedShort
@@ -39,7 +40,7 @@ from pgmrl.names import identifier, qualified, quoted
 from pgmrl.reprs import safe_repr, safe_str
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy import Connection
     from sqlalchemy.orm import InstrumentedAttribute
@@ -48,7 +49,16 @@ if TYPE_CHECKING:
     from pgmrl.model.sql_functions import SqlFunctions
     from pgmrl.model.vectors import VectorArray
 
-__all__ = ["Attachment", "Matryoshka", "add_short", "add_side_table", "attachment_of", "matryoshka", "vectors_table"]
+__all__ = [
+    "Attachment",
+    "Matryoshka",
+    "add_short",
+    "add_side_table",
+    "attach_filters",
+    "attachment_of",
+    "matryoshka",
+    "vectors_table",
+]
 
 INFO_KEY: Final = "pgmrl"
 _POSTGRESQL: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
@@ -66,6 +76,7 @@ class Attachment:
         index: how the short column's index is built.
         side: the key of the side table in the MetaData, where the vectors are searched there.
         functions: the SQL functions that search it; None for none.
+        filters: indexes on columns that searches filter by; by the database's names once the table has all columns.
 
     """
 
@@ -75,6 +86,7 @@ class Attachment:
     index: Hnsw
     side: str | None = None
     functions: SqlFunctions | None = None
+    filters: tuple[FilterIndex, ...] = ()
 
 
 class Matryoshka(NumpyVector, TableType):
@@ -95,6 +107,7 @@ class Matryoshka(NumpyVector, TableType):
         vector_schema: the schema pgvector lives in, where that is not on the search_path.
         as_list: a loaded vector is a list of floats instead of an array: for JSON, pydantic, and comparisons by `==`.
         stored: False: no short column, only an HNSW index on the expression of its vectors; by a prefix alone.
+        filters: indexes for searches that filter: `[FilterIndex("tenant_id")]`.
 
     Raises:
         DefinitionError: dimensions, types or names that cannot work.
@@ -115,6 +128,7 @@ class Matryoshka(NumpyVector, TableType):
         vector_schema: str | None = None,
         as_list: bool = False,
         stored: bool = True,
+        filters: Sequence[FilterIndex] = (),
     ) -> None:
         self.definition = Definition.of(
             dims, short, metric, full, vector_schema, stored=truth_value("stored", stored, DefinitionError)
@@ -126,6 +140,7 @@ class Matryoshka(NumpyVector, TableType):
         self.index = _checked_index(index)
         self.storage: Storage = _checked_storage(storage) or ddl.default_storage(self.definition)
         self.forbid_zero = truth_value("forbid_zero", forbid_zero, DefinitionError)
+        self.filters = _checked_filters(filters, self.definition)
         self._attached = False
 
     def __repr__(self) -> str:
@@ -159,6 +174,7 @@ class Matryoshka(NumpyVector, TableType):
             self.vector_schema,
             self.as_list,
             self.definition.has_column,
+            self.filters,
         )
 
     def on_table(self, column: Column[Any], table: Table) -> None:
@@ -177,7 +193,10 @@ class Matryoshka(NumpyVector, TableType):
             name = identifier(f"{table.name}_{column.name}_not_zero")
             not_zero = CheckConstraint(literal_column(f"{norm}({quoted(column.name)}) > 0"), name=name)
             table.append_constraint(not_zero.ddl_if(dialect="postgresql"))
-        _attach(column, table, self.definition, self.index)
+        _attach(column, table, self.definition, self.index, self.filters)
+        if self.filters:  # whose columns may come after this one
+            event.listen(table, "after_parent_attach", lambda target, _: attach_filters(target))
+            event.listen(table, "before_create", lambda target, *_, **__: attach_filters(target))
 
 
 def matryoshka(
@@ -192,6 +211,7 @@ def matryoshka(
     vector_schema: str | None = None,
     as_list: bool = False,
     stored: bool = True,
+    filters: Sequence[FilterIndex] = (),
     deferred: bool = True,
     **column: Any,
 ) -> MappedColumn[Any]:
@@ -203,7 +223,7 @@ def matryoshka(
     `vector_schema` are those of `Matryoshka`.
 
     Args:
-        dims: this and the arguments up to `stored`: see `Matryoshka`.
+        dims: this and the arguments up to `filters`: see `Matryoshka`.
         short: the short vector.
         metric: of the searches.
         full: the full column's type.
@@ -213,12 +233,13 @@ def matryoshka(
         vector_schema: pgvector's.
         as_list: load lists; the attribute is then a `Mapped[list[float]]`.
         stored: False for an index on an expression instead of a column.
+        filters: indexes for searches that filter.
         deferred: load the vector only when it is asked for. Where that cannot be done later, as with an AsyncSession:
             False, or `undefer(Package.embedding)` among the options of the Select.
         **column: further arguments of `mapped_column`, such as `nullable`.
 
     """
-    type_ = Matryoshka(dims, short, metric, full, index, storage, forbid_zero, vector_schema, as_list, stored)
+    type_ = Matryoshka(dims, short, metric, full, index, storage, forbid_zero, vector_schema, as_list, stored, filters)
     return mapped_column(type_, deferred=truth_value("deferred", deferred, DefinitionError), **column)
 
 
@@ -230,6 +251,7 @@ def add_short(
     index: Hnsw | None = Hnsw(),  # noqa: B008 - immutable
     vector_schema: str | None = None,
     stored: bool = True,
+    filters: Sequence[FilterIndex] = (),
 ) -> None:
     """Give a column that already exists (pgvector's `VECTOR` or `HALFVEC`) short vectors, to be searched through them.
 
@@ -246,10 +268,11 @@ def add_short(
         vector_schema: the schema pgvector lives in, where that is not on the search_path.
         stored: False: no short column. The index computes the leading dimensions itself, by the expression of
             pgvector's README, `(subvector(embedding, 1, 256)::halfvec(256))`.
+        filters: indexes for searches that filter: `[FilterIndex("tenant_id")]`.
 
     Raises:
         DefinitionError: the column is no vector of known dimensions, or has short ones already; `stored=False` with a
-            rotation or a name.
+            rotation, a name or filters; an index that cannot be.
 
     """
     full_column, table = _column_and_table(column)
@@ -258,7 +281,8 @@ def add_short(
     dims, full = _dims_and_kind(full_column)
     stored = truth_value("stored", stored, DefinitionError)
     definition = Definition.of(dims, short, metric, full, vector_schema, stored=stored)
-    _attach(full_column, table, definition, _checked_index(index))
+    _attach(full_column, table, definition, _checked_index(index), _checked_filters(filters, definition))
+    attach_filters(table)
 
 
 def add_side_table(
@@ -272,6 +296,7 @@ def add_side_table(
     name: str | None = None,
     vector_schema: str | None = None,
     stored: bool = True,
+    filters: Sequence[FilterIndex] = (),
 ) -> Table:
     """Search a column through a side table (one to one, same key); the application's table gains only a trigger.
 
@@ -285,6 +310,7 @@ def add_side_table(
         column: the vector column, of any pgvector type with known dimensions.
         full: the type of the copy.
         name: the side table's name; by default table and column joined.
+        filters: indexes for searches that filter, by columns of the key: the side table has no others.
 
     Returns:
         The side table, in the same MetaData.
@@ -306,7 +332,8 @@ def add_side_table(
         table.metadata,
         *(Column(key.name, key.type, primary_key=True, autoincrement=False) for key in keys),
         Column(
-            full_column.name, Matryoshka(dims, short, metric, full, index, storage, False, vector_schema, stored=stored)
+            full_column.name,
+            Matryoshka(dims, short, metric, full, index, storage, False, vector_schema, stored=stored, filters=filters),
         ),
         ForeignKeyConstraint(
             [key.name for key in keys],
@@ -386,7 +413,30 @@ def _base_column(column: Any) -> Column[Any] | None:
 # -- putting it together -------------------------------------------------------------------------------------------
 
 
-def _attach(column: Column[Any], table: Table, definition: Definition, index: Hnsw | None) -> None:
+def attach_filters(table: Table) -> None:
+    """Add the filters' indexes of a table's Matryoshka columns, once it has all its columns; again it does nothing.
+
+    Raises:
+        DefinitionError: a column that they name is not there, cannot be in a B-tree, or an entry cannot fit a page.
+
+    """
+    for column in list(table.columns):
+        attachment = column.info.get(INFO_KEY)
+        if not isinstance(attachment, Attachment) or attachment.side is not None or attachment.short is None:
+            continue
+        if attachment.filters and attachment.full == column.name:
+            short, size = table.c[attachment.short], attachment.definition.short_bytes
+            filters = tuple(add_filter_index(table, short, size, index) for index in attachment.filters)
+            column.info[INFO_KEY] = replace(attachment, filters=filters)
+
+
+def _attach(
+    column: Column[Any],
+    table: Table,
+    definition: Definition,
+    index: Hnsw | None,
+    filters: tuple[FilterIndex, ...],
+) -> None:
     how = index or Hnsw()
     if not definition.learned:
         column.info[INFO_KEY] = Attachment(definition, column.name, None, how)
@@ -398,7 +448,7 @@ def _attach(column: Column[Any], table: Table, definition: Definition, index: Hn
             f"table {table.name} already has a column {name} of type {existing.type}, expected "
             f"{definition.short_type}: give Short(..., name=...) another one"
         )
-    column.info[INFO_KEY] = Attachment(definition, column.name, name, how)
+    column.info[INFO_KEY] = Attachment(definition, column.name, name, how, filters=filters)
     if not definition.has_column:
         if index is not None:
             _add_index(table, IndexedShort(definition, column), definition, index, name)
@@ -489,6 +539,16 @@ def _checked_index(index: Any) -> Hnsw | None:
     if index is not None and not isinstance(index, Hnsw):
         raise DefinitionError(f"index={safe_repr(index)}: expected Hnsw(...), or None for no index")
     return index
+
+
+def _checked_filters(filters: Any, definition: Definition) -> tuple[FilterIndex, ...]:
+    indexes = checked_filters(filters)
+    if indexes and not definition.has_column:
+        raise DefinitionError(
+            f"filters={safe_repr(filters)}: an index can include a column, and stored=False has none for the short "
+            "vectors: leave one of them out"
+        )
+    return indexes
 
 
 def _checked_storage(storage: Any) -> Storage | None:

@@ -164,6 +164,14 @@ class Definition:
         """The HNSW operator class of the index on the short column."""
         return self.qualified(self.metric.operator_class(self.short.type))
 
+    @property
+    def short_bytes(self) -> int:
+        """Bytes of one short vector as it is stored."""
+        short = self.short
+        if short.type == "bit":
+            return 8 + (short.dims + 7) // 8
+        return 8 + short.dims * (2 if short.type == "halfvec" else 4)
+
     def short_name(self, full_name: str) -> str:
         """The short column's name beside a full column of this name.
 

@@ -1,4 +1,4 @@
-"""HNSW indexes built while the table is in use: valid in the end, or the error says why; no INVALID one stays.
+"""Indexes built while the table is in use: valid in the end, or the error says why; no INVALID one stays.
 
 Each step looks at what is there first (`index_leftovers`), and can be run again after any failure.
 """
@@ -12,10 +12,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl.database.connection import execute_plain, sqlstate
+from pgmrl.database.index_states import FilterIndexState
 from pgmrl.database.search_path import caller_path, catalogue_result
 from pgmrl.errors import MigrationError
 from pgmrl.names import identifier, qualified
 from pgmrl.online.build_session import progress_reported, settings
+from pgmrl.online.filter_columns import completed
 from pgmrl.online.index_leftovers import (
     PARTITIONS,
     check_name_free,
@@ -27,13 +29,20 @@ from pgmrl.online.index_leftovers import (
     settled_index,
     usual_name,
 )
-from pgmrl.online.index_statements import Build, beside, create_statement, exchange_statements, rename_statement
+from pgmrl.online.index_statements import (
+    Build,
+    ShortIndex,
+    beside,
+    create_statement,
+    exchange_statements,
+    rename_statement,
+)
 from pgmrl.online.locks import in_transaction
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from pgmrl.model.hnsw import Hnsw
+    from pgmrl.database.index_states import IndexState
     from pgmrl.online.build_session import Progress
     from pgmrl.online.target import Target
 
@@ -45,7 +54,7 @@ TAKEN: Final = "42P07"  # duplicate_table: somebody else built an index of this 
 def build(
     connection: Connection,
     target: Target,
-    index: Hnsw,
+    index: ShortIndex,
     options: Build | None = None,
     *,
     name: str | None = None,
@@ -59,7 +68,7 @@ def build(
     Args:
         connection: in autocommit.
         target: the short column.
-        index: build parameters.
+        index: build parameters, or the columns of a covering index, to which the key's are added.
         options: memory and workers.
         name: of the index; by default as the model names it.
         progress: called about once a second.
@@ -69,6 +78,7 @@ def build(
     """
     index_name = name or index.index_name(target.table, target.short)
     target = _with_schema(connection, target)
+    index = completed(connection, target, index)
     with settings(connection, options or Build()), progress_reported(connection, progress):
         _build(connection, target, index, index_name, progress)
 
@@ -76,7 +86,7 @@ def build(
 def rebuild(
     connection: Connection,
     target: Target,
-    index: Hnsw,
+    index: ShortIndex,
     options: Build | None = None,
     *,
     progress: Progress | None = None,
@@ -88,21 +98,24 @@ def rebuild(
     """
     name = index.index_name(target.table, target.short)
     target = _with_schema(connection, target)
+    index = completed(connection, target, index)
     new, old = beside(name)
     with settings(connection, options or Build()), progress_reported(connection, progress):
         existing = settled_index(connection, target, name, progress)
         if existing is None or not existing.valid:
             _build(connection, target, index, name, progress)
         elif not is_for(existing, target, index):
-            drop_rebuild_leftover(connection, target, old)  # of a run that was killed after it had exchanged the names
+            drop_rebuild_leftover(
+                connection, target, index, name, 1
+            )  # of a run that was killed after it had exchanged the names
             arriving = settled_index(connection, target, new, progress)
             if arriving is not None and not is_for(arriving, target, index):
                 drop(connection, target.schema, new)
             _build(connection, target, index, new, progress)
             check_name_free(connection, target, old)
-            in_transaction(connection, _exchange(connection, target, name), target.owner)
-        for leftover in (new, old):
-            drop_rebuild_leftover(connection, target, leftover)
+            in_transaction(connection, _exchange(connection, target, index, name), target.owner)
+        for position in (0, 1):
+            drop_rebuild_leftover(connection, target, index, name, position)
 
 
 def _with_schema(connection: Connection, target: Target) -> Target:
@@ -129,17 +142,20 @@ def _with_schema(connection: Connection, target: Target) -> Target:
     return replace(target, schema=schema, definition=definition)
 
 
+def _described(state: IndexState | FilterIndexState) -> str:
+    if isinstance(state, FilterIndexState):
+        return f"the columns of {state.index!r}"
+    return f"{state.operator_class}, m={state.index.m}, ef_construction={state.index.ef_construction}"
+
+
 # -- one table -----------------------------------------------------------------------------------------------------
 
 
-def _build(connection: Connection, target: Target, index: Hnsw, name: str, progress: Progress | None) -> None:
+def _build(connection: Connection, target: Target, index: ShortIndex, name: str, progress: Progress | None) -> None:
     existing = settled_index(connection, target, name, progress)
     if existing is not None and not is_for(existing, target, index):
         if existing.valid:
-            raise MigrationError(
-                f"{name} is there with {existing.operator_class}, m={existing.index.m}, "
-                f"ef_construction={existing.index.ef_construction}: rebuild it (op.rebuild_short_index)"
-            )
+            raise MigrationError(f"{name} is there with {_described(existing)}: rebuild it (op.rebuild_short_index)")
         drop(connection, target.schema, name)  # a partitioned table's, begun with other parameters
         existing = None
     if existing is not None and existing.valid:
@@ -152,7 +168,7 @@ def _build(connection: Connection, target: Target, index: Hnsw, name: str, progr
         _build_one(connection, target, index, name, progress)
 
 
-def _build_one(connection: Connection, target: Target, index: Hnsw, name: str, progress: Progress | None) -> None:
+def _build_one(connection: Connection, target: Target, index: ShortIndex, name: str, progress: Progress | None) -> None:
     statement = create_statement(target, index, concurrently=True, name=name)
     try:
         execute_plain(connection, statement)
@@ -188,20 +204,20 @@ ORDER BY 1, 2
 
 
 def _build_partitioned(
-    connection: Connection, target: Target, index: Hnsw, name: str, progress: Progress | None
+    connection: Connection, target: Target, index: ShortIndex, name: str, progress: Progress | None
 ) -> None:
     """An index on the parent alone, one on each partition, and each attached: the last makes the parent's valid."""
     if index_state(connection, target, name) is None:
         statement = create_statement(target, index, concurrently=False, name=name, only=True)
         in_transaction(connection, [statement], target.owner)
     parent = qualified(target.schema, name)
-    suffix = "_new" if name == beside(usual_name(target))[0] else ""
+    suffix = "_new" if name == beside(index.index_name(target.table, target.short))[0] else ""
     partitions = catalogue_result(connection, text(PARTITIONS), {"owner": target.owner, "index": parent}).all()
     for schema, table, attached in partitions:
         if attached is not None:
             continue
         partition = replace(target, table=table, schema=schema)
-        own_name = identifier(usual_name(partition) + suffix)
+        own_name = identifier(usual_name(partition, index) + suffix)
         existing = index_state(connection, partition, own_name) if suffix else None
         if existing is not None and not is_for(existing, target, index):
             drop(connection, schema, own_name)  # of a rebuild to other parameters that was killed
@@ -213,7 +229,7 @@ def _build_partitioned(
         raise MigrationError(f"index {name} is not valid: a partition was added meanwhile; run this again")
 
 
-def _exchange(connection: Connection, target: Target, name: str) -> list[str]:
+def _exchange(connection: Connection, target: Target, index: ShortIndex, name: str) -> list[str]:
     """Exchange the parents' names, and those of the partitions' indexes, which are named alike."""
     current, arriving = (
         catalogue_result(connection, text(_INDEX_TREE), {"index": qualified(target.schema, parent)}).all()
@@ -221,7 +237,7 @@ def _exchange(connection: Connection, target: Target, name: str) -> list[str]:
     )
     arriving_names = {}
     for schema, index_name, table in arriving:
-        partition_name = usual_name(replace(target, table=table))
+        partition_name = usual_name(replace(target, table=table), index)
         if index_name == beside(partition_name)[0]:
             arriving_names[schema, partition_name] = index_name
     replaced = [(schema, index_name) for schema, index_name, _ in current if (schema, index_name) in arriving_names]

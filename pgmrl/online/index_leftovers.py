@@ -13,14 +13,20 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import text
 
 from pgmrl.database.connection import execute_plain
-from pgmrl.database.index_states import IndexState, build_progress, index_states
+from pgmrl.database.index_states import (
+    FilterIndexState,
+    IndexState,
+    build_progress,
+    filter_index_states,
+    index_states,
+)
 from pgmrl.database.job_log import log
 from pgmrl.database.search_path import catalogue_result
 from pgmrl.errors import MigrationError
-from pgmrl.model.hnsw import Hnsw
+from pgmrl.model.filter_index import FilterIndex
 from pgmrl.names import qualified
 from pgmrl.online import build_session
-from pgmrl.online.index_statements import Build, beside, drop_statement
+from pgmrl.online.index_statements import Build, ShortIndex, beside, drop_statement
 from pgmrl.online.locks import Patience, in_transaction
 
 if TYPE_CHECKING:
@@ -60,21 +66,28 @@ ORDER BY 1, 2
 """The partitions one level below a table, with the index of each that is attached to a parent's index."""
 
 
-def index_state(connection: Connection, target: Target, name: str) -> IndexState | None:
-    """The index of this name on a short column; None where there is none."""
-    states = index_states(connection, target.owner, target.short)
+def index_state(connection: Connection, target: Target, name: str) -> IndexState | FilterIndexState | None:
+    """The index of this name on a short column, or that includes it; None where there is none."""
+    states: list[IndexState | FilterIndexState] = [
+        *index_states(connection, target.owner, target.short),
+        *filter_index_states(connection, target.owner, target.short),
+    ]
     return next((state for state in states if state.name == name), None)
 
 
-def is_for(state: IndexState, target: Target, index: Hnsw) -> bool:
-    """Whether an index has these parameters and the operator class of this definition."""
+def is_for(state: IndexState | FilterIndexState, target: Target, index: ShortIndex) -> bool:
+    """Whether an index has these parameters and the operator class of this definition, or covers these columns."""
+    if isinstance(index, FilterIndex) or isinstance(state, FilterIndexState):
+        return isinstance(index, FilterIndex) and isinstance(state, FilterIndexState) and state.index.serves(index)
     definition = target.definition
     return state.index == index and state.operator_class == definition.metric.operator_class(definition.short.type)
 
 
-def usual_name(target: Target) -> str:
-    """The name of a short column's index as the model names it, whatever its parameters."""
-    return Hnsw().index_name(target.table, target.short)
+def usual_name(target: Target, index: ShortIndex) -> str:
+    """The name of an index as the model names it; of a partition one of its own."""
+    if isinstance(index, FilterIndex):
+        return index.partition_name(target.table, target.short)
+    return index.index_name(target.table, target.short)
 
 
 def is_partitioned(connection: Connection, target: Target) -> bool:
@@ -94,12 +107,13 @@ def check_name_free(connection: Connection, target: Target, name: str) -> None:
     ).scalar_one()
     if taken and index_state(connection, target, name) is None:
         raise MigrationError(
-            f"{qualified(target.schema, name)} is there already and is no HNSW index on {target.title}: "
-            "rename or drop it"
+            f"{qualified(target.schema, name)} is there already and is no index of {target.title}: rename or drop it"
         )
 
 
-def settled_index(connection: Connection, target: Target, name: str, progress: Progress | None) -> IndexState | None:
+def settled_index(
+    connection: Connection, target: Target, name: str, progress: Progress | None
+) -> IndexState | FilterIndexState | None:
     """The index of this name; one being built is waited for, an INVALID one removed unless it lacks partitions."""
     state, settled = _built_index(connection, target, name, progress), None
     while state is not None and not state.valid and not is_partitioned(connection, target):
@@ -113,7 +127,9 @@ def settled_index(connection: Connection, target: Target, name: str, progress: P
     return state
 
 
-def _built_index(connection: Connection, target: Target, name: str, progress: Progress | None) -> IndexState | None:
+def _built_index(
+    connection: Connection, target: Target, name: str, progress: Progress | None
+) -> IndexState | FilterIndexState | None:
     """The index of this name, when the build that the server reports is over."""
     state = index_state(connection, target, name)
     while state is not None and state.builder is not None:
@@ -167,14 +183,21 @@ def drop(connection: Connection, schema: str | None, name: str) -> None:
         execute_plain(connection, drop_statement(schema, name))
 
 
-def drop_rebuild_leftover(connection: Connection, target: Target, name: str) -> None:
-    """Drop what a rebuild has left, `_new` or `_old`; in partitions those that were not attached yet."""
-    if index_state(connection, target, name) is not None:
-        drop(connection, target.schema, name)
+def drop_rebuild_leftover(connection: Connection, target: Target, index: ShortIndex, name: str, position: int) -> None:
+    """Drop what a rebuild has left; in partitions also what was not attached yet.
+
+    Args:
+        connection: in autocommit.
+        target: the short column.
+        index: what was rebuilt.
+        name: of the index in its place.
+        position: of what is left in `beside(name)`: 0 the new one, 1 the old one.
+    """
+    leftover = beside(name)[position]
+    if index_state(connection, target, leftover) is not None:
+        drop(connection, target.schema, leftover)
     if is_partitioned(connection, target):
-        position = beside(usual_name(target)).index(name)
-        for schema, table, _ in catalogue_result(
-            connection, text(PARTITIONS), {"owner": target.owner, "index": None}
-        ).all():
+        partitions = catalogue_result(connection, text(PARTITIONS), {"owner": target.owner, "index": None}).all()
+        for schema, table, _ in partitions:
             partition = replace(target, schema=schema, table=table)
-            drop_rebuild_leftover(connection, partition, beside(usual_name(partition))[position])
+            drop_rebuild_leftover(connection, partition, index, usual_name(partition, index), position)

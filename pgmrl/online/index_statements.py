@@ -1,18 +1,29 @@
-"""The statements on an HNSW index of a short column: build, rename, drop; and how a build is done."""
+"""The statements on an index of short vectors, HNSW or covering: build, rename, drop; and how a build is done."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pgmrl.model.hnsw import create_index
+from pgmrl.model.filter_index import FilterIndex, create_filter_index
+from pgmrl.model.hnsw import Hnsw, create_index
 from pgmrl.names import identifier, qualified, quoted
 
 if TYPE_CHECKING:
-    from pgmrl.model.hnsw import Hnsw
     from pgmrl.online.target import Target
 
-__all__ = ["Build", "beside", "create_statement", "drop_statement", "exchange_statements", "rename_statement"]
+__all__ = [
+    "Build",
+    "ShortIndex",
+    "beside",
+    "create_statement",
+    "drop_statement",
+    "exchange_statements",
+    "rename_statement",
+]
+
+ShortIndex = Hnsw | FilterIndex
+"""What is built on short vectors: a graph, or a B-tree on the columns of filters that includes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +50,29 @@ class Build:
 
 
 def create_statement(
-    target: Target, index: Hnsw, *, concurrently: bool, name: str | None = None, only: bool = False
+    target: Target, index: ShortIndex, *, concurrently: bool, name: str | None = None, only: bool = False
 ) -> str:
     """The statement that builds the index.
 
     Args:
         target: the short column.
-        index: build parameters.
+        index: build parameters, or the columns of a covering index, the key's among them.
         concurrently: while others read and write.
         name: of the index; by default as the model names it.
         only: on a partitioned table alone, not on its partitions.
     """
+    name = name or index.index_name(target.table, target.short)
+    if isinstance(index, FilterIndex):
+        return create_filter_index(
+            index, target.schema, target.table, target.short, name=name, concurrently=concurrently, only=only
+        )
     return create_index(
         target.definition,
         target.schema,
         target.table,
         target.definition.short_sql(target.full),
         index,
-        name=name or index.index_name(target.table, target.short),
+        name=name,
         concurrently=concurrently,
         only=only,
     )

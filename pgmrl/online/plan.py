@@ -10,6 +10,7 @@ from sqlalchemy import text
 from pgmrl.database.connection import execute_plain
 from pgmrl.database.search_path import catalogue_result, relation_name
 from pgmrl.model import ddl
+from pgmrl.model.filter_index import FilterIndex, entry_bytes
 from pgmrl.online import locks, steps
 from pgmrl.online.index_statements import create_statement, drop_statement
 from pgmrl.online.printed_scripts import index_script, rebuild_script
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from pgmrl.model.hnsw import Hnsw
-    from pgmrl.online.index_statements import Build
+    from pgmrl.online.index_statements import Build, ShortIndex
     from pgmrl.online.target import Target
 
 __all__ = ["PlannedStep", "Size", "size_of"]
@@ -98,24 +99,23 @@ def size_of(connection: Connection, owner: str) -> Size:
 # -- how much room -------------------------------------------------------------------------------------------------
 
 
-def short_bytes(target: Target) -> int:
-    """Bytes of one short vector as it is stored."""
-    short = target.definition.short
-    if short.type == "bit":
-        return 8 + (short.dims + 7) // 8
-    return 8 + short.dims * (2 if short.type == "halfvec" else 4)
-
-
 def index_bytes(target: Target, index: Hnsw, rows: int) -> int:
     """The size an HNSW index on a short column will have.
 
     From pgvector's page layout (src/hnsw.h): an element is 72 bytes and the vector, its neighbours at the lowest level
     4 bytes and 6 for each of twice m; each has an item pointer, and the two stay on one page.
     """
-    element = _aligned(72 + short_bytes(target)) + 4
+    element = _aligned(72 + target.definition.short_bytes) + 4
     neighbours = _aligned(4 + 6 * 2 * index.m) + 4
     per_page = max(1, PAGE_USED // (element + neighbours))
     return int(rows / per_page * PAGE * (1 + 0.5 / index.m))
+
+
+def filter_index_bytes(target: Target, filter_index: FilterIndex, rows: int) -> int:
+    """The size a covering index will have: entries and their item pointers, on pages that are filled to 90 %."""
+    widths = [8] * len({*filter_index.columns, *filter_index.include})
+    entry = entry_bytes(widths, target.definition.short_bytes) + 4
+    return int(rows / max(1, int(0.9 * PAGE_USED) // entry) * PAGE)
 
 
 def graph_bytes(target: Target, index: Hnsw, rows: int) -> int:
@@ -123,7 +123,7 @@ def graph_bytes(target: Target, index: Hnsw, rows: int) -> int:
 
     Fitted to what pgvector 0.8 says of itself: "no longer fits into maintenance_work_mem after N tuples".
     """
-    return rows * (short_bytes(target) + 16 * 2 * index.m + 190)
+    return rows * (target.definition.short_bytes + 16 * 2 * index.m + 190)
 
 
 def _aligned(size: int) -> int:
@@ -135,7 +135,7 @@ def _aligned(size: int) -> int:
 
 def add(target: Target, *, online: bool, size: Size) -> PlannedStep:
     """Add the short column."""
-    vectors = short_bytes(target) * size.rows
+    vectors = target.definition.short_bytes * size.rows
     if online:
         sql = (locks.lock_table(target.owner), *steps.add_online(target))
         return PlannedStep(f"add {target.title}, empty, and its trigger", sql, "ACCESS EXCLUSIVE", MOMENT)
@@ -150,7 +150,7 @@ def add(target: Target, *, online: bool, size: Size) -> PlannedStep:
 
 def fill(target: Target, size: Size, statement: str) -> PlannedStep:
     """Backfill the short column."""
-    room = size.heap + short_bytes(target) * size.rows  # every row is written once more
+    room = size.heap + target.definition.short_bytes * size.rows  # every row is written once more
     return PlannedStep(f"backfill {target.title}", (statement,), "ROW EXCLUSIVE", BATCH, room=room)
 
 
@@ -161,24 +161,36 @@ def fill_full(target: Target, size: Size, statement: str) -> PlannedStep:
     return PlannedStep(f"backfill {target.table}.{target.full}", (statement,), "ROW EXCLUSIVE", BATCH, room=room)
 
 
-def index(target: Target, hnsw: Hnsw, build: Build, size: Size) -> PlannedStep:
-    """Build the index."""
-    title = f"build the HNSW index on {target.title}"
-    room = index_bytes(target, hnsw, size.rows)
+def index(target: Target, short_index: ShortIndex, build: Build, size: Size) -> PlannedStep:
+    """Build an index."""
+    title = f"build {_index_title(target, short_index)}"
+    room = _index_room(target, short_index, size.rows)
     if build.concurrently:
-        sql = tuple(index_script(target, hnsw, build))
+        sql = tuple(index_script(target, short_index, build))
         held = "the whole build; reading and writing go on. It waits for transactions that are older than it"
         return PlannedStep(title, sql, "SHARE UPDATE EXCLUSIVE", held, room=room)
-    sql = (create_statement(target, hnsw, concurrently=False),)
+    sql = (create_statement(target, short_index, concurrently=False),)
     return PlannedStep(title, sql, "SHARE", "the whole build: reading goes on, writing waits", room=room)
 
 
-def rebuild(target: Target, hnsw: Hnsw, build: Build, size: Size) -> PlannedStep:
-    """Replace the index."""
-    sql = tuple(rebuild_script(target, hnsw, build))
+def _index_title(target: Target, short_index: ShortIndex) -> str:
+    if isinstance(short_index, FilterIndex):
+        return f"the index on {', '.join(short_index.columns)} that includes {target.title}"
+    return f"the HNSW index on {target.title}"
+
+
+def _index_room(target: Target, short_index: ShortIndex, rows: int) -> int:
+    if isinstance(short_index, FilterIndex):
+        return filter_index_bytes(target, short_index, rows)
+    return index_bytes(target, short_index, rows)
+
+
+def rebuild(target: Target, short_index: ShortIndex, build: Build, size: Size) -> PlannedStep:
+    """Replace an index."""
+    sql = tuple(rebuild_script(target, short_index, build))
     held = "the whole build; reading and writing go on, and the old index serves"
-    room = index_bytes(target, hnsw, size.rows)
-    return PlannedStep(f"rebuild the index on {target.title}", sql, "SHARE UPDATE EXCLUSIVE", held, room=room)
+    room = _index_room(target, short_index, size.rows)
+    return PlannedStep(f"rebuild {_index_title(target, short_index)}", sql, "SHARE UPDATE EXCLUSIVE", held, room=room)
 
 
 def validate(target: Target) -> PlannedStep:

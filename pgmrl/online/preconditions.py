@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from pgmrl import database
-from pgmrl.database.index_states import index_states
+from pgmrl.database.index_states import filter_index_states, index_states
 from pgmrl.database.table_state import table_state
 from pgmrl.errors import MigrationError, RotationError
 from pgmrl.model import ddl
+from pgmrl.model.filter_index import FilterIndex
 from pgmrl.model.shortening import Rotation
 from pgmrl.names import qualified, quoted
 from pgmrl.reprs import safe_repr
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from pgmrl.database.table_state import TableState
-    from pgmrl.model.hnsw import Hnsw
     from pgmrl.model.shortening import Definition
+    from pgmrl.online.index_statements import ShortIndex
     from pgmrl.online.target import Target
 
 __all__ = [
@@ -250,8 +251,13 @@ def _plain_type(target: Target) -> str:
     return f"{short.type}({short.dims})"
 
 
-def has_index(connection: Connection, target: Target, index: Hnsw, name: str) -> bool:
+def has_index(connection: Connection, target: Target, index: ShortIndex, name: str) -> bool:
     """Whether the index of this name is there and valid, as the definition says."""
+    if isinstance(index, FilterIndex):
+        return any(
+            state.name == name and state.valid and state.index.serves(index)
+            for state in filter_index_states(connection, target.owner, target.short)
+        )
     operator_class = target.definition.metric.operator_class(target.definition.short.type)
     return any(
         (state.name, state.index, state.operator_class, state.valid) == (name, index, operator_class, True)

@@ -15,6 +15,7 @@ from pgmrl import database
 from pgmrl.database.table_state import table_state
 from pgmrl.errors import MigrationError, NotMigrated, PgmrlError, PgvectorMissing
 from pgmrl.model import ddl
+from pgmrl.model.hnsw import Hnsw
 from pgmrl.online import backfill, plan
 from pgmrl.online.preconditions import check_add, check_owner
 from pgmrl.reprs import safe_repr
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from pgmrl.model.hnsw import Hnsw
-    from pgmrl.online.index_statements import Build
+    from pgmrl.online.index_statements import Build, ShortIndex
     from pgmrl.online.plan import PlannedStep, Size
     from pgmrl.online.target import Target
 
@@ -70,7 +70,7 @@ def check(
     planned: Sequence[PlannedStep],
     *,
     by_trigger: bool,
-    index: Hnsw | None = None,
+    index: ShortIndex | None = None,
     build: Build | None = None,
     free_space: int | None = None,
     kept: bool = False,
@@ -111,7 +111,7 @@ def check(
         *_transactions(connection, target.owner),
     ]
     findings += [*_room(connection, planned, free_space), *_replication(connection, backfilled=backfilled)]
-    if index is not None:
+    if isinstance(index, Hnsw):
         findings += _memory(connection, target, index, build, size)
     if backfilled:
         findings += [

@@ -11,8 +11,7 @@ from pgmrl.online.index_statements import beside, create_statement, drop_stateme
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pgmrl.model.hnsw import Hnsw
-    from pgmrl.online.index_statements import Build
+    from pgmrl.online.index_statements import Build, ShortIndex
     from pgmrl.online.target import Target
 
 __all__ = ["backfill_script", "index_script", "rebuild_script", "validate_script"]
@@ -70,7 +69,7 @@ END """
     return f"DO {dollar_quoted(body)}"
 
 
-def index_script(target: Target, index: Hnsw, options: Build, name: str | None = None) -> list[str]:
+def index_script(target: Target, index: ShortIndex, options: Build, name: str | None = None) -> list[str]:
     """Remove an INVALID leftover, then build; outside a transaction."""
     name = name or index.index_name(target.table, target.short)
     return [
@@ -81,7 +80,7 @@ def index_script(target: Target, index: Hnsw, options: Build, name: str | None =
     ]
 
 
-def rebuild_script(target: Target, index: Hnsw, options: Build) -> list[str]:
+def rebuild_script(target: Target, index: ShortIndex, options: Build) -> list[str]:
     """Build beside the old one, exchange, drop; outside a transaction."""
     name = index.index_name(target.table, target.short)
     new, old = beside(name)

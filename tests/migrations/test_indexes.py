@@ -284,10 +284,10 @@ def test_a_name_that_is_taken(auto: Connection) -> None:
     """By a table, by an index on something else, by one with other parameters."""
     table(auto)
     run(auto, f"CREATE TABLE {NAME} (id int)")
-    with pytest.raises(MigrationError, match=r"is there already and is no HNSW index on documents.*rename or drop it"):
+    with pytest.raises(MigrationError, match=r"is there already and is no index of documents.*rename or drop it"):
         build(auto, TARGET, SMALL)
     run(auto, f"DROP TABLE {NAME}; CREATE INDEX {NAME} ON documents (id)")
-    with pytest.raises(MigrationError, match="is there already and is no HNSW index on"):
+    with pytest.raises(MigrationError, match="is there already and is no index of"):
         rebuild(auto, TARGET, SMALL)
     run(auto, f"DROP INDEX {NAME}")
     build(auto, TARGET, LARGE)

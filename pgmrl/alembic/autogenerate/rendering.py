@@ -34,6 +34,7 @@ from pgmrl.alembic.operations import (
     UpgradePgmrl,
     ValidateShort,
 )
+from pgmrl.model.filter_index import FilterIndex
 from pgmrl.model.rotation import Rotation
 from pgmrl.model.types import NumpyVector
 
@@ -43,9 +44,9 @@ if TYPE_CHECKING:
     from alembic.autogenerate.api import AutogenContext
 
     from pgmrl.alembic.operations import OnIndex, OnShort
-    from pgmrl.model.hnsw import Hnsw
     from pgmrl.model.shortening import Definition
     from pgmrl.model.sql_functions import SqlFunctions
+    from pgmrl.online.index_statements import ShortIndex
 
     RenderItem = Callable[[str, Any, AutogenContext], str | Literal[False]]
 
@@ -126,8 +127,10 @@ def _definition(context: AutogenContext, definition: Definition) -> str:
     )
 
 
-def _hnsw(context: AutogenContext, index: Hnsw) -> str:
-    _import(context, "Hnsw")
+def _short_index(context: AutogenContext, index: ShortIndex) -> str:
+    _import(context, type(index).__name__)
+    if isinstance(index, FilterIndex):
+        return repr(index)
     return f"Hnsw(m={index.m}, ef_construction={index.ef_construction})"
 
 
@@ -242,7 +245,7 @@ def _rebuild_short_index(context: AutogenContext, op: RebuildShortIndex) -> str:
 
 
 def _build_arguments(context: AutogenContext, op: OnIndex) -> dict[str, str]:
-    named = {"index": _hnsw(context, op.index)}
+    named = {"index": _short_index(context, op.index)}
     if op.name is not None:
         named["name"] = _name(op.name)
     if not op.build.concurrently:

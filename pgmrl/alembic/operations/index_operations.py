@@ -1,4 +1,4 @@
-"""The operations on the HNSW index of a short column."""
+"""The operations on the indexes of short vectors: HNSW, and those on the columns that searches filter by."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from alembic.operations import Operations
 
 from pgmrl.alembic.operations.short_operations import OnShort
 from pgmrl.model.hnsw import Hnsw
-from pgmrl.online.index_statements import Build
+from pgmrl.online.index_statements import Build, ShortIndex
 
 if TYPE_CHECKING:
     from pgmrl.model.shortening import Definition
@@ -19,16 +19,16 @@ __all__ = ["CreateShortIndex", "DropShortIndex", "OnIndex", "RebuildShortIndex"]
 
 @dataclass(frozen=True)
 class OnIndex(OnShort):
-    """What the operations on the index of a short column have in common.
+    """What the operations on an index of a short column have in common.
 
     Attributes:
-        index: build parameters.
+        index: build parameters of the HNSW index, or a covering one, `FilterIndex("tenant_id")`.
         build: how it is built.
         name: of the index, where it is not the model's.
 
     """
 
-    index: Hnsw = Hnsw()  # noqa: RUF009 - immutable
+    index: ShortIndex = Hnsw()  # noqa: RUF009 - immutable
     build: Build = Build()  # noqa: RUF009 - immutable
     name: str | None = None
 
@@ -41,7 +41,7 @@ class OnIndex(OnShort):
 @Operations.register_operation("create_short_index")
 @dataclass(frozen=True)
 class CreateShortIndex(OnIndex):
-    """Build the HNSW index on a short column."""
+    """Build an index on a short column, or one that includes it."""
 
     @classmethod
     def create_short_index(
@@ -51,14 +51,14 @@ class CreateShortIndex(OnIndex):
         column: str,
         definition: Definition,
         *,
-        index: Hnsw | None = None,
+        index: ShortIndex | None = None,
         concurrently: bool = True,
         maintenance_work_mem: str | None = None,
         parallel_workers: int | None = None,
         schema: str | None = None,
         name: str | None = None,
     ) -> None:
-        """Build the HNSW index on a short column, by default while others read and write.
+        """Build the HNSW index on a short column, or a covering one, by default while others read and write.
 
         Where the definition says `stored=False` it is an index on an expression, and all that a search needs.
 
@@ -70,7 +70,8 @@ class CreateShortIndex(OnIndex):
             table: the table.
             column: the full vector's column.
             definition: full and short vector.
-            index: build parameters; default `Hnsw()`.
+            index: build parameters; default `Hnsw()`. `FilterIndex("tenant_id")` builds a covering index instead, into
+                which the columns of the table's key come by themselves (not where the script is only printed).
             concurrently: False: inside the migration's transaction, writers wait.
             maintenance_work_mem: for this build, such as "8GB": the graph should fit.
             parallel_workers: for this build.
@@ -92,7 +93,7 @@ class CreateShortIndex(OnIndex):
 @Operations.register_operation("drop_short_index")
 @dataclass(frozen=True)
 class DropShortIndex(OnIndex):
-    """Drop the HNSW index on a short column."""
+    """Drop an index of a short column."""
 
     @classmethod
     def drop_short_index(
@@ -102,12 +103,12 @@ class DropShortIndex(OnIndex):
         column: str,
         definition: Definition,
         *,
-        index: Hnsw | None = None,
+        index: ShortIndex | None = None,
         concurrently: bool = True,
         schema: str | None = None,
         name: str | None = None,
     ) -> None:
-        """Drop the HNSW index on a short column, by default without stopping anybody.
+        """Drop an index of a short column, by default without stopping anybody.
 
         Raises:
             MigrationError: Alembic does not own the transaction.
@@ -125,7 +126,7 @@ class DropShortIndex(OnIndex):
 @Operations.register_operation("rebuild_short_index")
 @dataclass(frozen=True)
 class RebuildShortIndex(OnIndex):
-    """Replace the HNSW index on a short column by one with other parameters, the old one serving meanwhile.
+    """Replace an index of a short column by one with other parameters or columns, the old one serving meanwhile.
 
     Attributes:
         previous: the parameters it had.
@@ -133,7 +134,7 @@ class RebuildShortIndex(OnIndex):
 
     """
 
-    previous: Hnsw | None = None
+    previous: ShortIndex | None = None
     previous_definition: Definition | None = None
 
     @classmethod
@@ -144,14 +145,14 @@ class RebuildShortIndex(OnIndex):
         column: str,
         definition: Definition,
         *,
-        index: Hnsw | None = None,
+        index: ShortIndex | None = None,
         maintenance_work_mem: str | None = None,
         parallel_workers: int | None = None,
         schema: str | None = None,
     ) -> None:
         """Build the index anew beside the old one, then exchange them by name and drop the old one.
 
-        For other parameters, another operator class, or an INVALID index. Needs room for both for a while.
+        For other parameters or columns, another operator class, or an INVALID index. Needs room for both for a while.
 
         Raises:
             MigrationError: as `create_short_index`.
