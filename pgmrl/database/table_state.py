@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 from sqlalchemy import text
 
 from pgmrl.database.extension import hidden_schema
-from pgmrl.database.index_states import IndexState, index_states
+from pgmrl.database.index_states import FilterIndexState, IndexState, filter_index_states, index_states
 from pgmrl.database.search_path import catalogue_result, relation_name
 from pgmrl.database.sql import load as load_sql
 from pgmrl.errors import DefinitionError
@@ -110,6 +110,7 @@ class ShortState:
         kept_by: `generated`, `trigger`, or `index`: no column holds it, the expression of its indexes computes it.
         indexes: HNSW indexes on it.
         stage: `arriving` or `retired` while a reshape has two side by side; else None.
+        filter_indexes: B-trees that include it.
     """
 
     full: str
@@ -118,6 +119,7 @@ class ShortState:
     kept_by: Literal["generated", "trigger", "index"]
     indexes: tuple[IndexState, ...]
     stage: str | None
+    filter_indexes: tuple[FilterIndexState, ...] = ()
 
     def is_for(self, full: str, definition: Definition) -> bool:
         """Whether it holds what this definition says, whichever way it is kept."""
@@ -234,11 +236,13 @@ def table_state(connection: Connection, schema: str | None, table: str) -> Table
     sync_triggers, sides, mirrors = _triggers(connection, owner["owner"])
     shorts = {}
     hidden = hidden_schema(connection)
+    covering = filter_index_states(connection, owner["owner"])
     for column in columns.values():
         state = _short_state(columns, column, sync_triggers.get(column.name), hidden)
         if state is not None:
             indexes = tuple(index_states(connection, owner["owner"], column.name))
-            shorts[column.name] = replace(_with_metric(state, indexes), indexes=indexes)
+            filters = tuple(index for index in covering if index.short == column.name)
+            shorts[column.name] = replace(_with_metric(state, indexes), indexes=indexes, filter_indexes=filters)
     for full, type_, dims in catalogue_result(connection, text(_EXPRESSIONS), owner):
         state = _expression_state(columns[full], type_, dims, hidden)
         indexes = tuple(index_states(connection, owner["owner"], state.short))

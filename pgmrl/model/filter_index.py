@@ -96,6 +96,10 @@ class FilterIndex:
         """Whether an index that is there does what a declared one would: its columns, and what it includes."""
         return self.columns == declared.columns and set(declared.include) <= set(self.include)
 
+    def same(self, other: FilterIndex) -> bool:
+        """Whether both are the same but for their names."""
+        return self.columns == other.columns and set(self.include) == set(other.include)
+
     def with_keys(self, keys: Iterable[str]) -> FilterIndex:
         """With the key's columns included, by which the shortlist's full vectors are fetched."""
         return FilterIndex(*self.columns, include=(*keys, *self.include), name=self.name)

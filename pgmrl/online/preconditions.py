@@ -255,7 +255,7 @@ def has_index(connection: Connection, target: Target, index: ShortIndex, name: s
     """Whether the index of this name is there and valid, as the definition says."""
     if isinstance(index, FilterIndex):
         return any(
-            state.name == name and state.valid and state.index.serves(index)
+            state.name == name and state.valid and state.index.same(index)
             for state in filter_index_states(connection, target.owner, target.short)
         )
     operator_class = target.definition.metric.operator_class(target.definition.short.type)

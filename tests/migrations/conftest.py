@@ -247,7 +247,11 @@ def of_table(connection: Connection, schema: str, table: str) -> dict[str, Any]:
         "sync_triggers": seen.sync_triggers,
         "sides": seen.sides,
         "shorts": {
-            name: replace(short, indexes=tuple(replace(index, oid=0, bytes=0) for index in short.indexes))
+            name: replace(
+                short,
+                indexes=tuple(replace(index, oid=0, bytes=0) for index in short.indexes),
+                filter_indexes=tuple(replace(index, oid=0, bytes=0) for index in short.filter_indexes),
+            )
             for name, short in seen.shorts.items()
         },
         "checks": [(check["name"], check["sqltext"]) for check in inspector.get_check_constraints(table, schema)],

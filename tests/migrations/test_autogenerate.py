@@ -340,6 +340,11 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_there_and_back(case: Case, project: Application) -> None:
+    """Every case."""
+    there_and_back(case, project)
+
+
+def there_and_back(case: Case, project: Application) -> None:
     """Written, run, complete; undone, as before; run again; printed, the same on another database."""
     options = dict(case.options)
     engine = project.new_database()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from alembic.operations import ops
 from sqlalchemy import CheckConstraint, Column, Table
 
-from pgmrl.alembic.autogenerate.compared_tables import column_named
+from pgmrl.alembic.autogenerate.compared_tables import column_named, declared_index_names
 from pgmrl.alembic.operations import OneWay
 from pgmrl.model.columns import Matryoshka
 from pgmrl.model.hnsw import Hnsw
@@ -91,19 +91,20 @@ def _short_names(table: ComparedTable) -> set[str]:
 
 def _index_names(table: ComparedTable) -> set[str]:
     """Of the indexes on short columns that pgmrl manages."""
-    declared = {
-        attachment.index.index_name(table.name, attachment.short)
-        for attachment in table.declared_attachments
-        if attachment.short
-    }
+    declared = set() if table.model is None else declared_index_names(table.model)
     existing = table.state.shorts if table.state is not None else {}
+    # B-trees that include a short column, without those that the application declares as its own
+    application = set() if table.model is None else {str(index.name) for index in table.model.indexes} - declared
+    covering = {index.name for short in existing.values() for index in short.filter_indexes} - application
     # short vectors that no column holds are an index, whoever named it
     expressions = {index.name for short in existing.values() if short.kept_by == "index" for index in short.indexes}
-    return declared | expressions | {Hnsw().index_name(table.name, short) for short in existing}
+    return declared | expressions | covering | {Hnsw().index_name(table.name, short) for short in existing}
 
 
 def _index_columns(operation: ops.CreateIndexOp | ops.DropIndexOp) -> set[str]:
-    return {str(getattr(part, "name", "")) for part in operation.to_index().expressions}
+    index = operation.to_index()
+    included = index.dialect_options["postgresql"]["include"] or ()
+    return {str(getattr(part, "name", part)) for part in (*index.expressions, *included)}
 
 
 # -- what Alembic does not see -------------------------------------------------------------------------------------
@@ -139,10 +140,15 @@ def _build_own_indexes_again(table: ComparedTable) -> None:
     reflected = {str(index.name): index for index in table.reflected.indexes}
     managed = _index_names(table)
     for index in table.model.indexes:
-        operation, existing = ops.CreateIndexOp.from_index(index), reflected.get(str(index.name))
-        if existing is not None and index.name not in managed and _index_columns(operation) & table.changes.dropped:
-            table.changes.indexes.append(OneWay(operation))
-            table.changes.restores.append(OneWay(ops.CreateIndexOp.from_index(existing), downgrade=True))
+        created, existing = ops.CreateIndexOp.from_index(index), reflected.get(str(index.name))
+        if existing is None or index.name in managed:
+            continue
+        dropped = ops.DropIndexOp.from_index(existing)
+        if _index_columns(created) & table.changes.dropped:
+            table.changes.indexes.append(OneWay(created))
+            table.changes.restores.append(OneWay(dropped.reverse(), downgrade=True))
+        elif _index_columns(dropped) & table.changes.dropped:  # it includes another short column from now on
+            table.changes.indexes += [dropped, created]
 
 
 def _type_changes(table: ComparedTable, seen: Sequence[MigrateOperation]) -> list[MigrateOperation]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pgmrl.database.table_state import TableState
     from pgmrl.model.ddl import Storage
+    from pgmrl.model.filter_index import FilterIndex
     from pgmrl.model.hnsw import Hnsw
     from pgmrl.model.shortening import Definition
 
@@ -30,6 +31,7 @@ __all__ = [
     "DeclaredTable",
     "attachments",
     "column_named",
+    "declared_index_names",
 ]
 
 
@@ -59,11 +61,13 @@ class DeclaredShort:
         full: the full column's name.
         definition: full and short vector.
         index: of the short column; None for none.
+        filters: covering indexes that include it.
     """
 
     full: str
     definition: Definition
     index: Hnsw | None
+    filters: tuple[FilterIndex, ...] = ()
 
     @property
     def name(self) -> str:
@@ -113,6 +117,16 @@ def attachments(table: Any) -> Iterator[Attachment]:
         attachment = column.info.get(INFO_KEY)
         if isinstance(attachment, Attachment) and attachment.side is None and attachment.full == column.name:
             yield attachment
+
+
+def declared_index_names(table: Table) -> set[str]:
+    """The names of the indexes on short vectors that a model declares through pgmrl."""
+    names: set[str] = set()
+    for attachment in attachments(table):
+        if attachment.short is not None:
+            names.add(attachment.index.index_name(table.name, attachment.short))
+            names |= {index.index_name(table.name, attachment.short) for index in attachment.filters}
+    return names
 
 
 def column_named(table: Table, name: str) -> Column[Any]:

@@ -21,6 +21,7 @@ from pgmrl.alembic.autogenerate.compared_tables import (
     DeclaredTable,
     attachments,
     column_named,
+    declared_index_names,
 )
 from pgmrl.alembic.autogenerate.function_rules import function_changes
 from pgmrl.alembic.autogenerate.prerequisites import commits, done_by_upgrade, needs_schema, rotations_used
@@ -129,15 +130,12 @@ class Comparison:
             if attachment.short is not None:
                 name = attachment.index.index_name(model.name, attachment.short)
                 has_index = any(index.name == name for index in model.indexes)
-                shorts.append(DeclaredShort(attachment.full, definition, attachment.index if has_index else None))
+                index = attachment.index if has_index else None
+                shorts.append(DeclaredShort(attachment.full, definition, index, attachment.filters))
         names = frozenset(str(column.name) for column in model.columns)
         existing_indexes = frozenset() if reflected is None else frozenset(_items(reflected, "index"))
         hidden = frozenset(self._hidden(model, reflected))
-        own_indexes = frozenset(_items(model, "index")) - {
-            attachment.index.index_name(model.name, attachment.short)
-            for attachment in attachments(model)
-            if attachment.short is not None
-        }
+        own_indexes = frozenset(_items(model, "index")) - declared_index_names(model)
         return DeclaredTable(names, tuple(fulls), tuple(shorts), hidden, existing_indexes, own_indexes)
 
     def _hidden(self, model: Table, reflected: Table | None) -> Iterator[str]:

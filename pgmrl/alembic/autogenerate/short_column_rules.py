@@ -11,6 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, cast
 
 from pgmrl.alembic.autogenerate.compared_tables import Changes
+from pgmrl.alembic.autogenerate.filter_index_rules import (
+    filter_index_changes,
+    new_filter_indexes,
+    restored_filter_indexes,
+)
 from pgmrl.alembic.operations import (
     AddShort,
     AlterShort,
@@ -107,6 +112,13 @@ class _TableOperations:
         previous = self.add(short.full, definition, online=by_trigger)
         return [*operations, DropShort(self.table, short.short, self.schema, previous)]
 
+    def filter_indexes(
+        self, short: ShortState, application: frozenset[str] = frozenset(), *, concurrently: bool = True
+    ) -> list[MigrateOperation]:
+        """For the downgrade: the covering indexes of a short column that is dropped, when all columns are back."""
+        where = (self.schema, self.table, short, _unnamed(short), application)
+        return restored_filter_indexes(*where, concurrently=concurrently)
+
     def drop_index(self, short: ShortState, index: IndexState, *, concurrently: bool = True) -> DropShortIndex:
         """Drop an index of short vectors that no column holds, whoever named it."""
         name = None if index.name == Hnsw().index_name(self.table, short.short) else index.name
@@ -140,6 +152,8 @@ class _NewTable(_TableOperations):
             if short.index is not None and short.index.index_name(self.table, short.name) not in declared.hidden:
                 created = self.index(short.full, short.definition, short.index, concurrently=False)
                 changes.indexes.append(OneWay(created))
+            where = (self.schema, self.table)
+            changes.indexes += new_filter_indexes(*where, short, declared.hidden, concurrently=False)
         return changes
 
 
@@ -155,7 +169,7 @@ class _DroppedTable(_TableOperations):
                 changes.restores += [OneWay(drop.reverse(), downgrade=True) for drop in drops]
                 continue
             *restores, dropped = self.drop(short, concurrently=False)
-            changes.restores += restores
+            changes.restores += restores + self.filter_indexes(short, concurrently=False)
             forward = short.kept_by == "trigger"
             changes.before.append(dropped if forward else OneWay(dropped.reverse(), downgrade=True))
         changes.before += self.restore_storage(state, state.columns)
@@ -199,7 +213,7 @@ class _ExistingTable(_TableOperations):
                 self.changes.before += [self.drop_index(short, index) for index in self._own_indexes(short)]
             else:
                 *restores, dropped = self.drop(short)
-                self.changes.restores += restores
+                self.changes.restores += restores + self.filter_indexes(short, self.declared.indexes)
                 self.changes.before.append(dropped)
         self.changes.before += self.restore_storage(self.state, (name for name in fulls if name not in shorts))
 
@@ -235,11 +249,17 @@ class _ExistingTable(_TableOperations):
         self._add_index(declared)
 
     def _add_index(self, declared: DeclaredShort) -> None:
-        if declared.index is None or declared.index.index_name(self.table, declared.name) in self.declared.hidden:
-            return
         # without a vector yet it takes a moment: the migration stays one transaction
         has_vectors = declared.full in self.state.columns or self.online
-        created = self.index(declared.full, declared.definition, declared.index, concurrently=has_vectors)
+        where = (self.schema, self.table, declared, self.declared.hidden)
+        filters = new_filter_indexes(*where, concurrently=has_vectors)
+        self._add_graph(declared, concurrently=has_vectors)
+        self.changes.indexes += filters
+
+    def _add_graph(self, declared: DeclaredShort, *, concurrently: bool) -> None:
+        if declared.index is None or declared.index.index_name(self.table, declared.name) in self.declared.hidden:
+            return
+        created = self.index(declared.full, declared.definition, declared.index, concurrently=concurrently)
         goes_with_column = declared.definition.has_column or declared.full not in self.state.columns
         self.changes.indexes.append(OneWay(created) if goes_with_column else created)
 
@@ -267,6 +287,7 @@ class _ExistingTable(_TableOperations):
         if existing.stage and existing.full not in self.state.mirrored:
             self.changes.drops.append(self.mark(existing.short, None, existing.stage))
         self._keep_index(declared, existing)
+        filter_index_changes(self.schema, self.table, declared, existing, self.declared, self.changes)
 
     def _keep_index(self, declared: DeclaredShort, existing: ShortState) -> None:
         name = (declared.index or Hnsw()).index_name(self.table, declared.name)
@@ -324,6 +345,7 @@ class _ExistingTable(_TableOperations):
         """The same name with another meaning."""
         self.changes.dropped.add(existing.short)
         *restores, dropped = self.drop(existing)
+        self.changes.restores += self.filter_indexes(existing, self.declared.indexes)
         in_place = not _added_online(existing) and not self.online and existing.full == declared.full
         if in_place:
             altered = AlterShort(self.table, declared.full, declared.definition, self.schema, _unnamed(existing))
@@ -346,6 +368,7 @@ class _ExistingTable(_TableOperations):
                 self.changes.drops.append(self.mark(short.short, "retired", None))
             else:
                 self.changes.drops += self.drop(short)
+                self.changes.restores += self.filter_indexes(short, self.declared.indexes)
                 self.changes.dropped.add(short.short)
 
 
