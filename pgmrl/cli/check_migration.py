@@ -23,17 +23,22 @@ from pgmrl.cli.output import console
 from pgmrl.cli.plan_report import CheckedPlan, print_plan, refuse_errors, write_plans
 from pgmrl.database.reflection import reflect
 from pgmrl.model.columns import attachment_of
+from pgmrl.model.filter_index import FilterIndex
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.shortening import Definition, Rotation, Short
 from pgmrl.names import column_parts
 from pgmrl.online import backfill, plan, preflight
+from pgmrl.online.filter_columns import completed
 from pgmrl.online.index_builds import Build
 from pgmrl.online.target import Target
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Connection
 
     from pgmrl.model.metrics import MetricName, ShortType
+    from pgmrl.online.index_statements import ShortIndex
 
 __all__ = ["check_migration"]
 
@@ -46,6 +51,10 @@ def check_migration(
     metric: Annotated[str, typer.Option(callback=known_metric, help="cosine, l2 or inner_product")] = "cosine",
     m: Annotated[int, typer.Option(help="Links of each element of the index.")] = 16,
     ef_construction: Annotated[int, typer.Option(help="Candidates while building.")] = 100,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option("--filter", help="Columns that searches filter by, such as tenant_id,section: their index too."),
+    ] = None,
     in_place: Annotated[
         bool, typer.Option("--in-place", help="A generated column, in one transaction, instead of the online path.")
     ] = False,
@@ -79,7 +88,8 @@ def check_migration(
             short = Short(short_dims, by=shortening_rule(by or "prefix"), type=cast("ShortType", type_))
             target = _target(connection, str(column), short, cast("MetricName", metric))
             with database.caller_path(connection):  # rows of the table are counted, whose name may have no schema
-                plans = [_checked(connection, target, Hnsw(m, ef_construction), build, online=not in_place, free=free)]
+                indexes = [Hnsw(m, ef_construction), *(_filter_index(connection, target, f) for f in filters or ())]
+                plans = [_checked(connection, target, indexes, build, online=not in_place, free=free)]
     if json:
         write_plans(plans)
     else:
@@ -97,14 +107,24 @@ def _target(connection: Connection, column: str, short: Short, metric: MetricNam
     return Target(table, full, definition, schema)
 
 
+def _filter_index(connection: Connection, target: Target, columns: str) -> ShortIndex:
+    return completed(connection, target, FilterIndex(*(column.strip() for column in columns.split(","))))
+
+
 def _checked(
-    connection: Connection, target: Target, index: Hnsw, build: Build, *, online: bool, free: int | None
+    connection: Connection,
+    target: Target,
+    indexes: Sequence[ShortIndex],
+    build: Build,
+    *,
+    online: bool,
+    free: int | None,
 ) -> CheckedPlan:
     size = plan.size_of(connection, target.owner)
     steps = [plan.add(target, online=online, size=size)]
     if online:
         steps.append(plan.fill(target, size, backfill.batch_statement(connection, target)))
-    steps.append(plan.index(target, index, build, size))
+    steps += [plan.index(target, index, build, size) for index in indexes]
     if online:
         steps.append(plan.validate(target))
     findings = preflight.check(
@@ -112,7 +132,7 @@ def _checked(
         target,
         steps,
         by_trigger=online or isinstance(target.definition.short.by, Rotation),
-        index=index,
+        index=indexes[0],
         build=build,
         free_space=free,
         installs=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -10,7 +11,13 @@ from pgmrl import database
 from pgmrl.cli.connect import open_engine
 from pgmrl.cli.options import DatabaseUrl, Json
 from pgmrl.cli.output import console, escaped, write_json
+from pgmrl.database.index_states import filter_index_states
 from pgmrl.units import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pgmrl.database.index_states import FilterIndexState
 
 __all__ = ["columns"]
 
@@ -24,16 +31,27 @@ def columns(url: DatabaseUrl = None, json: Json = False) -> None:
     """
     with open_engine(url) as engine, engine.connect() as connection:
         infos = database.columns(connection)
+        filters = filter_index_states(connection, None)
     if json:
-        write_json([asdict(info) for info in infos])
+        write_json([asdict(info) | {"filter_indexes": [_as_json(f) for f in _of(info, filters)]} for info in infos])
     else:
         none = ["There are no Matryoshka columns in this database."]
-        console.print("\n".join([_described(info) for info in infos] or none), soft_wrap=True)
-    if any(not info.index_valid for info in infos):
+        console.print("\n".join([_described(info, _of(info, filters)) for info in infos] or none), soft_wrap=True)
+    if any(not info.index_valid or not all(state.valid for state in _of(info, filters)) for info in infos):
         raise typer.Exit(1)
 
 
-def _described(info: database.ColumnInfo) -> str:
+def _of(info: database.ColumnInfo, filters: Iterable[FilterIndexState]) -> list[FilterIndexState]:
+    column = (info.table_schema, info.table_name, info.short_column)
+    return [state for state in filters if (state.schema, state.table, state.short) == column]
+
+
+def _as_json(state: FilterIndexState) -> dict[str, Any]:
+    index = {"columns": list(state.index.columns), "include": list(state.index.include)}
+    return {"index_name": state.name, **index, "index_valid": state.valid, "index_bytes": state.bytes}
+
+
+def _described(info: database.ColumnInfo, filters: Iterable[FilterIndexState]) -> str:
     if info.index_name is None:
         index = "[red]none: searches read the whole table[/]"
     else:
@@ -45,9 +63,15 @@ def _described(info: database.ColumnInfo) -> str:
         f"{info.full_type}({info.full_dims})\n"
         f"  short  {escaped(info.short_column)} {info.short_type}({info.short_dims}), "
         f"{info.shortening}{' ' + info.rotation if info.rotation else ''}, {info.metric or 'metric unknown'}\n"
-        f"  index  {index}\n"
+        f"  index  {index}\n{''.join(map(_filter_line, filters))}"
         f"  table  {_size(info.table_bytes)}, {rows}"
     )
+
+
+def _filter_line(state: FilterIndexState) -> str:
+    valid = "" if state.valid else ", [red]INVALID: REINDEX it[/]"
+    columns = escaped(", ".join(state.index.columns))
+    return f"  filter {escaped(state.schema)}.{escaped(state.name)} on {columns}, {_size(state.bytes)}{valid}\n"
 
 
 def _size(count: int | None) -> str:

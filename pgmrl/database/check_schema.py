@@ -9,6 +9,7 @@ from sqlalchemy import text
 from pgmrl.database.catalogue import columns, table_schema
 from pgmrl.database.connection import sqlalchemy_connection
 from pgmrl.database.extension import check_pgvector
+from pgmrl.database.index_states import filter_index_states
 from pgmrl.database.ownership import strangers_objects
 from pgmrl.database.search_path import catalogue_result
 from pgmrl.database.side_triggers import broken_copy
@@ -98,12 +99,30 @@ def _check_short_column(connection: Connection, table: Table, attachment: Attach
     if not info.index_valid:
         raise NotMigrated(f"index {info.index_name} is invalid: REINDEX INDEX CONCURRENTLY {info.index_name}")
     _check_reads(connection, info)
+    _check_filter_indexes(connection, table, attachment)
     if info.operator_class != operator_class:
         raise NotMigrated(
             f"index {info.index_name}: expected operator class {operator_class}, which searches by "
             f"{attachment.definition.metric.name} use, got {info.operator_class}: rebuild it"
         )
     return info
+
+
+def _check_filter_indexes(connection: Connection, table: Table, attachment: Attachment) -> None:
+    """The covering indexes that the model declares, whatever their names."""
+    if not attachment.filters:
+        return
+    existing = filter_index_states(connection, server_name(connection, table), attachment.short)
+    for declared in attachment.filters:
+        states = [state for state in existing if state.index.serves(declared)]
+        if not states:
+            raise NotMigrated(
+                f"{table.fullname} has no index on {', '.join(declared.columns)} that includes {attachment.short} and "
+                f"{', '.join(declared.include) or 'nothing else'}, so a search with that filter is slow: run the "
+                "migration that adds it"
+            )
+        if not any(state.valid for state in states):
+            raise NotMigrated(f"index {states[0].name} is invalid: REINDEX INDEX CONCURRENTLY {states[0].name}")
 
 
 def _check_reads(connection: Connection, info: ColumnInfo) -> None:

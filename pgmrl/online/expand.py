@@ -66,7 +66,9 @@ def _steps(connection: Connection, change: Reshape, build: Build) -> list[Planne
         # the triggers compute the short vector of each row that is copied
         size_left = replace(size, rows=0, heap=0)
     planned.append(plan.fill(new, size_left, backfill.short_fill(connection, new).statement()))
-    return [*planned, plan.index(new, change.new_index, build, size), plan.validate(new)]
+    indexes = [plan.index(new, change.new_index, build, size)]
+    indexes += [plan.index(new, filter_index, build, size) for filter_index in change.filters]
+    return [*planned, *indexes, plan.validate(new)]
 
 
 def expand(
@@ -118,6 +120,9 @@ def expand(
                 return False
         start_step(f"building the index on {change.new.title}")
         index_builds.build(connection, change.new, change.new_index, build, progress=progress)
+        for index in change.filters:
+            start_step(f"building the index on {', '.join(index.columns)} that includes {change.new.short}")
+            index_builds.build(connection, change.new, index, build, progress=progress)
         start_step(f"checking {change.new.title}")
         _set_not_null(connection, change)
         validate(connection, change.new)

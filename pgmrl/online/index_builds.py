@@ -211,7 +211,8 @@ def _build_partitioned(
         statement = create_statement(target, index, concurrently=False, name=name, only=True)
         in_transaction(connection, [statement], target.owner)
     parent = qualified(target.schema, name)
-    suffix = "_new" if name == beside(index.index_name(target.table, target.short))[0] else ""
+    names = index.index_name(target.table, target.short), usual_name(target, index)  # its own, and as a partition's
+    suffix = "_new" if name in {beside(usual)[0] for usual in names} else ""
     partitions = catalogue_result(connection, text(PARTITIONS), {"owner": target.owner, "index": parent}).all()
     for schema, table, attached in partitions:
         if attached is not None:

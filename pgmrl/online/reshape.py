@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from pgmrl.database.table_state import ShortState, TableState
+    from pgmrl.model.filter_index import FilterIndex
     from pgmrl.model.metrics import FullType
     from pgmrl.model.shortening import Definition
 
@@ -41,6 +42,7 @@ class Reshape:
         old_index: how the old one's index was built; None where it has none.
         new_index: how the new one's is built.
         rotation: to be installed first, with its axes; None where it is there, or none is needed.
+        filters: the covering indexes of the old one, which the new one gets too.
     """
 
     old: Target
@@ -48,6 +50,7 @@ class Reshape:
     old_index: Hnsw | None
     new_index: Hnsw
     rotation: Rotation | None = None
+    filters: tuple[FilterIndex, ...] = ()
 
     @property
     def same_columns(self) -> bool:
@@ -69,9 +72,10 @@ class Reshape:
         name = "" if self._usual_name else f", name={short.name!r}"
         index = f"index=Hnsw(m={self.new_index.m}, ef_construction={self.new_index.ef_construction})"
         column = f", name={self.new.full!r}" if self.moves_full else ""
+        filters = f", filters={list(self.filters)!r}" if self.filters else ""
         return (
             f"matryoshka({definition.dims}, Short({short.dims}, by={by}{type_}{name}), "
-            f"metric={definition.metric.name!r}, full={definition.full!r}, {index}{column}{stored})"
+            f"metric={definition.metric.name!r}, full={definition.full!r}, {index}{column}{stored}{filters})"
         )
 
     @property
@@ -136,7 +140,8 @@ def reshape(
         rotation = None
     old = Target(table, full, current.definition, schema)
     new = Target(table, new_full, definition, schema)
-    change = Reshape(old, new, old_index, index or old_index or Hnsw(), rotation)
+    filters = tuple(filter_index.index for filter_index in current.filter_indexes)
+    change = Reshape(old, new, old_index, index or old_index or Hnsw(), rotation, filters)
     _check(connection, state, change)
     return change
 
