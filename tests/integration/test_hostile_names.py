@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 import pgmrl.alembic  # noqa: F401 - registers the operations
 from pgmrl import (
+    FilterIndex,
     Nearest,
     SqlFunctions,
     Weighted,
@@ -73,7 +74,7 @@ def tables(rotation: Rotation) -> tuple[Table, Table]:
             metadata,
             Column("id", Integer, primary_key=True),
             Column("section", Text),
-            Column("e", Matryoshka(8, Short(4, rule), vector_schema="extensions")),
+            Column("e", Matryoshka(8, Short(4, rule), vector_schema="extensions", filters=[FilterIndex("section")])),
         )
         for name, rule in (("docs", Prefix()), ("notes", rotation))
     )
@@ -238,6 +239,10 @@ def _migrated(connection: Connection, _docs: Table, _notes: Table) -> None:
         op.backfill_short("docs", "e", definition, schema="public")
         op.validate_short("docs", "e", definition, schema="public")
         op.create_short_index("docs", "e", definition, schema="public")
+        by_section = FilterIndex("section")
+        op.create_short_index("docs", "e", definition, index=by_section, schema="public")
+        op.rebuild_short_index("docs", "e", definition, index=FilterIndex("section", include=["e"]), schema="public")
+        op.drop_short_index("docs", "e", definition, index=by_section, schema="public")
         op.drop_short("docs", definition.short_name("e"), schema="public")
 
 

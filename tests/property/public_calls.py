@@ -14,6 +14,7 @@ from sqlalchemy.orm import QueryableAttribute
 
 import pgmrl
 from pgmrl import (
+    FilterIndex,
     Matryoshka,
     Nearest,
     Prefix,
@@ -49,6 +50,7 @@ NOT_CALLED = {
     "VectorArray": "a type",
 }
 
+BY_ID = [FilterIndex("id")]
 AXES = np.eye(4, DIMS)
 
 
@@ -243,6 +245,7 @@ CALLS: dict[str, Call] = {
     ),
     "measure.vector_queries": Call(lambda _: {"column": Item.embedding, "vectors": [QUERY]}),
     "Definition": Call(lambda _: {"dims": DIMS, "short": Short(4), "metric": metric_named("cosine")}),
+    "FilterIndex": Call(lambda _: {"columns": ("kind",), "include": ["stars"], "name": "by kind"}),
     "FullText": Call(lambda _: {"columns": ("name",), "config": "english"}),
     "Hnsw": Call(lambda _: {}),
     "Matryoshka": Call(lambda _: {"dims": DIMS, "short": Short(4)}),
@@ -256,7 +259,9 @@ CALLS: dict[str, Call] = {
     "Weighted": Call(lambda _: {}, usable_fusion),
     "Words": Call(lambda _: {"column": Item.words, "text": "item"}, usable_retriever),
     "add_functions": Call(lambda _: {"column": _table(Column("e", Matryoshka(DIMS, Short(4)))).c.e}),
-    "add_short": Call(lambda _: {"column": _table(Column("e", pgmrl_vector())).c.e, "short": Short(4)}),
+    "add_short": Call(
+        lambda _: {"column": _table(Column("e", pgmrl_vector())).c.e, "short": Short(4), "filters": BY_ID}
+    ),
     "add_side_table": Call(lambda _: {"column": _table(Column("e", pgmrl_vector())).c.e, "short": Short(4)}),
     "assert_index_used": Call(
         lambda place: {"connection": place.connection, "statement": _statement(), "ignore_cost": True},
@@ -295,7 +300,7 @@ CALLS: dict[str, Call] = {
         }
     ),
     "load_settings": Call(lambda place: {"connection": place.connection, "columns": (Item.embedding,)}),
-    "matryoshka": Call(lambda _: {"dims": DIMS, "short": Short(4)}),
+    "matryoshka": Call(lambda _: {"dims": DIMS, "short": Short(4), "filters": BY_ID}),
     "more_like_this": Call(lambda _: {"column": Item.embedding, "keys": [1, 2]}, usable_examples),
     "reflect": Call(lambda place: {"connection": place.connection, "name": "items.embedding"}),
     "rerank": Call(
