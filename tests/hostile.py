@@ -211,7 +211,9 @@ def _called_names() -> set[str]:
     """Whatever stands before a parenthesis in pgmrl's sources: among it is each function that pgmrl calls."""
     folder = Path(pgmrl.__file__).parent
     sources = [*folder.rglob("*.py"), *folder.rglob("*.sql")]
-    return {name for path in sources for name in re.findall(r"\b([a-z_0-9]+)\(", path.read_text(encoding="utf-8"))}
+    put_together = {"plainto_tsquery", "ts_rank", "ts_rank_cd", "websearch_to_tsquery"}
+    found = {name for path in sources for name in re.findall(r"\b([a-z_0-9]+)\(", path.read_text(encoding="utf-8"))}
+    return found | put_together
 
 
 def _better(arguments: list[str]) -> Iterator[tuple[str, ...]]:

@@ -290,19 +290,21 @@ def _check_source(source: TextSource) -> None:
 def tsquery_sql(config: str, match: Match, words: str) -> str:
     """The `tsquery` of a text; the parser makes lexemes of whatever the text holds, so that no text is syntax.
 
+    A driver sends the text as `varchar`, which a stranger's function of the same name would fit better.
+
     Args:
         config: the text search configuration, as SQL text of a string.
         match: how the words are put together.
         words: the text, as SQL text.
     """
     function = "websearch_to_tsquery" if match == "web" else "plainto_tsquery"
-    query = f"{function}({config}::regconfig, {words})"
-    return query if match != "any" else f"replace({query}::text, ' & ', ' | ')::tsquery"
+    query = f"pg_catalog.{function}({config}::pg_catalog.regconfig, CAST({words} AS pg_catalog.text))"
+    return query if match != "any" else f"pg_catalog.replace({query}::text, ' & ', ' | ')::pg_catalog.tsquery"
 
 
 def finds_rows_sql(query: str) -> str:
     """Whether a `tsquery` can find rows: words that are only excluded are no reason to return one."""
-    return f"querytree({query}) NOT IN ('', 'T')"
+    return f"pg_catalog.querytree({query}) NOT IN ('', 'T')"
 
 
 def check_config(config: Any) -> str:

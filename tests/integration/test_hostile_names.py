@@ -16,9 +16,11 @@ from sqlalchemy.exc import DBAPIError
 import pgmrl.alembic  # noqa: F401 - registers the operations
 from pgmrl import (
     FilterIndex,
+    FullText,
     Nearest,
     SqlFunctions,
     Weighted,
+    Words,
     check_schema,
     database,
     evaluate,
@@ -74,6 +76,7 @@ def tables(rotation: Rotation) -> tuple[Table, Table]:
             metadata,
             Column("id", Integer, primary_key=True),
             Column("section", Text),
+            Column("words", FullText("section", config="simple")),
             Column("e", Matryoshka(8, Short(4, rule), vector_schema="extensions", filters=[FilterIndex("section")])),
         )
         for name, rule in (("docs", Prefix()), ("notes", rotation))
@@ -265,6 +268,10 @@ def _shapes(connection: Connection, docs: Table, notes: Table) -> None:
             search_diverse(plain, table.c.e, query, k=3),
             search_hybrid(plain, [Nearest(table.c.e, query), Nearest(table.c.e, several[0])], k=3),
             search_hybrid(plain, [Nearest(table.c.e, query), Nearest(table.c.e, several[0])], k=3, fuse=Weighted()),
+            *(
+                search_hybrid(plain, [Nearest(table.c.e, query), Words(table.c.words, "a", match=match)], k=3)
+                for match in ("any", "all", "web")
+            ),
             search(plain, table.c.e, more_like_this(table.c.e, [7, 8], unlike=[9]), similarity="alike", counts=True),
             search(plain, table.c.e, query, k=3, after=(0.0, 1), max_distance=2.0),
             *([] if table is notes else [search_funnel(plain, table.c.e, query, [(6, 20)], k=3)]),
