@@ -13,8 +13,6 @@ import json
 import os
 import random
 import statistics
-import subprocess
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +25,7 @@ from benchmarks import relevance
 from benchmarks.data import debian as debian_set
 from benchmarks.data import packages as debian_packages
 from benchmarks.data import principal_axes
-from benchmarks.server import Server, binaries, environment, machine
+from benchmarks.server import Server, environment, machine, pgbench
 from pgmrl import (
     FullText,
     Hnsw,
@@ -392,32 +390,11 @@ def throughput(bench: Bench) -> dict[str, Any]:
             found[name] = {"recall": statistics.mean(right), "per_second": {}}
     for clients in (1, 4, 16, 64):
         for name, script in scripts.items():
-            found[name]["per_second"][str(clients)] = _pgbench(
-                bench, f"\\set id random(0, {last})\n{script}\n", clients
-            )
+            timed = f"\\set id random(0, {last})\n{script}\n"
+            options = "-c hnsw.ef_search=80"
+            found[name]["per_second"][str(clients)] = pgbench(bench.server, timed, clients, bench.seconds, options)
         say(f"throughput: {clients} connections")
     return found
-
-
-def _pgbench(bench: Bench, script: str, clients: int) -> float:
-    with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
-        file.write(script)
-        file.flush()
-        command = [str(binaries() / "pgbench"), "-n", "-M", "prepared", "-c", str(clients), "-j", "1"]
-        command += [
-            "-T",
-            str(bench.seconds),
-            "-f",
-            file.name,
-            "-h",
-            str(bench.server.data),
-            "-U",
-            "postgres",
-            "postgres",
-        ]
-        environ = {**os.environ, "PGOPTIONS": "-c hnsw.ef_search=80"}
-        ran = subprocess.run(command, capture_output=True, text=True, check=True, env=environ)  # noqa: S603
-    return float(next(line for line in ran.stdout.splitlines() if line.startswith("tps")).split()[2])
 
 
 # -- report --------------------------------------------------------------------------------------------------------
