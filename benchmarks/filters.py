@@ -29,7 +29,6 @@ from pgmrl.searching.plans import indexes, nodes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
     from pathlib import Path
 
     from sqlalchemy import Connection as SqlConnection
