@@ -15,6 +15,7 @@ import time
 from collections import defaultdict
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import bindparam, select
@@ -42,8 +43,12 @@ EF_SEARCH: Final = (40, 70, 100, 200, 400)
 DEFAULT: Final = 100
 BLOCK: Final = 20
 WARM_UPS: Final = 3
-SERVER: Final = {"random_page_cost": "1.1", "log_min_messages": "fatal", "max_connections": "40"}
-"""As `pgmrl.local` sets it for local disks; the planner's choice depends on it."""
+SERVER: Final = {
+    "random_page_cost": "1.1",  # as `pgmrl.local` sets it for local disks: the planner's choice depends on it
+    "max_parallel_workers_per_gather": "0",  # a worker's time would not be counted
+    "log_min_messages": "fatal",
+    "max_connections": "40",
+}
 
 
 @dataclass
@@ -221,9 +226,20 @@ class Ways:
         return [self.rows.hnsw, *([f"packages_{filter_.column}"] if covering else [])]
 
     def see(self, way: Way) -> None:
-        """What a way needs of the session before it is asked."""
+        """What a way needs of the session before it is asked; a plan that was kept may have another index."""
         count_only(self.bare, way.table, way.indexes)
-        self.bare.execute(("RESET ALL; " + way.settings).encode())
+        self.bare.execute(("RESET ALL; " + (way.settings or "SELECT 1")).encode())
+        self.bare.execute("DISCARD PLANS")
+        self.library.exec_driver_sql("DISCARD PLANS")
+
+    def clock(self) -> int:
+        """Nanoseconds that this process and its two backends have spent on a processor."""
+        return time.process_time_ns() + sum(map(time.clock_gettime_ns, self._backend_clocks))
+
+    @cached_property
+    def _backend_clocks(self) -> list[int]:
+        pids = (self.bare.info.backend_pid, self.library.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
+        return [~pid << 3 | 2 for pid in pids]  # clock_getcpuclockid(3)
 
     def served(self, way: Way) -> str:
         """The indexes of its plan, or how a table is read without one."""
@@ -241,8 +257,13 @@ class Ways:
 
 
 def ask_in_turns(ways: Ways, each: Sequence[Way], truth: FilteredTruth, queries: range) -> list[dict[str, Any]]:
-    """Latency, recall and fewest rows of each way; in a new random order for each block of queries."""
+    """Times, recall and fewest rows of each way; in a new random order for each block of queries.
+
+    Beside the time of a query stands what of it was spent on a processor, by client and server: on a busy machine the
+    one number that is comparable.
+    """
     times: dict[int, list[float]] = defaultdict(list)
+    cpu: dict[int, list[int]] = defaultdict(list)
     recalls: dict[int, list[float]] = defaultdict(list)
     counts: dict[int, list[int]] = defaultdict(list)
     plans: dict[int, str] = {}
@@ -255,8 +276,9 @@ def ask_in_turns(ways: Ways, each: Sequence[Way], truth: FilteredTruth, queries:
                 way.ask(queries[-1 - warm_up])
             gc.disable()
             for query in queries[first - queries[0] :][:BLOCK]:
-                started = time.perf_counter()
+                started, used = time.perf_counter(), ways.clock()
                 ids = way.ask(query)
+                cpu[number].append(ways.clock() - used)
                 times[number].append(time.perf_counter() - started)
                 recalls[number].append(truth.recall(query, ids))
                 counts[number].append(len(ids))
@@ -267,7 +289,7 @@ def ask_in_turns(ways: Ways, each: Sequence[Way], truth: FilteredTruth, queries:
             "way": way.name,
             "effort": way.effort,
             "p50_ms": statistics.median(times[number]) * 1e3,
-            "p95_ms": sorted(times[number])[int(0.95 * len(times[number]))] * 1e3,
+            "cpu_ms": statistics.median(cpu[number]) / 1e6,
             "recall": statistics.mean(recalls[number]),
             "fewest": min(counts[number]),
             "expected": truth.rows,
