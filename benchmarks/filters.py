@@ -105,12 +105,12 @@ def filters(options: Options, results: Path) -> None:
                 options.say(f"filter {filter_.name}: measured")
         if "tenants" not in found:
             keep("tenants", tenants(rows, options))
-        if "writes" not in found:
-            keep("writes", writes(rows))
         if (reason := Cgroup.available()) is not None:
             options.say(f"confined: skipped, {reason}")
         elif "confined" not in found:
             keep("confined", confined(rows, options))
+        if "writes" not in found:  # the last: they leave pages half empty
+            keep("writes", writes(rows))
 
 
 # -- the ways ------------------------------------------------------------------------------------------------------
