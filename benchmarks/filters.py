@@ -13,6 +13,7 @@ import random
 import statistics
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import bindparam, select
 
 from benchmarks.filter_report import report
-from benchmarks.filter_tables import Filter, FilterSet, K, count_only, filter_dataset, partial_filters
+from benchmarks.filter_tables import FILTER_COLUMNS, Filter, FilterSet, K, count_only, filter_dataset, partial_filters
 from benchmarks.library import engine_of, library_commit
 from benchmarks.server import CONFINED, Cgroup, Server, environment, pgbench
 from pgmrl import compile_sql, search
@@ -29,7 +30,7 @@ from pgmrl.model.compat import HalfVector
 from pgmrl.searching.plans import indexes, nodes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from sqlalchemy import Connection as SqlConnection
@@ -103,14 +104,12 @@ def filters(options: Options, results: Path) -> None:
             if filter_.name not in found.get("memory", {}):
                 keep("memory", {**found.get("memory", {}), filter_.name: in_memory(rows, filter_)})
                 options.say(f"filter {filter_.name}: measured")
-        if "tenants" not in found:
-            keep("tenants", tenants(rows, options))
-        if (reason := Cgroup.available()) is not None:
-            options.say(f"confined: skipped, {reason}")
-        elif "confined" not in found:
-            keep("confined", confined(rows, options))
-        if "writes" not in found:  # the last: they leave pages half empty
-            keep("writes", writes(rows))
+        for name, measure in PARTS.items():
+            reason = Cgroup.available() if name.startswith("confined") else None
+            if reason is not None:
+                options.say(f"{name}: skipped, {reason}")
+            elif name not in found:
+                keep(name, measure(rows, options))
 
 
 # -- the ways ------------------------------------------------------------------------------------------------------
@@ -329,6 +328,35 @@ def confined(rows: FilterSet, options: Options) -> dict[str, list[dict[str, Any]
     return found
 
 
+def confined_tenants(rows: FilterSet, options: Options) -> list[dict[str, Any]]:
+    """As `confined`, another tenant for each query: its rows have not been read before."""
+    settings = {**SERVER, **CONFINED}
+    limited = replace(rows.server, settings=settings, memory=options.memory << 20)
+    tenants = [Filter(f"tenant {number}", "tenant", number) for number in range(min(40, len(rows.dataset.queries)))]
+    truths = [rows.truth(tenant) for tenant in tenants]
+    found = []
+    rows.server.stop()
+    try:
+        for number in range(4):
+            rows.server.evict()
+            times, recalls, name = [], [], ""
+            with limited, closing(limited.connect()) as bare, closing(engine_of(limited).connect()) as library:
+                ways = Ways(rows, bare, library)
+                for query, tenant in enumerate(tenants):
+                    way = ways.default(tenant)[number]
+                    name = way.name
+                    ways.see(way)
+                    started = time.perf_counter()
+                    ids = way.ask(query)
+                    times.append(time.perf_counter() - started)
+                    recalls.append(truths[query].recall(query, ids))
+            found.append({"way": name, "p50_ms": statistics.median(times) * 1e3, "recall": statistics.mean(recalls)})
+            options.say(f"confined, tenants: {found[-1]}")
+    finally:
+        rows.server.start()
+    return found
+
+
 # -- tenants -------------------------------------------------------------------------------------------------------
 
 
@@ -365,31 +393,43 @@ def tenants(rows: FilterSet, options: Options, clients: int = 16, seconds: int =
 # -- writes --------------------------------------------------------------------------------------------------------
 
 
-def writes(rows: FilterSet, count: int = 2_000, turns: int = 3) -> dict[str, dict[str, float]]:
-    """Milliseconds a row of INSERT, and of UPDATE of the filter's column, by the indexes that a table has."""
+def writes(rows: FilterSet, options: Options, count: int = 1_000, turns: int = 5) -> dict[str, dict[str, float]]:
+    """The server's milliseconds for a row of INSERT and of UPDATE of the filter's column, by what is indexed."""
     copied = f'id + 10000000, lot, section, tenant, embedding, "{rows.short}"'
-    insert = f"INSERT INTO packages SELECT {copied} FROM packages WHERE id < {count}"
-    update = f"UPDATE packages SET tenant = tenant + 1 WHERE id < {count}"
-    covering = [f"packages_{name}" for name in ("lot", "section", "tenant")]
-    variants = {
-        "no vector index": ([rows.hnsw, *covering], ""),
-        "HNSW": (covering, ""),
-        "HNSW and a B-tree": (covering, "CREATE INDEX ON packages (tenant)"),
-        "HNSW and a covering index": (covering[:2], ""),
+    statements = {
+        "insert": f"INSERT INTO packages SELECT {copied} FROM packages WHERE id < {count}",
+        "update": f"UPDATE packages SET tenant = tenant + 1 WHERE id < {count}",
     }
-    times: dict[str, dict[str, list[float]]] = {name: {"insert": [], "update": []} for name in variants}
+    covering = [f"packages_{name}" for name in FILTER_COLUMNS]
+    variants = {
+        "the primary key alone": ([rows.hnsw, *covering], ""),
+        "and a B-tree": ([rows.hnsw, *covering], "CREATE INDEX ON packages (tenant)"),
+        "and a covering index": ([rows.hnsw, *(name for name in covering if name != "packages_tenant")], ""),
+        "and the short vectors' HNSW index": (covering, ""),
+    }
+    times: dict[str, dict[str, list[float]]] = {name: {kind: [] for kind in statements} for name in variants}
     with rows.server.connect() as connection:
+        clock = ~connection.info.backend_pid << 3 | 2
         count_only(connection, "packages", [rows.hnsw, *covering])
         for _ in range(turns):
             for name, (dropped, made) in variants.items():
-                for kind, statement in (("insert", insert), ("update", update)):
+                for kind, statement in statements.items():
                     connection.execute("BEGIN")
                     connection.execute("DROP INDEX " + ", ".join(f'"{index}"' for index in dropped))
-                    if made:
-                        connection.execute(made)
-                    started = time.perf_counter()
+                    connection.execute(made or "SELECT 1")
+                    started = time.clock_gettime_ns(clock)
                     connection.execute(statement)
-                    times[name][kind].append((time.perf_counter() - started) / count * 1e3)
+                    times[name][kind].append((time.clock_gettime_ns(clock) - started) / count / 1e6)
                     connection.execute("ROLLBACK")
         connection.execute("VACUUM ANALYZE packages")
+    options.say("writes: measured")
     return {name: {kind: statistics.median(each) for kind, each in kinds.items()} for name, kinds in times.items()}
+
+
+PARTS: Final[dict[str, Callable[[FilterSet, Options], Any]]] = {
+    "tenants": tenants,
+    "confined": confined,
+    "confined_tenants": confined_tenants,
+    "writes": writes,  # the last: they leave pages half empty
+}
+"""What is measured behind the filters in memory."""
