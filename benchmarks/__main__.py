@@ -25,6 +25,7 @@ examples:
   python -m benchmarks main --sides "plain-*,pgmrl" some sides only
   python -m benchmarks main --budget 600            stop after ten minutes; the same command goes on from there
   python -m benchmarks report                       tables and plots again from the raw results
+  python -m benchmarks filters                      filters beside peers; not part of `all`; more rows by --rows 1000000
   python -m benchmarks.online                       migrations of a table in use, and 100 kills (its own --help)
 
 Raw results are appended to benchmarks/results/raw/<part>.jsonl (of --quick: benchmarks/results/tmp/quick/), and what is
@@ -64,6 +65,11 @@ def main(arguments: list[str] | None = None) -> int:
         say=say,
     )
     options.work.mkdir(parents=True, exist_ok=True)
+    if given.part == "filters":
+        from benchmarks.filters import filters  # noqa: PLC0415
+
+        filters(options, results)
+        return 0
     for part in ORDER if given.part == "all" else (given.part,):
         PARTS[part](options)
     write_report(out, results)
@@ -78,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("part", choices=["all", *ORDER, "explore", "report"], help="what to run")
+    parser.add_argument("part", choices=["all", *ORDER, "filters", "explore", "report"], help="what to run")
     parser.add_argument("--quick", action="store_true", help="small rows, one build: shows that everything works")
     parser.add_argument("--builds", type=int, help="builds of every index (default 3)")
     parser.add_argument("--queries", type=int, help="queries at each effort (default 400)")

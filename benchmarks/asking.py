@@ -1,7 +1,8 @@
 """What one statement can ask, measured: `python -m benchmarks.asking`.
 
-Filters of four selectivities beside plain pgvector; vectors and words together, judged by tags and by known items; what
-the SQL function adds to the statement; many queries at once; throughput of 1 to 64 connections by pgbench.
+A scan under a filter that gives up; vectors and words together, judged by tags and by known items; what the SQL
+function adds to the statement; many queries at once; throughput of 1 to 64 connections by pgbench. Filters are asked by
+`python -m benchmarks filters`.
 
 Each part is written to results/asking.json as soon as it is measured; results/asking.md is made of it.
 """
@@ -13,8 +14,6 @@ import json
 import os
 import random
 import statistics
-import subprocess
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from benchmarks import relevance
 from benchmarks.data import debian as debian_set
 from benchmarks.data import packages as debian_packages
 from benchmarks.data import principal_axes
-from benchmarks.server import Server, binaries, environment, machine
+from benchmarks.server import Server, environment, machine, pgbench
 from pgmrl import (
     FullText,
     Hnsw,
@@ -51,11 +50,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from benchmarks.server import Connection
 
 HERE = Path(__file__).parent
-PARTS = ("filters", "walk", "hybrid", "function", "many", "throughput")
-SHARES = {"50 %": 5_000, "10 %": 1_000, "1 %": 100, "0.1 %": 10}  # of `lot`, which goes from 0 to 9,999
+PARTS = ("walk", "hybrid", "function", "many", "throughput")
 K, SHORTLIST = 10, 100
 
 
@@ -159,76 +156,13 @@ def prepare(server: Server, rows: int | None) -> tuple[Table, NDArray[np.float32
     return table, stored, dataset.queries, packages, lots
 
 
-def nearest(rows: NDArray[np.float32], query: NDArray[np.float32], among: NDArray[np.int64] | None = None) -> list[int]:
+def nearest(rows: NDArray[np.float32], query: NDArray[np.float32]) -> list[int]:
     """The ids of the ten nearest, by NumPy."""
-    products = (rows if among is None else rows[among]) @ query.astype(np.float16).astype(np.float32)
-    order = np.argsort(-products, kind="stable")[:K]
-    return [int(n) for n in (order if among is None else among[order])]
+    products = rows @ query.astype(np.float16).astype(np.float32)
+    return [int(n) for n in np.argsort(-products, kind="stable")[:K]]
 
 
-# -- filters -------------------------------------------------------------------------------------------------------
-
-
-def filters(bench: Bench, count: int) -> dict[str, Any]:
-    """Rows, recall and latency for each selectivity, with and without an index on the filter's column."""
-    found: dict[str, Any] = {}
-    with bench.server.connect() as connection:
-        for indexed in (False, True):
-            for name in ("packages", "plain"):
-                connection.execute(f"DROP INDEX IF EXISTS {name}_lot")
-                if indexed:
-                    connection.execute(f"CREATE INDEX {name}_lot ON {name} (lot)")
-                connection.execute(f"ANALYZE {name}")
-            for share, bound in SHARES.items():
-                among = np.flatnonzero(bench.lots < bound)
-                truths = [set(nearest(bench.rows, query, among)) for query in bench.queries[:count]]
-                ways = _filtered(bench, connection, bound)
-                key = f"{share}, {'indexed' if indexed else 'not indexed'}"
-                found[key] = _ask_in_turns(bench, ways, truths, count)
-                say(f"filters: {key}")
-        for name in ("packages", "plain"):
-            connection.execute(f"DROP INDEX IF EXISTS {name}_lot")
-    return found
-
-
-def _filtered(bench: Bench, connection: Connection, bound: int) -> dict[str, Callable[[Any], list[int]]]:
-    table = bench.table
-    statement = search(
-        select(table.c.id).where(table.c.lot < bound), table.c.embedding, bench.queries[0], k=K, shortlist=SHORTLIST
-    )
-    text, sent = compile_sql(statement)
-    vectors = [name for name, value in sent.items() if not isinstance(value, int)]
-
-    def library(query: Any) -> list[int]:
-        given = sent | dict.fromkeys(vectors, binary_value(encode(query, "halfvec"), "halfvec"))
-        return [row[0] for row in connection.execute(text.encode(), given).fetchall()]
-
-    def function(query: Any) -> list[int]:
-        asked = "SELECT id FROM packages_search(%s, 10, 100, lot_max => %s)"
-        return [row[0] for row in connection.execute(asked, (HalfVector(query), bound - 1)).fetchall()]
-
-    def plain(settings: str, order: str) -> Callable[[Any], list[int]]:
-        asked = f"SELECT id FROM plain WHERE lot < {bound} ORDER BY {order} LIMIT 10"
-
-        def ask(query: Any) -> list[int]:
-            connection.execute(settings)
-            return [row[0] for row in connection.execute(asked.encode(), {"q": HalfVector(query)}).fetchall()]
-
-        return ask
-
-    off = "SET hnsw.iterative_scan = off; SET hnsw.ef_search = 100"
-    strict, relaxed = (
-        f"SET hnsw.iterative_scan = {how}_order; SET hnsw.ef_search = 100" for how in ("strict", "relaxed")
-    )
-    by = "embedding <=> %(q)s"
-    return {
-        "pgmrl, search()": library,
-        "pgmrl, SQL function": function,
-        "plain halfvec, default": plain(off, by),
-        "plain halfvec, strict_order": plain(strict, by),
-        "plain halfvec, relaxed_order": plain(relaxed, by),
-        "exact": plain(off, f"({by}) + 0"),
-    }
+# -- ways in turns ----------------------------------------------------------------------------------------------------
 
 
 def _ask_in_turns(
@@ -392,32 +326,11 @@ def throughput(bench: Bench) -> dict[str, Any]:
             found[name] = {"recall": statistics.mean(right), "per_second": {}}
     for clients in (1, 4, 16, 64):
         for name, script in scripts.items():
-            found[name]["per_second"][str(clients)] = _pgbench(
-                bench, f"\\set id random(0, {last})\n{script}\n", clients
-            )
+            timed = f"\\set id random(0, {last})\n{script}\n"
+            options = "-c hnsw.ef_search=80"
+            found[name]["per_second"][str(clients)] = pgbench(bench.server, timed, clients, bench.seconds, options)
         say(f"throughput: {clients} connections")
     return found
-
-
-def _pgbench(bench: Bench, script: str, clients: int) -> float:
-    with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
-        file.write(script)
-        file.flush()
-        command = [str(binaries() / "pgbench"), "-n", "-M", "prepared", "-c", str(clients), "-j", "1"]
-        command += [
-            "-T",
-            str(bench.seconds),
-            "-f",
-            file.name,
-            "-h",
-            str(bench.server.data),
-            "-U",
-            "postgres",
-            "postgres",
-        ]
-        environ = {**os.environ, "PGOPTIONS": "-c hnsw.ef_search=80"}
-        ran = subprocess.run(command, capture_output=True, text=True, check=True, env=environ)  # noqa: S603
-    return float(next(line for line in ran.stdout.splitlines() if line.startswith("tps")).split()[2])
 
 
 # -- report --------------------------------------------------------------------------------------------------------
@@ -440,7 +353,6 @@ def report(results: dict[str, Any]) -> str:
         )
         lines += [told, ""]
     for name, table in (
-        ("filters", _filters_table),
         ("walk", _walk_table),
         ("hybrid", relevance.table),
         ("function", _function_table),
@@ -450,17 +362,6 @@ def report(results: dict[str, Any]) -> str:
         if name in results:
             lines += [*table(results[name]), ""]
     return "\n".join(lines)
-
-
-def _filters_table(found: dict[str, Any]) -> Iterable[str]:
-    yield from ("## Filters", "", f"shortlist {SHORTLIST} and `ef_search` 100; medians of the time of a query.", "")
-    yield "| the filter leaves | way | rows, mean | rows, least | recall@10 | p50 ms | of exact |"
-    yield "|---|---|---|---|---|---|---|"
-    for key, ways in found.items():
-        exact = ways["exact"]["p50_ms"]
-        for name, one in ways.items():
-            cells = [f"{one['rows']:.1f}", str(one["least"]), f"{one['recall']:.3f}", f"{one['p50_ms']:.2f}"]
-            yield f"| {key} | {name} | {' | '.join(cells)} | {one['p50_ms'] / exact:.2f} |"
 
 
 def _function_table(found: dict[str, Any]) -> Iterable[str]:
@@ -519,8 +420,6 @@ def main() -> None:
             "machine": f"{machine().get('cores', os.cpu_count())} cores",
             "server": f"{str(told['server']).split(' on ')[0]}, pgvector {told['pgvector']}",
         }
-        if "filters" in given.parts:
-            bench.keep("filters", filters(bench, given.queries))
         if "walk" in given.parts:
             bench.keep("walk", walk(bench, 40))
         if "hybrid" in given.parts:

@@ -13,6 +13,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -267,6 +268,27 @@ def _writable(root: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def pgbench(server: Server, script: str, clients: int, seconds: int, options: str, protocol: str = "prepared") -> float:
+    """Transactions a second.
+
+    Args:
+        server: running.
+        script: of pgbench.
+        clients: connections.
+        seconds: how long it runs.
+        options: of each connection, as in PGOPTIONS.
+        protocol: `prepared` or `simple`.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
+        file.write(script)
+        file.flush()
+        command = [str(binaries() / "pgbench"), "-n", "-M", protocol, "-c", str(clients), "-j", "1"]
+        command += ["-T", str(seconds), "-f", file.name, "-h", str(server.data), "-U", "postgres", "postgres"]
+        environ = {**os.environ, "PGOPTIONS": options}
+        ran = subprocess.run(command, capture_output=True, text=True, check=True, env=environ)  # noqa: S603
+    return float(next(line for line in ran.stdout.splitlines() if line.startswith("tps")).split()[2])
 
 
 def environment(connection: Connection) -> dict[str, Any]:
