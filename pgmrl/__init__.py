@@ -12,6 +12,7 @@ from pgmrl.database.reflection import reflect
 from pgmrl.database.settings import load_settings
 from pgmrl.errors import PgmrlError
 from pgmrl.model.columns import Matryoshka, add_short, add_side_table, matryoshka
+from pgmrl.model.embed import Embed
 from pgmrl.model.filter_index import FilterIndex
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.rotation import Rotation
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Definition",
+    "Embed",
     "Explanation",
     "FilterIndex",
     "FullText",
