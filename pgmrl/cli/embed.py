@@ -91,7 +91,7 @@ def embed(
     Example: `pgmrl embed packages.embedding --install --text "{name}: {summary}" --by static`, then
     `pgmrl embed packages.embedding --watch`
     """
-    if install != (template is not None and by is not None):
+    if {template is not None, by is not None} != {install}:
         raise typer.BadParameter("--install, --text and --by belong together")
     if sum((install, drop, watch, status, parked)) > 1:
         raise typer.BadParameter("give one of --install, --drop, --watch, --status and --parked")
