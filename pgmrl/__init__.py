@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pgmrl.searching.hybrid import Rrf, Weighted, search_hybrid
     from pgmrl.searching.rerank import rerank
     from pgmrl.searching.retrievers import Nearest, Trigrams, Words
+    from pgmrl.searching.text_query import query_vector
 
 __all__ = [
     "Definition",
@@ -75,6 +76,7 @@ __all__ = [
     "load_settings",
     "matryoshka",
     "more_like_this",
+    "query_vector",
     "reflect",
     "rerank",
     "search",
@@ -103,6 +105,7 @@ _MODULES: Final = {
     "full_text": "pgmrl.model.fulltext",
     "ingest": "pgmrl.ingestion.ingest",
     "install_functions": "pgmrl.functions.install",
+    "query_vector": "pgmrl.searching.text_query",
     "rerank": "pgmrl.searching.rerank",
     "search_diverse": "pgmrl.searching.diverse",
     "search_funnel": "pgmrl.searching.funnel",

@@ -95,9 +95,11 @@ class EmbedderUnavailable(EmbedderError):
 
     Attributes:
         retry_after: seconds that the server asked to wait; None where it did not say.
+        repeated: whether the same request may succeed at once; not where a key is refused.
     """
 
     retry_after: float | None = None
+    repeated: bool = True
 
 
 class MeasureError(PgmrlError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pgmrl.errors import DefinitionError
-from pgmrl.model.argument_types import plain_text, truth_value
+from pgmrl.model.argument_types import is_unicode, plain_text, truth_value
 from pgmrl.names import identifier, literal, qualified, quoted
 from pgmrl.reprs import safe_repr
 
@@ -50,12 +50,17 @@ class Embed:
     def __post_init__(self) -> None:
         for name in ("template", "by"):
             value = plain_text(getattr(self, name))
-            if value is None or not value.strip() or any(c < " " and c not in "\n\t" for c in value):
+            if (
+                value is None
+                or not value.strip()
+                or not is_unicode(value)
+                or any(c < " " and c not in "\n\t" for c in value)
+            ):
                 raise DefinitionError(
                     f"Embed {name}: expected a text without control characters, got {safe_repr(getattr(self, name))}"
                 )
             object.__setattr__(self, name, value)
-        truth_value("notify", self.notify, DefinitionError)
+        object.__setattr__(self, "notify", truth_value("notify", self.notify, DefinitionError))
         object.__setattr__(self, "parts", _parts(self.template))
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -42,12 +43,12 @@ def worker(url: str) -> BaseProcess:
     return process
 
 
-def holds(engine: Engine, pid: int) -> bool:
+def holds(engine: Engine, pid: int | None) -> bool:
     """Whether a process has rows of the queue."""
     return any(f":{pid}:" in name for name, _ in query(engine, HOLDERS))
 
 
-def touched_until_held(engine: Engine, pid: int) -> bool:
+def touched_until_held(engine: Engine, pid: int | None) -> bool:
     """Whether it has rows; more than the other worker can embed meanwhile are marked before."""
     query(engine, "UPDATE notes SET body = body || '!' WHERE id < 40")
     return holds(engine, pid)
@@ -91,7 +92,7 @@ def test_killed_workers_beside_writers(engine: Engine) -> None:
     try:
         for number in range(KILLS):
             process = worker(url)
-            until(lambda process=process: touched_until_held(engine, process.pid))
+            until(partial(touched_until_held, engine, process.pid))
             if number == 0:
                 for writer in writers:
                     writer.start()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, Text, text
@@ -34,7 +34,7 @@ def embeddings(engine: Engine) -> list[tuple[str, str, str, bool]]:
     """Schema, template, model and notification of each column."""
     with engine.connect() as connection:
         rows = connection.execute(text("SELECT table_schema, template, embedder, notifies FROM pgmrl.embeddings"))
-        return [tuple(row) for row in rows]  # type: ignore[misc]
+        return [tuple(row) for row in rows]
 
 
 def queued(engine: Engine) -> int:
@@ -48,7 +48,7 @@ def queued(engine: Engine) -> int:
 def test_it_comes_changes_and_goes(project: Application, schema: str | None) -> None:
     """Each revision is followed by nothing more to do, and can be undone."""
     engine = project.new_database()
-    options = {"include_schemas": True} if schema else {}
+    options: dict[str, Any] = {"include_schemas": True} if schema else {}
     plain = notes(None, schema=schema)
     project.revise(engine, plain, "a1", **options)
     project.upgrade(engine, plain, **options)
