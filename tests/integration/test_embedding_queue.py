@@ -112,6 +112,26 @@ def test_a_row_is_marked_when_its_text_changes(notes: Engine) -> None:
     assert marked(notes) == ["1", "2", "3", "2", "30"]
 
 
+def test_a_change_of_bytes_is_a_change(engine: Engine) -> None:
+    """Also one that the type's own comparison does not see; of types without a comparison as well."""
+    run(
+        engine,
+        "CREATE TABLE odd (id numeric PRIMARY KEY, a text, b json, c char(4), d varchar, n numeric, "
+        f"other int, embedding vector({DIMS}))",
+    )
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        embed = Embed("{a}{b}{c}{d}{n}", "static")
+        install_embedding(connection, embedded_column(connection, "odd.embedding"), embed)
+    run(engine, "INSERT INTO odd VALUES (1, 'a', '{}', 'c', 'd', 1.0, 1)")
+    run(engine, "UPDATE odd SET other = 2, a = 'a', b = '{}', c = 'c ', d = 'd', n = 1.0")
+    assert len(marked(engine)) == 1
+    for number, change in enumerate(("a = 'A'", "b = '{ }'", "c = 'e'", "d = 'D'", "n = 1.00", "d = NULL"), 2):
+        run(engine, f"UPDATE odd SET {change}")
+        assert len(marked(engine)) == number, change
+    assert work(engine, name="odd.embedding").written == 1
+    check_vectors(engine, "odd", "concat(a, b, c, d, n)")
+
+
 def test_a_worker_embeds_what_is_marked(notes: Engine) -> None:
     """Each row once, however often it was marked; a deleted row and one without a text are no trouble."""
     run(notes, "INSERT INTO notes (id, title, body) SELECT n, 'title ' || n, 'body' FROM generate_series(1, 20) AS n")
