@@ -817,7 +817,7 @@ def test_rows_that_nobody_embeds(patient: Patient) -> None:
     """Marked an hour ago; and one that is parked. A row that was marked just now is a hint."""
     patient.run(
         "CREATE TABLE texts (id integer PRIMARY KEY, body text, embedding halfvec(96))",
-        "SELECT pgmrl.keep_embedding_v1('texts', 'zx_pgmrl_texts_embedding', 'embedding', '{body}', '{body}', 'm', true)",
+        "SELECT pgmrl.keep_embedding_v1('texts', 'zx_pgmrl_texts_e', 'embedding', '{body}', '{body}', 'm', true)",
         "INSERT INTO texts VALUES (1, 'a'), (2, 'b')",
     )
     finding = only(patient.found(), "embeddings", "info")
