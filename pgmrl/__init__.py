@@ -12,6 +12,7 @@ from pgmrl.database.reflection import reflect
 from pgmrl.database.settings import load_settings
 from pgmrl.errors import PgmrlError
 from pgmrl.model.columns import Matryoshka, add_short, add_side_table, matryoshka
+from pgmrl.model.embed import Embed
 from pgmrl.model.filter_index import FilterIndex
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.rotation import Rotation
@@ -37,9 +38,11 @@ if TYPE_CHECKING:
     from pgmrl.searching.hybrid import Rrf, Weighted, search_hybrid
     from pgmrl.searching.rerank import rerank
     from pgmrl.searching.retrievers import Nearest, Trigrams, Words
+    from pgmrl.searching.text_query import query_vector
 
 __all__ = [
     "Definition",
+    "Embed",
     "Explanation",
     "FilterIndex",
     "FullText",
@@ -73,6 +76,7 @@ __all__ = [
     "load_settings",
     "matryoshka",
     "more_like_this",
+    "query_vector",
     "reflect",
     "rerank",
     "search",
@@ -101,6 +105,7 @@ _MODULES: Final = {
     "full_text": "pgmrl.model.fulltext",
     "ingest": "pgmrl.ingestion.ingest",
     "install_functions": "pgmrl.functions.install",
+    "query_vector": "pgmrl.searching.text_query",
     "rerank": "pgmrl.searching.rerank",
     "search_diverse": "pgmrl.searching.diverse",
     "search_funnel": "pgmrl.searching.funnel",

@@ -7,6 +7,7 @@
     ├── RotationError        axes that are missing, changed or of other dimensions
     ├── IngestError          rows that cannot be loaded
     ├── EmbedderError        a model that is missing or does not fit
+    │   └── EmbedderUnavailable
     ├── MeasureError         nothing to measure, or not with what was given
     └── DatabaseError        the server's side
         ├── WrongConnection  an engine, a session or a driver that cannot be used for this
@@ -36,6 +37,7 @@ __all__ = [
     "DatabaseError",
     "DefinitionError",
     "EmbedderError",
+    "EmbedderUnavailable",
     "ExactSearchWarning",
     "IngestError",
     "LocalServerError",
@@ -86,6 +88,18 @@ class IngestError(PgmrlError):
 
 class EmbedderError(PgmrlError):
     """An embedding model is missing or does not fit. Install its extra or choose another model."""
+
+
+class EmbedderUnavailable(EmbedderError):
+    """A model's server does not answer, or asks to wait: the same texts may succeed later.
+
+    Attributes:
+        retry_after: seconds that the server asked to wait; None where it did not say.
+        repeated: whether the same request may succeed at once; not where a key is refused.
+    """
+
+    retry_after: float | None = None
+    repeated: bool = True
 
 
 class MeasureError(PgmrlError):

@@ -24,12 +24,14 @@ from pgmrl.alembic.operations import (
     AlterShort,
     BackfillShort,
     CreateShortIndex,
+    DropEmbedding,
     DropFunctions,
     DropShort,
     DropShortIndex,
     DropSide,
     InstallFunctions,
     InstallRotation,
+    KeepEmbedding,
     KeepSide,
     MarkShort,
     RebuildShortIndex,
@@ -45,6 +47,7 @@ from pgmrl.errors import NotMigrated
 from pgmrl.functions import installed
 from pgmrl.functions.install_statements import drop_statement, install_statements
 from pgmrl.model import ddl
+from pgmrl.model.embed import drop_embedding_triggers, keep_embedding_triggers, queue_embeddings
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.rotation import Rotation
 from pgmrl.names import qualified
@@ -312,6 +315,31 @@ def _drop_side(operations: Operations, operation: DropSide) -> None:
     _check_owner(operations, qualified(operation.schema, operation.table), creates=False)
     statement = ddl.drop_side_sync_triggers(operation.schema, operation.side, operation.column)
     run_in_migration(operations, [statement], qualified(operation.schema, operation.table))
+
+
+@_implements(KeepEmbedding)
+def _keep_embedding(operations: Operations, operation: KeepEmbedding) -> None:
+    place, connection = (operation.schema, operation.table, operation.column), connection_of(operations)
+    owner = qualified(operation.schema, operation.table)
+    _check_owner(operations, owner)
+    changed = operation.previous is not None and operation.previous.by != operation.embed.by
+    if connection is not None:
+        database.require_schema(connection)
+        query = text(
+            "SELECT embedder FROM pgmrl.embeddings WHERE relation = to_regclass(:owner) AND embedding = :column"
+        )
+        embedder = database.catalogue_result(connection, query, {"owner": owner, "column": operation.column}).scalar()
+        changed = embedder not in {None, operation.embed.by}
+    statements = [keep_embedding_triggers(operation.embed, *place), queue_embeddings(*place, everything=changed)]
+    run_in_migration(operations, statements, owner, lock=False)
+
+
+@_implements(DropEmbedding)
+def _drop_embedding(operations: Operations, operation: DropEmbedding) -> None:
+    owner = qualified(operation.schema, operation.table)
+    _check_owner(operations, owner, creates=False)
+    statement = drop_embedding_triggers(operation.schema, operation.table, operation.column)
+    run_in_migration(operations, [statement], owner, lock=False)
 
 
 def _check_owner(operations: Operations, owner: str, *, creates: bool = True) -> None:

@@ -14,6 +14,7 @@ from pgmrl.cli import (
     columns,
     demo,
     doctor,
+    embed,
     evaluate,
     explain,
     fit_rotation,
@@ -49,6 +50,7 @@ app = typer.Typer(
 )
 app.command("demo", rich_help_panel=SEARCH)(demo.demo)
 app.command("load", rich_help_panel=SEARCH)(load.load)
+app.command("embed", rich_help_panel=SEARCH)(embed.embed)
 app.command("search", rich_help_panel=SEARCH)(search.search)
 app.command("columns", rich_help_panel=SEARCH)(columns.columns)
 app.command("recall", rich_help_panel=MEASURE)(recall.recall)

@@ -34,6 +34,7 @@ UP: Final[dict[str, Sequence[str]]] = {
         "settings",
         "recall_history",
         "health",
+        "embedding_queue",
     )
 }
 """The scripts of each revision, in their order: each file in `sql/` says what its part is for."""

@@ -194,7 +194,8 @@ def pin_engine(engine: Engine) -> None:
     @event.listens_for(engine, "commit")
     @event.listens_for(engine, "rollback")
     def unpin(connection: Connection) -> None:
-        connection.info.pop(_CALLER, None)
+        with suppress(SQLAlchemyError):  # a lost connection has no `info`
+            connection.info.pop(_CALLER, None)
 
 
 def in_autocommit(connection: Connection) -> bool:

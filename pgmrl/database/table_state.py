@@ -213,6 +213,7 @@ SELECT p.proname, p.prosrc, count(*) FILTER (WHERE g.tgenabled IN ('O', 'A')) AS
     ) AS v JOIN pg_attribute AS a ON a.attrelid = g.tgrelid AND a.attnum = v.number ORDER BY v.place) AS watched
 FROM pg_trigger AS g JOIN pg_proc AS p ON p.oid = g.tgfoid
 WHERE g.tgrelid = to_regclass(:owner) AND NOT g.tgisinternal AND p.proname LIKE 'z_\\_pgmrl\\_%'
+    AND p.proname NOT LIKE 'zx\\_%'
 GROUP BY p.oid, g.tgrelid ORDER BY p.proname
 """
 

@@ -23,6 +23,7 @@ class Thresholds:
         rotation_rows: rows of the sample on which a rotation is compared with a newly learned one.
         rotation_gain: recall@10 that a newly learned rotation must gain for the present one to be stale.
         idle_seconds: seconds without a report after which a backfill that is not finished counts as stopped.
+        stale_seconds: age in seconds from which on a row that waits to be embedded is a warning.
         grown: factor by which a table has grown since its setting was chosen, or its recall measured.
         recall_days: age in days of the last recall measurement.
         recall_drop: smallest loss of recall that is reported.
@@ -40,6 +41,7 @@ class Thresholds:
     rotation_rows: int = 4_000
     rotation_gain: float = 0.02
     idle_seconds: float = 600
+    stale_seconds: float = 300
     grown: float = 2.0
     recall_days: float = 30
     recall_drop: float = 0.01

@@ -16,7 +16,9 @@ __all__ = ["DEFAULT", "load_embedder"]
 
 DEFAULT: Final = "static"
 
-_FORMS: Final = "`static`, `sentence-transformers:<model name or folder>` or `package.module:attribute`"
+_FORMS: Final = (
+    "`static`, `sentence-transformers:<model name or folder>`, `openai:<model>` or `package.module:attribute`"
+)
 _MEMBERS: Final = ("name", "dims", "trained_dims", "embed_documents", "embed_queries")
 
 
@@ -29,10 +31,11 @@ def load_embedder(spec: str = DEFAULT) -> Embedder:
             - `static`: the bundled model, see `pgmrl.embedders.static`;
             - `sentence-transformers:<model>`: a name on the Hugging Face hub or a folder, see
               `pgmrl.embedders.sentence_transformers`;
+            - `openai:<model>`: of an endpoint that speaks OpenAI's protocol, see `pgmrl.embedders.openai_http`;
             - `package.module:attribute`: an `Embedder` of the user's own, or a class or function that returns one
               when called without arguments.
 
-            The `name` of an embedder loaded by one of the first two forms can be passed again.
+            The `name` of an embedder loaded by one of the first three forms can be passed again.
 
     Raises:
         EmbedderError: unknown form, an extra or a module that is not installed, a model that cannot be loaded,
@@ -48,7 +51,16 @@ def load_embedder(spec: str = DEFAULT) -> Embedder:
         from pgmrl.embedders.sentence_transformers import SentenceTransformersEmbedder  # noqa: PLC0415
 
         return SentenceTransformersEmbedder(rest)
-    if colon and scheme != "static" and rest.isidentifier() and all(part.isidentifier() for part in scheme.split(".")):
+    if scheme == "openai" and rest:
+        from pgmrl.embedders.openai_http import OpenAIEmbedder  # noqa: PLC0415
+
+        return OpenAIEmbedder.of(rest)
+    if (
+        colon
+        and scheme not in {"static", "openai"}
+        and rest.isidentifier()
+        and all(part.isidentifier() for part in scheme.split("."))
+    ):
         return _load_attribute(scheme, rest)
     raise EmbedderError(f"expected {_FORMS}, got the embedder {safe_repr(spec)}")
 

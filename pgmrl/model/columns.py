@@ -29,6 +29,7 @@ from pgmrl.model import (
 )
 from pgmrl.model.argument_types import choice, optional_name, truth_value
 from pgmrl.model.ddl import Storage
+from pgmrl.model.embed import Embed, drop_embedding_triggers, keep_embedding_triggers
 from pgmrl.model.filter_index import FilterIndex, add_filter_index, checked_filters
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.server_names import translated_schema
@@ -77,6 +78,7 @@ class Attachment:
         side: the key of the side table in the MetaData, where the vectors are searched there.
         functions: the SQL functions that search it; None for none.
         filters: indexes on columns that searches filter by; by the database's names once the table has all columns.
+        embed: the text that the full vectors are kept in step with; None where the application brings them.
 
     """
 
@@ -87,6 +89,7 @@ class Attachment:
     side: str | None = None
     functions: SqlFunctions | None = None
     filters: tuple[FilterIndex, ...] = ()
+    embed: Embed | None = None
 
 
 class Matryoshka(NumpyVector, TableType):
@@ -108,6 +111,7 @@ class Matryoshka(NumpyVector, TableType):
         as_list: a loaded vector is a list of floats instead of an array: for JSON, pydantic, and comparisons by `==`.
         stored: False: no short column, only an HNSW index on the expression of its vectors; by a prefix alone.
         filters: indexes for searches that filter: `[FilterIndex("tenant_id")]`.
+        embed: the text that the vectors are made of, and the model, see `Embed`; needs pgmrl's schema.
 
     Raises:
         DefinitionError: dimensions, types or names that cannot work.
@@ -129,6 +133,7 @@ class Matryoshka(NumpyVector, TableType):
         as_list: bool = False,
         stored: bool = True,
         filters: Sequence[FilterIndex] = (),
+        embed: Embed | None = None,
     ) -> None:
         self.definition = Definition.of(
             dims, short, metric, full, vector_schema, stored=truth_value("stored", stored, DefinitionError)
@@ -141,6 +146,7 @@ class Matryoshka(NumpyVector, TableType):
         self.storage: Storage = _checked_storage(storage) or ddl.default_storage(self.definition)
         self.forbid_zero = truth_value("forbid_zero", forbid_zero, DefinitionError)
         self.filters = _checked_filters(filters, self.definition)
+        self.embed = _checked_embed(embed)
         self._attached = False
 
     def __repr__(self) -> str:
@@ -175,6 +181,7 @@ class Matryoshka(NumpyVector, TableType):
             self.as_list,
             self.definition.has_column,
             self.filters,
+            self.embed,
         )
 
     def on_table(self, column: Column[Any], table: Table) -> None:
@@ -197,6 +204,8 @@ class Matryoshka(NumpyVector, TableType):
         if self.filters:  # whose columns may come after this one
             event.listen(table, "after_parent_attach", lambda target, _: attach_filters(target))
             event.listen(table, "before_create", lambda target, *_, **__: attach_filters(target))
+        if self.embed is not None:
+            _attach_embed(column, table, self.embed)
 
 
 def matryoshka(
@@ -212,6 +221,7 @@ def matryoshka(
     as_list: bool = False,
     stored: bool = True,
     filters: Sequence[FilterIndex] = (),
+    embed: Embed | None = None,
     deferred: bool = True,
     **column: Any,
 ) -> MappedColumn[Any]:
@@ -223,7 +233,7 @@ def matryoshka(
     `vector_schema` are those of `Matryoshka`.
 
     Args:
-        dims: this and the arguments up to `filters`: see `Matryoshka`.
+        dims: this and the arguments up to `embed`: see `Matryoshka`.
         short: the short vector.
         metric: of the searches.
         full: the full column's type.
@@ -234,12 +244,17 @@ def matryoshka(
         as_list: load lists; the attribute is then a `Mapped[list[float]]`.
         stored: False for an index on an expression instead of a column.
         filters: indexes for searches that filter.
+        embed: the text that the vectors are made of; the column is nullable then, unless `nullable` says otherwise.
         deferred: load the vector only when it is asked for. Where that cannot be done later, as with an AsyncSession:
             False, or `undefer(Package.embedding)` among the options of the Select.
         **column: further arguments of `mapped_column`, such as `nullable`.
 
     """
-    type_ = Matryoshka(dims, short, metric, full, index, storage, forbid_zero, vector_schema, as_list, stored, filters)
+    type_ = Matryoshka(
+        dims, short, metric, full, index, storage, forbid_zero, vector_schema, as_list, stored, filters, embed
+    )
+    if embed is not None:  # a row has no vector before its text is embedded
+        column.setdefault("nullable", True)
     return mapped_column(type_, deferred=truth_value("deferred", deferred, DefinitionError), **column)
 
 
@@ -252,6 +267,7 @@ def add_short(
     vector_schema: str | None = None,
     stored: bool = True,
     filters: Sequence[FilterIndex] = (),
+    embed: Embed | None = None,
 ) -> None:
     """Give a column that already exists (pgvector's `VECTOR` or `HALFVEC`) short vectors, to be searched through them.
 
@@ -269,6 +285,7 @@ def add_short(
         stored: False: no short column. The index computes the leading dimensions itself, by the expression of
             pgvector's README, `(subvector(embedding, 1, 256)::halfvec(256))`.
         filters: indexes for searches that filter: `[FilterIndex("tenant_id")]`.
+        embed: the text that the vectors are made of, and the model, see `Embed`; needs pgmrl's schema.
 
     Raises:
         DefinitionError: the column is no vector of known dimensions, or has short ones already; `stored=False` with a
@@ -283,6 +300,9 @@ def add_short(
     definition = Definition.of(dims, short, metric, full, vector_schema, stored=stored)
     _attach(full_column, table, definition, _checked_index(index), _checked_filters(filters, definition))
     attach_filters(table)
+    declared = _checked_embed(embed)
+    if declared is not None:
+        _attach_embed(full_column, table, declared)
 
 
 def add_side_table(
@@ -485,6 +505,23 @@ def _attach(
         )
 
 
+def _attach_embed(column: Column[Any], table: Table, embed: Embed) -> None:
+    full = column.name
+    column.info[INFO_KEY] = replace(column.info[INFO_KEY], embed=embed)
+    event.listen(
+        table,
+        "after_create",
+        _statement(lambda schema, name: keep_embedding_triggers(embed, schema, name, full)),
+        propagate=True,
+    )
+    event.listen(
+        table,
+        "before_drop",
+        _statement(lambda schema, name: drop_embedding_triggers(schema, name, full)),
+        propagate=True,
+    )
+
+
 def _holds(column: Column[Any], definition: Definition) -> bool:
     """Whether a column that is there can hold the short vectors."""
     if not definition.has_column:
@@ -549,6 +586,12 @@ def _checked_filters(filters: Any, definition: Definition) -> tuple[FilterIndex,
             "vectors: leave one of them out"
         )
     return indexes
+
+
+def _checked_embed(embed: Any) -> Embed | None:
+    if embed is not None and not isinstance(embed, Embed):
+        raise DefinitionError(f"embed={safe_repr(embed)}: expected Embed(...), or None where the application embeds")
+    return embed
 
 
 def _checked_storage(storage: Any) -> Storage | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Unpack, cast
 from sqlalchemy import ColumnElement, Float, Integer, literal_column
 from sqlalchemy.orm import InstrumentedAttribute
 
+from pgmrl.errors import SearchError
 from pgmrl.model.compat import Select
 from pgmrl.searching.arguments import check_labels, flag
 from pgmrl.searching.fallback import Ranking
@@ -35,8 +36,9 @@ __all__ = ["Ts", "search"]
 def search(
     statement: Select[*Ts],
     column: InstrumentedAttribute[Any] | ColumnElement[Any],
-    query: Any,
+    query: Any = None,
     *,
+    text: str | None = None,
     k: int = 10,
     offset: int | None = None,
     after: Sequence[Any] | None = None,
@@ -63,6 +65,8 @@ def search(
         query: the query's full vector, shape (dims,); or a `bindparam("name")`, for a Select that is built once and
             executed with `{"name": vector}`; or `more_like_this(…)`, examples; or an expression of SQL for one vector,
             such as a scalar subquery, for which the server raises an error where it is NULL or zero under cosine.
+        text: instead of `query`: words, embedded by the model that the column declares (`embed=Embed(…)`), within this
+            call: see `query_vector`.
         k: rows to return.
         offset: rows to leave out at the start; 0 for the first page. Offset and k must lie within the shortlist, whose
             size is to be the same for every page. The exact fallback answers all pages of a shortlist that is not full.
@@ -81,7 +85,8 @@ def search(
     Raises:
         SearchError: arguments or a Select that cannot be searched.
         VectorError: the query is NULL, of other dimensions, not finite, or zero under cosine.
-        DefinitionError: `column` is not a Matryoshka column.
+        DefinitionError: `column` is not a Matryoshka column, or says no model for `text`.
+        EmbedderError: the model cannot embed `text`.
 
     Warns:
         ExactSearchWarning: the column's rotation has not been learned, so the search is exact.
@@ -90,6 +95,12 @@ def search(
     counts = flag("counts", counts)
     check_labels(label, similarity, *(("requested", "returned") if counts else ()))
     parameters = SearchParameters.of(statement, column, k, options)
+    if text is not None:
+        if query is not None:
+            raise SearchError("expected a query or text=, got both: give one of them")
+        from pgmrl.searching.text_query import query_vector  # noqa: PLC0415 - most applications bring vectors
+
+        query = query_vector(column, text)
     select_ = cast("AnySelect", statement)
     names = _Names(label, similarity, counts)
     first_page = offset is None and after is None and max_distance is None

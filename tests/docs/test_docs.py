@@ -103,7 +103,7 @@ def _generator() -> Any:
 # -- code ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["quickstart", "existing"])
+@pytest.mark.parametrize("name", ["quickstart", "existing", "embed"])
 def test_the_examples_run(name: str, database_url: str) -> None:
     """From an empty database to their last line."""
     ran = subprocess.run(  # noqa: S603 - this interpreter, our own file
@@ -114,7 +114,11 @@ def test_the_examples_run(name: str, database_url: str) -> None:
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    expected = {"quickstart": r"recall@5 of this query: 1\.00", "existing": r"existing_reviews still has the columns"}
+    expected = {
+        "quickstart": r"recall@5 of this query: 1\.00",
+        "existing": r"existing_reviews still has the columns",
+        "embed": "found: Steam",
+    }
     assert re.search(expected[name], ran.stdout), ran.stdout
 
 

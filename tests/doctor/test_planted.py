@@ -811,3 +811,18 @@ def test_what_is_not_understood(patient: Patient) -> None:
     )
     finding = only(patient.found(), "not-understood", "warning")
     assert finding.values == {"trigger": "zz_pgmrl_odd", "table": "public.notes"}
+
+
+def test_rows_that_nobody_embeds(patient: Patient) -> None:
+    """Marked an hour ago; and one that is parked. A row that was marked just now is a hint."""
+    patient.run(
+        "CREATE TABLE texts (id integer PRIMARY KEY, body text, embedding halfvec(96))",
+        "SELECT pgmrl.keep_embedding_v1('texts', 'zx_pgmrl_texts_e', 'embedding', '{body}', '{body}', 'm', true)",
+        "INSERT INTO texts VALUES (1, 'a'), (2, 'b')",
+    )
+    finding = only(patient.found(), "embeddings", "info")
+    assert finding.values["stale"] == 2
+    patient.run("UPDATE pgmrl.embedding_queue SET queued_at = now() - interval '1 hour'")
+    assert "`pgmrl embed public.texts.embedding --watch`" in only(patient.found(), "embeddings", "warning").remedy
+    patient.run("DELETE FROM pgmrl.embedding_queue WHERE key = '{1}'", "UPDATE pgmrl.embedding_queue SET parked = true")
+    assert "--retry" in only(patient.found(), "embeddings", "warning").remedy

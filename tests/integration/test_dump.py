@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, Text, create_engine, select
 
-from pgmrl import SqlFunctions, database, install_functions
+from pgmrl import Embed, SqlFunctions, database, install_functions
+from pgmrl.embedding_queue import embedded_column, run_worker
 from pgmrl.functions.install import drop_functions
 from pgmrl.functions.installed import functions
 from pgmrl.local.programs import Programs
@@ -17,6 +18,7 @@ from pgmrl.model.columns import Matryoshka, add_side_table
 from pgmrl.model.shortening import Prefix, Short
 from pgmrl.model.types import NumpyVector
 from pgmrl.searching.search import search
+from tests.letters import Letters
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,6 +72,28 @@ def run(program: str, *arguments: Any) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_marks_survive_a_dump(engine: Engine, server: Any, tmp_path: Path) -> None:
+    """Rows that are to be embedded, and the triggers that mark them."""
+    full = Matryoshka(8, Short(4), embed=Embed("{it's} \\000 {body}", "static"))
+    docs = Table("docs", MetaData(), *(Column(name, Text) for name in ("it's", "body")), Column("e", full))
+    docs.append_column(Column("id", Integer, primary_key=True))
+    name, dump = f"{engine.url.database}_restored", tmp_path / "dump"
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        docs.create(connection)
+        connection.execute(docs.insert(), [{"body": "one"}, {"body": "two"}])
+        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE template0")
+    run("pg_dump", "-Fc", "-f", dump, server.url(engine.url.database))
+    run("pg_restore", "--exit-on-error", "-d", server.url(name), dump)
+    restored = create_engine(database.sqlalchemy_url(server.url(name)))
+    with restored.begin() as connection:
+        column = embedded_column(connection, "docs.e")
+        assert column.embed == full.embed
+        connection.execute(docs.insert(), [{"body": "three"}])
+    done = run_worker(restored, column, Letters())
+    assert (done.written, done.waiting) == (3, 0)
+    restored.dispose()
 
 
 def test_functions_survive_a_dump(engine: Engine, server: Any, tmp_path: Path, small_rotation: Rotation) -> None:

@@ -147,6 +147,13 @@ COMMANDS: dict[str, list[list[Any]]] = {
     "upgrade": [["upgrade"]],
     "check-migration": [["check-migration", "docs.e", "--short-dims", 2]],
     "backfill": [["backfill", "notes.e"], ["progress"], ["backfill", "notes.e", "--status"]],
+    "embed": [
+        ["embed", "docs.e", "--install", "--text", "{section} {id}", "--by", "tests.letters:Letters", "--all"],
+        ["embed", "docs.e", "--embedder", "tests.letters:Letters"],
+        ["embed", "--status"],
+        ["embed", "docs.e", "--parked"],
+        ["embed", "docs.e", "--drop"],
+    ],
     "reshape": [
         ["reshape", "start", "docs.e", "--short-dims", 2],
         ["reshape", "status", "docs.e"],

@@ -14,6 +14,7 @@ from sqlalchemy.orm import QueryableAttribute
 
 import pgmrl
 from pgmrl import (
+    Embed,
     FilterIndex,
     Matryoshka,
     Nearest,
@@ -248,6 +249,7 @@ CALLS: dict[str, Call] = {
     "FilterIndex": Call(lambda _: {"columns": ("kind",), "include": ["stars"], "name": "by kind"}),
     "FullText": Call(lambda _: {"columns": ("name",), "config": "english"}),
     "Hnsw": Call(lambda _: {}),
+    "Embed": Call(lambda _: {"template": "{name}", "by": "static"}),
     "Matryoshka": Call(lambda _: {"dims": DIMS, "short": Short(4)}),
     "Nearest": Call(lambda _: {"column": Item.embedding, "query": QUERY}, usable_retriever),
     "Prefix": Call(lambda _: {}),
@@ -302,6 +304,13 @@ CALLS: dict[str, Call] = {
     "load_settings": Call(lambda place: {"connection": place.connection, "columns": (Item.embedding,)}),
     "matryoshka": Call(lambda _: {"dims": DIMS, "short": Short(4), "filters": BY_ID}),
     "more_like_this": Call(lambda _: {"column": Item.embedding, "keys": [1, 2]}, usable_examples),
+    "query_vector": Call(
+        lambda _: {
+            "column": _table(Column("e", Matryoshka(256, Short(4), embed=Embed("{name}", "static")))).c.e,
+            "text": "item",
+        },
+        _finite,
+    ),
     "reflect": Call(lambda place: {"connection": place.connection, "name": "items.embedding"}),
     "rerank": Call(
         lambda _: {"rows": ["one", "two"], "question": "which", "model": Model(), "text": lambda _: "text", "k": 1},

@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "check-migration": (COLUMN,),
     "columns": (),
     "doctor": (COLUMN, "--seconds", "1"),
+    "embed": (COLUMN, "--install", "--text", "{name}", "--by", "static"),
     "evaluate": (COLUMN, "--queries", "queries.jsonl", "--qrels", "qrels.txt"),
     "explain": (COLUMN, "--vector", VECTOR),
     "fit-rotation": (COLUMN, "--axes", "4", "--sample", "100"),

@@ -20,7 +20,7 @@ LAYERS = (
     ("model", "embedders", "local"),
     ("database",),
     ("searching", "ingestion", "functions", "online"),
-    ("measure", "explanation", "alembic"),
+    ("measure", "explanation", "alembic", "embedding_queue"),
     ("tune", "evaluation", "doctor", "demo"),
     ("cli",),
 )

@@ -23,6 +23,7 @@ from pgmrl.alembic.autogenerate.compared_tables import (
     column_named,
     declared_index_names,
 )
+from pgmrl.alembic.autogenerate.embedding_rules import embedding_changes, installed_embeddings
 from pgmrl.alembic.autogenerate.function_rules import function_changes
 from pgmrl.alembic.autogenerate.prerequisites import commits, done_by_upgrade, needs_schema, rotations_used
 from pgmrl.alembic.autogenerate.rendering import NewRotation
@@ -102,7 +103,10 @@ class Comparison:
         body = self._merge(self._drop_sides_first(upgrade.ops, dropped))
         markers = installed_markers(self.connection)
         old_functions, new_functions = function_changes(self.tables, markers, self.default_schema)
-        operations = [*old_functions, *first, *dropped, *body, *kept, *repaired, *last, *new_functions]
+        unmarked, marked = embedding_changes(self.tables, installed_embeddings(self.connection), self.default_schema)
+        operations = [
+            *old_functions, *unmarked, *first, *dropped, *body, *kept, *repaired, *last, *marked, *new_functions,
+        ]  # fmt: skip
         _warn_of_commits(operations)
         upgrade.ops = [*self._prerequisites(operations), *operations]
         pgmrls = [operation for operation in upgrade.ops if isinstance(operation, PgmrlOperation)]

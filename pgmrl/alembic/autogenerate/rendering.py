@@ -19,12 +19,14 @@ from pgmrl.alembic.operations import (
     AlterShort,
     BackfillShort,
     CreateShortIndex,
+    DropEmbedding,
     DropFunctions,
     DropShort,
     DropShortIndex,
     DropSide,
     InstallFunctions,
     InstallRotation,
+    KeepEmbedding,
     KeepSide,
     MarkShort,
     OneWay,
@@ -262,6 +264,19 @@ def _set_storage(context: AutogenContext, op: SetStorage) -> str:
 def _keep_side(context: AutogenContext, op: KeepSide) -> str:
     keys = repr([str(key) for key in op.keys])
     return _call(context, "keep_side", _name(op.table), _name(op.side), keys, _name(op.column), schema=op.schema)
+
+
+@renderers.dispatch_for(KeepEmbedding)
+def _keep_embedding(context: AutogenContext, op: KeepEmbedding) -> str:
+    _import(context, "Embed")
+    notify = "" if op.embed.notify else ", notify=False"
+    embed = f"Embed({op.embed.template!r}, {op.embed.by!r}{notify})"
+    return _call(context, "keep_embedding", _name(op.table), _name(op.column), embed, schema=op.schema)
+
+
+@renderers.dispatch_for(DropEmbedding)
+def _drop_embedding(context: AutogenContext, op: DropEmbedding) -> str:
+    return _call(context, "drop_embedding", _name(op.table), _name(op.column), schema=op.schema)
 
 
 @renderers.dispatch_for(DropSide)

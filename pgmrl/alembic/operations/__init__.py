@@ -5,6 +5,7 @@ failure: they look at what is there first.
 """
 
 from pgmrl.alembic.operations.base_operations import OneWay, PgmrlOperation
+from pgmrl.alembic.operations.embedding_operations import DropEmbedding, KeepEmbedding
 from pgmrl.alembic.operations.function_operations import DropFunctions, InstallFunctions
 from pgmrl.alembic.operations.index_operations import CreateShortIndex, DropShortIndex, OnIndex, RebuildShortIndex
 from pgmrl.alembic.operations.schema_operations import InstallRotation, RemoveRotation, UpgradePgmrl
@@ -24,12 +25,14 @@ __all__ = [
     "AlterShort",
     "BackfillShort",
     "CreateShortIndex",
+    "DropEmbedding",
     "DropFunctions",
     "DropShort",
     "DropShortIndex",
     "DropSide",
     "InstallFunctions",
     "InstallRotation",
+    "KeepEmbedding",
     "KeepSide",
     "MarkShort",
     "OnIndex",

@@ -6,16 +6,27 @@ DECLARE
                     FROM pg_trigger AS g JOIN pg_proc AS p ON p.oid = g.tgfoid AND p.proname LIKE 'zz\_pgmrl\_%');
     installed text := (SELECT string_agg(DISTINCT s.function_schema || '.' || (s.marker ->> 'name') || '_…', ', ')
                        FROM pgmrl.function_sets AS s);
+    embedded text := (SELECT string_agg(DISTINCT e.relation::text, ', ') FROM pgmrl.embeddings AS e);
 BEGIN
     IF installed IS NOT NULL THEN
         RAISE EXCEPTION 'pgmrl is in use by the functions %', installed
             USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Drop them first (op.drop_functions, or `pgmrl functions drop`).';
+    ELSIF embedded IS NOT NULL THEN
+        RAISE EXCEPTION 'pgmrl is in use by the embeddings of %', embedded
+            USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Drop their triggers first (op.drop_embedding, or `pgmrl embed --drop`).';
     ELSIF synced IS NOT NULL THEN
         RAISE EXCEPTION 'pgmrl is in use by the triggers of %', synced
             USING ERRCODE = 'dependent_objects_still_exist',
                   HINT = 'Drop the short columns there that triggers keep in step (op.drop_short), and the side tables, first.';
     END IF;
 END $$;
+DROP FUNCTION pgmrl.drop_embedding_v1(regclass, text);
+DROP FUNCTION pgmrl.queue_embeddings_v1(regclass, text, boolean);
+DROP FUNCTION pgmrl.keep_embedding_v1(regclass, text, text, text[], text, text, boolean);
+DROP VIEW pgmrl.parked_embeddings;
+DROP VIEW pgmrl.embedding_status;
+DROP VIEW pgmrl.embeddings;
+DROP TABLE pgmrl.embedding_queue;
 DROP VIEW pgmrl.health;
 DROP TABLE pgmrl.recall_history;
 DROP TABLE pgmrl.settings;

@@ -5,6 +5,7 @@ from typing import Final
 from pgmrl.doctor.checks import (
     backfills,
     declared_columns,
+    embeddings,
     indexes,
     installed_functions,
     leftovers,
@@ -44,6 +45,7 @@ CHECKS: Final[tuple[Check, ...]] = tuple(
         vacuum,
         memory,
         backfills,
+        embeddings,
         installed_functions,
         leftovers,
         versions,

@@ -1,0 +1,198 @@
+"""`pgmrl embed`: keep vectors in step with a text."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pgmrl import database
+from pgmrl.cli.backfill_options import stop_requested
+from pgmrl.cli.connect import open_engine
+from pgmrl.cli.options import DatabaseUrl, Json
+from pgmrl.cli.output import console, counted, escaped, print_table, write_json
+from pgmrl.cli.progress_report import progress_report
+from pgmrl.embedders import load_embedder
+from pgmrl.embedding_queue import (
+    WorkerOptions,
+    embedded_column,
+    embedding_status,
+    install_embedding,
+    parked_rows,
+    remove_embedding,
+    retry_parked,
+    run_worker,
+)
+from pgmrl.errors import EmbedderError, MigrationError
+from pgmrl.model.embed import Embed
+from pgmrl.reprs import safe_repr
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+    from pgmrl.embedders import Embedder
+    from pgmrl.embedding_queue import EmbeddedColumn, EmbeddingStatus, EmbedProgress
+
+__all__ = ["embed"]
+
+FROM_DATABASE = ("static", "sentence-transformers", "openai")
+"""The kinds of models that a name in the database may load: another names code, which the command line must name."""
+
+
+def embed(
+    column: Annotated[
+        str | None, typer.Argument(help="table.column or schema.table.column, of the full vectors")
+    ] = None,
+    install: Annotated[
+        bool, typer.Option("--install", help="Install the triggers that mark rows, and mark those without a vector.")
+    ] = False,
+    template: Annotated[
+        str | None, typer.Option("--text", help='With --install: a column, or columns in braces: "{title}: {body}".')
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            help="With --install, the model: static, sentence-transformers:NAME, openai:NAME or a.module:name."
+        ),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="With --install: mark every row.")] = False,
+    notify: Annotated[
+        bool, typer.Option("--notify/--no-notify", help="With --install: whether writers wake the workers at once.")
+    ] = True,
+    drop: Annotated[bool, typer.Option("--drop", help="Remove the triggers; the vectors stay.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on for ever, with each row that is marked.")] = False,
+    poll: Annotated[float, typer.Option(help="Seconds between two looks, where no notification comes.")] = 5.0,
+    listen: Annotated[
+        bool, typer.Option("--listen/--no-listen", help="Whether NOTIFY wakes it; not through a pooler.")
+    ] = True,
+    batch: Annotated[int, typer.Option(help="Rows that are embedded and stored together.")] = 128,
+    lease: Annotated[
+        float, typer.Option(help="Seconds after which others take the rows of a worker that died.")
+    ] = 60.0,
+    attempts: Annotated[int, typer.Option(help="After which a row that fails is parked.")] = 6,
+    max_bytes: Annotated[int, typer.Option(help="A longer text is parked.")] = 1_000_000,
+    embedder: Annotated[
+        str | None,
+        typer.Option("--embedder", help="The column's model, where it is one of your own (a.module:name)."),
+    ] = None,
+    status: Annotated[bool, typer.Option("--status", help="Say how many rows wait, and do nothing.")] = False,
+    parked: Annotated[bool, typer.Option("--parked", help="Show the rows that are not tried again, and why.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Try parked rows again.")] = False,
+    url: DatabaseUrl = None,
+    json: Json = False,
+) -> None:
+    """Keep the vectors of a table in step with a text of its rows.
+
+    Triggers mark a row in the transaction that changes its text. This command embeds what is marked, as often and on as
+    many machines as you like, until no row is left or, with --watch, for ever. Ctrl-C and SIGTERM end it after the
+    batch at hand. Exit code 1 where rows were parked or it was stopped.
+
+    Example: `pgmrl embed packages.embedding --install --text "{name}: {summary}" --by static`, then
+    `pgmrl embed packages.embedding --watch`
+    """
+    if {template is not None, by is not None} != {install}:
+        raise typer.BadParameter("--install, --text and --by belong together")
+    if sum((install, drop, watch, status, parked)) > 1:
+        raise typer.BadParameter("give one of --install, --drop, --watch, --status and --parked")
+    with open_engine(url) as engine:
+        if column is None:
+            if not status:
+                raise typer.BadParameter("name the column: table.column")
+            _status(engine, None, json=json)
+            return
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            target = embedded_column(connection, column)
+            if install:
+                declaration = Embed(str(template), str(by), notify)
+                marked = install_embedding(connection, target, declaration, everything=everything)
+                _report(json, {"column": target.title, "marked": marked}, f"{counted(marked, 'row')} marked")
+                return
+            if drop:
+                remove_embedding(connection, target)
+                _report(json, {"column": target.title}, "the triggers are removed")
+                return
+            if parked:
+                _parked(connection, target, json=json)
+                return
+            if retry:
+                retry_parked(connection, target)
+        if status:
+            _status(engine, target, json=json)
+            return
+        options = WorkerOptions(batch, watch, poll, listen, lease, attempts, max_bytes=max_bytes)
+        _work(engine, target, _model(target, embedder), options, json=json)
+
+
+def _work(engine: Engine, target: EmbeddedColumn, model: Embedder, options: WorkerOptions, *, json: bool) -> None:
+    total = None if options.watch else sum(status.stale for status in _statuses(engine, target))
+    with progress_report(quiet=json) as report, stop_requested() as over:
+
+        def show(progress: EmbedProgress) -> None:
+            done = progress.written + progress.empty + progress.parked
+            report(f"embedding {target.title}", done, total and max(total, done))
+
+        done = run_worker(engine, target, model, options, stop_event=over, progress=show)
+    empty = f", {done.empty:,} without a text" if done.empty else ""
+    failed = f", {done.parked:,} parked (`pgmrl embed {target.title} --parked`)" if done.parked else ""
+    _report(json, {"column": target.title} | asdict(done), f"{counted(done.written, 'vector')} stored{empty}{failed}")
+    if done.parked or (over.is_set() and not options.watch):
+        raise typer.Exit(1)
+
+
+def _model(target: EmbeddedColumn, embedder: str | None) -> Embedder:
+    """The model that the triggers name; one that is code only if the command line names it as well."""
+    if target.embed is None:
+        raise MigrationError(f"no trigger marks the rows of {target.title}: `pgmrl embed --install` installs it")
+    by = target.embed.by
+    if embedder is not None and embedder != by:
+        raise EmbedderError(f"{target.title} holds vectors of {by}, expected none of {safe_repr(embedder)}")
+    if embedder is None and by.partition(":")[0] not in FROM_DATABASE:
+        raise EmbedderError(
+            f"the database names the model {safe_repr(by)}, and no code is run because a database names it: give "
+            f"--embedder {by}"
+        )
+    return load_embedder(by)
+
+
+def _report(json: bool, document: dict[str, object], line: str) -> None:
+    if json:
+        write_json(document)
+    else:
+        console.print(f"{escaped(document['column'])}: {escaped(line)}", soft_wrap=True)
+
+
+def _statuses(engine: Engine, target: EmbeddedColumn | None) -> list[EmbeddingStatus]:
+    with engine.connect() as connection:
+        database.require_schema(connection)
+        statuses = embedding_status(connection)
+    return [status for status in statuses if target is None or status.title == target.title]
+
+
+def _status(engine: Engine, target: EmbeddedColumn | None, *, json: bool) -> None:
+    statuses = _statuses(engine, target)
+    if json:
+        write_json([asdict(status) for status in statuses])
+        return
+    head = ("column", "stale", "being embedded", "failed once", "oldest", "parked")
+    rows = [
+        (
+            status.title,
+            f"{status.stale:,}",
+            f"{status.taken:,}",
+            f"{status.failed:,}",
+            "" if status.oldest_seconds is None else f"{status.oldest_seconds:,.0f} s",
+            f"{status.parked:,}",
+        )
+        for status in statuses
+    ]
+    print_table(head, rows, right=range(1, 6))
+
+
+def _parked(connection: Connection, target: EmbeddedColumn, *, json: bool) -> None:
+    rows = parked_rows(connection, target)
+    if json:
+        write_json([asdict(row) for row in rows])
+    else:
+        cells = [(", ".join(row.key), f"{row.attempts}", row.error) for row in rows]
+        print_table(("key", "attempts", "error"), cells, right=(1,), wrapped=(2,))

@@ -1,0 +1,25 @@
+"""Vectors in step with texts: rows that triggers mark, and workers that embed them.
+
+A row's key stands in `pgmrl.embedding_queue` until the vector of its text is stored. A worker takes keys in a short
+transaction, embeds outside of any, and stores in another short one, each row only if its text is still the one that
+was embedded. A worker that dies leaves its keys behind, which others take when its time is over.
+"""
+
+from pgmrl.embedding_queue.embed_worker import EmbedProgress, WorkerOptions, run_worker
+from pgmrl.embedding_queue.embedded_column import EmbeddedColumn, embedded_column, install_embedding, remove_embedding
+from pgmrl.embedding_queue.queue_status import EmbeddingStatus, ParkedRow, embedding_status, parked_rows, retry_parked
+
+__all__ = [
+    "EmbedProgress",
+    "EmbeddedColumn",
+    "EmbeddingStatus",
+    "ParkedRow",
+    "WorkerOptions",
+    "embedded_column",
+    "embedding_status",
+    "install_embedding",
+    "parked_rows",
+    "remove_embedding",
+    "retry_parked",
+    "run_worker",
+]

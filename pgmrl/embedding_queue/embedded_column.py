@@ -1,0 +1,163 @@
+"""A column of vectors that is kept in step with a text, as its triggers say; how it becomes one, and ceases to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from sqlalchemy import text
+
+from pgmrl import database
+from pgmrl.database.search_path import catalogue_result, relation_name
+from pgmrl.errors import DefinitionError, MigrationError
+from pgmrl.model.embed import Embed, drop_embedding_triggers, keep_embedding_triggers, queue_embeddings
+from pgmrl.names import column_parts, qualified
+from pgmrl.online.locks import in_transaction
+from pgmrl.online.preconditions import check_owner, check_sees_all_rows
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from pgmrl.model.metrics import FullType
+
+__all__ = ["EmbeddedColumn", "embedded_column", "install_embedding", "remove_embedding"]
+
+_COLUMN: Final = text("""
+SELECT n.nspname AS schema, c.relname AS table_name, a.attname AS column_name, y.typname AS kind, a.atttypmod AS dims,
+    e.template, e.embedder, e.notifies,
+    ARRAY(SELECT ARRAY[k.attname::text, format_type(k.atttypid, k.atttypmod)] FROM pg_index AS x
+        CROSS JOIN LATERAL unnest(x.indkey[0:x.indnkeyatts - 1]) WITH ORDINALITY AS i (attnum, n)
+        JOIN pg_attribute AS k ON k.attrelid = x.indrelid AND k.attnum = i.attnum
+        WHERE x.indrelid = c.oid AND x.indisprimary ORDER BY i.n) AS keys
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = :column AND a.attnum > 0 AND NOT a.attisdropped
+LEFT JOIN pg_type AS y ON y.oid = a.atttypid
+LEFT JOIN pgmrl.embeddings AS e ON e.relation = c.oid AND e.embedding = a.attname
+WHERE c.oid = to_regclass(:owner)
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedColumn:
+    """A column of vectors, and the text that it is kept in step with.
+
+    Attributes:
+        schema: of the table.
+        table: its name.
+        column: of the vectors.
+        kind: `vector` or `halfvec`.
+        dims: its dimensions.
+        keys: the primary key's columns and their types as SQL text.
+        embed: the text and the model; None where no trigger marks its rows.
+        vector_schema: pgvector's.
+    """
+
+    schema: str
+    table: str
+    column: str
+    kind: FullType
+    dims: int
+    keys: tuple[tuple[str, str], ...]
+    embed: Embed | None
+    vector_schema: str
+
+    @property
+    def owner(self) -> str:
+        """The table as SQL text."""
+        return qualified(self.schema, self.table)
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.schema}.{self.table}.{self.column}"
+
+
+def embedded_column(connection: Connection, name: str) -> EmbeddedColumn:
+    """What the catalogue says of a column of vectors.
+
+    Args:
+        connection: of the database.
+        name: table.column or schema.table.column.
+
+    Raises:
+        NotMigrated: pgmrl's schema is missing or too old.
+        MigrationError: there is no such column, it is none of pgvector's types with dimensions, or its table has no
+            primary key.
+    """
+    database.require_schema(connection)
+    schema, table, column = column_parts(name)
+    owner = relation_name(connection, qualified(schema, table))
+    row: Any = catalogue_result(connection, _COLUMN, {"owner": owner, "column": column}).first()
+    if row is None:
+        raise MigrationError(f"there is no table {qualified(schema, table)}: check its name and schema")
+    if row.column_name is None:
+        raise MigrationError(f"{owner} has no column {column}: give the full vectors' column")
+    if row.kind not in {"vector", "halfvec"} or row.dims < 1:
+        raise MigrationError(f"{name}: expected a column of vector(n) or halfvec(n), got {row.kind}")
+    if not row.keys:
+        raise MigrationError(f"table {owner} has no primary key, by which its rows are marked: add one")
+    return EmbeddedColumn(
+        row.schema,
+        row.table_name,
+        row.column_name,
+        cast("FullType", row.kind),
+        row.dims,
+        tuple((key, type_) for key, type_ in row.keys),
+        None if row.template is None else _embed(row),
+        database.check_pgvector(connection),
+    )
+
+
+def _embed(row: Any) -> Embed:
+    try:
+        return Embed(row.template, row.embedder, bool(row.notifies))
+    except DefinitionError as error:
+        raise MigrationError(f"{row.schema}.{row.table_name}: its trigger was not made by pgmrl: {error}") from error
+
+
+def install_embedding(connection: Connection, column: EmbeddedColumn, embed: Embed, *, everything: bool = False) -> int:
+    """Install the triggers that mark a row when its text changes, and mark the rows that have no vector.
+
+    The triggers lock the table against writers for a moment, with retries; the rows are marked afterwards, in a
+    transaction that locks nothing.
+
+    Args:
+        connection: in autocommit.
+        column: of the vectors.
+        embed: the text and the model.
+        everything: whether to mark also the rows that have a vector.
+
+    Returns:
+        The rows that were marked.
+
+    Raises:
+        MigrationError: missing rights, or row-level security that hides rows; a model other than the one that the
+            column is kept by, without `everything`.
+        Locked: the table was not free.
+    """
+    if column.embed is not None and column.embed.by != embed.by and not everything:
+        raise MigrationError(
+            f"{column.title} holds vectors of {column.embed.by}: vectors of two models cannot be compared. Mark all "
+            f"rows anew as well (--all), or give {embed.by} a column of its own"
+        )
+    check_owner(connection, column.owner)
+    check_sees_all_rows(connection, column.owner)
+    statement = keep_embedding_triggers(embed, column.schema, column.table, column.column)
+    in_transaction(connection, [statement], column.owner)
+    queue = queue_embeddings(column.schema, column.table, column.column, everything=everything)
+    return int(catalogue_result(connection, queue).scalar_one())
+
+
+def remove_embedding(connection: Connection, column: EmbeddedColumn) -> None:
+    """Remove the triggers and forget which rows were marked; the vectors stay.
+
+    Args:
+        connection: in autocommit.
+        column: of the vectors.
+
+    Raises:
+        MigrationError: missing rights.
+        Locked: the table was not free.
+    """
+    check_owner(connection, column.owner, creates=False)
+    in_transaction(connection, [drop_embedding_triggers(column.schema, column.table, column.column)], column.owner)
