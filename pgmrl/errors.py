@@ -20,6 +20,7 @@
 
     PgmrlWarning
     ├── ExactSearchWarning
+    ├── PartialIndexWarning
     └── PgvectorVersionWarning
 
 A docstring is the default message and ends with the remedy.
@@ -45,6 +46,7 @@ __all__ = [
     "MeasureError",
     "MigrationError",
     "NotMigrated",
+    "PartialIndexWarning",
     "PgmrlError",
     "PgmrlWarning",
     "PgvectorMissing",
@@ -144,6 +146,10 @@ class PgmrlWarning(UserWarning):
 
 class ExactSearchWarning(PgmrlWarning):
     """No rotation has been learned yet, so the search reads every row. Run `pgmrl fit-rotation` and pin its id."""
+
+
+class PartialIndexWarning(PgmrlWarning):
+    """Only a partial index is there, so a search without its filter reads every row. Add an index of all rows, too."""
 
 
 class PgvectorVersionWarning(PgmrlWarning):

@@ -11,6 +11,7 @@ from pgmrl.errors import DefinitionError
 from pgmrl.reprs import safe_repr
 
 __all__ = [
+    "LIMIT",
     "column_parts",
     "dollar_quoted",
     "identifier",

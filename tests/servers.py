@@ -63,8 +63,8 @@ def programs_of(server: Server) -> Path | None:
 
 
 @contextmanager
-def started(folder: Path) -> Iterator[str]:
-    """The URL of a new server of these programs, which ends with the block."""
+def started(folder: Path, settings: str = "") -> Iterator[str]:
+    """The URL of a new server of these programs, which ends with the block; its options are as of `postgres`."""
     account = Account.for_this_process()
     root = Path(tempfile.mkdtemp(prefix="pgmrl-server-"))
     root.chmod(0o755)
@@ -74,7 +74,7 @@ def started(folder: Path) -> Iterator[str]:
         programs = Programs(folder, account)
         programs.hand_over(root)
         port = _free_port()
-        options = f"-p {port} -k {root} -c listen_addresses=127.0.0.1 -c max_connections=200"
+        options = f"-p {port} -k {root} -c listen_addresses=127.0.0.1 -c max_connections=200 {settings}"
         data = ("-D", str(root / "data"))
         programs.run("initdb", *data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", cwd=root)
         programs.run("pg_ctl", *data, "-s", "-w", "-l", str(root / "log"), "-o", options, "start", cwd=root)

@@ -57,6 +57,7 @@ def _described(info: database.ColumnInfo, filters: Iterable[FilterIndexState]) -
     else:
         state = "" if info.index_valid else ", [red]INVALID: REINDEX it[/]"
         index = f"{escaped(info.index_name)}, {_size(info.index_bytes)}{state}"
+        index += "" if info.index_predicate is None else f", only of rows with {escaped(info.index_predicate)}"
     rows = "not analyzed yet" if info.estimated_rows < 0 else f"about {info.estimated_rows:,} rows"
     return (
         f"[bold]{escaped(info.table_schema)}.{escaped(info.table_name)}.{escaped(info.full_column)}[/] "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,4 +40,4 @@ def index_of_options(
     links = current.m if m is None else m
     if ef_construction is None:
         ef_construction = max(current.ef_construction, 2 * links)
-    return Hnsw(links, ef_construction)
+    return replace(current, m=links, ef_construction=ef_construction)

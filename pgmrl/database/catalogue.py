@@ -47,6 +47,7 @@ class ColumnInfo:
         rotation: its id.
         index_name: the HNSW index on the short column; None where there is none.
         operator_class: of that index.
+        index_predicate: the condition of a partial index, as the server prints it; None for an index of all rows.
         index_valid: False after an interrupted concurrent build.
         index_bytes: its size.
         table_bytes: the table's size with TOAST, without indexes.
@@ -69,6 +70,7 @@ class ColumnInfo:
     rotation: str | None
     index_name: str | None
     operator_class: str | None
+    index_predicate: str | None
     index_valid: bool | None
     index_bytes: int | None
     table_bytes: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
@@ -14,10 +15,12 @@ from pgmrl.database.ownership import strangers_objects
 from pgmrl.database.search_path import catalogue_result
 from pgmrl.database.side_triggers import broken_copy
 from pgmrl.database.table_state import table_state
-from pgmrl.errors import NotMigrated
+from pgmrl.errors import NotMigrated, PartialIndexWarning
 from pgmrl.model.columns import attachment_of, base_column, vectors_table
+from pgmrl.model.index_predicate import loose_predicate
 from pgmrl.model.server_names import server_name, translated_schema
 from pgmrl.model.shortening import Rotation
+from pgmrl.names import qualified, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
     from pgmrl.database.catalogue import ColumnInfo
     from pgmrl.model.columns import Attachment
+    from pgmrl.model.hnsw import Hnsw
 
 __all__ = ["check_column_types", "check_schema", "short_column_infos"]
 
@@ -46,6 +50,9 @@ def check_schema(connection: Connection | Session, column: Any) -> ColumnInfo | 
         NotMigrated: a table, column, trigger or index is missing or of another type, with its name, or an object of
             pgmrl's belongs to a stranger.
         DefinitionError: it is no Matryoshka column.
+
+    Warns:
+        PartialIndexWarning: there is no index of all rows.
     """
     connection = sqlalchemy_connection(connection)
     attachment, table = attachment_of(column), vectors_table(column)
@@ -87,7 +94,14 @@ def _check_short_column(connection: Connection, table: Table, attachment: Attach
     if not infos:
         raise NotMigrated(f"nothing keeps {name} in step with {attachment.full}: run the migration that adds it")
     operator_class = attachment.definition.metric.operator_class(attachment.definition.short.type)
-    info = max(infos, key=lambda each: (each.operator_class == operator_class, bool(each.index_valid)))
+    info = max(
+        infos,
+        key=lambda each: (
+            each.operator_class == operator_class,
+            bool(each.index_valid),
+            each.index_predicate is None,
+        ),
+    )
     by = attachment.definition.short.by
     rotation = by.id if isinstance(by, Rotation) else None
     if info.rotation != rotation:
@@ -105,6 +119,11 @@ def _check_short_column(connection: Connection, table: Table, attachment: Attach
             f"index {info.index_name}: expected operator class {operator_class}, which searches by "
             f"{attachment.definition.metric.name} use, got {info.operator_class}: rebuild it"
         )
+    serving = [each for each in infos if each.operator_class == operator_class and each.index_valid]
+    for index in attachment.indexes:
+        _check_rows(name, table, attachment, index, serving)
+    if info.index_predicate is not None:
+        warnings.warn(_only_partial(name, info), PartialIndexWarning, stacklevel=4)
     return info
 
 
@@ -123,6 +142,25 @@ def _check_filter_indexes(connection: Connection, table: Table, attachment: Atta
             )
         if not any(state.valid for state in states):
             raise NotMigrated(f"index {states[0].name} is invalid: REINDEX INDEX CONCURRENTLY {states[0].name}")
+
+
+def _check_rows(name: str, table: Table, attachment: Attachment, index: Hnsw, serving: list[ColumnInfo]) -> None:
+    """A declared index is there: one of all rows, or one under its condition, however the server prints that."""
+    predicate, own_name = loose_predicate(index.predicate), index.index_name(table.name, str(attachment.short))
+    if index.predicate is None and all(each.index_predicate is not None for each in serving):
+        raise NotMigrated(f"{_only_partial(name, serving[0])}: run the migration that adds the index of all rows")
+    for each in serving:
+        named = each.index_name in {quoted(own_name), qualified(each.table_schema, own_name)}
+        if index.predicate is None or named or loose_predicate(each.index_predicate) == predicate:
+            return
+    raise NotMigrated(f"{name} has no valid HNSW index WHERE {index.predicate}: run the migration that adds it")
+
+
+def _only_partial(name: str, info: ColumnInfo) -> str:
+    return (
+        f"{name} has only a partial HNSW index ({info.index_name}), so a search whose filter does not imply its "
+        f"condition {info.index_predicate} reads the whole table"
+    )
 
 
 def _check_reads(connection: Connection, info: ColumnInfo) -> None:

@@ -34,7 +34,7 @@ class IndexState:
         oid: of the index.
         name: its name.
         operator_class: of its column.
-        index: build parameters.
+        index: build parameters, and the condition of a partial index as the server prints it.
         valid: False after an interrupted build, and while one runs.
         bytes: its size.
         builder: the process that is building it, or None.
@@ -100,7 +100,8 @@ class BuildProgress:
 
 
 _STATES = f"""
-SELECT i.oid, i.relname, o.opcname, i.reloptions, x.indisvalid AND x.indisready AS valid,
+SELECT i.oid, i.relname, o.opcname, i.reloptions, pg_get_expr(x.indpred, x.indrelid) AS predicate,
+    x.indisvalid AND x.indisready AS valid,
     CASE WHEN i.relkind = 'I' THEN (SELECT sum(pg_relation_size(r.relid)) FROM pg_partition_tree(i.oid) AS r)::bigint
         ELSE pg_relation_size(i.oid) END AS bytes,
     (SELECT p.pid FROM pg_stat_progress_create_index AS p WHERE p.index_relid = i.oid LIMIT 1) AS builder
@@ -111,8 +112,8 @@ JOIN pg_opclass AS o ON o.oid = x.indclass[0]
 LEFT JOIN pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = x.indkey[0]
 LEFT JOIN ({load_sql("expression_indexes")}) AS e ON e.index_oid = x.indexrelid
 WHERE x.indrelid = to_regclass(:owner) AND coalesce(a.attname, e.short_column) = :short
-  AND x.indnatts = 1 AND x.indpred IS NULL
-ORDER BY i.relname
+  AND x.indnatts = 1
+ORDER BY x.indpred IS NOT NULL, i.relname
 """  # noqa: S608 - pgmrl's own text
 
 # Of partitioned tables the parent's; with a predicate, an expression or UNIQUE an index is the application's own.
@@ -151,7 +152,9 @@ ORDER BY p.relid::regclass::text, p.index_relid::regclass::text
 
 
 def index_states(connection: Connection, owner: str, short: str) -> list[IndexState]:
-    """The HNSW indexes on a short column, or on an expression where no column holds the short vectors; no partial ones.
+    """The HNSW indexes on a short column, or on an expression where no column holds the short vectors.
+
+    Partial ones last.
 
     Args:
         connection: of the database.
@@ -160,7 +163,15 @@ def index_states(connection: Connection, owner: str, short: str) -> list[IndexSt
     """
     rows = catalogue_result(connection, text(_STATES), {"owner": owner, "short": short})
     return [
-        IndexState(row.oid, row.relname, row.opcname, _hnsw(row.reloptions), row.valid, row.bytes or 0, row.builder)
+        IndexState(
+            row.oid,
+            row.relname,
+            row.opcname,
+            _hnsw(row.reloptions, row.predicate),
+            row.valid,
+            row.bytes or 0,
+            row.builder,
+        )
         for row in rows
     ]
 
@@ -198,7 +209,7 @@ def build_progress(connection: Connection) -> list[BuildProgress]:
     return [BuildProgress(titles.get(table, "-"), titles.get(index, "-"), *row) for table, index, *row in rows]
 
 
-def _hnsw(options: list[str] | None) -> Hnsw:
+def _hnsw(options: list[str] | None, predicate: str | None) -> Hnsw:
     parameters = dict(option.split("=", 1) for option in options or ())
     # pgvector's own defaults, not ours
-    return Hnsw(int(parameters.get("m", 16)), int(parameters.get("ef_construction", 64)))
+    return Hnsw(int(parameters.get("m", 16)), int(parameters.get("ef_construction", 64)), predicate)

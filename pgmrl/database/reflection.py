@@ -93,7 +93,7 @@ def reflect_place(
     column.type = NumpyVector(dims, full, vector_schema)
     info = _best(columns(connection) if infos is None else infos, table, column_name)
     definition, short = _definition(info, dims, full, metric, vector_schema)
-    column.info[INFO_KEY] = Attachment(definition, column_name, short, Hnsw())
+    column.info[INFO_KEY] = Attachment(definition, column_name, short, (Hnsw(),))
     load_settings(connection, column)
     return column
 
@@ -178,6 +178,7 @@ def _best(infos: Iterable[ColumnInfo], table: Table, column: str) -> ColumnInfo 
         candidates,
         key=lambda info: (
             bool(info.index_valid),
+            info.index_predicate is None,
             stages.index(info.stage),
             info.kept_by != "index",
             info.short_column,

@@ -56,6 +56,7 @@ class CheckedColumn:
         name: `schema.table.column` of the full vector.
         target: the column and its definition: as the model declares it, or else as the catalogue has it.
         indexes: HNSW indexes on it, without partial ones.
+        partial_indexes: those.
         sync_trigger: the trigger that keeps it in step; None for a generated column.
         size: size of its table.
         stage: `arriving` or `retired` while a reshape has two short columns side by side; else None.
@@ -70,6 +71,7 @@ class CheckedColumn:
     name: str
     target: Target
     indexes: tuple[IndexState, ...]
+    partial_indexes: tuple[IndexState, ...]
     sync_trigger: SyncTrigger | None
     size: Size
     stage: str | None
@@ -78,6 +80,11 @@ class CheckedColumn:
     searched: Any
     serves: bool
     reflected: bool
+
+    @property
+    def all_indexes(self) -> tuple[IndexState, ...]:
+        """The HNSW indexes on it, partial ones last."""
+        return self.indexes + self.partial_indexes
 
     @property
     def owner(self) -> str:
@@ -256,7 +263,8 @@ def _checked_column(
     return CheckedColumn(
         name=_full_name(info),
         target=target,
-        indexes=short.indexes,
+        indexes=tuple(index for index in short.indexes if index.index.predicate is None),
+        partial_indexes=tuple(index for index in short.indexes if index.index.predicate is not None),
         sync_trigger=state.sync_triggers.get(info.short_column) if short.kept_by == "trigger" else None,
         size=size_of(connection, target.owner),
         stage=info.stage,

@@ -20,6 +20,9 @@ class Thresholds:
         held_seconds: age in seconds of a transaction that blocks VACUUM.
         unused_seconds: age in seconds of the statistics before an index without a scan is reported.
         unused_reads: sequential reads of the index's table in that time that make it a warning.
+        filter_calls: searches with a filter from which on it deserves a covering index.
+        visible_pages: pages; the visibility map of a smaller table does not matter.
+        visible_share: share of pages marked all visible, 0 to 1, below which a covering index is not enough.
         rotation_rows: rows of the sample on which a rotation is compared with a newly learned one.
         rotation_gain: recall@10 that a newly learned rotation must gain for the present one to be stale.
         idle_seconds: seconds without a report after which a backfill that is not finished counts as stopped.
@@ -38,6 +41,9 @@ class Thresholds:
     held_seconds: float = 3_600
     unused_seconds: float = 86_400
     unused_reads: int = 100
+    filter_calls: int = 100
+    visible_pages: int = 100
+    visible_share: float = 0.9
     rotation_rows: int = 4_000
     rotation_gain: float = 0.02
     idle_seconds: float = 600

@@ -205,7 +205,7 @@ def _cannot_serve(connection: Connection, table: _SortedTable) -> str:
     partial = [index for index in usable if index.predicate is not None]
     if partial and len(partial) == len(usable):
         predicates = "; ".join(f"{index.name} is a partial index on {index.predicate}" for index in partial)
-        return f"{predicates}, which does not follow from the constants of the statement's filter"
+        return f"{predicates}, which does not follow from the constants of the statement's filter: all rows are read"
     names = ", ".join(index.name for index in usable)
     if any(index.young for index in usable):
         return f"{names} was built while running transactions had changed its rows: only later transactions can use it"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
-from sqlalchemy import select, text
+from sqlalchemy import Select, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import CompileError, DBAPIError
 
@@ -31,7 +31,7 @@ from pgmrl.searching.plans import explained, index_serving
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sqlalchemy import Connection, Select
+    from sqlalchemy import Connection
     from sqlalchemy.orm import Session
 
     from pgmrl.measure.table_truth import QueryTruth
@@ -185,9 +185,9 @@ def measure_recall(
         queries = whole_number("queries", queries, MeasureError, 1)
     clock = Clock(connection, started, seconds)
     base = base_column(column)
-    own = select(*base.table.primary_key.columns) if statement is None else statement
+    own: Any = select(*base.table.primary_key.columns) if statement is None else statement
     with _in_time(clock), measuring(connection, seconds=seconds, parallel=parallel):
-        _check_index(connection, column)
+        _check_index(connection, column, filtered=isinstance(own, Select) and own.whereclause is not None)
         until(connection, clock.end)
         sample = sampled_queries(connection, column, queries, seed=seed) if isinstance(queries, int) else queries
         numbers: dict[str, Any] = {"k": k, "shortlist": shortlist, "oversample": oversample, "ef_search": ef_search}
@@ -230,7 +230,7 @@ def measure_recall(
 # -- before --------------------------------------------------------------------------------------------------------
 
 
-def _check_index(connection: Connection, column: Any) -> None:
+def _check_index(connection: Connection, column: Any, *, filtered: bool) -> None:
     """Without an index on the short vectors a search reads the table: it loses nothing to HNSW, and takes long."""
     attachment, base = attachment_of(column), base_column(column)
     if attachment.short is None or not attachment.definition.learned:
@@ -239,9 +239,9 @@ def _check_index(connection: Connection, column: Any) -> None:
     row = database.catalogue_result(
         connection,
         text(
-            "SELECT bool_or(i.indisvalid), count(*) FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid "  # noqa: S608
-            "JOIN pg_am AS m ON m.oid = c.relam AND m.amname = 'hnsw' LEFT JOIN pg_attribute AS a "
-            "ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] "
+            "SELECT bool_or(i.indisvalid), count(*), bool_and(i.indpred IS NOT NULL) FROM pg_index AS i "  # noqa: S608
+            "JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_am AS m ON m.oid = c.relam AND m.amname = 'hnsw' "
+            "LEFT JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] "
             f"LEFT JOIN ({load_sql('expression_indexes')}) AS e ON e.index_oid = i.indexrelid "
             "WHERE i.indrelid = to_regclass(:name) AND coalesce(a.attname, e.short_column) = :short"
         ),
@@ -250,6 +250,11 @@ def _check_index(connection: Connection, column: Any) -> None:
     if not row[0]:
         what = "only an invalid HNSW index: REINDEX it concurrently" if row[1] else "no HNSW index: create one"
         raise NotMigrated(f"{table.name}.{attachment.short} has {what}; until then a search reads the whole table")
+    if row[2] and not filtered:
+        raise NotMigrated(
+            f"{table.name}.{attachment.short} has only partial HNSW indexes, so a search without their filter reads "
+            "the whole table: measure with a filter that implies the condition of one (`pgmrl columns` lists them)"
+        )
 
 
 def _serving(connection: Connection, trial: SearchTrial, queries: Queries) -> Serving:

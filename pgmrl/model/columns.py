@@ -31,7 +31,7 @@ from pgmrl.model.argument_types import choice, optional_name, truth_value
 from pgmrl.model.ddl import Storage
 from pgmrl.model.embed import Embed, drop_embedding_triggers, keep_embedding_triggers
 from pgmrl.model.filter_index import FilterIndex, add_filter_index, checked_filters
-from pgmrl.model.hnsw import Hnsw
+from pgmrl.model.hnsw import Hnsw, index_list, main_index
 from pgmrl.model.server_names import translated_schema
 from pgmrl.model.short_expression import IndexedShort
 from pgmrl.model.shortening import Definition, Prefix, Short
@@ -74,7 +74,7 @@ class Attachment:
         full: the full column's name.
         short: the short column's name, or that of short vectors which no column holds (`definition.has_column`); None
             before a rotation has been learned.
-        index: how the short column's index is built.
+        indexes: how the short column's indexes are built, of which only partial ones can be several; empty for none.
         side: the key of the side table in the MetaData, where the vectors are searched there.
         functions: the SQL functions that search it; None for none.
         filters: indexes on columns that searches filter by; by the database's names once the table has all columns.
@@ -85,11 +85,16 @@ class Attachment:
     definition: Definition
     full: str
     short: str | None
-    index: Hnsw
+    indexes: tuple[Hnsw, ...]
     side: str | None = None
     functions: SqlFunctions | None = None
     filters: tuple[FilterIndex, ...] = ()
     embed: Embed | None = None
+
+    @property
+    def index(self) -> Hnsw:
+        """The index of all rows, else the first partial one; as declared by default where there is none."""
+        return main_index(self.indexes)
 
 
 class Matryoshka(NumpyVector, TableType):
@@ -104,7 +109,7 @@ class Matryoshka(NumpyVector, TableType):
         short: the short vector.
         metric: `cosine`, `l2` or `inner_product`.
         full: the full column's type, `halfvec` or `vector`.
-        index: how the short column's HNSW index is built; None for no index.
+        index: how the short column's HNSW index is built; None for no index; several, where some are partial.
         storage: `main` (inline in the row) or `external` (TOAST); inline by default while a vector fits a page.
         forbid_zero: add a CHECK against zero vectors, which a cosine index does not contain.
         vector_schema: the schema pgvector lives in, where that is not on the search_path.
@@ -126,7 +131,7 @@ class Matryoshka(NumpyVector, TableType):
         short: Short,
         metric: MetricName = "cosine",
         full: FullType = "halfvec",
-        index: Hnsw | None = Hnsw(),  # noqa: B008 - immutable
+        index: Hnsw | Sequence[Hnsw] | None = Hnsw(),  # noqa: B008 - immutable
         storage: Storage | None = None,
         forbid_zero: bool = False,
         vector_schema: str | None = None,
@@ -142,7 +147,7 @@ class Matryoshka(NumpyVector, TableType):
         self.short = short
         self.metric: MetricName = self.definition.metric.name
         self.full: FullType = full
-        self.index = _checked_index(index)
+        self.indexes = index_list(index)
         self.storage: Storage = _checked_storage(storage) or ddl.default_storage(self.definition)
         self.forbid_zero = truth_value("forbid_zero", forbid_zero, DefinitionError)
         self.filters = _checked_filters(filters, self.definition)
@@ -174,7 +179,7 @@ class Matryoshka(NumpyVector, TableType):
             self.short,
             self.metric,
             self.full,
-            self.index,
+            self.indexes,
             self.storage,
             self.forbid_zero,
             self.vector_schema,
@@ -200,7 +205,7 @@ class Matryoshka(NumpyVector, TableType):
             name = identifier(f"{table.name}_{column.name}_not_zero")
             not_zero = CheckConstraint(literal_column(f"{norm}({quoted(column.name)}) > 0"), name=name)
             table.append_constraint(not_zero.ddl_if(dialect="postgresql"))
-        _attach(column, table, self.definition, self.index, self.filters)
+        _attach(column, table, self.definition, self.indexes, self.filters)
         if self.filters:  # whose columns may come after this one
             event.listen(table, "after_parent_attach", lambda target, _: attach_filters(target))
             event.listen(table, "before_create", lambda target, *_, **__: attach_filters(target))
@@ -214,7 +219,7 @@ def matryoshka(
     *,
     metric: MetricName = "cosine",
     full: FullType = "halfvec",
-    index: Hnsw | None = Hnsw(),  # noqa: B008 - immutable
+    index: Hnsw | Sequence[Hnsw] | None = Hnsw(),  # noqa: B008 - immutable
     storage: Storage | None = None,
     forbid_zero: bool = False,
     vector_schema: str | None = None,
@@ -237,7 +242,7 @@ def matryoshka(
         short: the short vector.
         metric: of the searches.
         full: the full column's type.
-        index: on the short column.
+        index: on the short column; several, where some are partial.
         storage: of the full column.
         forbid_zero: add a CHECK.
         vector_schema: pgvector's.
@@ -263,7 +268,7 @@ def add_short(
     short: Short,
     *,
     metric: MetricName | Metric = "cosine",
-    index: Hnsw | None = Hnsw(),  # noqa: B008 - immutable
+    index: Hnsw | Sequence[Hnsw] | None = Hnsw(),  # noqa: B008 - immutable
     vector_schema: str | None = None,
     stored: bool = True,
     filters: Sequence[FilterIndex] = (),
@@ -280,7 +285,7 @@ def add_short(
         column: the full vectors' attribute or column.
         short: the short vector.
         metric: `cosine`, `l2` or `inner_product`.
-        index: how the HNSW index on the short vectors is built; None for no index.
+        index: how the HNSW index on the short vectors is built; None for no index; several, where some are partial.
         vector_schema: the schema pgvector lives in, where that is not on the search_path.
         stored: False: no short column. The index computes the leading dimensions itself, by the expression of
             pgvector's README, `(subvector(embedding, 1, 256)::halfvec(256))`.
@@ -298,7 +303,7 @@ def add_short(
     dims, full = _dims_and_kind(full_column)
     stored = truth_value("stored", stored, DefinitionError)
     definition = Definition.of(dims, short, metric, full, vector_schema, stored=stored)
-    _attach(full_column, table, definition, _checked_index(index), _checked_filters(filters, definition))
+    _attach(full_column, table, definition, index_list(index), _checked_filters(filters, definition))
     attach_filters(table)
     declared = _checked_embed(embed)
     if declared is not None:
@@ -311,7 +316,7 @@ def add_side_table(
     *,
     metric: MetricName = "cosine",
     full: FullType = "halfvec",
-    index: Hnsw | None = Hnsw(),  # noqa: B008 - immutable
+    index: Hnsw | Sequence[Hnsw] | None = Hnsw(),  # noqa: B008 - immutable
     storage: Storage | None = None,
     name: str | None = None,
     vector_schema: str | None = None,
@@ -454,12 +459,11 @@ def _attach(
     column: Column[Any],
     table: Table,
     definition: Definition,
-    index: Hnsw | None,
+    indexes: tuple[Hnsw, ...],
     filters: tuple[FilterIndex, ...],
 ) -> None:
-    how = index or Hnsw()
     if not definition.learned:
-        column.info[INFO_KEY] = Attachment(definition, column.name, None, how)
+        column.info[INFO_KEY] = Attachment(definition, column.name, None, indexes)
         return
     name = definition.short_name(column.name)
     existing = table.c.get(name)
@@ -468,9 +472,9 @@ def _attach(
             f"table {table.name} already has a column {name} of type {existing.type}, expected "
             f"{definition.short_type}: give Short(..., name=...) another one"
         )
-    column.info[INFO_KEY] = Attachment(definition, column.name, name, how, filters=filters)
+    column.info[INFO_KEY] = Attachment(definition, column.name, name, indexes, filters=filters)
     if not definition.has_column:
-        if index is not None:
+        for index in indexes:
             _add_index(table, IndexedShort(definition, column), definition, index, name)
         return
     if existing is None:
@@ -479,7 +483,7 @@ def _attach(
     else:
         short = existing  # of a reflected table, say
     event.listen(table, "before_create", _only_in_postgresql(name), propagate=True)
-    if index is not None:
+    for index in indexes:
         _add_index(table, short, definition, index, name)
     if definition.short.type != "bit":
         # of a row over two kilobytes PostgreSQL would move it to TOAST, at the cost of every write
@@ -569,13 +573,8 @@ def _add_index(
         postgresql_using="hnsw",
         postgresql_with=index.storage_parameters,
         postgresql_ops={short.key: definition.operator_class},
+        postgresql_where=None if index.predicate is None else literal_column(f"({index.predicate})"),
     ).ddl_if(dialect="postgresql")
-
-
-def _checked_index(index: Any) -> Hnsw | None:
-    if index is not None and not isinstance(index, Hnsw):
-        raise DefinitionError(f"index={safe_repr(index)}: expected Hnsw(...), or None for no index")
-    return index
 
 
 def _checked_filters(filters: Any, definition: Definition) -> tuple[FilterIndex, ...]:

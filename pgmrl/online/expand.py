@@ -66,7 +66,7 @@ def _steps(connection: Connection, change: Reshape, build: Build) -> list[Planne
         # the triggers compute the short vector of each row that is copied
         size_left = replace(size, rows=0, heap=0)
     planned.append(plan.fill(new, size_left, backfill.short_fill(connection, new).statement()))
-    indexes = [plan.index(new, change.new_index, build, size)]
+    indexes = [plan.index(new, index, build, size) for index in change.new_indexes]
     indexes += [plan.index(new, filter_index, build, size) for filter_index in change.filters]
     return [*planned, *indexes, plan.validate(new)]
 
@@ -119,10 +119,11 @@ def expand(
             if not job.finished:
                 return False
         start_step(f"building the index on {change.new.title}")
-        index_builds.build(connection, change.new, change.new_index, build, progress=progress)
-        for index in change.filters:
-            start_step(f"building the index on {', '.join(index.columns)} that includes {change.new.short}")
+        for index in change.new_indexes:
             index_builds.build(connection, change.new, index, build, progress=progress)
+        for filter_index in change.filters:
+            start_step(f"building the index on {', '.join(filter_index.columns)} that includes {change.new.short}")
+            index_builds.build(connection, change.new, filter_index, build, progress=progress)
         start_step(f"checking {change.new.title}")
         _set_not_null(connection, change)
         validate(connection, change.new)

@@ -1,4 +1,4 @@
-"""The columns of a covering index, looked up in the table that it is built on."""
+"""What of an index is looked up in the table that it is built on: the columns covered, a condition."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import text
 
+from pgmrl.database.printed_predicates import printed_index
 from pgmrl.database.search_path import catalogue_result
 from pgmrl.errors import MigrationError
 from pgmrl.model.filter_index import ENTRY_LIMIT, FilterIndex, entry_bytes, too_wide
@@ -31,7 +32,10 @@ ORDER BY array_position(x.indkey::int2[], a.attnum), a.attnum
 
 
 def completed(connection: Connection, target: Target, index: ShortIndex) -> ShortIndex:
-    """A covering index with the columns of the table's key, by which full vectors are fetched; others as they are.
+    """An index as the server has it once it is built, for comparisons.
+
+    A covering index with the columns of the table's key, by which full vectors are fetched; a partial one with its
+    condition as the server prints it.
 
     Args:
         connection: of the database.
@@ -39,10 +43,11 @@ def completed(connection: Connection, target: Target, index: ShortIndex) -> Shor
         index: what is to be built.
 
     Raises:
-        MigrationError: the table does not have a column that it names, or an entry cannot fit a page.
+        MigrationError: the table does not have a column that it names, an entry cannot fit a page, or no index can
+            have its condition.
     """
     if not isinstance(index, FilterIndex):
-        return index
+        return printed_index(connection, target.schema, target.table, index)
     columns = {row.name: row for row in catalogue_result(connection, text(_COLUMNS), {"owner": target.owner}).all()}
     for name in (*index.columns, *index.include):
         if name not in columns:

@@ -74,7 +74,8 @@ def build(
         progress: called about once a second.
 
     Raises:
-        MigrationError: an index of this name is something else, or the server could not build it.
+        MigrationError: an index of this name is something else, the server could not build it, or no index can have
+            its condition.
     """
     index_name = name or index.index_name(target.table, target.short)
     target = _with_schema(connection, target)
@@ -145,7 +146,8 @@ def _with_schema(connection: Connection, target: Target) -> Target:
 def _described(state: IndexState | FilterIndexState) -> str:
     if isinstance(state, FilterIndexState):
         return f"the columns of {state.index!r}"
-    return f"{state.operator_class}, m={state.index.m}, ef_construction={state.index.ef_construction}"
+    where = "" if state.index.predicate is None else f" WHERE {state.index.predicate}"
+    return f"{state.operator_class}, m={state.index.m}, ef_construction={state.index.ef_construction}{where}"
 
 
 # -- one table -----------------------------------------------------------------------------------------------------

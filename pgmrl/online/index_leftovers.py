@@ -76,7 +76,7 @@ def index_state(connection: Connection, target: Target, name: str) -> IndexState
 
 
 def is_for(state: IndexState | FilterIndexState, target: Target, index: ShortIndex) -> bool:
-    """Whether an index has these parameters and the operator class of this definition, or covers these columns."""
+    """Whether an index has these parameters, this condition and the definition's operator class, or these columns."""
     if isinstance(index, FilterIndex) or isinstance(state, FilterIndexState):
         return isinstance(index, FilterIndex) and isinstance(state, FilterIndexState) and state.index.same(index)
     definition = target.definition

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from pgmrl import database
 from pgmrl.errors import MigrationError
 from pgmrl.model import ddl
-from pgmrl.model.hnsw import Hnsw
+from pgmrl.model.hnsw import Hnsw, index_source
 from pgmrl.model.shortening import Prefix, Rotation, Short
 from pgmrl.names import identifier
 from pgmrl.online.preconditions import existing_table
@@ -41,6 +41,7 @@ class Reshape:
         new: the one it will read.
         old_index: how the old one's index was built; None where it has none.
         new_index: how the new one's is built.
+        partial: further partial indexes of the old one, which the new one gets, too.
         rotation: to be installed first, with its axes; None where it is there, or none is needed.
         filters: the covering indexes of the old one, which the new one gets too.
     """
@@ -51,6 +52,7 @@ class Reshape:
     new_index: Hnsw
     rotation: Rotation | None = None
     filters: tuple[FilterIndex, ...] = ()
+    partial: tuple[Hnsw, ...] = ()
 
     @property
     def same_columns(self) -> bool:
@@ -70,13 +72,19 @@ class Reshape:
         type_ = "" if short.type == "halfvec" else f", type={short.type!r}"
         stored = "" if definition.has_column else ", stored=False"
         name = "" if self._usual_name else f", name={short.name!r}"
-        index = f"index=Hnsw(m={self.new_index.m}, ef_construction={self.new_index.ef_construction})"
+        indexes = ", ".join(map(index_source, self.new_indexes))
+        index = f"index=[{indexes}]" if self.partial else f"index={indexes}"
         column = f", name={self.new.full!r}" if self.moves_full else ""
         filters = f", filters={list(self.filters)!r}" if self.filters else ""
         return (
             f"matryoshka({definition.dims}, Short({short.dims}, by={by}{type_}{name}), "
             f"metric={definition.metric.name!r}, full={definition.full!r}, {index}{column}{stored}{filters})"
         )
+
+    @property
+    def new_indexes(self) -> tuple[Hnsw, ...]:
+        """All indexes of the new short column."""
+        return self.new_index, *self.partial
 
     @property
     def _usual_name(self) -> bool:
@@ -109,7 +117,7 @@ def reshape(
         dims: short dimensions.
         by: the shortening.
         type_: of the short column.
-        index: build parameters of the index.
+        index: build parameters of the index; a partial one keeps its condition.
         full_type: another type for the full vector, in a column of its own.
         full_name: that column's name.
         name: the new short column's.
@@ -122,6 +130,10 @@ def reshape(
     current = _current_short(state, full)
     current_short = current.definition.short
     old_index = current.indexes[0].index if current.indexes else None
+    others = {state.index.predicate: state.index for state in current.indexes[1:]}
+    partial = tuple(other for predicate, other in others.items() if predicate is not None)
+    if index is not None and index.predicate is None and old_index is not None and old_index.predicate is not None:
+        index = replace(old_index, m=index.m, ef_construction=index.ef_construction)
     new_full_type = full_type or current.definition.full
     moves_full = new_full_type != current.definition.full
     new_full = (full_name or identifier(f"{full}_{new_full_type}")) if moves_full else full
@@ -141,7 +153,7 @@ def reshape(
     old = Target(table, full, current.definition, schema)
     new = Target(table, new_full, definition, schema)
     filters = tuple(filter_index.index for filter_index in current.filter_indexes)
-    change = Reshape(old, new, old_index, index or old_index or Hnsw(), rotation, filters)
+    change = Reshape(old, new, old_index, index or old_index or Hnsw(), rotation, filters, partial)
     _check(connection, state, change)
     return change
 
@@ -204,6 +216,11 @@ def _check(connection: Connection, state: TableState, change: Reshape) -> None:
         )
     if change.same_columns and change.old_index == change.new_index:
         raise MigrationError(f"{change.new.title} is so already: say what is to change, such as --short-dims or --m")
+    if change.same_columns and change.new_index.predicate is not None:
+        raise MigrationError(
+            f"the index on {change.new.title} is partial (WHERE {change.new_index.predicate}): change its Hnsw(...) in "
+            "the model and run autogenerate"
+        )
     existing = state.shorts.get(change.new.short)
     if not change.same_columns and existing is not None and not existing.is_for(change.new.full, change.new.definition):
         raise MigrationError(f"{change.new.title} is there and is something else: give the new one a --name")

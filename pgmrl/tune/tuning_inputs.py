@@ -152,6 +152,7 @@ def gather_inputs(connection: Connection, column: Any, request: TuneRequest, que
         )
     current = _current(connection, column, request.k)
     index = request.index or (None if current is None else current.candidate.index) or Hnsw()
+    _check_all_rows(index, current)
     stored = definition.stored(queries.vectors)
     half = (len(stored) + 1) // 2
     memory = _memory(connection)
@@ -159,6 +160,16 @@ def gather_inputs(connection: Connection, column: Any, request: TuneRequest, que
     if len(queries) < 2:
         inputs.notes.append("with one query nothing is left to check with")
     return inputs
+
+
+def _check_all_rows(index: Hnsw, current: CurrentColumn | None) -> None:
+    """Trials are of all rows, which a partial index does not have."""
+    for each in (index, *(() if current is None else (current.candidate.index,))):
+        if each.predicate is not None:
+            raise MeasureError(
+                f"expected an index of all rows, which is what tune measures, got a partial one (WHERE "
+                f"{each.predicate}): build one beside it first, index=[Hnsw(), Hnsw(where=...)] in the model"
+            )
 
 
 def _rows(connection: Connection, name: str, column: str) -> int:

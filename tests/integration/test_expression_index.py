@@ -339,7 +339,6 @@ def test_an_index_made_by_hand_is_found_and_used(loaded: Connection, corpus: Cor
         "(subvector(embedding, 1, 64)::halfvec(64)) halfvec_l1_ops",
         "(subvector(embedding::halfvec, 1, 64)::halfvec(64)) halfvec_cosine_ops",
         "(embedding::halfvec(256)) halfvec_cosine_ops",
-        "(subvector(embedding, 1, 64)::halfvec(64)) halfvec_cosine_ops) WHERE (id > 7",
     ],
 )
 def test_another_expression_is_another_index(loaded: Connection, expression: str) -> None:
@@ -347,6 +346,19 @@ def test_another_expression_is_another_index(loaded: Connection, expression: str
     loaded.execute(text(f"CREATE INDEX other ON passages USING hnsw ({expression})"))
     assert not database.columns(loaded)
     with pytest.raises(NotMigrated, match="no HNSW index on"):
+        check_schema(loaded, declared())
+
+
+def test_a_partial_index_is_not_one_of_all_rows(loaded: Connection) -> None:
+    """It is the column's, and what is declared is not there."""
+    expression = "(subvector(embedding, 1, 64)::halfvec(64)) halfvec_cosine_ops"
+    loaded.execute(
+        text(f"CREATE INDEX other ON passages USING hnsw ({expression}) WHERE id > 7 AND embedding <> '[1]'")
+    )
+    (info,) = database.columns(loaded)
+    assert info.index_name == "other"
+    assert info.index_predicate is not None
+    with pytest.raises(NotMigrated, match="only a partial HNSW index"):
         check_schema(loaded, declared())
 
 

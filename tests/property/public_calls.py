@@ -248,7 +248,7 @@ CALLS: dict[str, Call] = {
     "Definition": Call(lambda _: {"dims": DIMS, "short": Short(4), "metric": metric_named("cosine")}),
     "FilterIndex": Call(lambda _: {"columns": ("kind",), "include": ["stars"], "name": "by kind"}),
     "FullText": Call(lambda _: {"columns": ("name",), "config": "english"}),
-    "Hnsw": Call(lambda _: {}),
+    "Hnsw": Call(lambda _: {"where": "deleted_at IS NULL"}),
     "Embed": Call(lambda _: {"template": "{name}", "by": "static"}),
     "Matryoshka": Call(lambda _: {"dims": DIMS, "short": Short(4)}),
     "Nearest": Call(lambda _: {"column": Item.embedding, "query": QUERY}, usable_retriever),

@@ -52,7 +52,7 @@ def definition(
 def declared(*shorts: Definition, index: Hnsw | None = Hnsw(), **options: Any) -> DeclaredTable:  # noqa: B008 - immutable
     """A model with a vector column and these short ones."""
     full = DeclaredFull("embedding", f"{shorts[0].full}(8)" if shorts else "vector(8)", options.pop("storage", None))
-    declared_shorts = tuple(DeclaredShort("embedding", short, index) for short in shorts)
+    declared_shorts = tuple(DeclaredShort("embedding", short, () if index is None else (index,)) for short in shorts)
     names = {"id", "embedding", *(short.name for short in declared_shorts)}
     return DeclaredTable(frozenset(names), (full,), declared_shorts, **options)
 

@@ -159,7 +159,7 @@ def test_shapes_and_types_of_short_vectors() -> None:
 
 
 @pytest.mark.parametrize("options", [{"m": 1}, {"m": 101}, {"m": 16, "ef_construction": 31}, {"ef_construction": 1001}])
-def test_build_parameters_pgvector_refuses(options: dict[str, int]) -> None:
+def test_build_parameters_pgvector_refuses(options: dict[str, Any]) -> None:
     """Said at the declaration, not by a migration in production."""
     with pytest.raises(PgmrlError, match=r"expected .* pgvector takes"):
         Hnsw(**options)

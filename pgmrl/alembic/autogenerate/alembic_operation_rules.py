@@ -10,7 +10,7 @@ from sqlalchemy import CheckConstraint, Column, Table
 from pgmrl.alembic.autogenerate.compared_tables import column_named, declared_index_names
 from pgmrl.alembic.operations import OneWay
 from pgmrl.model.columns import Matryoshka
-from pgmrl.model.hnsw import Hnsw
+from pgmrl.model.hnsw import Hnsw, is_index_name
 from pgmrl.names import identifier
 
 if TYPE_CHECKING:
@@ -98,7 +98,13 @@ def _index_names(table: ComparedTable) -> set[str]:
     covering = {index.name for short in existing.values() for index in short.filter_indexes} - application
     # short vectors that no column holds are an index, whoever named it
     expressions = {index.name for short in existing.values() if short.kept_by == "index" for index in short.indexes}
-    return declared | expressions | covering | {Hnsw().index_name(table.name, short) for short in existing}
+    partial = {
+        index.name
+        for short in existing.values()
+        for index in short.indexes
+        if is_index_name(index.name, table.name, short.short)
+    }
+    return declared | expressions | partial | covering | {Hnsw().index_name(table.name, short) for short in existing}
 
 
 def _index_columns(operation: ops.CreateIndexOp | ops.DropIndexOp) -> set[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.types import NullType
 
 from pgmrl.model.columns import INFO_KEY, Attachment
+from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.types import NumpyVector
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from pgmrl.database.table_state import TableState
     from pgmrl.model.ddl import Storage
     from pgmrl.model.filter_index import FilterIndex
-    from pgmrl.model.hnsw import Hnsw
     from pgmrl.model.shortening import Definition
 
 __all__ = [
@@ -60,13 +60,13 @@ class DeclaredShort:
     Attributes:
         full: the full column's name.
         definition: full and short vector.
-        index: of the short column; None for none.
+        indexes: of the short column; partial ones with their condition as the server prints it.
         filters: covering indexes that include it.
     """
 
     full: str
     definition: Definition
-    index: Hnsw | None
+    indexes: tuple[Hnsw, ...]
     filters: tuple[FilterIndex, ...] = ()
 
     @property
@@ -124,7 +124,7 @@ def declared_index_names(table: Table) -> set[str]:
     names: set[str] = set()
     for attachment in attachments(table):
         if attachment.short is not None:
-            names.add(attachment.index.index_name(table.name, attachment.short))
+            names |= {index.index_name(table.name, attachment.short) for index in (Hnsw(), *attachment.indexes)}
             names |= {index.index_name(table.name, attachment.short) for index in attachment.filters}
     return names
 

@@ -40,11 +40,13 @@ from pgmrl.alembic.operations import (
     UpgradePgmrl,
 )
 from pgmrl.database.job_log import log
+from pgmrl.database.printed_predicates import printed_index
 from pgmrl.database.search_path import catalogue_result
 from pgmrl.database.table_state import TableState, table_state
 from pgmrl.errors import MigrationError, RotationError
 from pgmrl.functions.installed import installed_markers
 from pgmrl.model.columns import INFO_KEY, Attachment, Matryoshka
+from pgmrl.model.hnsw import Hnsw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -132,15 +134,22 @@ class Comparison:
             storage = type_.storage if isinstance(type_, Matryoshka) else None
             fulls.append(DeclaredFull(attachment.full, f"{definition.full}({definition.dims})", storage))
             if attachment.short is not None:
-                name = attachment.index.index_name(model.name, attachment.short)
-                has_index = any(index.name == name for index in model.indexes)
-                index = attachment.index if has_index else None
-                shorts.append(DeclaredShort(attachment.full, definition, index, attachment.filters))
+                named = {index.index_name(model.name, attachment.short): index for index in attachment.indexes}
+                kept = [named[name] for name in named.keys() & _items(model, "index").keys()]
+                indexes = tuple(self._printed(model, reflected, index) for index in attachment.indexes if index in kept)
+                shorts.append(DeclaredShort(attachment.full, definition, indexes, attachment.filters))
         names = frozenset(str(column.name) for column in model.columns)
         existing_indexes = frozenset() if reflected is None else frozenset(_items(reflected, "index"))
         hidden = frozenset(self._hidden(model, reflected))
         own_indexes = frozenset(_items(model, "index")) - declared_index_names(model)
         return DeclaredTable(names, tuple(fulls), tuple(shorts), hidden, existing_indexes, own_indexes)
+
+    def _printed(self, model: Table, reflected: Table | None, index: Hnsw) -> Hnsw:
+        """A declared index with its condition as the server prints that of the existing one."""
+        if reflected is None:
+            return index
+        pending = _items(model, "column").keys() - _items(reflected, "column").keys()
+        return printed_index(self.connection, reflected.schema, str(reflected.name), index, pending=pending)
 
     def _hidden(self, model: Table, reflected: Table | None) -> Iterator[str]:
         """Columns and indexes that `include_name` or `include_object` leave out."""

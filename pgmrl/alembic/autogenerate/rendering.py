@@ -37,6 +37,7 @@ from pgmrl.alembic.operations import (
     ValidateShort,
 )
 from pgmrl.model.filter_index import FilterIndex
+from pgmrl.model.hnsw import index_source
 from pgmrl.model.rotation import Rotation
 from pgmrl.model.types import NumpyVector
 
@@ -133,7 +134,7 @@ def _short_index(context: AutogenContext, index: ShortIndex) -> str:
     _import(context, type(index).__name__)
     if isinstance(index, FilterIndex):
         return repr(index)
-    return f"Hnsw(m={index.m}, ef_construction={index.ef_construction})"
+    return index_source(index)
 
 
 def _name(name: str) -> str:

@@ -30,7 +30,7 @@ from pgmrl.alembic.operations import (
     ValidateShort,
 )
 from pgmrl.model.ddl import rule_of
-from pgmrl.model.hnsw import Hnsw
+from pgmrl.model.hnsw import is_index_name
 from pgmrl.model.metrics import METRICS
 from pgmrl.online.index_statements import Build
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pgmrl.database.index_states import IndexState
     from pgmrl.database.table_state import ShortState, TableState
     from pgmrl.model.ddl import Storage
+    from pgmrl.model.hnsw import Hnsw
     from pgmrl.model.shortening import Definition
 
 __all__ = ["table_changes"]
@@ -103,9 +104,8 @@ class _TableOperations:
         operations: list[MigrateOperation] = []
         if short.stage:
             operations.append(OneWay(self.mark(short.short, short.stage, None), downgrade=True))
-        index = _own_index(short, self.table)
-        if index is not None:
-            created = self.index(short.full, _for_index(definition, index), index.index, concurrently=concurrently)
+        for index in _own_indexes(short, self.table):
+            created = self.drop_index(short, index, concurrently=concurrently).reverse()
             operations.append(OneWay(created, downgrade=True))
         if by_trigger and concurrently:
             operations += [operation.reverse() for operation in reversed(self.fill(short.full, definition))]
@@ -120,9 +120,9 @@ class _TableOperations:
         return restored_filter_indexes(*where, concurrently=concurrently)
 
     def drop_index(self, short: ShortState, index: IndexState, *, concurrently: bool = True) -> DropShortIndex:
-        """Drop an index of short vectors that no column holds, whoever named it."""
-        name = None if index.name == Hnsw().index_name(self.table, short.short) else index.name
-        definition = _for_index(short.definition, index)
+        """Drop an index of short vectors, whoever named it."""
+        name = None if index.name == index.index.index_name(self.table, short.short) else index.name
+        definition = _for_index(_unnamed(short), index)
         return self.index(short.full, definition, index.index, concurrently=concurrently, name=name).reverse()
 
     def restore_storage(self, state: TableState, columns: Iterable[str]) -> list[MigrateOperation]:
@@ -149,9 +149,10 @@ class _NewTable(_TableOperations):
                 added = self.add(short.full, short.definition)
                 # dropping the table leaves a trigger's function behind
                 changes.after.append(OneWay(added) if rule_of(short.definition) == "prefix" else added)
-            if short.index is not None and short.index.index_name(self.table, short.name) not in declared.hidden:
-                created = self.index(short.full, short.definition, short.index, concurrently=False)
-                changes.indexes.append(OneWay(created))
+            for index in short.indexes:
+                if index.index_name(self.table, short.name) not in declared.hidden:
+                    created = self.index(short.full, short.definition, index, concurrently=False)
+                    changes.indexes.append(OneWay(created))
             where = (self.schema, self.table)
             changes.indexes += new_filter_indexes(*where, short, declared.hidden, concurrently=False)
         return changes
@@ -232,8 +233,7 @@ class _ExistingTable(_TableOperations):
             self._add(declared)
         elif existing is None:
             self._repair(declared)  # nothing keeps it in step, or another column is in the way: `add_short` says which
-            if Hnsw().index_name(self.table, declared.name) not in self.declared.existing_indexes:
-                self._add_index(declared)
+            self._add_indexes(declared, but=self.declared.existing_indexes)
         elif existing.is_for(declared.full, declared.definition):
             self._keep(declared, existing)
         else:
@@ -241,27 +241,23 @@ class _ExistingTable(_TableOperations):
 
     def _add(self, declared: DeclaredShort) -> None:
         if not declared.definition.has_column:
-            self._add_index(declared)
+            self._add_indexes(declared)
             return
         self.changes.after.append(self.add(declared.full, declared.definition, online=self.online))
         if self.online:
             self.changes.after += self.fill(declared.full, declared.definition)
-        self._add_index(declared)
+        self._add_indexes(declared)
 
-    def _add_index(self, declared: DeclaredShort) -> None:
+    def _add_indexes(self, declared: DeclaredShort, but: frozenset[str] = frozenset()) -> None:
         # without a vector yet it takes a moment: the migration stays one transaction
         has_vectors = declared.full in self.state.columns or self.online
-        where = (self.schema, self.table, declared, self.declared.hidden)
-        filters = new_filter_indexes(*where, concurrently=has_vectors)
-        self._add_graph(declared, concurrently=has_vectors)
-        self.changes.indexes += filters
-
-    def _add_graph(self, declared: DeclaredShort, *, concurrently: bool) -> None:
-        if declared.index is None or declared.index.index_name(self.table, declared.name) in self.declared.hidden:
-            return
-        created = self.index(declared.full, declared.definition, declared.index, concurrently=concurrently)
         goes_with_column = declared.definition.has_column or declared.full not in self.state.columns
-        self.changes.indexes.append(OneWay(created) if goes_with_column else created)
+        for index in declared.indexes:
+            if index.index_name(self.table, declared.name) not in self.declared.hidden | but:
+                created = self.index(declared.full, declared.definition, index, concurrently=has_vectors)
+                self.changes.indexes.append(OneWay(created) if goes_with_column else created)
+        where = (self.schema, self.table, declared, self.declared.hidden | but)
+        self.changes.indexes += new_filter_indexes(*where, concurrently=has_vectors)
 
     def _repair(self, declared: DeclaredShort) -> None:
         # online in any case: the column is there, and only its triggers are missing
@@ -270,7 +266,7 @@ class _ExistingTable(_TableOperations):
 
     def _keep(self, declared: DeclaredShort, existing: ShortState) -> None:
         if existing.kept_by == "index":
-            self._keep_expression_index(declared, existing)
+            self._keep_indexes(declared, existing)
             return
         after = self.changes.after
         trigger = self.state.sync_triggers.get(existing.short)
@@ -286,39 +282,48 @@ class _ExistingTable(_TableOperations):
             after.append(self.storage(existing.short, "main", column.storage))
         if existing.stage and existing.full not in self.state.mirrored:
             self.changes.drops.append(self.mark(existing.short, None, existing.stage))
-        self._keep_index(declared, existing)
+        self._keep_indexes(declared, existing)
         filter_index_changes(self.schema, self.table, declared, existing, self.declared, self.changes)
 
-    def _keep_index(self, declared: DeclaredShort, existing: ShortState) -> None:
-        name = (declared.index or Hnsw()).index_name(self.table, declared.name)
-        index = next((index for index in existing.indexes if index.name == name), None)
-        indexes = self.changes.indexes
-        if name in self.declared.hidden or (index is not None and index.builder is not None):
-            return  # not ours to touch, or being built now
-        if declared.index is None:
-            if index is not None:
-                definition = _for_index(_unnamed(existing), index)
-                indexes.append(self.index(existing.full, definition, index.index).reverse())
-        elif index is None:
-            indexes.append(self.index(declared.full, declared.definition, declared.index))
-        else:
-            self._rebuild_index(declared, declared.index, index)
+    def _keep_indexes(self, declared: DeclaredShort, existing: ShortState) -> None:
+        """Make what is declared and not there, and drop what is there and not declared.
 
-    def _keep_expression_index(self, declared: DeclaredShort, existing: ShortState) -> None:
-        """One that was made by hand, after pgvector's README say, is as good as ours: whatever its name."""
-        if declared.index is None:
-            self._keep_index(declared, existing)
+        An index that was made by hand on an expression, after pgvector's README say, is as good as ours, and so is one
+        of ours for the same rows whose condition was spelled otherwise.
+        """
+        own = [index for index in _own_indexes(existing, self.table) if index.name not in self.declared.hidden]
+        by_hand = existing.kept_by == "index" and bool(declared.indexes)
+        kept = set()
+        for index in declared.indexes:
+            name = index.index_name(self.table, declared.name)
+            candidates = sorted(existing.indexes if by_hand else own, key=lambda state, ours=name: state.name != ours)
+            serving = next((state for state in candidates if _serves(state, declared, index)), None)
+            kept.add(name if serving is None else serving.name)
+            if serving is None and name not in self.declared.hidden:
+                self._make_index(declared, index, existing)
+        undeclared = [
+            index
+            for index in (self._own_indexes(existing) if by_hand else own)
+            if index.name not in kept and index.builder is None
+        ]
+        for state in undeclared:
+            drops = self.changes.drops if by_hand else self.changes.indexes
+            if state.index.predicate is not None and set(self.state.columns) - self.declared.columns:
+                drops = self.changes.before  # a column that goes takes it along; the downgrade needs the column first
+            drops.append(self.drop_index(existing, state))
+
+    def _make_index(self, declared: DeclaredShort, index: Hnsw, existing: ShortState) -> None:
+        """Create an index, or make it anew where its name has another one."""
+        name = index.index_name(self.table, declared.name)
+        present = next((state for state in existing.indexes if state.name == name), None)
+        if present is not None and present.builder is not None:
+            return  # being built now
+        if present is not None and present.index.predicate == index.predicate:
+            self._rebuild_index(declared, index, present)
             return
-        name = declared.index.index_name(self.table, declared.name)
-        candidates = sorted(existing.indexes, key=lambda index: index.name != name)  # ours first
-        serving = next((index for index in candidates if _serves(index, declared)), None)
-        if serving is None:
-            self._keep_index(declared, existing)  # made, or made anew
-        others = [index for index in self._own_indexes(existing) if index.name != name and index is not serving]
-        self.changes.drops += [self.drop_index(existing, index) for index in others if index.builder is None]
-        if serving is not None and serving.name != name:
-            ours = next((index for index in candidates if index.name == name and index.builder is None), None)
-            self.changes.drops += [] if ours is None else [self.drop_index(existing, ours)]
+        if present is not None:
+            self.changes.indexes.append(self.drop_index(existing, present))
+        self.changes.indexes.append(self.index(declared.full, declared.definition, index))
 
     def _own_indexes(self, short: ShortState) -> list[IndexState]:
         """The indexes of short vectors that no column holds, without those that the application declares or hides."""
@@ -336,7 +341,7 @@ class _ExistingTable(_TableOperations):
             declared.definition,
             self.schema,
             index,
-            previous=None if same_parameters else existing.index,
+            previous=None if same_parameters else replace(existing.index, where=index.declared),
             previous_definition=None if same_class else _for_index(declared.definition, existing),
         )
         self.changes.indexes.append(OneWay(rebuilt) if same_class and same_parameters else rebuilt)
@@ -350,7 +355,7 @@ class _ExistingTable(_TableOperations):
         if in_place:
             altered = AlterShort(self.table, declared.full, declared.definition, self.schema, _unnamed(existing))
             self.changes.after += [*restores, altered]
-            self._add_index(declared)
+            self._add_indexes(declared)
         else:
             self.changes.after += [*restores, dropped]
             self._add(declared)
@@ -384,17 +389,16 @@ def _unnamed(short: ShortState) -> Definition:
     return unnamed if unnamed.short_name(short.full) == short.short else definition
 
 
-def _own_index(short: ShortState, table: str) -> IndexState | None:
-    """The index to bring back; others are the application's own."""
-    name = Hnsw().index_name(table, short.short)
-    return next((index for index in short.indexes if index.name == name), None)
+def _own_indexes(short: ShortState, table: str) -> list[IndexState]:
+    """The indexes that are pgmrl's by their names; others are the application's own."""
+    return [index for index in short.indexes if is_index_name(index.name, table, short.short)]
 
 
-def _serves(index: IndexState, declared: DeclaredShort) -> bool:
+def _serves(existing: IndexState, declared: DeclaredShort, index: Hnsw) -> bool:
     """Whether an index is what is declared, or becomes it when its build is over."""
     operator_class = declared.definition.metric.operator_class(declared.definition.short.type)
-    usable = index.valid or index.builder is not None
-    return usable and (index.operator_class, index.index) == (operator_class, declared.index)
+    usable = existing.valid or existing.builder is not None
+    return usable and (existing.operator_class, existing.index) == (operator_class, index)
 
 
 def _for_index(definition: Definition, index: IndexState) -> Definition:

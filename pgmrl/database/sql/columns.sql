@@ -17,6 +17,7 @@ SELECT
     nullif(k.rule, 'prefix') AS rotation,
     x.indexrelid::regclass AS index_name,
     o.opcname AS operator_class,
+    pg_get_expr(x.indpred, x.indrelid) AS index_predicate,
     x.indisvalid AS index_valid,
     CASE WHEN i.relkind = 'I' THEN (SELECT sum(pg_relation_size(r.relid)) FROM pg_partition_tree(x.indexrelid) AS r)::bigint
         ELSE pg_relation_size(x.indexrelid) END AS index_bytes,
@@ -80,6 +81,7 @@ SELECT
     NULL,
     x.indexrelid::regclass,
     o.opcname,
+    pg_get_expr(x.indpred, x.indrelid),
     x.indisvalid,
     CASE WHEN i.relkind = 'I' THEN (SELECT sum(pg_relation_size(r.relid)) FROM pg_partition_tree(x.indexrelid) AS r)::bigint
         ELSE pg_relation_size(x.indexrelid) END,

@@ -1,6 +1,7 @@
 -- The HNSW indexes on leading dimensions that no column holds, as pgvector's README makes them:
 -- `hnsw ((subvector(embedding, 1, 128)::halfvec(128)) halfvec_cosine_ops)`. By their expression, whatever their names.
-SELECT
+-- DISTINCT: the condition of a partial one depends on columns, too
+SELECT DISTINCT
     x.indexrelid AS index_oid,
     x.indrelid AS table_oid,
     f.attname AS full_column,
@@ -22,7 +23,7 @@ JOIN pg_type AS v ON v.oid = f.atttypid AND v.typname IN ('halfvec', 'vector')
 CROSS JOIN LATERAL replace(
     pg_get_expr(x.indexprs, x.indrelid), 'subvector(' || quote_ident(f.attname) || ', 1, ' || a.atttypmod || ')', '@'
 ) AS e (text)
-WHERE x.indkey[0] = 0 AND x.indnatts = 1 AND x.indpred IS NULL
+WHERE x.indkey[0] = 0 AND x.indnatts = 1
   -- names may have their schema before them
   AND e.text ~ (CASE t.typname WHEN 'bit' THEN '^\(*([^()]*\.)?binary_quantize\(([^()]*\.)?@\)' ELSE '^\(*([^()]*\.)?@' END
       || '\)*::([^()]*\.)?' || t.typname || '\([0-9]+\)\)*$')

@@ -8,7 +8,8 @@ WITH short_columns AS (
     -- not to_regclass, which fails for whoever may not use one of the schemas
     JOIN pg_namespace AS n ON n.nspname = c.table_schema
     JOIN pg_class AS r ON r.relnamespace = n.oid AND r.relname = c.table_name
-    ORDER BY c.table_schema, c.table_name, c.short_column, c.index_valid DESC NULLS LAST, c.index_bytes DESC NULLS LAST
+    ORDER BY c.table_schema, c.table_name, c.short_column, c.index_valid DESC NULLS LAST,
+        c.index_predicate IS NOT NULL, c.index_bytes DESC NULLS LAST
 )
 SELECT
     c.table_schema, c.table_name, c.full_column, c.short_column, c.shortening, c.rotation, c.metric, c.stage,

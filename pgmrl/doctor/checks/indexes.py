@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pgmrl.doctor.checked_columns import partitions_sql
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pgmrl.database.index_states import IndexState
     from pgmrl.doctor.check_context import CheckContext
     from pgmrl.doctor.checked_columns import CheckedColumn
+    from pgmrl.model.hnsw import Hnsw
 
 __all__ = ["index_duplicate", "index_invalid", "index_missing", "index_operator_class", "index_unused"]
 
@@ -41,13 +43,18 @@ def _indexed(column: CheckedColumn) -> str:
             "x.indkey[0] = (SELECT a.attnum FROM pg_attribute AS a "
             f"WHERE a.attrelid = x.indrelid AND a.attname = {literal(column.short)})"
         )
-    indexes = ", ".join(str(index.oid) for index in column.indexes) or "0"
+    indexes = ", ".join(str(index.oid) for index in column.all_indexes) or "0"
     return f"x.indexrelid IN ({indexes})"
+
+
+def _declared(column: CheckedColumn) -> Hnsw:
+    """The index of all rows as the model declares it, or would."""
+    return replace(attachment_of(column.searched).index, where=None)
 
 
 def _default_name(column: CheckedColumn) -> str:
     """The name that models and migrations give the index."""
-    return attachment_of(column.searched).index.index_name(column.target.table, column.short)
+    return _declared(column).index_name(column.target.table, column.short)
 
 
 def _create_sql(context: CheckContext, column: CheckedColumn) -> tuple[str, str]:
@@ -57,7 +64,7 @@ def _create_sql(context: CheckContext, column: CheckedColumn) -> tuple[str, str]
     if context.row(f"SELECT to_regclass({qualified_name}) IS NOT NULL AS taken").taken:
         name, _ = beside(name)
     # on a partitioned table the server refuses CONCURRENTLY; op.create_short_index goes by partition
-    index, concurrently = attachment_of(column.searched).index, not column.partitioned
+    index, concurrently = _declared(column), not column.partitioned
     return create_statement(column.target, index, concurrently=concurrently, name=name), name
 
 
@@ -72,6 +79,10 @@ def index_missing(context: CheckContext, column: CheckedColumn) -> Iterator[Prob
     sql = _indexes_sql(column)
     if column.indexes or any(row.valid and not row.partial for row in context.rows(sql)):
         return
+    partial = [index for index in column.partial_indexes if index.valid]
+    if partial:
+        yield _only_partial(context, column, partial)
+        return
     rows = column.size.rows
     idle = column.stage is not None or rows < context.thresholds.small_rows
     yield Problem(
@@ -83,10 +94,24 @@ def index_missing(context: CheckContext, column: CheckedColumn) -> Iterator[Prob
     )
 
 
+def _only_partial(context: CheckContext, column: CheckedColumn, partial: list[IndexState]) -> Problem:
+    """Nothing is wrong where every search has the filter."""
+    names = " and ".join(f"{index.name} (WHERE {index.index.predicate})" for index in partial)
+    return Problem(
+        f"{column.short} has no HNSW index of all rows, only the partial {names}: a search whose filter does not imply "
+        f"the condition reads all {column.size.rows:,} rows",
+        f"Nothing, where every search has that filter. Else {_create_sql(context, column)[0]};  or Hnsw() beside "
+        "Hnsw(where=...) in the model",
+        _indexes_sql(column),
+        {"rows": column.size.rows, "partial": {index.name: index.index.predicate for index in partial}},
+        "info",
+    )
+
+
 @column_check("index-invalid", "warning", "an index left INVALID by an interrupted concurrent build")
 def index_invalid(context: CheckContext, column: CheckedColumn) -> Iterator[Problem]:
     """An index that every write maintains and no search uses."""
-    for index in column.indexes:
+    for index in column.all_indexes:
         if index.valid:
             continue
         name = qualified(column.target.schema, index.name)
@@ -98,7 +123,9 @@ def index_invalid(context: CheckContext, column: CheckedColumn) -> Iterator[Prob
         message = f"index {index.name} is INVALID, left by an interrupted CREATE INDEX CONCURRENTLY: every write "
         message += "maintains it and no search uses it"
         repair, sql = _repair(context, column, name)
-        if column.indexed:
+        if index.index.predicate is not None and index.operator_class == column.operator_class:
+            remedy = repair
+        elif column.indexed:
             remedy = f"{_drop_sql(column, index)};  another index serves the searches"
         elif index.operator_class != column.operator_class:
             remedy = f"{_drop_sql(column, index)};  it is for another metric than the searches'"
@@ -174,7 +201,7 @@ def index_unused(context: CheckContext, column: CheckedColumn) -> Iterator[Probl
     """Never scanned since the statistics began, while the table was read whole."""
     if column.stage is not None or column.size.rows < context.thresholds.small_rows:
         return
-    for index in column.indexes:
+    for index in column.all_indexes:
         if not index.valid:
             continue
         sql = _scans_sql(column, qualified(column.target.schema, index.name))

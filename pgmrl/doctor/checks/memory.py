@@ -30,7 +30,7 @@ MEMORY_SQL: Final = (
 def memory(context: CheckContext) -> Iterator[Problem]:
     """All short indexes against the server's memory."""
     row = context.row(MEMORY_SQL)
-    indexes = sum(index.bytes for column in context.columns for index in column.indexes if index.valid)
+    indexes = sum(index.bytes for column in context.columns for index in column.all_indexes if index.valid)
     tables = sum({column.owner: column.size.table for column in context.columns}.values())
     values = {
         "index_bytes": indexes,
