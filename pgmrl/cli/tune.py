@@ -26,7 +26,7 @@ from pgmrl.cli.options import (
     numbers,
 )
 from pgmrl.cli.output import errors, escaped, write_json
-from pgmrl.cli.progress_report import progress_report
+from pgmrl.cli.progress_report import progress_report, say_estimate
 from pgmrl.cli.query_vectors import QueryFile, QuerySelect, queries_of_options
 from pgmrl.cli.tuning_output import print_applied, print_plots, print_tuning
 from pgmrl.database.reflection import reflect
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["tune"]
 
+SECONDS: Final = 300.0
 WRITERS: Final = {".png": write_png, ".html": write_html, ".htm": write_html}
 
 
@@ -79,8 +80,8 @@ def tune(
     graph_rows: Annotated[int, typer.Option(help="Rows that indexes are tried on at most.")] = GRAPH_ROWS,
     maintenance_work_mem: MaintenanceWorkMem = None,
     seconds: Annotated[
-        float | None, typer.Option(help="About how long; less is read and tried. The check of the choice comes on top.")
-    ] = None,
+        float, typer.Option(help="How long it may take: fewer queries are asked, fewer candidates tried, less is read.")
+    ] = SECONDS,
     seed: Seed = 0,
     plot: Annotated[
         list[Path] | None,
@@ -135,6 +136,7 @@ def tune(
                 seconds=seconds,
                 seed=seed,
                 progress=report,
+                on_estimate=say_estimate(quiet=json),
             )
         for path in plots:
             WRITERS[path.suffix.lower()](tuning, path)

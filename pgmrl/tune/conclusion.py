@@ -45,8 +45,10 @@ def conclude(trials: IndexTrials, truncations: Sequence[Truncation], tried: Sequ
     checks: list[Check | None] = []
     if shown is not None and owner is not None:
         trials.report("checking", 0, 1)
-        checks.append(check_trial(trials, owner, shown))
-        if _is_there(inputs, shown) and trials.trial_table is not None:
+        through_column = _is_there(inputs, shown) and trials.trial_table is not None
+        if owner.indexes[0].scans.index.trial or not through_column:
+            checks.append(check_trial(trials, owner, shown))
+        if through_column:
             checks.append(check_column(trials, owner, shown))
     trials.budget.record("check")
     limit = None
