@@ -141,13 +141,21 @@ class IndexTrial:
             self.growth = replace(self.growth, exponent=SUPPOSED)
         self._smaller = None
 
-    def recall(self, shortlist: int, ef_search: int, rows: int) -> Interval:
+    def recall(self, shortlist: int, ef_search: int, rows: int, *, model_error: bool = True) -> Interval:
         """Recall in a table of so many rows: that of the exact shortlist, less what the scan loses.
 
         The interval is that of the queries, of both, and beyond it the error of the models, where these were needed.
+
+        Args:
+            shortlist: rows that are ranked exactly.
+            ef_search: candidates HNSW keeps.
+            rows: of the table.
+            model_error: False for the interval of the queries alone.
+
         """
         exact = self.truncation.interval(shortlist, rows)
-        loss, error = self._loss(shortlist, ef_search, rows), self._model_error(shortlist, ef_search, rows)
+        loss = self._loss(shortlist, ef_search, rows)
+        error = self._model_error(shortlist, ef_search, rows) if model_error else 0.0
         base = self.indexes[0]
         above = base.loss_at(shortlist, self.growth.equivalent(ef_search, rows))[1]
         losses = base.losses(self.growth.equivalent(shortlist, rows), above)
@@ -216,19 +224,19 @@ class IndexTrial:
         measured = self.indexes[0].recall(shortlist, ef_search)
         return abs(self._known_smaller.recall(shortlist, ef_search, rows).mean - measured)
 
-    def option(self, shortlist: int, ef_search: int, rows: int) -> Option:
-        """All of it."""
+    def option(self, shortlist: int, ef_search: int, rows: int, *, model_error: bool = True) -> Option:
+        """All of it; see `recall`."""
         return Option(
             self.candidate,
             shortlist,
             ef_search,
-            self.recall(shortlist, ef_search, rows),
+            self.recall(shortlist, ef_search, rows, model_error=model_error),
             self.latency_ms(shortlist, ef_search, rows),
             self.index_bytes(rows),
             self.build_seconds(rows),
         )
 
-    def options(self, rows: int, sizes: Sequence[int]) -> list[Option]:
+    def options(self, rows: int, sizes: Sequence[int], *, model_error: bool = True) -> list[Option]:
         """Every setting that was measured, up to the longest of these shortlists, with every one that fits."""
         efs = sorted(ef for ef in self.indexes[0].scans.ranks if ef <= sizes[-1])
-        return [self.option(size, ef, rows) for ef in efs for size in sizes if size <= ef]
+        return [self.option(size, ef, rows, model_error=model_error) for ef in efs for size in sizes if size <= ef]

@@ -262,7 +262,8 @@ class IndexTrials:
             stretched = self.inputs.rows > 1.5 * index.rows  # a larger table will need more than this one
             if number and reaches(recall, enough if not stretched else min(1.0, enough + (1 - enough) / 2)):
                 break
-            if end is not None and time.monotonic() > end and number > 1 and ef != efs[-1]:
+            over = self.budget.exhausted or (end is not None and time.monotonic() > end)
+            if over and number > 1 and ef != efs[-1]:
                 index.scans.ended_at = ef
                 name = f"{truncation.candidate.title}, {truncation.candidate.graph}"
                 self.inputs.incomplete.append(f"time ran out at ef_search {ef} of {name}")
