@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from pgmrl.model.columns import base_column
 from pgmrl.tune.growth_models import build_growth
 from pgmrl.tune.limiting_factor import limiting_factor
+from pgmrl.tune.plain_index import try_plain
 from pgmrl.tune.result import ExactShortlists, FittedModel, Tuning
 from pgmrl.tune.selection import Selection, cheapest, pareto, select_setting, sizes_for
 from pgmrl.tune.setting_checks import check_column, check_trial
@@ -42,6 +43,11 @@ def conclude(trials: IndexTrials, truncations: Sequence[Truncation], tried: Sequ
     sizes = sizes_for(request.k, request.max_shortlist)
     options = [(trial, trial.options(inputs.rows, sizes)) for trial in tried]
     choice, shown, owner = _selected(inputs, request, options, sizes) if options else (None, None, None)
+    plain = None
+    if choice is not None and owner is not None and trials.full is not None:
+        trials.report("trying an index on the full vectors", 0, 1)
+        plain = try_plain(trials, trials.full, owner, choice)
+        trials.budget.record("plain index")
     checks: list[Check | None] = []
     if shown is not None and owner is not None:
         trials.report("checking", 0, 1)
@@ -76,6 +82,7 @@ def conclude(trials: IndexTrials, truncations: Sequence[Truncation], tried: Sequ
         else cheapest(owner.options(later, sizes, model_error=False), request.recall, request.optimize_for),
         current=_current(inputs, tried),
         keeps_column=_is_there(inputs, choice),
+        plain=plain,
         front=pareto([option for _, own in options for option in own]),
         tried=[option for _, own in options for option in pareto(own)],
         exact_shortlists=[_exact_shortlists(truncation, inputs.rows, request) for truncation in truncations],

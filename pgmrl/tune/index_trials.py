@@ -83,6 +83,7 @@ class IndexTrials:
         stack: holds them.
         report: called with what is being done, how much of it is done and how much there is.
         untried: whether time ran out before all candidates had their turn.
+        full: the full vectors of the rows that indexes are tried on, for an index on those; None for no such trial.
 
     """
 
@@ -95,6 +96,7 @@ class IndexTrials:
     stack: ExitStack
     report: Callable[[str, int, int], None]
     untried: bool = False
+    full: ShortVectors | None = None
 
     @property
     def scanning(self) -> NDArray[np.float32]:
@@ -103,14 +105,14 @@ class IndexTrials:
 
     # -- computed columns ------------------------------------------------------------------------------------------
 
-    def collect(self, truncations: Sequence[Truncation]) -> list[ShortVectors]:
+    def collect(self, candidates: Sequence[Candidate]) -> list[ShortVectors]:
         """The short vectors of the rows that indexes are tried on, by one pass over the table.
 
         They are kept in memory: at most `graph_rows` times the bytes of all finalists' short vectors.
         """
         places: list[NDArray[np.int64]] = []
         samples: list[NDArray[np.int64]] = []
-        vectors: list[list[NDArray[Any]]] = [[] for _ in truncations]
+        vectors: list[list[NDArray[Any]]] = [[] for _ in candidates]
         done = 0
         with closing(self.inputs.table.batches()) as batches:
             for batch in batches:
@@ -118,14 +120,14 @@ class IndexTrials:
                 among = smallest >= self.samples.largest_index
                 places.append(batch.ids[among])
                 samples.append(smallest[among])
-                for kept, truncation in zip(vectors, truncations, strict=True):
-                    kept.append(truncation.candidate.swept.shorten(batch.vectors[among]))
+                for kept, candidate in zip(vectors, candidates, strict=True):
+                    kept.append(candidate.swept.shorten(batch.vectors[among]))
                 done += len(batch)
                 self.report("computing short vectors", done, self.truths[0].rows)
         rows = np.concatenate(places), np.concatenate(samples)
         return [
-            _findable(truncation.candidate, ShortVectors(*rows, np.concatenate(kept)))
-            for kept, truncation in zip(vectors, truncations, strict=True)
+            _findable(candidate, ShortVectors(*rows, np.concatenate(kept)))
+            for kept, candidate in zip(vectors, candidates, strict=True)
         ]
 
     def trial(self, truncation: Truncation, index: Hnsw, shorts: ShortVectors) -> IndexTrial | None:
@@ -155,7 +157,7 @@ class IndexTrials:
                 self.report(f"trying {candidate.title}, {candidate.graph}", sample, len(self.truths))
                 connection, rows = self.inputs.table.connection, shorts.part(sample)
                 built = (passing if indexes else self.stack).enter_context(
-                    build_trial(connection, self.trial_table, candidate, rows, self._patience())
+                    build_trial(connection, self.trial_table, candidate, rows, self.patience())
                 )
                 if built is None:
                     continue
@@ -175,7 +177,7 @@ class IndexTrials:
             for sample in range(self.samples.largest_index, len(self.truths))
             if not existing or self.truths[sample].rows < MUCH_SMALLER * existing[0].rows
         ]
-        patience = self._patience()
+        patience = self.patience()
         if patience is None or len(samples) < 2 or self.trial_table is None:
             return samples
         rows = shorts.part(samples[-1])
@@ -194,13 +196,8 @@ class IndexTrials:
         searches: list[Callable[[int], BoundSearch]] = []
         settings: list[tuple[int, Timed]] = []
         for number, trial in enumerate(trials):
-            scans = trial.indexes[0].scans
             for before in (before for before in trial.timed if before.rows == trial.indexes[0].rows):
-                numbers = before.shortlist, before.ef_search
-                if scans.index.trial:
-                    searches.append(trial_search(scans.index, scans.queries, *numbers, self.request.k))
-                else:
-                    searches.append(self.application_search(scans.queries, self.request.k, *numbers))
+                searches.append(self.timed_search(trial, before.shortlist, before.ef_search))
                 settings.append((number, before))
         medians = time_searches(
             self.inputs.table,
@@ -215,6 +212,13 @@ class IndexTrials:
             again = [before._replace(ms=ms) for (owner, before), ms in own if owner == number]
             trial.timed = [*again, *(before for before in trial.timed if before.rows != base)]
             trial.fit()
+
+    def timed_search(self, trial: IndexTrial, shortlist: int, ef_search: int) -> Callable[[int], BoundSearch]:
+        """A whole search through the largest index of a trial."""
+        scans = trial.indexes[0].scans
+        if scans.index.trial:
+            return trial_search(scans.index, scans.queries, shortlist, ef_search, self.request.k)
+        return self.application_search(scans.queries, self.request.k, shortlist, ef_search)
 
     def _searched(
         self,
@@ -284,7 +288,8 @@ class IndexTrials:
         short = max(self.request.k, low // 2)
         return sorted({(low, low), (middle, middle), (high, high), (low, high), (short, middle)})
 
-    def _patience(self) -> float | None:
+    def patience(self) -> float | None:
+        """Seconds after which a build is given up; None for no limit."""
         left = self.budget.left
         return None if left is None else max(1.0, left / 2, LEAST * (self.budget.seconds or 0.0))
 

@@ -17,6 +17,7 @@ from pgmrl.tune.candidates import candidates, rotation_axes
 from pgmrl.tune.conclusion import conclude
 from pgmrl.tune.index_trials import IndexTrials
 from pgmrl.tune.nested_samples import NestedSamples, samples_for
+from pgmrl.tune.plain_index import plain_candidate
 from pgmrl.tune.request import TuneRequest
 from pgmrl.tune.search_timing import force_index
 from pgmrl.tune.selection import promising, select_setting, sizes_for
@@ -237,7 +238,11 @@ def _try_indexes(trials: IndexTrials, truncations: Sequence[Truncation]) -> list
             )
         return [existing]
     planned = _planned(inputs, request, truncations, own)
-    shorts = trials.collect([truncation for truncation, _ in planned])
+    plain = plain_candidate(inputs)
+    collected = trials.collect(
+        [*(truncation.candidate for truncation, _ in planned), *(() if plain is None else (plain,))]
+    )
+    shorts, trials.full = collected[: len(planned)], None if plain is None else collected[-1]
     done = _tried(trials, planned, shorts, existing)
     if request.graph and done:
         sizes = sizes_for(request.k, request.max_shortlist)

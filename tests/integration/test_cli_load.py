@@ -394,7 +394,7 @@ def test_of_a_long_text_the_beginning_is_embedded(place: Path, engine: Engine) -
 def test_the_time_of_every_step_is_said(place: Path) -> None:
     """What is said first is the whole; its parts are named."""
     seconds = ok_json("load", write_rows(place), "--text", "body", "--table", "a")["seconds"]
-    assert list(seconds) == ["read", "embed and load", "index", "total"]
+    assert list(seconds) == ["read", "embed and load", "index", "recall", "total"]
     assert sum(seconds.values()) - seconds["total"] <= seconds["total"]
     assert min(seconds.values()) > 0
     said = ok("load", write_rows(place), "--text", "body", "--table", "b")
