@@ -29,7 +29,15 @@ if TYPE_CHECKING:
 
     Report = Callable[[str, int, int], None]
 
-__all__ = ["LearningRows", "PassCost", "choose_extent", "expected_seconds", "read_truncations", "read_truths"]
+__all__ = [
+    "LearningRows",
+    "PassCost",
+    "choose_extent",
+    "expected_seconds",
+    "measured_cost",
+    "read_truncations",
+    "read_truths",
+]
 
 PASSES: Final = 3
 """Times that the table is read: for the truth, for the ranks, and for the short vectors of trials."""
@@ -90,14 +98,25 @@ class LearningRows:
 # -- how much ------------------------------------------------------------------------------------------------------
 
 
-def choose_extent(inputs: TuningInputs, request: TuneRequest, budget: TimeBudget) -> PassCost:
+def choose_extent(
+    inputs: TuningInputs, request: TuneRequest, budget: TimeBudget, cost: PassCost | None
+) -> PassCost | None:
     """How many queries to ask, and how many rows to read: as was asked for, and as there is time for.
 
     Fewer queries widen the interval; fewer rows leave recall to a model. So rows are left out last.
+
+    Args:
+        inputs: what is tuned; rows and queries are left out there.
+        request: how many were asked for.
+        budget: the time there is.
+        cost: of the passes; None where time does not matter.
+
+    Returns:
+        The cost with the queries that are left.
+
     """
-    cost = _measured_cost(inputs, request)
     share = min(1.0, request.rows / max(1, inputs.rows))
-    if budget.left is not None:
+    if budget.left is not None and cost is not None:
         count, seconds = len(inputs.queries), max(0.0, SHARE * budget.left)
         rows = share * inputs.rows
         if cost.seconds(rows, 1.0) > seconds:
@@ -117,7 +136,7 @@ def choose_extent(inputs: TuningInputs, request: TuneRequest, budget: TimeBudget
     return cost
 
 
-def _measured_cost(inputs: TuningInputs, request: TuneRequest) -> PassCost:
+def measured_cost(inputs: TuningInputs, request: TuneRequest) -> PassCost:
     """By the time of the first batches."""
     reading, rows, started = 0.0, 0, time.perf_counter()
 

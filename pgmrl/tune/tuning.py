@@ -21,7 +21,14 @@ from pgmrl.tune.plain_index import plain_candidate
 from pgmrl.tune.request import TuneRequest
 from pgmrl.tune.search_timing import force_index
 from pgmrl.tune.selection import promising, select_setting, sizes_for
-from pgmrl.tune.table_passes import LearningRows, choose_extent, expected_seconds, read_truncations, read_truths
+from pgmrl.tune.table_passes import (
+    LearningRows,
+    choose_extent,
+    expected_seconds,
+    measured_cost,
+    read_truncations,
+    read_truths,
+)
 from pgmrl.tune.time_budget import TimeBudget
 from pgmrl.tune.trial_table import trial_table_for
 from pgmrl.tune.tuning_inputs import gather_inputs
@@ -139,7 +146,7 @@ def tune(
             )
         rotation = None if rotation is None else database.with_axes(connection, rotation)
         inputs = gather_inputs(connection, column, request, queries)
-        return _tuned(inputs, request, budget, rotation, progress or _silent, on_estimate or _unheard)
+        return _tuned(inputs, request, budget, rotation, progress or _silent, on_estimate)
 
 
 def _tuned(
@@ -148,14 +155,16 @@ def _tuned(
     budget: TimeBudget,
     rotation: Rotation | None,
     report: Report,
-    on_estimate: Callable[[float], None],
+    on_estimate: Callable[[float], None] | None,
 ) -> Tuning:
     trial_table, why = trial_table_for(inputs.table.connection, inputs.table)
     if why:
         inputs.notes.insert(0, why)
-    passes = choose_extent(inputs, request, budget)
+    cost = None if budget.seconds is None and on_estimate is None else measured_cost(inputs, request)
+    cost = choose_extent(inputs, request, budget, cost)
     samples = samples_for(inputs.read, request, inputs.memory.build // TYPICAL)
-    on_estimate(expected_seconds(inputs, request, budget, passes, samples))
+    if on_estimate is not None and cost is not None:
+        on_estimate(expected_seconds(inputs, request, budget, cost, samples))
     learning = LearningRows(NestedSamples((1.0, min(1.0, SAMPLE / max(1.0, inputs.read))), request.seed + 1))
     truths = read_truths(inputs, request, samples, learning, report)
     budget.record("truth")
@@ -310,7 +319,3 @@ def _graphs(trials: IndexTrials, truncation: Truncation, shorts: ShortVectors, b
 
 def _silent(_what: str, _done: int, _whole: int) -> None:
     """No progress."""
-
-
-def _unheard(_seconds: float) -> None:
-    """Nobody asked how long it takes."""
