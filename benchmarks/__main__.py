@@ -27,6 +27,7 @@ examples:
   python -m benchmarks report                       tables and plots again from the raw results
   python -m benchmarks filters                      filters beside peers; not part of `all`; more rows by --rows 1000000
   python -m benchmarks.online                       migrations of a table in use, and 100 kills (its own --help)
+  python -m benchmarks.million --rows 100000        the command line on so many short texts, a million by default
 
 Raw results are appended to benchmarks/results/raw/<part>.jsonl (of --quick: benchmarks/results/tmp/quick/), and what is
 there for the same configuration is not measured again. Remove a file to measure its part anew.

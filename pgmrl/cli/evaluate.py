@@ -25,7 +25,7 @@ from pgmrl.cli.options import (
     numbers,
 )
 from pgmrl.cli.output import console, escaped, write_json
-from pgmrl.cli.progress_report import progress_report
+from pgmrl.cli.progress_report import progress_report, say_estimate
 from pgmrl.database.reflection import reflect
 from pgmrl.embedders import DEFAULT, load_embedder
 from pgmrl.errors import MeasureError
@@ -126,6 +126,7 @@ def evaluate(
             limit_queries=sample,
             seconds=seconds,
             progress=report,
+            on_estimate=say_estimate(quiet=json),
         )
     if plot_file is not None:
         plot(evaluation, plot_file)

@@ -134,8 +134,11 @@ def _print(document: dict[str, Any], column_path: str, max_chars: int) -> None:
             "(--max-chars)",
             soft_wrap=True,
         )
-    console.print(
-        f'now: pgmrl search {escaped(column_path)} "…"\n'
-        f"what searches miss with so many short dimensions: pgmrl recall {escaped(column_path)}",
-        soft_wrap=True,
-    )
+    recall = document["recall"]
+    if recall is not None:
+        console.print(
+            f"recall@{recall['k']} {recall['mean']:.2f} ({recall['low']:.2f} to {recall['high']:.2f}) with the usual "
+            f"shortlist of {recall['shortlist']}; what brings more: pgmrl tune {escaped(column_path)} --recall 0.95",
+            soft_wrap=True,
+        )
+    console.print(f'now: pgmrl search {escaped(column_path)} "…"', soft_wrap=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pgmrl.database.index_states import BuildProgress
 
-__all__ = ["ProgressReport", "job_progress", "progress_report"]
+__all__ = ["ProgressReport", "job_progress", "progress_report", "say_estimate"]
 
 LINE_SECONDS = 10.0
 """Between two lines where standard error is no terminal: a log of a quarter of an hour has ninety."""
@@ -59,6 +59,20 @@ def progress_report(*, quiet: bool) -> Iterator[ProgressReport]:
         lines = _Lines()
         with lines.running():
             yield lines
+
+
+def say_estimate(*, quiet: bool) -> Callable[[float], None]:
+    """Say how long it will take, about.
+
+    Args:
+        quiet: say nothing, for output that a machine reads.
+    """
+
+    def say(seconds: float) -> None:
+        if not quiet:
+            errors.print(f"this takes about {seconds:,.0f} s", soft_wrap=True)
+
+    return say
 
 
 def job_progress(report: ProgressReport) -> Callable[[Job | BuildProgress], None]:

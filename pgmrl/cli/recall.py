@@ -12,7 +12,7 @@ from sqlalchemy import select
 from pgmrl.cli.connect import open_engine
 from pgmrl.cli.options import ColumnPath, DatabaseUrl, EfSearch, Json, K, Metric, Seed, ShortlistSize, metric_name
 from pgmrl.cli.output import console, escaped, print_table, write_json
-from pgmrl.cli.progress_report import progress_report
+from pgmrl.cli.progress_report import progress_report, say_estimate
 from pgmrl.cli.query_vectors import QueryFile, QuerySelect, queries_of_options
 from pgmrl.cli.search_input import Where, check_filter, filtered
 from pgmrl.database.reflection import reflect
@@ -78,6 +78,7 @@ def recall(
                 seed=seed,
                 worst=worst,
                 progress=report,
+                on_estimate=say_estimate(quiet=json),
             )
         if record:
             with connection.begin():
@@ -125,6 +126,10 @@ def print_recall(measured: Recall, key: Sequence[str]) -> None:
             soft_wrap=True,
         )
     _print_losses(measured)
+    if measured.scan_limit is not None:
+        console.print(
+            escaped(f"{measured.scan_limit.message}: {measured.scan_limit.remedy}"), style="yellow", soft_wrap=True
+        )
     source = measured.index or "the whole table"
     console.print(
         f"shortlist {measured.shortlist:,}, ef_search {measured.ef_search:,}, through {escaped(source)}; a search "

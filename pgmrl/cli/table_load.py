@@ -20,10 +20,11 @@ from pgmrl.cli.progress_report import ProgressReport, job_progress
 from pgmrl.database.reflection import reflect
 from pgmrl.database.table_state import table_state
 from pgmrl.embedders import embed_batches
-from pgmrl.errors import DefinitionError, IngestError, PgmrlError
+from pgmrl.errors import DefinitionError, IngestError, MeasureError, NotMigrated, PgmrlError
 from pgmrl.ingestion.ingest import IngestReport, ingest
 from pgmrl.ingestion.new_table import create_without_indexes, vacuum_analyze
 from pgmrl.measure.fit_rotation import fit_rotation
+from pgmrl.measure.recall import measure_recall
 from pgmrl.model.columns import Matryoshka, attachment_of
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.metrics import metric_named
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 __all__ = ["TableLoad"]
 
 BATCH: Final = 2_000
+RECALL_QUERIES: Final = 100
+RECALL_SECONDS: Final = 30.0
 BATCH_CHARS: Final = 1_000_000  # that are embedded at once: a model may hold a vector for every few of them
 
 
@@ -124,10 +127,12 @@ class TableLoad:
         with self._interruption_explained(survey):
             with self._timed("embed and load"):
                 loaded = self._copy(engine, target, loadable, survey, report)
-            rotation = self._finish(engine, target, rotation_dir, report) if new or self._unfinished(engine) else None
+            indexed = new or self._unfinished(engine)
+            rotation = self._finish(engine, target, rotation_dir, report) if indexed else None
+        recall = self._recall(engine, report) if indexed else None
         self.seconds["total"] = time.perf_counter() - start
         counts = asdict(loaded) | {"truncated_texts": self.truncated, "seconds": self.seconds, "skipped": self.skipped}
-        return {"made": new, **counts, "rotation": rotation}
+        return {"made": new, **counts, "rotation": rotation, "recall": recall}
 
     @contextmanager
     def _interruption_explained(self, survey: Survey) -> Iterator[None]:
@@ -333,6 +338,19 @@ class TableLoad:
             report("analyzing", 0)
             vacuum_analyze(connection, target.table)
         return None if rotation is None else str(rotation.id)
+
+    def _recall(self, engine: Engine, report: ProgressReport) -> dict[str, Any] | None:
+        """What searches with the usual numbers find; None where it could not be measured, or not in time."""
+        with self._timed("recall"), engine.connect() as connection:
+            column = reflect(connection, self.column_path)
+            connection.rollback()
+            try:
+                measured = measure_recall(
+                    connection, column, queries=RECALL_QUERIES, seconds=RECALL_SECONDS, worst=0, progress=report
+                )
+            except (MeasureError, NotMigrated):  # no row has a vector, say
+                return None
+        return {**measured.recall._asdict(), "k": measured.k, "shortlist": measured.shortlist}
 
     def _learned(self, engine: Engine, rotation_dir: Path, report: ProgressReport) -> Rotation:
         with engine.connect() as connection:

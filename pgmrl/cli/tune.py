@@ -10,6 +10,7 @@ import typer
 
 from pgmrl import database
 from pgmrl.cli.connect import open_engine
+from pgmrl.cli.filtered_tuning import FilterValues, filters_of_options, print_filtered
 from pgmrl.cli.index_options import EfConstruction, M, index_of_options
 from pgmrl.cli.options import (
     ColumnPath,
@@ -26,8 +27,9 @@ from pgmrl.cli.options import (
     numbers,
 )
 from pgmrl.cli.output import errors, escaped, write_json
-from pgmrl.cli.progress_report import progress_report
+from pgmrl.cli.progress_report import progress_report, say_estimate
 from pgmrl.cli.query_vectors import QueryFile, QuerySelect, queries_of_options
+from pgmrl.cli.search_input import Where
 from pgmrl.cli.tuning_output import print_applied, print_plots, print_tuning
 from pgmrl.database.reflection import reflect
 from pgmrl.errors import MigrationError
@@ -35,6 +37,8 @@ from pgmrl.model.columns import INFO_KEY, attachment_of
 from pgmrl.model.rotation import Rotation
 from pgmrl.tune import tune as find_setting
 from pgmrl.tune.applying import apply_tuning, model, reshape_commands
+from pgmrl.tune.filtered import QUERIES as FILTERED_QUERIES
+from pgmrl.tune.filtered import tune_filtered
 from pgmrl.tune.plots import write_html, write_png
 from pgmrl.tune.tuning import FINALISTS, GRAPH_ROWS, QUERIES, ROWS
 
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = ["tune"]
 
+SECONDS: Final = 300.0
 WRITERS: Final = {".png": write_png, ".html": write_html, ".htm": write_html}
 
 
@@ -63,6 +68,8 @@ def tune(
     ] = QUERIES,
     queries: QueryFile = None,
     query_sql: QuerySelect = None,
+    where: Where = None,
+    values_sql: FilterValues = None,
     dims: Annotated[str | None, typer.Option(help="Short dimensions to try, such as 32,64,128.")] = None,
     by: Annotated[str, typer.Option(help="Ways to shorten to try: prefix, rotation or both.")] = "prefix,rotation",
     types: Annotated[str, typer.Option(help="Short types to try: halfvec, bit, vector.")] = "halfvec,bit",
@@ -79,8 +86,8 @@ def tune(
     graph_rows: Annotated[int, typer.Option(help="Rows that indexes are tried on at most.")] = GRAPH_ROWS,
     maintenance_work_mem: MaintenanceWorkMem = None,
     seconds: Annotated[
-        float | None, typer.Option(help="About how long; less is read and tried. The check of the choice comes on top.")
-    ] = None,
+        float, typer.Option(help="How long it may take: fewer queries are asked, fewer candidates tried, less is read.")
+    ] = SECONDS,
     seed: Seed = 0,
     plot: Annotated[
         list[Path] | None,
@@ -100,11 +107,16 @@ def tune(
     table that nobody else sees and that is rolled back. Says latency, index size, build time and memory today and at
     ten times the rows, and how far the models held. Exit code 1 where nothing reaches the recall.
 
+    With --where it finds the shortlist for searches with that filter instead, of the column there is, over a sample of
+    values: `--where "tenant_id = :t" --values-sql "SELECT id AS t FROM tenants ORDER BY random() LIMIT 20"`.
+
     Example: `pgmrl tune packages.embedding --recall 0.95 --plot tuning.html`
     """
     plots = plot or []
     for path in plots:
         check_plot(path, tuple(WRITERS))
+    if (where or values_sql) and (apply or plots):
+        raise typer.BadParameter("--where finds a shortlist for filtered searches: it takes neither --apply nor --plot")
     with open_engine(url) as engine, engine.connect() as connection:
         if apply:
             database.require_schema(connection)
@@ -112,6 +124,25 @@ def tune(
         query_vectors = queries_of_options(connection, searched, sample, queries, query_sql)
         owner = searched.table
         index = index_of_options(connection, owner.name, searched.name, m, ef_construction, schema=owner.schema)
+        if where is not None or values_sql is not None:
+            filters = filters_of_options(connection, searched, where or "true", values_sql)
+            connection.rollback()
+            numbers_of: dict[str, Any] = {"k": k, "max_shortlist": max_shortlist, "seconds": seconds, "seed": seed}
+            with progress_report(quiet=json) as report:
+                tuned = tune_filtered(
+                    connection,
+                    searched,
+                    filters,
+                    recall,
+                    queries=min(sample, FILTERED_QUERIES) if query_vectors is None else query_vectors,
+                    progress=report,
+                    **numbers_of,
+                )
+            if json:
+                write_json(tuned.as_json())
+            else:
+                print_filtered(tuned, str(where))
+            raise typer.Exit(0 if tuned.shortlist is not None else 1)
         connection.rollback()  # tuning begins a transaction of its own
         with progress_report(quiet=json) as report:
             tuning = find_setting(
@@ -135,6 +166,7 @@ def tune(
                 seconds=seconds,
                 seed=seed,
                 progress=report,
+                on_estimate=say_estimate(quiet=json),
             )
         for path in plots:
             WRITERS[path.suffix.lower()](tuning, path)

@@ -43,6 +43,8 @@ def print_tuning(tuning: Tuning) -> None:
         console.print(f"[yellow]incomplete: {escaped(note)}[/]", soft_wrap=True)
     if tuning.current is not None:
         console.print(escaped(today(tuning.current)), soft_wrap=True)
+    if tuning.plain is not None:
+        console.print(escaped(tuning.plain.message), soft_wrap=True)
     console.print()
     print_table(("", "today", "at ten times the rows"), facts(tuning), wrapped=[0, 1, 2])
     console.print()

@@ -78,6 +78,7 @@ def evaluate(
     seconds: float | None = None,
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
+    on_estimate: Callable[[float], None] | None = None,
 ) -> Evaluation:
     """Judge the ways to search a column: exactly, by short vectors alone, in two stages, by words, by both.
 
@@ -111,6 +112,7 @@ def evaluate(
         seconds: take about so long at most: score fewer queries, in random order, where that is not enough for all.
         seed: of the random order.
         progress: called with what is being done, how far it is, and how far it goes.
+        on_estimate: called once, near the beginning, with about how many seconds it will take.
 
     Raises:
         MeasureError: an unknown measure or column, an extra that is not installed, more than half of the judged
@@ -135,6 +137,7 @@ def evaluate(
     choice("match", match, get_args(Match), SearchError)
     itself = truth_value("itself", itself, MeasureError)
     callable_argument("progress", progress, MeasureError)
+    callable_argument("on_estimate", on_estimate, MeasureError)
     ef_search = None if ef_search is None else whole_number("ef_search", ef_search, SearchError, 1, EF_SEARCH_LIMIT)
     shortlist = None if shortlist is None else positive_integer("shortlist", shortlist)
     report = progress or _silent
@@ -150,8 +153,8 @@ def evaluate(
         queries = JudgedQueries.of(judged, documents.column, embedder, words is not None, *limits, report)
         queries.check_documents(documents.known(connection, queries.judged_documents))
         queries.notes.extend(notes)
-        runs = _Runs(searches, queries, chosen, candidates)
-        runs.all(started, seconds, report)
+        runs = _Runs(searches, queries, chosen, candidates, started, seconds, on_estimate)
+        runs.all(report)
     return runs.evaluation(judged.source, started)
 
 
@@ -167,6 +170,9 @@ class _Runs:
         judged: queries.
         measures: to compute.
         candidates: short vectors that are computed.
+        started: by `time.monotonic`.
+        seconds: there are; None for no limit.
+        on_estimate: is told how long all takes; None where nobody is, or was told.
         systems: runs by the system's name.
         tried: runs of each candidate: by short vectors alone, and in two stages.
         rows: rows with a vector.
@@ -177,6 +183,9 @@ class _Runs:
     judged: JudgedQueries
     measures: list[Measure]
     candidates: list[ShortCandidate]
+    started: float
+    seconds: float | None
+    on_estimate: Callable[[float], None] | None
     systems: dict[str, Run] = field(default_factory=dict)
     tried: list[tuple[Run, Run]] = field(default_factory=list)
     rows: int = 0
@@ -185,15 +194,27 @@ class _Runs:
     def depths(self) -> list[int]:
         return sorted({measure.depth for measure in self.measures})
 
-    def all(self, started: float, seconds: float | None, report: Callable[[str, int, int], None]) -> None:
+    def all(self, report: Callable[[str, int, int], None]) -> None:
         """Run everything."""
-        self._read(None if seconds is None else started + READING * seconds, report)
-        self._search(None if seconds is None else started + seconds, report)
+        seconds = self.seconds
+        self._read(None if seconds is None else self.started + READING * seconds, report)
+        self._search(None if seconds is None else self.started + seconds, report)
 
     def _read(self, deadline: float | None, report: Callable[[str, int, int], None]) -> None:
         searches, connection = self.searches, self.searches.connection
         table = searches.documents.column.table
         expected = database.row_estimate(connection, server_name(connection, table)) or 0.0
+        searching = 0.0 if self.on_estimate is None else self._searching_seconds()
+        began = monotonic()
+
+        def read(done: int) -> None:
+            report("reading the table", done, max(done, int(expected)))
+            if self.on_estimate is not None:
+                reading = (monotonic() - began) * max(1.0, expected / max(1, done))
+                whole = began - self.started + reading + searching
+                self.on_estimate(whole if self.seconds is None else min(whole, self.seconds))
+                self.on_estimate = None
+
         with closing(searches.documents.batches(connection, len(self.judged.vectors))) as batches:
             rankings = read_rankings(
                 batches,
@@ -204,7 +225,7 @@ class _Runs:
                 shortlist=max(map(searches.size, self.depths)),
                 expected=expected,
                 deadline=deadline,
-                progress=lambda done: report("reading the table", done, max(done, int(expected))),
+                progress=read,
             )
         self.rows = rankings.rows
         self._cut(rankings.queries)
@@ -216,6 +237,17 @@ class _Runs:
         ]
         if self.searches.learned:
             self.systems[SHORT_ONLY] = self.tried[0][0]
+
+    def _searching_seconds(self) -> float:
+        """About how long the searches take, by those of the first query."""
+        query, vector = self.judged.queries[0], self.judged.vectors[0]
+        pairs = [(build, depth) for build in self.searches.builders.values() for depth in self.depths]
+        for build, depth in pairs:  # compiled, and files opened
+            self.searches.documents_found(build, query, vector, depth)
+        began = monotonic()
+        for build, depth in pairs:
+            self.searches.documents_found(build, query, vector, depth)
+        return (monotonic() - began) * len(self.judged.queries)
 
     def _search(self, deadline: float | None, report: Callable[[str, int, int], None]) -> None:
         builders = self.searches.builders

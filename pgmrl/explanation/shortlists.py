@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Select
 from sqlalchemy.sql import visitors
@@ -12,6 +12,7 @@ from pgmrl.limits import MAX_SCAN_TUPLES
 from pgmrl.model.scan_settings import max_scan_tuples
 from pgmrl.model.sqlalchemy_internals import limit_of
 from pgmrl.searching.plans import serving, shortlist_scans
+from pgmrl.searching.scan_ends import scan_end
 from pgmrl.searching.statement import SHORTLIST
 
 if TYPE_CHECKING:
@@ -21,11 +22,9 @@ if TYPE_CHECKING:
 
     from pgmrl.explanation.stages import Stage
     from pgmrl.searching.plans import Node
+    from pgmrl.searching.scan_ends import ScanEnd
 
-__all__ = ["ScanEnd", "Shortlist", "shortlists"]
-
-ScanEnd = Literal["full", "max_scan_tuples", "scan_mem", "exhausted"]
-NEARLY_ALL: Final = 0.9  # of the rows an index holds: their number is as of the last VACUUM
+__all__ = ["Shortlist", "shortlists"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +103,8 @@ def _scan_limit(sizes: list[int], session: Mapping[str, str]) -> int | None:
 
 
 def _scan_end(stage: Stage, size: int, limit: int | None, row_counts: Mapping[str, int]) -> ScanEnd | None:
-    """Why the scan of an index ended; pgvector does not report it, but has only these four reasons."""
     scans = [scan for scan in stage.scans if scan.ordered]
     loops = max(scan.loops for scan in scans)
-    if (stage.rows or 0) >= size * loops:
-        return "full"
-    if limit is None:
-        return None
     examined = [((scan.rows or 0) + scan.filtered) / max(scan.loops, 1) for scan in scans]
-    if max(examined) >= limit:  # the limit holds for each partition's index
-        return "max_scan_tuples"
     indexed = [row_counts.get(f"{scan.schema}.{name}", -1) for scan in scans for name in scan.index]
-    if min(indexed) < 0 or not sum(indexed):
-        return None
-    return "exhausted" if sum(examined) >= NEARLY_ALL * sum(indexed) else "scan_mem"
+    return scan_end(stage.rows or 0, size * loops, examined, limit, sum(indexed) if min(indexed) >= 0 else None)

@@ -190,6 +190,12 @@ class SearchTrial:
         losses = (recall, 1 - of_short, ann, missing, recall - of_scan)
         return Loss(number, key, *losses, len(returned), truth.count, elapsed)
 
+    def scanned(self, vector: VectorArray, truth: QueryTruth) -> tuple[AnySelect, int]:
+        """The search of a query without the exact fallback, and the rows of its shortlist."""
+        searches, more = (self.beside, 1) if truth.own_seen else (self.plain, 0)
+        statement = searches.searched if searches.scanned is None else searches.scanned
+        return statement.params(**{QUERY: vector}), self.shortlist + more
+
     def needed(
         self, connection: Connection, vector: VectorArray, key: tuple[Any, ...] | None, truth: QueryTruth, end: float
     ) -> int:

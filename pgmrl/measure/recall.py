@@ -20,6 +20,7 @@ from pgmrl.limits import EF_SEARCH_LIMIT
 from pgmrl.measure.attribution import QUERY, Loss, SearchTrial
 from pgmrl.measure.intervals import Interval, mean_interval
 from pgmrl.measure.queries import Queries, sampled_queries
+from pgmrl.measure.scan_limits import EndedScan, ScanLimit, ended_scan, remedy, scan_limit
 from pgmrl.measure.session import CANCELLED, CONFLICT, ended_by_standby, measuring, until
 from pgmrl.measure.table_truth import TableTruth, queries_at_once, truth_statement
 from pgmrl.model.argument_types import callable_argument, whole_number
@@ -29,7 +30,7 @@ from pgmrl.searching.arguments import check_seconds, flag, positive_integer
 from pgmrl.searching.plans import explained, index_serving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
@@ -45,6 +46,9 @@ SAMPLE: Final = 200
 
 SECONDS: Final = 60.0
 WORST: Final = 5
+LOOKED: Final = 10
+"""Queries whose scan under a filter is run once more, to see what ended it."""
+
 MOST_WORKERS: Final = 1024  # that PostgreSQL takes
 
 READING: Final = 0.7
@@ -95,6 +99,8 @@ class Recall:
         row_count: rows of the table, as the server estimates; None before the first ANALYZE.
         seconds: that measuring took.
         worst: the queries that lose most, the first most.
+        scan_limit: the limit of pgvector's that ended scans before the shortlist was full; None where none did, or
+            where there was no filter and no loss of that kind, so that nobody looked.
 
     """
 
@@ -119,6 +125,7 @@ class Recall:
     row_count: int | None
     seconds: float
     worst: list[Worst]
+    scan_limit: ScanLimit | None = None
 
     @property
     def queries(self) -> int:
@@ -142,6 +149,7 @@ def measure_recall(
     seed: int = 0,
     worst: int = WORST,
     progress: Callable[[str, int, int], None] | None = None,
+    on_estimate: Callable[[float], None] | None = None,
 ) -> Recall:
     """Search as the application does, search exactly, and compare.
 
@@ -164,6 +172,7 @@ def measure_recall(
         seed: of the sampling.
         worst: how many of the worst queries to look into.
         progress: called with what is being done, how much of it is done and how much there is.
+        on_estimate: called once, near the beginning, with about how many seconds it will take.
 
     Raises:
         MeasureError: there is nothing to measure with, or not one query was tried in time.
@@ -181,6 +190,7 @@ def measure_recall(
     option: Any = complete
     complete = option is None or flag("complete", option)
     callable_argument("progress", progress, MeasureError)
+    callable_argument("on_estimate", on_estimate, MeasureError)
     if not isinstance(queries, Queries):
         queries = whole_number("queries", queries, MeasureError, 1)
     clock = Clock(connection, started, seconds)
@@ -194,8 +204,11 @@ def measure_recall(
         trial = SearchTrial.of(own, column, complete=complete, **numbers)
         until(connection, clock.end)
         serving = _serving(connection, trial, sample)
-        tried = _Tried.of(clock, trial, sample, progress or _silent)
+        tried = _Tried.of(clock, trial, sample, progress or _silent, on_estimate)
         tried.all()
+        if serving.used and (own.whereclause is not None or tried.short):
+            tried.look_at_scans(range(min(LOOKED, len(tried.losses))))
+        limit = scan_limit(tried.scans.values())
         looked_into = tried.worst(worst)
         table = vectors_table(column)
         rows = None if tried.cancelled else database.row_estimate(connection, server_name(connection, table))
@@ -223,6 +236,7 @@ def measure_recall(
         p95_ms=float(np.percentile(times, 95)),
         row_count=None if rows is None else round(rows),
         worst=looked_into,
+        scan_limit=limit,
         seconds=time.monotonic() - started,
     )
 
@@ -314,6 +328,10 @@ class _Tried:
         losses: of each query that was tried.
         truths: likewise.
         cancelled: whether the server ended a statement because the time was over; then it takes no other one.
+        on_estimate: is told how long all takes; None where nobody is, or was told.
+        scans: how those that were looked into ended, by the query's number.
+        reading_since: by `time.monotonic`.
+        search_seconds: that the searches of one query take, about.
 
     """
 
@@ -325,13 +343,29 @@ class _Tried:
     losses: list[Loss] = field(default_factory=list)
     truths: list[QueryTruth] = field(default_factory=list)
     cancelled: bool = False
+    on_estimate: Callable[[float], None] | None = None
+    scans: dict[int, EndedScan] = field(default_factory=dict)
+    reading_since: float = 0.0
+    search_seconds: float = 0.0
 
     @classmethod
-    def of(cls, clock: Clock, trial: SearchTrial, queries: Queries, report: Callable[[str, int, int], None]) -> _Tried:
+    def of(
+        cls,
+        clock: Clock,
+        trial: SearchTrial,
+        queries: Queries,
+        report: Callable[[str, int, int], None],
+        on_estimate: Callable[[float], None] | None,
+    ) -> _Tried:
         definition = trial.definition
         plan = explained(clock.connection, truth_statement(trial.rows, definition))["Plan"]
         truth = TableTruth.of(clock.connection, trial.rows, definition, plan["Plan Rows"])
-        return cls(clock, trial, queries, truth, report)
+        return cls(clock, trial, queries, truth, report, on_estimate=on_estimate)
+
+    @property
+    def short(self) -> bool:
+        """Whether rows were missing, or came from the exact fallback."""
+        return any(loss.shortfall > 0 or loss.completed > 0 for loss in self.losses)
 
     def all(self) -> None:
         """Try as many queries as there is time for; as many at once as memory holds the lists of."""
@@ -346,7 +380,10 @@ class _Tried:
         """Read the truth of some queries and search; whether there was time for all of them."""
         connection, keys = self.clock.connection, self.queries.keys
         try:
+            if self.on_estimate is not None:
+                self._time_search()
             until(connection, self.clock.end)
+            self.reading_since = time.monotonic()
             truths = self.truth.read(
                 self.queries.vectors[first:end],
                 None if keys is None else keys[first:end],
@@ -371,7 +408,23 @@ class _Tried:
         return len(truths) == end - first
 
     def _read(self, rows: int) -> None:
-        self.report("reading the table", rows, max(rows, round(self.truth.expected)))
+        expected = max(rows, round(self.truth.expected))
+        self.report("reading the table", rows, expected)
+        if self.on_estimate is not None:
+            reading = (time.monotonic() - self.reading_since) * expected / max(1, rows)
+            passes = -(-len(self.queries) // queries_at_once(self.trial.shortlist))
+            whole = self.reading_since - self.clock.started + passes * reading + len(self.queries) * self.search_seconds
+            self.on_estimate(min(whole, self.clock.seconds))
+            self.on_estimate = None
+
+    def _time_search(self) -> None:
+        """How long a query takes: it is searched for twice where there is a fallback, with it and without."""
+        searches, parameters = self.trial.plain, {QUERY: self.queries.vectors[0]}
+        until(self.clock.connection, self.clock.end)
+        self.clock.connection.execute(searches.searched, parameters).all()  # compiled, and files opened
+        started = time.monotonic()
+        self.clock.connection.execute(searches.searched, parameters).all()
+        self.search_seconds = (time.monotonic() - started) * (1 if searches.scanned is None else 2)
 
     def worst(self, count: int) -> list[Worst]:
         """The queries that lose most, with their causes."""
@@ -379,8 +432,29 @@ class _Tried:
         worst = []
         for loss, truth in sorted(losing, key=lambda pair: pair[0].recall)[:count]:
             needed = self._needed(loss, truth) if loss.truncation > 0 else None
-            worst.append(Worst(loss, needed, _why(self.trial, loss, needed)))
+            if self.scans:
+                self.look_at_scans([loss.number])
+            worst.append(Worst(loss, needed, _why(self.trial, loss, needed, self.scans.get(loss.number))))
         return worst
+
+    def look_at_scans(self, numbers: Iterable[int]) -> None:
+        """See how the scans of some queries end, as far as there is time."""
+        for number in numbers:
+            if self.cancelled or self.clock.left <= 0:
+                return
+            if number in self.scans:
+                continue
+            statement, shortlist = self.trial.scanned(self.queries.vectors[number], self.truths[number])
+            try:
+                until(self.clock.connection, self.clock.end)
+                scan = ended_scan(self.clock.connection, statement, shortlist)
+            except DBAPIError as error:
+                if sqlstate(error) != CANCELLED:
+                    raise
+                self.cancelled = True
+                return
+            if scan is not None:
+                self.scans[number] = scan
 
     def _needed(self, loss: Loss, truth: QueryTruth) -> int | None:
         if self.cancelled or self.clock.left <= 0:
@@ -414,7 +488,7 @@ def _none_in_time(seconds: float) -> MeasureError:
     )
 
 
-def _why(trial: SearchTrial, loss: Loss, needed: int | None) -> str:
+def _why(trial: SearchTrial, loss: Loss, needed: int | None, scan: EndedScan | None) -> str:
     """The causes of one query's loss, the largest first, each with what would help."""
     if needed is None:
         more = "a longer shortlist would hold them; there was no time to find out how long"
@@ -422,9 +496,12 @@ def _why(trial: SearchTrial, loss: Loss, needed: int | None) -> str:
         more = f"no shortlist within reach ({needed:,}): more short dimensions or a rotation, see `pgmrl tune`"
     else:
         more = f"a shortlist of {needed:,} would hold them"
+    passed = f"the scan with ef_search {trial.ef_search:,} passes by rows of the shortlist: raise it"
+    if scan is not None and scan.why:
+        passed = f"{scan.why}: {remedy(scan.end)}"
     causes = {
         f"the short vectors rank true neighbours behind the shortlist of {trial.shortlist:,}: {more}": loss.truncation,
-        f"the scan with ef_search {trial.ef_search:,} passes by rows of the shortlist: raise it": loss.ann,
+        passed: loss.ann,
         f"{loss.returned} of {loss.expected} rows came back: leave complete=False out": loss.shortfall - loss.completed,
     }
     return "; ".join(sorted((why for why, share in causes.items() if share > 0), key=lambda why: -causes[why]))

@@ -11,6 +11,8 @@ from pgmrl.errors import MigrationError
 from pgmrl.model import ddl
 from pgmrl.names import identifier, quoted
 from pgmrl.online import backfill, index_builds, locks, plan, preconditions, preflight, steps
+from pgmrl.online.fill_durations import fill_durations
+from pgmrl.online.preflight import LEVELS
 from pgmrl.online.validation import validate
 
 if TYPE_CHECKING:
@@ -52,7 +54,8 @@ def plan_expand(
         kept=change.moves_full or change.same_columns,
         installs=change.rotation is not None,  # `expand` puts a rotation's file into the database first
     )
-    return planned, findings
+    findings += fill_durations(connection, change)
+    return planned, sorted(findings, key=lambda finding: LEVELS.index(finding.level))
 
 
 def _steps(connection: Connection, change: Reshape, build: Build) -> list[PlannedStep]:

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from pgmrl.online.plan import PlannedStep, Size
     from pgmrl.online.target import Target
 
-__all__ = ["Finding", "check", "parse_size"]
+__all__ = ["LEVELS", "Finding", "check", "parse_size"]
+
+LEVELS: Final = ("error", "warning", "note")  # the worst first
 
 LISTED: Final = 8  # indexes that are named
 LONG: Final = 30  # seconds after which a transaction is in the way
@@ -119,8 +121,7 @@ def check(
             *_triggers(connection, target.owner),
             *_full_index(connection, target, size),
         ]
-    order = {"error": 0, "warning": 1, "note": 2}
-    return sorted(findings, key=lambda finding: order[finding.level])
+    return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
 
 
 def _schema(connection: Connection) -> Iterator[Finding]:

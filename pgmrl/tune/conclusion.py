@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 from pgmrl.model.columns import base_column
 from pgmrl.tune.growth_models import build_growth
 from pgmrl.tune.limiting_factor import limiting_factor
+from pgmrl.tune.plain_index import try_plain
 from pgmrl.tune.result import ExactShortlists, FittedModel, Tuning
-from pgmrl.tune.selection import cheapest, pareto, select_setting, sizes_for
+from pgmrl.tune.selection import Selection, cheapest, pareto, select_setting, sizes_for
 from pgmrl.tune.setting_checks import check_column, check_trial
 from pgmrl.units import shown as shown_bytes
 
@@ -41,12 +42,19 @@ def conclude(trials: IndexTrials, truncations: Sequence[Truncation], tried: Sequ
     inputs, request = trials.inputs, trials.request
     sizes = sizes_for(request.k, request.max_shortlist)
     options = [(trial, trial.options(inputs.rows, sizes)) for trial in tried]
-    choice, shown, owner = select_setting(options, request) if options else (None, None, None)
+    choice, shown, owner = _selected(inputs, request, options, sizes) if options else (None, None, None)
+    plain = None
+    if choice is not None and owner is not None and trials.full is not None:
+        trials.report("trying an index on the full vectors", 0, 1)
+        plain = try_plain(trials, trials.full, owner, choice)
+        trials.budget.record("plain index")
     checks: list[Check | None] = []
     if shown is not None and owner is not None:
         trials.report("checking", 0, 1)
-        checks.append(check_trial(trials, owner, shown))
-        if _is_there(inputs, shown) and trials.trial_table is not None:
+        through_column = _is_there(inputs, shown) and trials.trial_table is not None
+        if owner.indexes[0].scans.index.trial or not through_column:
+            checks.append(check_trial(trials, owner, shown))
+        if through_column:
             checks.append(check_column(trials, owner, shown))
     trials.budget.record("check")
     limit = None
@@ -71,9 +79,10 @@ def conclude(trials: IndexTrials, truncations: Sequence[Truncation], tried: Sequ
         tenfold=None if shown is None or owner is None else owner.option(shown.shortlist, shown.ef_search, later),
         tenfold_needed=None
         if owner is None
-        else cheapest(owner.options(later, sizes), request.recall, request.optimize_for),
+        else cheapest(owner.options(later, sizes, model_error=False), request.recall, request.optimize_for),
         current=_current(inputs, tried),
         keeps_column=_is_there(inputs, choice),
+        plain=plain,
         front=pareto([option for _, own in options for option in own]),
         tried=[option for _, own in options for option in pareto(own)],
         exact_shortlists=[_exact_shortlists(truncation, inputs.rows, request) for truncation in truncations],
@@ -83,6 +92,27 @@ def conclude(trials: IndexTrials, truncations: Sequence[Truncation], tried: Sequ
         incomplete=inputs.incomplete,
         seconds=trials.budget.spent,
     )
+
+
+def _selected(
+    inputs: TuningInputs, request: TuneRequest, options: list[tuple[IndexTrial, list[Option]]], sizes: Sequence[int]
+) -> Selection:
+    """The setting to take; where none is sure to reach the target only for the models' error, one that may."""
+    selected = select_setting(options, request)
+    if selected.choice is not None:
+        return selected
+    likely = select_setting(
+        [(trial, trial.options(inputs.rows, sizes, model_error=False)) for trial, _ in options], request
+    )
+    if likely.choice is None:
+        return selected
+    choice = likely.trial.option(likely.choice.shortlist, likely.choice.ef_search, inputs.rows)
+    error = likely.choice.recall.low - choice.recall.low
+    inputs.notes.append(
+        f"by the models recall may be missed by {error:.3f}: --graph-rows tries indexes on more rows, and once the "
+        "column has its index, tuning sweeps that"
+    )
+    return Selection(choice, choice, likely.trial)
 
 
 def _ended(owner: IndexTrial | None, tried: Sequence[IndexTrial], untried: bool) -> str | None:

@@ -109,6 +109,14 @@ class ScannedIndex:
             f"SELECT {order}, w.distance FROM {RESULTS} AS w JOIN {table} AS f ON {same} ORDER BY w.distance, {order}"
         )
 
+    def plain(self, k: int, ef_search: int) -> str:
+        """A search without a second stage: key and distance of the nearest by the index alone."""
+        distance = f"{_escaped(self.short)} {self.definition.short_operator} %(short)s::{self.definition.short_type}"
+        return (
+            f"SELECT id, {distance} FROM {_escaped(self.name)} WHERE {gate(Scan(k, ef_search)).text} "  # noqa: S608
+            f"ORDER BY {distance} LIMIT {k}"
+        )
+
     def _nearest(self, count: int, ef_search: int) -> str:
         distance = f"{_escaped(self.short)} {self.definition.short_operator} %(short)s::{self.definition.short_type}"
         columns = "id, place" if self.trial else "tableoid, ctid"

@@ -63,10 +63,16 @@ def figure(tuning: Tuning) -> Figure:
     return drawn
 
 
+LINES: Final = 12
+"""Of the front at most so many are shown."""
+
+
 def about(tuning: Tuning) -> list[Option]:
-    """What of the front is worth reading: about the target, and always the choice."""
+    """What of the front is worth reading: a page of it about the target, and always the choice."""
     least = tuning.target - max(0.01, (1 - tuning.target) / 2)
-    near = [option for option in tuning.front if option.recall.mean >= least] or tuning.front
+    near = [option for option in tuning.front if option.recall.mean >= least]
+    near = near or sorted(tuning.front, key=lambda option: option.recall.mean)[-LINES:]
+    near = near[:: max(1, -(-len(near) // LINES))]
     shown = tuning.choice or tuning.best
     added = near if shown is None or shown in near else [*near, shown]
     return sorted(added, key=lambda option: option.latency_ms)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pgmrl.tune.candidates import Candidate
     from pgmrl.tune.index_trial import Option
     from pgmrl.tune.limiting_factor import Limit
+    from pgmrl.tune.plain_index import PlainIndex
     from pgmrl.tune.request import OptimizeFor
 
 __all__ = ["Check", "ExactShortlists", "FittedModel", "Tuning"]
@@ -90,6 +91,7 @@ class Tuning:
         tenfold_needed: the setting of the same column that reaches the target there; None where none does.
         current: the column as it is now, with the numbers that searches take by default; None where it has no index.
         keeps_column: whether the choice needs no other column or index than there is.
+        plain: one HNSW index on the full vectors beside the choice; None where it was not tried, or finds less.
         front: what no other setting beats in recall, time and size at once; the fastest first.
         tried: the same of each candidate whose index was tried.
         exact_shortlists: of all candidates, the smallest index first.
@@ -116,6 +118,7 @@ class Tuning:
     tenfold_needed: Option | None
     current: Option | None
     keeps_column: bool
+    plain: PlainIndex | None
     front: list[Option] = field(repr=False)
     tried: list[Option] = field(repr=False)
     exact_shortlists: list[ExactShortlists] = field(repr=False)
@@ -152,6 +155,7 @@ class Tuning:
             "tenfold_needed": _option(self.tenfold_needed, 10 * self.rows),
             "current": _option(self.current, self.rows),
             "keeps_column": self.keeps_column,
+            "plain": None if self.plain is None else self.plain._asdict(),
             "front": [_option(option, self.rows) for option in self.front],
             "tried": [_option(option, self.rows) for option in self.tried],
             "exact_shortlists": [

@@ -34,6 +34,7 @@ def time_searches(
     searches: Sequence[Callable[[int], BoundSearch]],
     queries: int,
     progress: Callable[[int, int], None] | None = None,
+    seconds: float | None = None,
 ) -> list[float]:
     """The median time of searches, in milliseconds, as the client sees them; each has its turn.
 
@@ -45,9 +46,11 @@ def time_searches(
         searches: each gives the statement and its parameters for a query's number.
         queries: how many to ask.
         progress: called before each round of turns, with the queries that were asked and how many there are.
+        seconds: after which no further round begins; the first one is finished in any case.
 
     """
     times: list[list[float]] = [[] for _ in searches]
+    began = time.monotonic()
     driver = driver_of(table.connection)
     with psycopg.Cursor(driver, row_factory=tuple_row) as cursor:
 
@@ -59,6 +62,8 @@ def time_searches(
             return (time.perf_counter() - start) * 1e3
 
         for block in range(0, queries, BLOCK):
+            if block and seconds is not None and time.monotonic() - began > seconds:
+                break
             if progress is not None:
                 progress(block, queries)
             for search, took in zip(searches, times, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from psycopg import Cursor
 from psycopg.rows import tuple_row
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_column", "check_trial"]
 
+FEWEST: Final = 100  # queries
+
 
 def check_trial(trials: IndexTrials, trial: IndexTrial, option: Option) -> Check | None:
     """The setting through the index that was tried; None where no queries are left."""
@@ -29,9 +31,11 @@ def check_trial(trials: IndexTrials, trial: IndexTrial, option: Option) -> Check
         return None
     base = trial.indexes[0]
     index, rows = base.scans.index, base.rows
-    queries = TrialQueries.of(trial.candidate.definition, inputs.checking)
-    scans = IndexScans(index, queries, trials.truths[base.sample].of_queries(slice(inputs.tuned, None)))
     shortlist, ef = option.shortlist, option.ef_search
+    checking = _affordable(trials, option)
+    queries = TrialQueries.of(trial.candidate.definition, inputs.checking[:checking])
+    part = slice(inputs.tuned, inputs.tuned + checking)
+    scans = IndexScans(index, queries, trials.truths[base.sample].of_queries(part))
     scans.scan(ef)
     if index.trial:
         ms = time_trial(index, queries, [(shortlist, ef)], trials.request.k, rows, 2 * TIMED)[0].ms
@@ -56,13 +60,14 @@ def check_column(trials: IndexTrials, trial: IndexTrial, option: Option) -> Chec
     others would be.
     """
     inputs, k = trials.inputs, trials.request.k
-    truth = trials.truths[0].of_queries(slice(inputs.tuned, None))
+    checking = _affordable(trials, option)
+    truth = trials.truths[0].of_queries(slice(inputs.tuned, inputs.tuned + checking))
     if not len(inputs.checking) or inputs.table.percent < 100:
         return None
     keys = {tuple(key) for key in inputs.source.keys or ()}
     more = 0 if not keys else 2 + 2 * round(k * len(keys) / max(1, inputs.rows))
     shortlist, ef = option.shortlist, option.ef_search
-    queries = TrialQueries.of(trial.candidate.definition, inputs.checking)
+    queries = TrialQueries.of(trial.candidate.definition, inputs.checking[:checking])
     search = trials.application_search(queries, min(shortlist, k + more), shortlist, ef)
     recalls = []
     with Cursor(driver_of(inputs.table.connection), row_factory=tuple_row) as cursor:
@@ -80,3 +85,11 @@ def check_column(trials: IndexTrials, trial: IndexTrial, option: Option) -> Chec
         trial.latency_ms(shortlist, ef, inputs.rows),
         trials.time_existing([(shortlist, ef)], queries)[0],
     )
+
+
+def _affordable(trials: IndexTrials, option: Option) -> int:
+    """Queries that there is time to check with; a hundred in any case, where there are so many."""
+    count, left = len(trials.inputs.checking), trials.budget.left_to_check
+    if left is None:
+        return count
+    return min(count, max(FEWEST, int(1000 * left / (3 * max(0.1, option.latency_ms)))))

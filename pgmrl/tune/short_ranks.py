@@ -30,6 +30,9 @@ QUERIES: Final = 100
 COMPARED: Final = 4_000_000
 """Pairs of a row and a neighbour that are compared at a time."""
 
+FARTHEST: Final = 20_000
+"""Ranks beyond are not counted to the end: no shortlist is that long, in a table ten times as large neither."""
+
 
 @dataclass(slots=True)
 class ShortRanks:
@@ -39,7 +42,8 @@ class ShortRanks:
         truth: the neighbours.
         thresholds: their short scores, shape (queries, kept), float64; NaN where a row does not count.
         rounding: by how much scores may be off, shape (queries,): those that differ by less are equal.
-        nearer: rows that are nearer in the short order, shape (queries, kept).
+        nearer: rows that are nearer in the short order, shape (queries, kept); some number above FARTHEST where there
+            are more than that.
         equal: rows that are as near, itself included, shape (queries, kept).
 
     """
@@ -60,7 +64,8 @@ class ShortRanks:
     @property
     def limits(self) -> NDArray[np.float64]:
         """Scores beyond which no row counts, shape (queries,)."""
-        finite = np.where(np.isfinite(self.thresholds), self.thresholds, -np.inf)
+        counting = np.isfinite(self.thresholds) & (self.nearer <= FARTHEST)
+        finite = np.where(counting, self.thresholds, -np.inf)
         return np.asarray(finite.max(axis=1) + self.rounding)
 
     def count(self, query: NDArray[np.int64], score: NDArray[Any]) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import Final
 
 from pgmrl.searching.arguments import check_seconds
 
 __all__ = ["TimeBudget"]
+
+CHECK: Final = 0.1
+"""Of the time, so much is for the check of the choice."""
 
 
 class TimeBudget:
@@ -32,8 +36,18 @@ class TimeBudget:
 
     @property
     def left(self) -> float | None:
+        """Seconds until the check has to begin; None where there is no limit."""
+        return None if self.seconds is None else self._started + (1 - CHECK) * self.seconds - time.monotonic()
+
+    @property
+    def left_to_check(self) -> float | None:
         """Seconds until the limit; None where there is none."""
         return None if self.seconds is None else self._started + self.seconds - time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._started
 
     @property
     def exhausted(self) -> bool:

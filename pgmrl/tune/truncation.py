@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from pgmrl.tune.growth_models import Curve, Growth
     from pgmrl.tune.short_ranks import ShortRanks
 
-__all__ = ["Truncation", "moved"]
+__all__ = ["SAME_SIZE", "Truncation", "moved"]
+
+SAME_SIZE: Final = 1.25
+"""A table of so many times the rows, at most, is as good as the one that was measured."""
 
 FINE: Final = np.unique(np.concatenate([np.arange(1.0, 101.0), np.geomspace(100, 10_000, 80)]))
 """Sizes at which a curve is known: a short shortlist's recall has a corner at every row."""
@@ -62,6 +65,15 @@ class Truncation:
         ranks = [self.ranks[number] for number in smaller]
         growth = fit_growth(curves, ranks[0].truth.k, floor=self.floor)
         return Truncation(self.candidate, ranks, curves, growth, self.floor)
+
+    def model_error(self, shortlist: float, rows: int) -> float:
+        """By how much recall may be missed in a table that is larger than what was read; see `IndexTrial.recall`."""
+        base = self.curves[0][0]
+        if rows <= SAME_SIZE * base:
+            return 0.0
+        if self.growth.error is None:
+            return abs(self.recall(shortlist, rows) - self.recall(shortlist, base))
+        return self.growth.error * max(1.0, float(np.log(rows / base) / np.log(base / self.curves[1][0])))
 
     def interval(self, shortlist: float, rows: int) -> Interval:
         """The same with the interval that the queries give."""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
-from itertools import islice
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -16,29 +13,33 @@ from pgmrl.errors import MeasureError, RotationError
 from pgmrl.measure.fit_rotation import SAMPLE, by_direction, fit_axes
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.rotation import Rotation
-from pgmrl.tune.candidates import DIMS, candidates, rotation_axes
+from pgmrl.tune.candidates import candidates, rotation_axes
 from pgmrl.tune.conclusion import conclude
 from pgmrl.tune.index_trials import IndexTrials
-from pgmrl.tune.nested_samples import SMALLEST, NestedSamples, nested_truth, samples_for
+from pgmrl.tune.nested_samples import NestedSamples, samples_for
+from pgmrl.tune.plain_index import plain_candidate
 from pgmrl.tune.request import TuneRequest
 from pgmrl.tune.search_timing import force_index
 from pgmrl.tune.selection import promising, select_setting, sizes_for
-from pgmrl.tune.short_ranks import count_short_ranks
+from pgmrl.tune.table_passes import (
+    LearningRows,
+    choose_extent,
+    expected_seconds,
+    measured_cost,
+    read_truncations,
+    read_truths,
+)
 from pgmrl.tune.time_budget import TimeBudget
 from pgmrl.tune.trial_table import trial_table_for
-from pgmrl.tune.truncation import Truncation
 from pgmrl.tune.tuning_inputs import gather_inputs
 from pgmrl.tune.tuning_transaction import snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
 
-    from pgmrl.measure.exact_neighbours import RowBatch
-    from pgmrl.measure.ground_truth import GroundTruth
     from pgmrl.measure.queries import Queries
     from pgmrl.model.metrics import ShortType
     from pgmrl.tune.candidates import Candidate, Rule
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from pgmrl.tune.request import OptimizeFor
     from pgmrl.tune.result import Tuning
     from pgmrl.tune.trial_table import ShortVectors
+    from pgmrl.tune.truncation import Truncation
     from pgmrl.tune.tuning_inputs import TuningInputs
 
     Report = Callable[[str, int, int], None]
@@ -85,6 +87,7 @@ def tune(
     seconds: float | None = None,
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
+    on_estimate: Callable[[float], None] | None = None,
 ) -> Tuning:
     """Find the cheapest setting that reaches a recall, without a column or an index for it.
 
@@ -113,9 +116,10 @@ def tune(
         rows: to read at most; of a larger table a random sample.
         graph_rows: rows that indexes are tried on at most.
         maintenance_work_mem: for these builds, such as "1GB".
-        seconds: about how long it may take; fewer rows are read, and fewer candidates tried.
+        seconds: how long it may take: fewer queries are asked, then fewer candidates tried, then fewer rows read.
         seed: of all random choices.
         progress: called with what is being done, how much of it is done and how much there is.
+        on_estimate: called once, near the beginning, with about how many seconds it will take.
 
     Raises:
         MeasureError: too few rows, or a transaction that does not read in one snapshot.
@@ -142,22 +146,30 @@ def tune(
             )
         rotation = None if rotation is None else database.with_axes(connection, rotation)
         inputs = gather_inputs(connection, column, request, queries)
-        return _tuned(inputs, request, budget, rotation, progress or _silent)
+        return _tuned(inputs, request, budget, rotation, progress or _silent, on_estimate)
 
 
 def _tuned(
-    inputs: TuningInputs, request: TuneRequest, budget: TimeBudget, rotation: Rotation | None, report: Report
+    inputs: TuningInputs,
+    request: TuneRequest,
+    budget: TimeBudget,
+    rotation: Rotation | None,
+    report: Report,
+    on_estimate: Callable[[float], None] | None,
 ) -> Tuning:
     trial_table, why = trial_table_for(inputs.table.connection, inputs.table)
     if why:
         inputs.notes.insert(0, why)
-    _choose_rows(inputs, request, budget)
+    cost = None if budget.seconds is None and on_estimate is None else measured_cost(inputs, request)
+    cost = choose_extent(inputs, request, budget, cost)
     samples = samples_for(inputs.read, request, inputs.memory.build // TYPICAL)
-    learning = _LearningRows(NestedSamples((1.0, min(1.0, SAMPLE / max(1.0, inputs.read))), request.seed + 1))
-    truths = _truths(inputs, request, samples, learning, report)
+    if on_estimate is not None and cost is not None:
+        on_estimate(expected_seconds(inputs, request, budget, cost, samples))
+    learning = LearningRows(NestedSamples((1.0, min(1.0, SAMPLE / max(1.0, inputs.read))), request.seed + 1))
+    truths = read_truths(inputs, request, samples, learning, report)
     budget.record("truth")
     tried = _candidates(inputs, request, rotation, learning)
-    truncations = _truncations(inputs, request, samples, truths, tried, report)
+    truncations = read_truncations(inputs, request, samples, truths, tried, report)
     budget.record("truncation")
     with ExitStack() as stack:
         trials = IndexTrials(inputs, request, budget, truths, samples, trial_table, stack, report)
@@ -166,83 +178,11 @@ def _tuned(
         return conclude(trials, truncations, done)
 
 
-# -- reading -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _LearningRows:
-    """Rows to learn a rotation from, of those that pass by.
-
-    Attributes:
-        samples: the second part of them is what is learned from.
-        parts: vectors of those rows.
-
-    """
-
-    samples: NestedSamples
-    parts: list[NDArray[np.float16 | np.float32]] = field(default_factory=list)
-
-    def add(self, batch: RowBatch, kind: str) -> None:
-        part = self.samples.fractions[1] < 1
-        chosen = batch.vectors[self.samples.of(batch.ids) > 0] if part else batch.vectors
-        self.parts.append(chosen.astype(np.float16 if kind == "halfvec" else np.float32))
-
-
-def _choose_rows(inputs: TuningInputs, request: TuneRequest, budget: TimeBudget) -> None:
-    """How much of the table to read: as much as was asked for, and as there is time for."""
-    share = min(1.0, request.rows / max(1, inputs.rows))
-    if budget.left is not None:
-        least = SMALLEST * request.k / max(1, inputs.rows)  # of fewer there is nothing to say
-        share = min(share, max(least, _affordable(inputs, request, budget.left / 2)))
-    if share < 1:
-        inputs.table.percent = max(1e-4, 100 * share)
-        inputs.incomplete.append(
-            f"a random {100 * share:.3g} % of the rows were read, and recall scaled to all of them by the model"
-        )
-
-
-def _affordable(inputs: TuningInputs, request: TuneRequest, seconds: float) -> float:
-    """The share of the rows for which truth and truncation take so long, by the time of the first batches."""
-    started, rows = time.perf_counter(), 0
-    whole = NestedSamples((1.0,), request.seed)
-
-    def first() -> Generator[RowBatch]:
-        nonlocal rows
-        with closing(inputs.table.batches(len(inputs.queries))) as batches:
-            for batch in islice(batches, 2):
-                rows += len(batch)
-                yield batch
-
-    nested_truth(first(), inputs.definition, inputs.queries, request.k, whole)
-    each = (time.perf_counter() - started) / max(1, rows)
-    # ranks: half the queries, and the candidates' dimensions instead of the full ones
-    dims = sum(request.dims or DIMS) * len(request.by) * len(request.types)
-    ranks = 0.5 * dims / inputs.definition.dims * 1.5
-    return seconds / max(1e-9, each * (1 + ranks) * inputs.rows)
-
-
-def _truths(
-    inputs: TuningInputs, request: TuneRequest, samples: NestedSamples, learning: _LearningRows, report: Report
-) -> list[GroundTruth]:
-    expected = round(inputs.read)
-    rows = 0
-
-    def read(batch: RowBatch) -> None:
-        nonlocal rows
-        rows += len(batch)
-        if "rotation" in request.by:
-            learning.add(batch, inputs.definition.full)
-        report("exact search", min(rows, expected), expected)
-
-    batches = inputs.table.batches(len(inputs.queries))
-    return nested_truth(batches, inputs.definition, inputs.queries, request.k, samples, read)
-
-
 # -- candidates ----------------------------------------------------------------------------------------------------
 
 
 def _candidates(
-    inputs: TuningInputs, request: TuneRequest, rotation: Rotation | None, learning: _LearningRows
+    inputs: TuningInputs, request: TuneRequest, rotation: Rotation | None, learning: LearningRows
 ) -> list[Candidate]:
     by = list(request.by)
     if "rotation" in by:
@@ -266,7 +206,7 @@ def _candidates(
 
 
 def _rotation(
-    inputs: TuningInputs, request: TuneRequest, rotation: Rotation | None, learning: _LearningRows
+    inputs: TuningInputs, request: TuneRequest, rotation: Rotation | None, learning: LearningRows
 ) -> Rotation | None:
     """The caller's, the column's own, or one that is learned; None where there are too few rows."""
     if rotation is not None:
@@ -286,27 +226,6 @@ def _rotation(
         return None
 
 
-def _truncations(
-    inputs: TuningInputs,
-    request: TuneRequest,
-    samples: NestedSamples,
-    truths: Sequence[GroundTruth],
-    tried: Sequence[Candidate],
-    report: Report,
-) -> list[Truncation]:
-    rows = 0
-
-    def read(batch: RowBatch) -> None:
-        nonlocal rows
-        rows += len(batch)
-        report(f"{len(tried)} ways to shorten", rows, truths[0].rows)
-
-    own = [truth.of_queries(slice(0, inputs.tuned)) for truth in truths]
-    ranks = count_short_ranks(inputs.table, tried, inputs.tuning, own, samples, read)
-    floor = min(0.9, request.recall)
-    return [Truncation.of(candidate, tables, floor) for candidate, tables in zip(tried, ranks, strict=True)]
-
-
 # -- indexes -------------------------------------------------------------------------------------------------------
 
 
@@ -317,8 +236,10 @@ def _try_indexes(trials: IndexTrials, truncations: Sequence[Truncation]) -> list
     own = None
     if current is not None:
         own = next(other for other in truncations if other.candidate.same_vectors(current.candidate))
+    existing = None
+    if own is not None and (inputs.table.percent == 100 or trials.trial_table is None):
+        existing = trials.existing(own)
     if trials.trial_table is None:
-        existing = None if own is None else trials.existing(own)
         if existing is None:
             raise MeasureError(
                 f"{inputs.notes[0]}, and {inputs.table.name} has no valid index on short vectors to search: tune on "
@@ -326,19 +247,12 @@ def _try_indexes(trials: IndexTrials, truncations: Sequence[Truncation]) -> list
             )
         return [existing]
     planned = _planned(inputs, request, truncations, own)
-    shorts = trials.collect([truncation for truncation, _ in planned])
-    done: list[IndexTrial] = []
-    for (truncation, index), vectors in zip(planned, shorts, strict=True):
-        if done and trials.budget.exhausted:
-            trials.untried = True
-            inputs.incomplete.append("time ran out before all promising candidates were tried")
-            break
-        trial = trials.trial(truncation, index, vectors)
-        if trial is None:
-            trials.untried = True
-            inputs.incomplete.append(f"there was no time to build an index of {truncation.candidate.title}")
-        else:
-            done.append(trial)
+    plain = plain_candidate(inputs)
+    collected = trials.collect(
+        [*(truncation.candidate for truncation, _ in planned), *(() if plain is None else (plain,))]
+    )
+    shorts, trials.full = collected[: len(planned)], None if plain is None else collected[-1]
+    done = _tried(trials, planned, shorts, existing)
     if request.graph and done:
         sizes = sizes_for(request.k, request.max_shortlist)
         best = select_setting([(trial, trial.options(inputs.rows, sizes)) for trial in done], request).trial
@@ -349,17 +263,45 @@ def _try_indexes(trials: IndexTrials, truncations: Sequence[Truncation]) -> list
     return done
 
 
+def _tried(
+    trials: IndexTrials,
+    planned: Sequence[tuple[Truncation, Hnsw]],
+    shorts: Sequence[ShortVectors],
+    existing: IndexTrial | None,
+) -> list[IndexTrial]:
+    """The trials that there is time for, the first in any case; that of the index there is, goes before."""
+    inputs, request = trials.inputs, trials.request
+    done = [] if existing is None else [existing]
+    for (truncation, index), vectors in zip(planned, shorts, strict=True):
+        if existing is not None and truncation is existing.truncation and index == existing.candidate.index:
+            able = truncation.needed(request.recall, inputs.rows, [request.max_shortlist]) is not None
+            if (able or trials.samples.largest_index) and not trials.budget.exhausted:
+                trials.try_smaller(existing, vectors)
+            continue
+        if len(done) > (existing is not None) and trials.budget.exhausted:
+            trials.untried = True
+            inputs.incomplete.append("time ran out before all promising candidates were tried")
+            break
+        trial = trials.trial(truncation, index, vectors)
+        if trial is None:
+            trials.untried = True
+            inputs.incomplete.append(f"there was no time to build an index of {truncation.candidate.title}")
+        else:
+            done.append(trial)
+    return done
+
+
 def _planned(
     inputs: TuningInputs, request: TuneRequest, truncations: Sequence[Truncation], own: Truncation | None
 ) -> list[tuple[Truncation, Hnsw]]:
-    """The promising candidates and the column there is: that first, to be compared however little time there is."""
+    """The promising candidates, the most promising first, and the column there is."""
     sizes = sizes_for(request.k, request.max_shortlist)
     finalists = promising(truncations, request.recall, inputs.rows, sizes, request.finalists, request.optimize_for)
     planned = [(truncation, inputs.index) for truncation in finalists]
     if own is None or inputs.current is None:
         return planned
     existing = (own, inputs.current.candidate.index)
-    return [existing, *(trial for trial in planned if trial != existing)]
+    return [*(trial for trial in planned if trial != existing), existing]
 
 
 def _graphs(trials: IndexTrials, truncation: Truncation, shorts: ShortVectors, but: Hnsw) -> list[IndexTrial]:

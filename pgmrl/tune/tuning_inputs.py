@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import numpy as np
 from sqlalchemy import select, text
 
 from pgmrl import database
@@ -22,7 +23,6 @@ from pgmrl.tune.candidates import Candidate
 from pgmrl.tune.tuned_table import TunedTable
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
@@ -119,6 +119,12 @@ class TuningInputs:
     def checking(self) -> NDArray[np.float32]:
         """The others."""
         return self.queries[self.tuned :]
+
+    def keep_queries(self, count: int) -> None:
+        """Go on with so many, of which half choose and half check."""
+        half = (count + 1) // 2
+        self.queries = np.concatenate([self.tuning[:half], self.checking[: count - half]])
+        self.tuned = half
 
 
 def gather_inputs(connection: Connection, column: Any, request: TuneRequest, queries: Queries | int) -> TuningInputs:

@@ -394,12 +394,14 @@ def test_of_a_long_text_the_beginning_is_embedded(place: Path, engine: Engine) -
 def test_the_time_of_every_step_is_said(place: Path) -> None:
     """What is said first is the whole; its parts are named."""
     seconds = ok_json("load", write_rows(place), "--text", "body", "--table", "a")["seconds"]
-    assert list(seconds) == ["read", "embed and load", "index", "total"]
+    assert list(seconds) == ["read", "embed and load", "index", "recall", "total"]
     assert sum(seconds.values()) - seconds["total"] <= seconds["total"]
     assert min(seconds.values()) > 0
     said = ok("load", write_rows(place), "--text", "body", "--table", "b")
-    assert re.match(r"5 rows in [\d.]+ s into b: read [\d.]+ s, embed and load [\d.]+ s, index [\d.]+ s\n", said)
-    assert "pgmrl recall b.embedding" in said
+    times = r"read [\d.]+ s, embed and load [\d.]+ s, index [\d.]+ s, recall [\d.]+ s\n"
+    assert re.match(rf"5 rows in [\d.]+ s into b: {times}", said)
+    assert re.search(r"recall@10 1\.00 \([\d.]+ to 1\.00\) with the usual shortlist of 100", said)
+    assert "pgmrl tune b.embedding" in said
 
 
 def test_a_redirected_load_reports_its_steps(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,216 @@
+"""The passes over the table: how much of it there is time for, the truth, and what each candidate would lose."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from pgmrl.tune.candidates import DIMS
+from pgmrl.tune.growth_models import build_growth
+from pgmrl.tune.nested_samples import SMALLEST, NestedSamples, nested_truth
+from pgmrl.tune.short_ranks import count_short_ranks
+from pgmrl.tune.truncation import Truncation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from numpy.typing import NDArray
+
+    from pgmrl.measure.exact_neighbours import RowBatch
+    from pgmrl.measure.ground_truth import GroundTruth
+    from pgmrl.tune.candidates import Candidate
+    from pgmrl.tune.request import TuneRequest
+    from pgmrl.tune.time_budget import TimeBudget
+    from pgmrl.tune.tuning_inputs import TuningInputs
+
+    Report = Callable[[str, int, int], None]
+
+__all__ = [
+    "LearningRows",
+    "PassCost",
+    "choose_extent",
+    "expected_seconds",
+    "measured_cost",
+    "read_truncations",
+    "read_truths",
+]
+
+PASSES: Final = 3
+"""Times that the table is read: for the truth, for the ranks, and for the short vectors of trials."""
+
+SHARE: Final = 0.4
+"""Of the time that there is, so much may go into the passes."""
+
+FEWEST: Final = 400
+"""Queries, half of which choose and half check: of fewer recall is not known well enough to choose by."""
+
+BATCHES: Final = 2  # whose time tells that of the others
+OVERHEAD: Final = 100  # dimensions that take as long as what comparing short vectors takes besides
+
+BUILD_SECONDS: Final = 0.25e-3  # for each row of 100,000, of m=16 and ef_construction=100: about, of the first guess
+SCAN_SECONDS: Final = 6e-6  # likewise for each candidate of a scan
+SCANS: Final = 300 * 1_500  # queries, and the sum of ef_search that they are scanned with
+
+
+class PassCost(NamedTuple):
+    """What a pass takes.
+
+    Attributes:
+        read: seconds for each row, to read it.
+        compare: seconds for each row, to compare it with all queries, by full vectors.
+        ranks: how many times as long as that the short vectors of all candidates take.
+
+    """
+
+    read: float
+    compare: float
+    ranks: float
+
+    def seconds(self, rows: float, queries: float) -> float:
+        """All passes, over so many rows, with this share of the queries."""
+        return rows * (PASSES * self.read + queries * self.compare * (1 + self.ranks))
+
+
+@dataclass(slots=True)
+class LearningRows:
+    """Rows to learn a rotation from, of those that pass by.
+
+    Attributes:
+        samples: the second part of them is what is learned from.
+        parts: vectors of those rows.
+
+    """
+
+    samples: NestedSamples
+    parts: list[NDArray[np.float16 | np.float32]] = field(default_factory=list)
+
+    def add(self, batch: RowBatch, kind: str) -> None:
+        """Take what belongs to the sample."""
+        part = self.samples.fractions[1] < 1
+        chosen = batch.vectors[self.samples.of(batch.ids) > 0] if part else batch.vectors
+        self.parts.append(chosen.astype(np.float16 if kind == "halfvec" else np.float32))
+
+
+# -- how much ------------------------------------------------------------------------------------------------------
+
+
+def choose_extent(
+    inputs: TuningInputs, request: TuneRequest, budget: TimeBudget, cost: PassCost | None
+) -> PassCost | None:
+    """How many queries to ask, and how many rows to read: as was asked for, and as there is time for.
+
+    Fewer queries widen the interval; fewer rows leave recall to a model. So rows are left out last.
+
+    Args:
+        inputs: what is tuned; rows and queries are left out there.
+        request: how many were asked for.
+        budget: the time there is.
+        cost: of the passes; None where time does not matter.
+
+    Returns:
+        The cost with the queries that are left.
+
+    """
+    share = min(1.0, request.rows / max(1, inputs.rows))
+    if budget.left is not None and cost is not None:
+        count, seconds = len(inputs.queries), max(0.0, SHARE * budget.left)
+        rows = share * inputs.rows
+        if cost.seconds(rows, 1.0) > seconds:
+            of_queries = (seconds / max(1.0, rows) - PASSES * cost.read) / (cost.compare * (1 + cost.ranks))
+            kept = min(count, max(FEWEST, int(of_queries * count)))
+            if kept < count:
+                inputs.keep_queries(kept)
+                inputs.incomplete.append(f"{kept:,} of {count:,} queries were tried")
+            least = SMALLEST * request.k / max(1, inputs.rows)  # of fewer rows there is nothing to say
+            share = min(share, max(least, share * seconds / max(1e-9, cost.seconds(rows, kept / count))))
+            cost = cost._replace(compare=cost.compare * kept / count)
+    if share < 1:
+        inputs.table.percent = max(1e-4, 100 * share)
+        inputs.incomplete.append(
+            f"a random {100 * share:.3g} % of the rows were read, and recall scaled to all of them by the model"
+        )
+    return cost
+
+
+def measured_cost(inputs: TuningInputs, request: TuneRequest) -> PassCost:
+    """By the time of the first batches."""
+    reading, rows, started = 0.0, 0, time.perf_counter()
+
+    def first() -> Generator[RowBatch]:
+        nonlocal reading, rows
+        with closing(inputs.table.batches(len(inputs.queries))) as batches:
+            for _ in range(BATCHES):
+                begun = time.perf_counter()
+                batch = next(batches, None)
+                reading += time.perf_counter() - begun
+                if batch is None:
+                    return
+                rows += len(batch)
+                yield batch
+
+    nested_truth(first(), inputs.definition, inputs.queries, request.k, NestedSamples((1.0,), request.seed))
+    whole, dims = time.perf_counter() - started, inputs.definition.dims
+    sizes = [size for size in request.dims or DIMS if size <= dims]
+    ways = len(request.by) * (len(request.types) if request.dims else 1)
+    ranks = ways * sum(size + OVERHEAD for size in sizes) / dims / 2  # half of the queries choose
+    return PassCost(reading / max(1, rows), max(1e-9, (whole - reading) / max(1, rows)), ranks)
+
+
+def expected_seconds(
+    inputs: TuningInputs, request: TuneRequest, budget: TimeBudget, cost: PassCost, samples: NestedSamples
+) -> float:
+    """About how long it will take, by the time of the first batches and what builds usually take."""
+    passes = cost.seconds(inputs.read, 1.0)
+    rows = inputs.read * samples.fractions[samples.largest_index]
+    effort = inputs.index.m / 16 * inputs.index.ef_construction / 100
+    build = BUILD_SECONDS * 100_000 * effort * build_growth(100_000, rows)
+    trials = request.finalists * (1.3 * build + 2 * SCANS * SCAN_SECONDS)  # a fourth and a sixteenth of the rows too
+    expected = budget.elapsed + passes + trials
+    return expected if budget.seconds is None else min(expected, budget.seconds)
+
+
+# -- what is read --------------------------------------------------------------------------------------------------
+
+
+def read_truths(
+    inputs: TuningInputs, request: TuneRequest, samples: NestedSamples, learning: LearningRows, report: Report
+) -> list[GroundTruth]:
+    """The truth of all queries in each part of the table; on the way, rows to learn a rotation from."""
+    expected = round(inputs.read)
+    rows = 0
+
+    def read(batch: RowBatch) -> None:
+        nonlocal rows
+        rows += len(batch)
+        if "rotation" in request.by:
+            learning.add(batch, inputs.definition.full)
+        report("exact search", min(rows, expected), expected)
+
+    batches = inputs.table.batches(len(inputs.queries))
+    return nested_truth(batches, inputs.definition, inputs.queries, request.k, samples, read)
+
+
+def read_truncations(
+    inputs: TuningInputs,
+    request: TuneRequest,
+    samples: NestedSamples,
+    truths: Sequence[GroundTruth],
+    tried: Sequence[Candidate],
+    report: Report,
+) -> list[Truncation]:
+    """What each candidate loses by shortening in each part of the table, by the queries that choose."""
+    rows = 0
+
+    def read(batch: RowBatch) -> None:
+        nonlocal rows
+        rows += len(batch)
+        report(f"{len(tried)} ways to shorten", rows, truths[0].rows)
+
+    own = [truth.of_queries(slice(0, inputs.tuned)) for truth in truths]
+    ranks = count_short_ranks(inputs.table, tried, inputs.tuning, own, samples, read)
+    floor = min(0.9, request.recall)
+    return [Truncation.of(candidate, tables, floor) for candidate, tables in zip(tried, ranks, strict=True)]
