@@ -56,20 +56,23 @@ def described_tokenizer() -> dict[str, Any]:
     }
 
 
-def write_model(folder: Path, described: dict[str, Any] | None = None, *, seed: int = 0, **arrays: Any) -> Path:
+def write_model(
+    folder: Path, described: dict[str, Any] | None = None, *, seed: int = 0, dims: int = DIMS, **arrays: Any
+) -> Path:
     """A folder with the model's files.
 
     Args:
         folder: which is made.
         described: another tokenizer.json.
         seed: of the vectors.
+        dims: of the vectors.
         **arrays: other arrays than a vector of each token.
     """
     from safetensors.numpy import save_file  # noqa: PLC0415 - of an extra
 
     described = described or described_tokenizer()
     count = len(described["model"].get("vocab", []))
-    vectors = np.random.default_rng(seed).normal(size=(count, DIMS)).astype(np.float16)
+    vectors = np.random.default_rng(seed).normal(size=(count, dims)).astype(np.float16)
     folder.mkdir(parents=True)
     (folder / "tokenizer.json").write_text(json.dumps(described), encoding="utf-8")
     save_file(arrays or {"embeddings": vectors}, folder / "model.safetensors")

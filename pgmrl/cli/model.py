@@ -15,6 +15,7 @@ from pgmrl.cli.options import ColumnPath, DatabaseUrl, Json
 from pgmrl.cli.output import console, counted, escaped, write_json
 from pgmrl.embedders.token_model import load_token_model
 from pgmrl.functions.text_models import install_model, models, remove_model
+from pgmrl.model.argument_types import is_unicode
 from pgmrl.names import column_parts, qualified
 
 __all__ = ["app"]
@@ -106,6 +107,8 @@ def keep(
     """
     if stop == (template is not None):
         raise typer.BadParameter("expected either --text or --stop")
+    if not all(map(is_unicode, (column, template or "", model))):
+        raise typer.BadParameter("expected Unicode, got half of a surrogate pair")
     with open_engine(url) as engine, engine.begin() as connection:
         schema, name, vector_column = column_parts(column)
         table = database.relation_name(connection, qualified(schema, name))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,7 +84,7 @@ def load_token_model(spec: str) -> TokenModel:
     else:
         weights, tokenizer = Path(spec) / "model.safetensors", Path(spec) / "tokenizer.json"
         for path in (weights, tokenizer):
-            if not path.is_file():
+            if not os.path.isfile(path):  # noqa: PTH113 - also of a name that is too long
                 raise EmbedderError(
                     f"the model {safe_repr(spec)}: expected `static` or a folder with tokenizer.json and "
                     f"model.safetensors, got none with {path.name}"

@@ -122,6 +122,8 @@ def remove_model(connection: Connection | Session, name: str) -> bool:
     """
     connection = database.sqlalchemy_connection(connection)
     database.require_schema(connection)
+    if not _NAME.fullmatch(name):
+        return False
     try:
         with database.pinned(connection), connection.begin_nested():
             return connection.execute(text("DELETE FROM pgmrl.models WHERE name = :name"), {"name": name}).rowcount > 0

@@ -28,8 +28,8 @@ def test_from_nothing_to_a_search_by_words(engine: Engine, tmp_path: Path) -> No
     assert f"{DIMS} dimensions" in ok("model", "list")
     with engine.begin() as connection:
         connection.exec_driver_sql(
-            f"CREATE TABLE notes (id integer PRIMARY KEY, title text, embedding vector({DIMS}), embedding_short vector(4) "
-            "GENERATED ALWAYS AS (l2_normalize(subvector(embedding, 1, 4))) STORED)"
+            f"CREATE TABLE notes (id integer PRIMARY KEY, title text, embedding vector({DIMS}), "
+            "embedding_short vector(4) GENERATED ALWAYS AS (l2_normalize(subvector(embedding, 1, 4))) STORED)"
         )
         connection.exec_driver_sql("CREATE INDEX ON notes USING hnsw (embedding_short vector_cosine_ops)")
     assert "embeds its text into embedding" in ok(

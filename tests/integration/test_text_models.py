@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from sqlalchemy.engine import Row
 
 WORDS = ["trains", "game", "game with trains", "aaaa", "x", "Ж", "日本", "a. b, c", "zzz trains"]
 
@@ -59,7 +58,7 @@ def docs(connection: Connection, model: TokenModel) -> Table:
     return table
 
 
-def ask(connection: Connection, statement: str, **values: Any) -> list[Row[Any]]:
+def ask(connection: Connection, statement: str, **values: Any) -> list[Any]:
     """All rows of a statement."""
     return list(connection.execute(text(statement), values))
 
@@ -325,7 +324,7 @@ def test_a_column_that_was_renamed(connection: Connection, docs: Table) -> None:
     """The next write says so; called again, it goes on."""
     fill(connection, docs)
     connection.exec_driver_sql("ALTER TABLE docs RENAME title TO name")
-    assert "a column of docs was renamed" in refusal(connection, "INSERT INTO docs (id, name) VALUES (100, 'x')")
+    assert "docs was renamed" in refusal(connection, "INSERT INTO docs (id, name) VALUES (100, 'x')")
     connection.exec_driver_sql("SELECT pgmrl.keep_text('docs', 'embedding', '{name}', 'small')")
     connection.exec_driver_sql("INSERT INTO docs (id, name) VALUES (100, 'x')")
 

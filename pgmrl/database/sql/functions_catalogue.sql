@@ -121,7 +121,7 @@ BEGIN
             USING ERRCODE = 'invalid_schema_name', HINT = 'Create it, or install the functions in another one.';
     END IF;
     IF NOT EXISTS (SELECT FROM pgmrl.models AS m WHERE m.name = said ->> 'model') AND said ->> 'model' IS NOT NULL THEN
-        RAISE EXCEPTION 'there is no model % in this database', quote_literal(said ->> 'model')
+        RAISE EXCEPTION 'there is no model % in this database', quote_literal(left(said ->> 'model', 60))
             USING ERRCODE = 'undefined_object', HINT = 'SELECT name FROM pgmrl.models lists them; `pgmrl model install` adds one.';
     ELSIF EXISTS (SELECT FROM pgmrl.models AS m WHERE m.name = said ->> 'model'
                   AND said ->> 'full' NOT IN (format('vector(%s)', m.dims), format('halfvec(%s)', m.dims))) THEN

@@ -2,7 +2,7 @@
 -- shorten the vector. Its arguments are the column, the model and the template.
 CREATE FUNCTION pgmrl.keep_text(relation regclass, vector_column text, template text, model text DEFAULT 'static') RETURNS void
 LANGUAGE plpgsql
-SET search_path = pg_catalog, {vector}, pg_temp
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     place text;
@@ -30,29 +30,29 @@ BEGIN
     FROM regexp_matches(template, '\{([^{}]+)\}|([^{}]+)', 'g') WITH ORDINALITY AS m (part, n);
     columns := array_remove(columns, NULL);
     IF coalesce(cardinality(columns), 0) = 0 OR replace(regexp_replace(template, '\{[^{}]+\}', '', 'g'), '{', '}') LIKE '%}%' THEN
-        RAISE EXCEPTION 'the template is %', quote_literal(template)
+        RAISE EXCEPTION 'the template is %', quote_literal(left(template, 100))
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Write columns in braces, such as {title}: {body}.';
     END IF;
     SELECT m.dims INTO dims FROM pgmrl.models AS m WHERE m.name = model;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'there is no model % in this database', quote_literal(model)
+        RAISE EXCEPTION 'there is no model % in this database', quote_literal(left(model, 60))
             USING ERRCODE = 'undefined_object', HINT = 'SELECT name FROM pgmrl.models lists them; `pgmrl model install` adds one.';
     END IF;
     PERFORM FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid AND t.typname IN ('vector', 'halfvec')
     WHERE a.attrelid = $1 AND a.attname = vector_column AND NOT a.attisdropped AND a.attgenerated = '' AND a.atttypmod IN (dims, -1);
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'table % has no column % of type vector(%) or halfvec(%)', $1, quote_ident(vector_column), dims, dims
+        RAISE EXCEPTION 'table % has no column % of type vector(%) or halfvec(%)', $1, quote_ident(left(vector_column, 63)), dims, dims
             USING ERRCODE = 'undefined_column', HINT = format('The vectors of the model %s have %s dimensions.', model, dims);
     END IF;
     SELECT n.name INTO missing FROM unnest(columns) AS n (name)
     WHERE NOT EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = $1 AND a.attname = n.name AND a.attnum > 0
                       AND NOT a.attisdropped AND a.attgenerated = '');
     IF missing IS NOT NULL THEN
-        RAISE EXCEPTION 'table % has no column % that is written', $1, quote_ident(missing)
+        RAISE EXCEPTION 'table % has no column % that is written', $1, quote_ident(left(missing, 63))
             USING ERRCODE = 'undefined_column', HINT = 'Name columns of the table that the server does not generate.';
     END IF;
     PERFORM pgmrl.refuse_strangers_v1($1, trigger_name);
-    EXECUTE format('CREATE OR REPLACE FUNCTION %s.%I() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, {vector}, pg_temp AS %L',
+    EXECUTE format('CREATE OR REPLACE FUNCTION %s.%I() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS %L',
                    place, trigger_name,
                    format(E'DECLARE\n'
                           '    words text;\n'

@@ -103,14 +103,7 @@ SET search_path = pg_catalog, pg_temp
 SET enable_nestloop = on
 AS $$
 BEGIN
-    IF length($2) = 1 THEN
-        -- a character that is no token: its bytes
-        RETURN ARRAY(SELECT t.id
-                     FROM generate_series(0, octet_length(convert_to($2, 'UTF8')) - 1) AS b (n)
-                     JOIN pgmrl.tokens AS t ON t.model = $1
-                         AND t.token = format('<0x%s>', upper(lpad(to_hex(get_byte(convert_to($2, 'UTF8'), b.n)), 2, '0')))
-                     ORDER BY b.n);
-    ELSIF length($2) > 1000 THEN
+    IF length($2) > 1000 THEN
         -- each merge looks at all pairs
         RAISE EXCEPTION 'a word has % characters: %…', length($2), left($2, 20)
             USING ERRCODE = 'program_limit_exceeded', HINT = 'Put spaces into it, or leave it out: at most 1000 can be encoded.';
@@ -131,7 +124,7 @@ BEGIN
         )
         SELECT m.ids FROM merged AS m ORDER BY m.step DESC LIMIT 1);
 END $$;
-COMMENT ON FUNCTION pgmrl.byte_pairs_v1(text, text) IS 'The tokens of a part of a text that is no token itself: by merges, or its bytes';
+COMMENT ON FUNCTION pgmrl.byte_pairs_v1(text, text) IS 'The tokens of a part of a text that is no token itself, by merges';
 
 -- Nested loops off: how many pieces a text has is known to nobody, and a long one would be joined with itself. What is off
 -- costs so much before PostgreSQL 18 that everything would be compiled.
@@ -147,7 +140,7 @@ DECLARE
 BEGIN
     SELECT m.* INTO installed FROM pgmrl.models AS m WHERE m.name = $1;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'there is no model % in this database', quote_literal($1)
+        RAISE EXCEPTION 'there is no model % in this database', quote_literal(left($1, 60))
             USING ERRCODE = 'undefined_object', HINT = 'SELECT name FROM pgmrl.models lists them; `pgmrl model install` adds one.';
     ELSIF octet_length($2) > 1048576 THEN
         RAISE EXCEPTION 'the text has % bytes', octet_length($2)
@@ -176,6 +169,9 @@ BEGIN
         ), words AS MATERIALIZED (
             SELECT d.piece, d.number, (SELECT t.id FROM pgmrl.tokens AS t WHERE t.model = $1 AND t.token = d.piece AND t.whole) AS id
             FROM (SELECT p.piece, min(p.n) AS number FROM pieces AS p GROUP BY p.piece) AS d
+        ), places AS MATERIALIZED (
+            -- from here on pieces by their number: a long one is not copied for each of its letters
+            SELECT p.n, w.number FROM pieces AS p JOIN words AS w ON w.piece = p.piece
         ), letters AS (
             SELECT w.number, s.letter, s.n, lag(s.letter) OVER (PARTITION BY w.number ORDER BY s.n) || s.letter AS pair
             FROM words AS w CROSS JOIN LATERAL string_to_table(w.piece, NULL) WITH ORDINALITY AS s (letter, n)
@@ -188,8 +184,13 @@ BEGIN
                         FROM letters AS l) AS l) AS c
             GROUP BY c.number, c.place
         ), encoded AS MATERIALIZED (
-            SELECT d.segment, coalesce((SELECT ARRAY[t.id] FROM pgmrl.tokens AS t
-                                        WHERE t.model = $1 AND t.token = d.segment AND t.whole), pgmrl.byte_pairs_v1($1, d.segment)) AS ids
+            SELECT d.segment, coalesce(
+                (SELECT ARRAY[t.id] FROM pgmrl.tokens AS t WHERE t.model = $1 AND t.token = d.segment AND t.whole),
+                -- a character that is no token: its bytes
+                CASE WHEN length(d.segment) > 1 THEN pgmrl.byte_pairs_v1($1, d.segment) ELSE ARRAY(
+                    SELECT (SELECT t.id FROM pgmrl.tokens AS t WHERE t.model = $1 AND t.token = format(
+                            '<0x%s>', upper(lpad(to_hex(get_byte(convert_to(d.segment, 'UTF8'), b.n)), 2, '0'))))
+                    FROM generate_series(0, octet_length(d.segment) - 1) AS b (n) ORDER BY b.n) END) AS ids
             FROM (SELECT DISTINCT s.segment FROM segments AS s) AS d
         ), parts AS (
             SELECT w.number, 0 AS place, ARRAY[w.id] AS ids FROM words AS w WHERE w.id IS NOT NULL
@@ -197,8 +198,7 @@ BEGIN
             SELECT s.number, s.place, e.ids FROM segments AS s JOIN encoded AS e ON e.segment = s.segment
         )
         SELECT u.id
-        FROM pieces AS p JOIN words AS w ON w.piece = p.piece JOIN parts ON parts.number = w.number
-        CROSS JOIN LATERAL unnest(parts.ids) WITH ORDINALITY AS u (id, place)
+        FROM places AS p JOIN parts ON parts.number = p.number CROSS JOIN LATERAL unnest(parts.ids) WITH ORDINALITY AS u (id, place)
         ORDER BY p.n, parts.place, u.place);
 END $$;
 COMMENT ON FUNCTION pgmrl.token_ids_v1(text, text) IS 'The tokens of a text, in order';
