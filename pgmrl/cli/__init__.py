@@ -21,6 +21,7 @@ from pgmrl.cli import (
     functions,
     load,
     local,
+    model,
     output,
     progress,
     query,
@@ -65,6 +66,7 @@ app.command("backfill", rich_help_panel=CHANGE)(backfill.backfill)
 app.command("progress", rich_help_panel=CHANGE)(progress.progress)
 app.add_typer(reshape.app, name="reshape", rich_help_panel=CHANGE)
 app.add_typer(functions.app, name="functions", rich_help_panel=SERVE)
+app.add_typer(model.app, name="model", rich_help_panel=SERVE)
 app.add_typer(query.app, name="query", rich_help_panel=SERVE)
 app.add_typer(local.app, name="local", rich_help_panel=SERVE)
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["IN_SQL", "demo"]
 
 IN_SQL: Final = (  # constants of ours
-    f"SELECT name, similarity FROM {SCHEMA}.docstrings_search_named('{QUESTIONS[0]}', 5, kind => 'function') "  # noqa: S608
+    f"SELECT name, similarity FROM {SCHEMA}.docstrings_search_text('{QUESTIONS[0]}', 5, kind => 'function') "  # noqa: S608
     f"JOIN {SCHEMA}.docstrings USING (id) ORDER BY rank;"
 )
 
@@ -45,7 +45,7 @@ def demo(
 ) -> None:
     """Search the docstrings of Python's standard library by meaning, and see what each answer costs.
 
-    Starts an embedded PostgreSQL (or uses DATABASE_URL; everything goes to its schema `pgmrl_demo`), embeds some ten
+    Starts an embedded PostgreSQL (or uses DATABASE_URL; the table goes to its schema `pgmrl_demo`), embeds some ten
     thousand docstrings with a small model that needs no network, builds a short index, and asks it a few questions,
     each beside the exact search. Then it takes yours.
 
@@ -77,7 +77,7 @@ def demo(
         f'Next: pgmrl search {SCHEMA}.docstrings.embedding "your question" --compare\n'
         f"What it misses, and why: pgmrl recall {SCHEMA}.docstrings.embedding\n"
         "What is broken: pgmrl doctor; every command: pgmrl --help\n"
-        f"In SQL: {IN_SQL}",
+        f"In SQL, with any words: {IN_SQL}",
         style="dim",
         soft_wrap=True,
     )

@@ -43,6 +43,10 @@ def install(
     ] = None,
     words: Annotated[str | None, typer.Option(help="A tsvector column: also a function for hybrid search.")] = None,
     words_config: WordsConfig = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="The model that embedded the column, if `pgmrl model install` put it here: search by words."),
+    ] = None,
     grant: Annotated[
         list[str] | None, typer.Option(help="A role that may call them; repeat for more. Default: every role.")
     ] = None,
@@ -65,6 +69,7 @@ def install(
         group_by=group_by,
         words=words,
         config=words_config,
+        model=model,
         grant_to=tuple(grant or ()),
         schema=schema,
     )

@@ -35,6 +35,8 @@ UP: Final[dict[str, Sequence[str]]] = {
         "recall_history",
         "health",
         "embedding_queue",
+        "text_models",
+        "keep_text",
     )
 }
 """The scripts of each revision, in their order: each file in `sql/` says what its part is for."""

@@ -11,8 +11,10 @@ from sqlalchemy import Column, Integer, MetaData, Table, Text, func, inspect, se
 from pgmrl import database
 from pgmrl.demo.questions import QUESTIONS
 from pgmrl.embedders import DEFAULT, embed_batches, embed_query
+from pgmrl.embedders.token_model import load_token_model
 from pgmrl.functions.install import drop_functions, install_functions
 from pgmrl.functions.named_queries import add_query
+from pgmrl.functions.text_models import install_model
 from pgmrl.ingestion.ingest import ingest
 from pgmrl.ingestion.new_table import create_without_indexes, vacuum_analyze
 from pgmrl.model.columns import Matryoshka, attachment_of
@@ -113,9 +115,10 @@ def _rows(docstrings: Sequence[Docstring], model: Embedder) -> Iterator[dict[str
 
 
 def _install(connection: Connection, model: Embedder) -> None:
-    """What a BI tool calls: SQL functions, and the questions as named queries."""
+    """What a BI tool calls: SQL functions, the model that embeds its words, and the questions as named queries."""
     column = DOCSTRINGS.c.embedding
-    install_functions(connection, column, SqlFunctions(filters=("kind", "package")))
+    install_model(connection, DEFAULT, load_token_model(DEFAULT))
+    install_functions(connection, column, SqlFunctions(filters=("kind", "package"), model=DEFAULT))
     for question in QUESTIONS:
         add_query(connection, column, question, embed_query(model, question), question=question, embedder=DEFAULT)
 

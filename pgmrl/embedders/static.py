@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from model2vec import StaticModel
     from numpy.typing import NDArray
 
-__all__ = ["StaticEmbedder"]
+__all__ = ["EXTRA", "StaticEmbedder", "bundled_files"]
 
 _WEIGHTS: Final = "weights/l2_supercat_256.safetensors"
 _TOKENIZER: Final = "tokenizers/l2_supercat_tokenizer_config.json"
-_INSTALL: Final = "install it with: pip install 'pgmrl[local]'"
+EXTRA: Final = "install it with: pip install 'pgmrl[local]'"
 _BATCH: Final = 1024  # texts; larger ones are not faster and hold every token's vector of a batch in memory
 
 
@@ -74,19 +74,29 @@ def _load() -> StaticModel:
         from safetensors.numpy import load_file  # noqa: PLC0415
         from tokenizers import Tokenizer  # noqa: PLC0415
     except ImportError as error:
-        raise EmbedderError(f"the static model needs {error.name}: {_INSTALL}") from error
+        raise EmbedderError(f"the static model needs {error.name}: {EXTRA}") from error
     # half precision on disk: the mean is faster, and exact, in single
-    vectors: Any = load_file(_bundled(_WEIGHTS))["embedding.weight"].astype(np.float32)
-    tokenizer = Tokenizer.from_file(str(_bundled(_TOKENIZER)))
+    weights, tokenizer_json = bundled_files()
+    vectors: Any = load_file(weights)["embedding.weight"].astype(np.float32)
+    tokenizer = Tokenizer.from_file(str(tokenizer_json))
     return StaticModel(vectors, tokenizer, normalize=True, max_length=None)
+
+
+def bundled_files() -> tuple[Path, Path]:
+    """The model's weights and its tokenizer.json.
+
+    Raises:
+        EmbedderError: wordllama is not installed, or is another version.
+    """
+    return _bundled(_WEIGHTS), _bundled(_TOKENIZER)
 
 
 def _bundled(name: str) -> Path:
     """A file of the `wordllama` wheel, which is not imported: it configures the root logger."""
     spec = importlib.util.find_spec("wordllama")
     if spec is None or spec.origin is None:
-        raise EmbedderError(f"the static model needs the files of wordllama: {_INSTALL}")
+        raise EmbedderError(f"the static model needs the files of wordllama: {EXTRA}")
     path = Path(spec.origin).parent / name
     if not path.is_file():
-        raise EmbedderError(f"wordllama is installed without {name}: {_INSTALL}, which requires the right version")
+        raise EmbedderError(f"wordllama is installed without {name}: {EXTRA}, which requires the right version")
     return path

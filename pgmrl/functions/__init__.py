@@ -8,6 +8,7 @@ What is declared is `pgmrl.model.sql_functions`. Which installed function is whe
     packages_search_diverse    diverse_function
     packages_search_groups     groups_function
     packages_hybrid            hybrid_function
+    packages_search_text, …    text_functions, for those above but similar and named; its models: text_models
     packages_vector            vector_function
     packages_related, …_stored related_views
     packages_search_v1, …      search_worker: the PL/pgSQL behind the first five, with a `ShortlistRanking` of each

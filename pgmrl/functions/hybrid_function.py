@@ -18,7 +18,7 @@ from pgmrl.names import dollar_quoted, literal, qualified, quoted
 if TYPE_CHECKING:
     from pgmrl.functions.searched_column import SearchedColumn
 
-__all__ = ["FUSED_COLUMNS", "hybrid_function", "hybrid_worker"]
+__all__ = ["FUSED_COLUMNS", "hybrid_arguments", "hybrid_function", "hybrid_worker"]
 
 FUSED_COLUMNS: Final = {
     "score": "double precision",
@@ -43,7 +43,7 @@ FIXED_ARGUMENTS: Final = 2 + len(OPTIONS)  # before the filters
 
 def hybrid_function(column: SearchedColumn) -> list[str]:
     """The statements that make the function people call."""
-    arguments = _arguments(column, [f"{option} DEFAULT {default}" for option, default in OPTIONS.items()])
+    arguments = hybrid_arguments(column)
     return callable_function(
         column,
         "hybrid",
@@ -55,6 +55,11 @@ def hybrid_function(column: SearchedColumn) -> list[str]:
         result="fused",
         columns=list(FUSED_COLUMNS),
     )
+
+
+def hybrid_arguments(column: SearchedColumn) -> list[str]:
+    """The arguments of the function people call, with their types and defaults."""
+    return _arguments(column, [f"{option} DEFAULT {default}" for option, default in OPTIONS.items()])
 
 
 def hybrid_worker(column: SearchedColumn) -> str:

@@ -14,6 +14,7 @@ from pgmrl.functions.search_function import nearest_ranking, search_function
 from pgmrl.functions.search_named_function import search_named_function
 from pgmrl.functions.search_worker import search_worker
 from pgmrl.functions.similar_function import similar_function
+from pgmrl.functions.text_functions import text_functions
 from pgmrl.functions.vector_function import vector_function
 from pgmrl.names import dollar_quoted, literal, qualified, quoted
 
@@ -57,6 +58,8 @@ def install_statements(column: SearchedColumn, index: Hnsw) -> list[str]:
         statements += _result_type(column, "fused", FUSED_COLUMNS)
         statements += _worker(column, "hybrid", hybrid_worker(column))
         statements += hybrid_function(column)
+    if functions.model is not None:
+        statements += text_functions(column, functions.model)
     if functions.related is not None:
         statements += related_views(column, functions.related)
     return [*statements, *_grants(column)]

@@ -116,7 +116,7 @@ def _atomic(connection: Connection) -> Iterator[None]:
 def _explained(error: DBAPIError) -> MigrationError | None:
     """The server's message on what is in the way, with its hint; None for any other error, such as missing rights."""
     state = database.sqlstate(error)
-    if state not in {"42723", "42710", "2BP01", "3F000", "42P13"}:
+    if state not in {"42723", "42710", "42704", "22023", "2BP01", "3F000", "42P13"}:
         return None
     diagnostic = getattr(error.orig, "diag", None)
     parts = [getattr(diagnostic, part, None) for part in ("message_primary", "message_detail", "message_hint")]

@@ -195,12 +195,15 @@ class SearchedColumn:
         """The functions that people call."""
         groups = ("search_groups",) if self.functions.group_by else ()
         hybrid = ("hybrid",) if self.functions.words else ()
-        return ("search", "similar", "search_named", "search_diverse", *groups, *hybrid, "vector")
+        by_vector = ("search", "search_diverse", *groups, *hybrid)
+        by_text = tuple(f"{kind}_text" for kind in by_vector) if self.functions.model else ()
+        return (*by_vector, "similar", "search_named", *by_text, "vector")
 
     @property
     def worker_kinds(self) -> tuple[str, ...]:
         """Those that have a worker of their own."""
-        return tuple(kind for kind in self.function_kinds if kind not in {"similar", "search_named", "vector"})
+        without = {"similar", "search_named", "vector"}
+        return tuple(kind for kind in self.function_kinds if kind not in without and not kind.endswith("_text"))
 
     @property
     def result_types(self) -> tuple[str, ...]:
@@ -328,6 +331,7 @@ class SearchedColumn:
             "group_by": functions.group_by,
             "words": functions.words,
             "config": functions.config if functions.words else None,
+            "model": functions.model,
             "grant_to": sorted(functions.grant_to),
             "managed": self.managed,
             "keys": [list(column) for column in self.key_columns],

@@ -82,6 +82,8 @@ class SqlFunctions:
         group_by: a column: also a function that returns the nearest groups of rows with the same value.
         words: a `tsvector` column of the table: also a function for hybrid search.
         config: the text search configuration of `words`; by default what its column says.
+        model: a model that is installed in the database (`pgmrl model install`), by which the column's vectors were
+            embedded: also functions that search by words.
         grant_to: roles that may call them; by default every role may. Rights on the table are needed in any case.
         schema: where they are made; by default the table's schema.
 
@@ -97,6 +99,7 @@ class SqlFunctions:
     group_by: str | None = None
     words: str | None = None
     config: str | None = None
+    model: str | None = None
     grant_to: tuple[str, ...] = ()
     schema: str | None = None
 
@@ -107,7 +110,7 @@ class SqlFunctions:
         object.__setattr__(self, "filters", tuple(map(Filter.of, filters)))
         object.__setattr__(self, "grant_to", tuple(name_argument("grant_to", role, DefinitionError) for role in roles))
         object.__setattr__(self, "stored", truth_value("stored", self.stored, DefinitionError))
-        for name in ("name", "group_by", "words", "config", "schema"):
+        for name in ("name", "group_by", "words", "config", "model", "schema"):
             optional_name(name, getattr(self, name), DefinitionError)
         names = [test.argument for test in self.tests]
         twice = sorted({name for name in names if names.count(name) > 1})

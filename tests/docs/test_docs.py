@@ -41,7 +41,10 @@ from pgmrl import (
     search_hybrid,
 )
 from pgmrl.doctor import CHECKS
+from pgmrl.embedders.token_model import load_token_model
 from pgmrl.functions.named_queries import add_query
+from pgmrl.functions.text_models import install_model
+from tests.small_model import write_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -194,7 +197,7 @@ def _axes(dims: int, count: int) -> Rotation:
 
 
 @pytest.fixture
-def small(database_url: str) -> tuple[str, str]:
+def small(database_url: str, tmp_path: Path) -> tuple[str, str]:
     """The tables that the pages speak of, with fifty rows each; the URL and the rotation's id."""
     rotation, vectors = _axes(768, 128), np.random.default_rng(2).normal(size=(50, 768))
     metadata = MetaData()
@@ -224,7 +227,12 @@ def small(database_url: str) -> tuple[str, str]:
             rows = ({"id": number, title: f"n{number}", "section": "games"} for number in range(50))
             ingest(connection, table.c.embedding, rows, vectors=vectors)
         filters = ("section", "section in", "installed_kb >=", "installed_kb <=", "tags contains")
-        functions = SqlFunctions(filters, group_by="source", words="lexemes", related=10, stored=True)
+        for model, dims in (("static", 256), ("of_packages", 768)):
+            folder = write_model(tmp_path / model, dims=dims)
+            install_model(connection, model, load_token_model(str(folder)))
+        functions = SqlFunctions(
+            filters, group_by="source", words="lexemes", related=10, stored=True, model="of_packages"
+        )
         install_functions(connection, tables[0].c.embedding, functions)
         add_query(connection, tables[0].c.embedding, "trains", vectors[7], question="a game with trains")
     engine.dispose()

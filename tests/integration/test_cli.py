@@ -58,7 +58,7 @@ def test_every_command_explains_itself(command: str) -> None:
     assert f"\n### pgmrl {command}\n" in REFERENCE.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("group", ["", "functions", "local", "query", "reshape"])
+@pytest.mark.parametrize("group", ["", "functions", "local", "model", "query", "reshape"])
 def test_the_help_names_every_command(group: str) -> None:
     """Of the program and of each group."""
     shown = ok(*group.split(), "--help")

@@ -40,11 +40,13 @@ from pgmrl import (
 )
 from pgmrl.database.settings import Setting, forget_setting, store_setting
 from pgmrl.doctor import Thresholds, doctor, health
+from pgmrl.embedders.token_model import load_token_model
 from pgmrl.errors import NotMigrated
 from pgmrl.evaluation import Judged, Query
 from pgmrl.functions.install import drop_functions
 from pgmrl.functions.installed import functions
 from pgmrl.functions.named_queries import add_query, queries, remove_query
+from pgmrl.functions.text_models import install_model, models, remove_model
 from pgmrl.measure import measure_recall, record_recall
 from pgmrl.measure.history import recall_history
 from pgmrl.model.columns import Matryoshka
@@ -53,6 +55,7 @@ from pgmrl.tune.tuning import tune
 from tests.cli import run
 from tests.databases import connected, new_database, shared_database
 from tests.hostile import called, fill_with_strangers, temporary_strangers
+from tests.small_model import write_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -122,6 +125,7 @@ def place(server: LocalServer, hostile: str, monkeypatch: pytest.MonkeyPatch, tm
         monkeypatch.setenv("DATABASE_URL", url)
         monkeypatch.setenv("COLUMNS", "200")
         monkeypatch.chdir(tmp_path)
+        write_model(tmp_path / "small")
         (tmp_path / "rows.jsonl").write_text(json.dumps({"id": 1000, "section": "a", "v": [1, 2, 3, 4, 5, 6, 7, 8]}))
         yield engine
 
@@ -168,6 +172,15 @@ COMMANDS: dict[str, list[list[Any]]] = {
         ["functions", "install", "docs.e", "--filter", "section", "--related", 3],
         ["functions", "list"],
         ["functions", "drop", "docs.e"],
+    ],
+    "model": [
+        ["model", "install", "small"],
+        ["model", "keep", "docs.e", "--model", "small", "--text", "{section}: {id}"],
+        ["functions", "install", "docs.e", "--model", "small"],
+        ["model", "list"],
+        ["functions", "drop", "docs.e"],
+        ["model", "keep", "docs.e", "--stop"],
+        ["model", "remove", "small"],
     ],
     "query": [
         ["query", "add", "docs.e", "--name", "one", "--vector", VECTOR],
@@ -240,6 +253,20 @@ def _functions(connection: Connection, docs: Table, notes: Table) -> None:
     assert drop_functions(connection, docs.c.e)
 
 
+def _embedded(connection: Connection, docs: Table, _: Table) -> None:
+    install_model(connection, "small", load_token_model("small"))
+    connection.exec_driver_sql("SELECT pgmrl.keep_text('public.docs', 'e', '{section}: {id}', 'small')")
+    connection.exec_driver_sql("INSERT INTO public.docs (id, section) VALUES (2000, 'game with trains')")
+    connection.exec_driver_sql("UPDATE public.docs SET section = 'trains' WHERE id = 2000")
+    install_functions(connection, docs.c.e, SqlFunctions(group_by="section", words="words", model="small"))
+    for call in ("search_text('train Ж', 5)", "search_groups_text('<s>train', 2)", "hybrid_text('trains', 5)"):
+        assert connection.exec_driver_sql(f"SELECT * FROM public.docs_{call}").all()
+    drop_functions(connection, docs.c.e)
+    connection.exec_driver_sql("SELECT pgmrl.keep_text('public.docs', 'e', NULL)")
+    assert models(connection)
+    assert remove_model(connection, "small")
+
+
 def _migrated(connection: Connection, _docs: Table, _notes: Table) -> None:
     context = MigrationContext.configure(connection)
     op: Any = Operations(context)
@@ -308,6 +335,7 @@ CALLS: dict[str, Callable[[Connection, Table, Table], object]] = {
     "evaluate": _evaluated,
     "ingest": lambda c, _d, n: ingest(c, n.c.e, [{"id": 2000, "section": "a", "e": np.arange(1.0, 9)}]),
     "functions": _functions,
+    "models": _embedded,
     "operations": _migrated,
     "upgrade": lambda c, _d, _n: database.upgrade(c),
     "rotations": lambda c, _d, n: database.with_axes(c, Rotation(n.c.e.info["pgmrl"].definition.short.by.id)),

@@ -19,6 +19,7 @@ from pgmrl import cli
 from pgmrl.errors import PgmrlError
 from tests.databases import connected, new_database
 from tests.property.small_shop import fill
+from tests.small_model import write_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +45,10 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "load": ("rows.jsonl", "--vector-column", "vector", "--short-dims", "4"),
     "local status": (),
     "local url": (),
+    "model install": ("small",),
+    "model keep": (COLUMN, "--text", "{name}", "--model", "small"),
+    "model list": (),
+    "model remove": ("small",),
     "progress": (),
     "query add": (COLUMN, "--vector", VECTOR, "--name", "mine"),
     "query list": (),
@@ -106,6 +111,7 @@ def hostile_place(server: LocalServer, tmp_path_factory: pytest.TempPathFactory)
     (folder / "queries.jsonl").write_text('{"_id": "q", "vector": [1, 2, 3, 4, 5, 6, 7, 8]}\n', encoding="utf-8")
     (folder / "qrels.txt").write_text("q 0 3 1\n", encoding="utf-8")
     (folder / "rows.jsonl").write_text('{"id": 1, "vector": [1, 2, 3, 4, 5, 6, 7, 8]}\n', encoding="utf-8")
+    write_model(folder / "small")
     with new_database(server, "commands") as url, pytest.MonkeyPatch.context() as patch:
         with connected(url) as engine:
             fill(engine)

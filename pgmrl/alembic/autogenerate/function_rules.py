@@ -109,6 +109,7 @@ def _as_operation(functions_schema: str, marker: Marker, schema: str | None) -> 
             group_by=marker["group_by"],
             words=marker["words"],
             config=marker["config"],
+            model=marker["model"],
             grant_to=tuple(marker["grant_to"]),
             schema=None if functions_schema == marker["schema"] else functions_schema,
         ),

@@ -3,7 +3,7 @@
 DO $$
 DECLARE
     synced text := (SELECT string_agg(DISTINCT g.tgrelid::regclass::text, ', ')
-                    FROM pg_trigger AS g JOIN pg_proc AS p ON p.oid = g.tgfoid AND p.proname LIKE 'zz\_pgmrl\_%');
+                    FROM pg_trigger AS g JOIN pg_proc AS p ON p.oid = g.tgfoid AND p.proname ~ '^z[zt]_pgmrl_');
     installed text := (SELECT string_agg(DISTINCT s.function_schema || '.' || (s.marker ->> 'name') || '_…', ', ')
                        FROM pgmrl.function_sets AS s);
     embedded text := (SELECT string_agg(DISTINCT e.relation::text, ', ') FROM pgmrl.embeddings AS e);
@@ -17,7 +17,8 @@ BEGIN
     ELSIF synced IS NOT NULL THEN
         RAISE EXCEPTION 'pgmrl is in use by the triggers of %', synced
             USING ERRCODE = 'dependent_objects_still_exist',
-                  HINT = 'Drop the short columns there that triggers keep in step (op.drop_short), and the side tables, first.';
+                  HINT = 'Drop the short columns there that triggers keep in step (op.drop_short), and the side tables, first; '
+                         'where a trigger embeds text, SELECT pgmrl.keep_text(table, column, NULL).';
     END IF;
 END $$;
 DROP FUNCTION pgmrl.drop_embedding_v1(regclass, text);
@@ -27,6 +28,14 @@ DROP VIEW pgmrl.parked_embeddings;
 DROP VIEW pgmrl.embedding_status;
 DROP VIEW pgmrl.embeddings;
 DROP TABLE pgmrl.embedding_queue;
+DROP FUNCTION pgmrl.keep_text(regclass, text, text, text);
+DROP FUNCTION pgmrl.embed_question_v1(text, text);
+DROP FUNCTION pgmrl.embed_text(text, text);
+DROP FUNCTION pgmrl.token_ids_v1(text, text);
+DROP FUNCTION pgmrl.byte_pairs_v1(text, text);
+DROP FUNCTION pgmrl.model_hash_v1(text);
+DROP TABLE pgmrl.joints, pgmrl.merges, pgmrl.tokens, pgmrl.models;
+DROP FUNCTION pgmrl.guard_model_v1();
 DROP VIEW pgmrl.health;
 DROP TABLE pgmrl.recall_history;
 DROP TABLE pgmrl.settings;

@@ -19,7 +19,7 @@ BEGIN
             RETURN NULL;
         END IF;
     END LOOP;
-    FOREACH kind IN ARRAY ARRAY['side', 'group_by', 'words', 'config'] LOOP
+    FOREACH kind IN ARRAY ARRAY['side', 'group_by', 'words', 'config', 'model'] LOOP
         IF coalesce(jsonb_typeof(said -> kind), 'null') NOT IN ('string', 'null') THEN
             RETURN NULL;
         END IF;
@@ -119,6 +119,15 @@ BEGIN
     IF to_regnamespace(quote_ident(place)) IS NULL THEN
         RAISE EXCEPTION 'there is no schema %', quote_ident(place)
             USING ERRCODE = 'invalid_schema_name', HINT = 'Create it, or install the functions in another one.';
+    END IF;
+    IF NOT EXISTS (SELECT FROM pgmrl.models AS m WHERE m.name = said ->> 'model') AND said ->> 'model' IS NOT NULL THEN
+        RAISE EXCEPTION 'there is no model % in this database', quote_literal(left(said ->> 'model', 60))
+            USING ERRCODE = 'undefined_object', HINT = 'SELECT name FROM pgmrl.models lists them; `pgmrl model install` adds one.';
+    ELSIF EXISTS (SELECT FROM pgmrl.models AS m WHERE m.name = said ->> 'model'
+                  AND said ->> 'full' NOT IN (format('vector(%s)', m.dims), format('halfvec(%s)', m.dims))) THEN
+        RAISE EXCEPTION 'the vectors of %.% are %, and those of the model % are others', said ->> 'table', said ->> 'column',
+            said ->> 'full', said ->> 'model'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Name the model that the column was embedded with.';
     END IF;
     SELECT s.marker, s.worker INTO old, old_worker FROM pgmrl.function_sets AS s
     WHERE s.function_schema = place AND s.marker ->> 'name' = said ->> 'name';

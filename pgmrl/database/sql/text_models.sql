@@ -1,0 +1,237 @@
+-- Static models: a text's vector is the mean of its tokens' vectors, so that a table of tokens is the whole model. The
+-- tokens are found by byte-pair encoding without a pre-tokenizer, as the tokenizer.json of Llama 2 describes it.
+CREATE TABLE pgmrl.models (
+    name text PRIMARY KEY CHECK (name ~ '^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$'),
+    hash text NOT NULL,
+    dims integer NOT NULL,
+    tokens integer NOT NULL,
+    space text NOT NULL,
+    special text[] NOT NULL,
+    unknown text,
+    installed_at timestamptz NOT NULL DEFAULT now(),
+    installed_by text NOT NULL DEFAULT current_user
+);
+COMMENT ON TABLE pgmrl.models IS 'Models that embed text in this database, filled by `pgmrl model install`; see pgmrl.embed_text';
+COMMENT ON COLUMN pgmrl.models.hash IS 'Of tokens, vectors and merges: what pgmrl.model_hash_v1 computes from the tables';
+COMMENT ON COLUMN pgmrl.models.space IS 'The normaliser: stands for each space, and before the text';
+COMMENT ON COLUMN pgmrl.models.special IS 'Tokens that are found in a text before all others';
+COMMENT ON COLUMN pgmrl.models.unknown IS 'The special token that has no part in a vector';
+
+CREATE TABLE pgmrl.tokens (
+    model text COLLATE "C" NOT NULL REFERENCES pgmrl.models (name) ON DELETE CASCADE,
+    id integer NOT NULL,
+    token text COLLATE "C" NOT NULL,
+    whole boolean NOT NULL,
+    vector {vector}.halfvec NOT NULL,
+    PRIMARY KEY (model, id),
+    UNIQUE (model, token)
+);
+COMMENT ON TABLE pgmrl.tokens IS 'The vocabulary of each model';
+COMMENT ON COLUMN pgmrl.tokens.whole IS 'Whether the token''s text is encoded as this token: usual words need one look-up and no merges';
+
+CREATE TABLE pgmrl.merges (
+    model text COLLATE "C" NOT NULL REFERENCES pgmrl.models (name) ON DELETE CASCADE,
+    left_id integer NOT NULL,
+    right_id integer NOT NULL,
+    rank integer NOT NULL,
+    merged_id integer NOT NULL,
+    PRIMARY KEY (model, left_id, right_id)
+);
+COMMENT ON TABLE pgmrl.merges IS 'Which two neighbouring tokens become one; the smallest rank first';
+
+CREATE TABLE pgmrl.joints (
+    model text COLLATE "C" NOT NULL REFERENCES pgmrl.models (name) ON DELETE CASCADE,
+    letters text COLLATE "C" NOT NULL,
+    PRIMARY KEY (model, letters)
+);
+COMMENT ON TABLE pgmrl.joints IS 'The two characters at the joint of each merge: between any other two a text can be cut before it is encoded';
+-- A model is no secret of its database: whoever embeds a text reads it with his own rights.
+GRANT SELECT ON pgmrl.models, pgmrl.tokens, pgmrl.merges, pgmrl.joints TO PUBLIC;
+
+CREATE FUNCTION pgmrl.model_hash_v1(model text) RETURNS text
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- halfvec_send begins with two 16-bit integers (dimensions, unused), then the values, most significant byte first
+    SELECT left(encode(sha256(
+        (SELECT string_agg(convert_to(format(E'%s %s %s\n', t.id, t.whole::integer, t.token), 'UTF8')
+                           || substring({vector}.halfvec_send(t.vector) FROM 5), ''::bytea ORDER BY t.id)
+         FROM pgmrl.tokens AS t WHERE t.model = $1)
+        || coalesce((SELECT convert_to(string_agg(format(E'%s %s %s\n', m.left_id, m.right_id, m.merged_id), '' ORDER BY m.rank), 'UTF8')
+                     FROM pgmrl.merges AS m WHERE m.model = $1), '')
+        || coalesce((SELECT convert_to(string_agg(j.letters, E'\n' ORDER BY j.letters), 'UTF8') FROM pgmrl.joints AS j WHERE j.model = $1), '')
+        || coalesce((SELECT convert_to(concat_ws(E'\n', m.space, array_to_string(m.special, E'\n'), m.unknown), 'UTF8')
+                     FROM pgmrl.models AS m WHERE m.name = $1), '')), 'hex'), 16)
+$$;
+COMMENT ON FUNCTION pgmrl.model_hash_v1(text) IS 'The hash that a model has by what is stored of it';
+
+CREATE FUNCTION pgmrl.guard_model_v1() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    users text;
+BEGIN
+    IF TG_OP = 'DELETE' THEN
+        SELECT string_agg(u.title, ', ' ORDER BY u.title) INTO users FROM (
+            SELECT format('the functions %s.%s_…', s.function_schema, s.marker ->> 'name') AS title
+            FROM pgmrl.function_sets AS s WHERE s.marker ->> 'model' = OLD.name
+            UNION ALL
+            SELECT 'the trigger that keeps ' || g.tgrelid::regclass
+            FROM pg_trigger AS g JOIN pg_proc AS p ON p.oid = g.tgfoid AND p.proname LIKE 'zt\_pgmrl\_%'
+            WHERE NOT g.tgisinternal AND (string_to_array(replace(encode(g.tgargs, 'escape'), '\000', E'\x01'), E'\x01'))[2] = OLD.name
+        ) AS u;
+        IF users IS NULL THEN
+            RETURN OLD;
+        END IF;
+        RAISE EXCEPTION 'the model % is in use by %', OLD.name, users
+            USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Drop the functions (`pgmrl functions drop`) and end the keeping '
+                                                                    '(`pgmrl model keep ... --stop`) first.';
+    END IF;
+    RAISE EXCEPTION 'a model cannot be changed'
+        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Remove it, or install the other one under another name.';
+END $$;
+COMMENT ON FUNCTION pgmrl.guard_model_v1() IS 'Refuses changes to models, and the removal of one in use';
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON pgmrl.models
+    FOR EACH ROW EXECUTE FUNCTION pgmrl.guard_model_v1();
+CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON pgmrl.models
+    FOR EACH STATEMENT EXECUTE FUNCTION pgmrl.guard_model_v1();
+
+CREATE FUNCTION pgmrl.byte_pairs_v1(model text, segment text) RETURNS integer[]
+LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE COST 10000
+SET search_path = pg_catalog, pg_temp
+SET enable_nestloop = on
+AS $$
+BEGIN
+    IF length($2) > 1000 THEN
+        -- each merge looks at all pairs
+        RAISE EXCEPTION 'a word has % characters: %…', length($2), left($2, 20)
+            USING ERRCODE = 'program_limit_exceeded', HINT = 'Put spaces into it, or leave it out: at most 1000 can be encoded.';
+    END IF;
+    RETURN (
+        WITH RECURSIVE merged (step, ids) AS (
+            SELECT 0, ARRAY(SELECT (SELECT t.id FROM pgmrl.tokens AS t WHERE t.model = $1 AND t.token = s.letter)
+                            FROM string_to_table($2, NULL) WITH ORDINALITY AS s (letter, n) ORDER BY s.n)
+            UNION ALL
+            SELECT o.step + 1, o.ids[:best.n - 1] || best.merged_id || o.ids[best.n + 2:]
+            FROM merged AS o CROSS JOIN LATERAL (
+                SELECT p.n::integer, m.merged_id
+                FROM unnest(o.ids, o.ids[2:]) WITH ORDINALITY AS p (left_id, right_id, n)
+                -- OFFSET 0: one look-up a pair, never a scan of all merges
+                CROSS JOIN LATERAL (SELECT m.rank, m.merged_id FROM pgmrl.merges AS m
+                                    WHERE m.model = $1 AND m.left_id = p.left_id AND m.right_id = p.right_id OFFSET 0) AS m
+                ORDER BY m.rank, p.n LIMIT 1) AS best
+        )
+        SELECT m.ids FROM merged AS m ORDER BY m.step DESC LIMIT 1);
+END $$;
+COMMENT ON FUNCTION pgmrl.byte_pairs_v1(text, text) IS 'The tokens of a part of a text that is no token itself, by merges';
+
+-- Nested loops off: how many pieces a text has is known to nobody, and a long one would be joined with itself. What is off
+-- costs so much before PostgreSQL 18 that everything would be compiled.
+CREATE FUNCTION pgmrl.token_ids_v1(model text, words text) RETURNS integer[]
+LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+SET enable_nestloop = off
+SET jit = off
+AS $$
+DECLARE
+    installed pgmrl.models;
+    found_token text;
+BEGIN
+    SELECT m.* INTO installed FROM pgmrl.models AS m WHERE m.name = $1;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no model % in this database', quote_literal(left($1, 60))
+            USING ERRCODE = 'undefined_object', HINT = 'SELECT name FROM pgmrl.models lists them; `pgmrl model install` adds one.';
+    ELSIF octet_length($2) > 1048576 THEN
+        RAISE EXCEPTION 'the text has % bytes', octet_length($2)
+            USING ERRCODE = 'program_limit_exceeded', HINT = 'At most 1048576 can be embedded: left(text, 100000) is the begin of one.';
+    ELSIF $2 = '' THEN
+        RETURN '{}';
+    END IF;
+    FOREACH found_token IN ARRAY installed.special LOOP
+        IF strpos($2, found_token) > 0 THEN
+            -- each part is a text of its own
+            RETURN ARRAY(SELECT u.id
+                         FROM string_to_table($2, found_token) WITH ORDINALITY AS p (part, n)
+                         CROSS JOIN LATERAL unnest(
+                             ARRAY(SELECT t.id FROM pgmrl.tokens AS t WHERE t.model = $1 AND t.token = found_token
+                                   AND p.n > 1 AND t.token IS DISTINCT FROM installed.unknown)
+                             || pgmrl.token_ids_v1($1, p.part)) WITH ORDINALITY AS u (id, place)
+                         ORDER BY p.n, u.place);
+        END IF;
+    END LOOP;
+    RETURN ARRAY(
+        WITH pieces AS MATERIALIZED (
+            -- no merge joins the end of a word to the space before the next one
+            SELECT m.piece[1] COLLATE "C" AS piece, m.n
+            FROM regexp_matches(installed.space || replace($2, ' ', installed.space),
+                                format('%1$s*[^%1$s]+|%1$s+', installed.space), 'g') WITH ORDINALITY AS m (piece, n)
+        ), words AS MATERIALIZED (
+            SELECT d.piece, d.number, (SELECT t.id FROM pgmrl.tokens AS t WHERE t.model = $1 AND t.token = d.piece AND t.whole) AS id
+            FROM (SELECT p.piece, min(p.n) AS number FROM pieces AS p GROUP BY p.piece) AS d
+        ), places AS MATERIALIZED (
+            -- from here on pieces by their number: a long one is not copied for each of its letters
+            SELECT p.n, w.number FROM pieces AS p JOIN words AS w ON w.piece = p.piece
+        ), letters AS (
+            SELECT w.number, s.letter, s.n, lag(s.letter) OVER (PARTITION BY w.number ORDER BY s.n) || s.letter AS pair
+            FROM words AS w CROSS JOIN LATERAL string_to_table(w.piece, NULL) WITH ORDINALITY AS s (letter, n)
+            WHERE w.id IS NULL
+        ), segments AS MATERIALIZED (
+            SELECT c.number, c.place, string_agg(c.letter, '' ORDER BY c.n) COLLATE "C" AS segment
+            FROM (SELECT l.number, l.letter, l.n, count(*) FILTER (WHERE l.cut) OVER (PARTITION BY l.number ORDER BY l.n) AS place
+                  FROM (SELECT l.number, l.letter, l.n,
+                            (SELECT true FROM pgmrl.joints AS j WHERE j.model = $1 AND j.letters = l.pair) IS NULL AS cut
+                        FROM letters AS l) AS l) AS c
+            GROUP BY c.number, c.place
+        ), encoded AS MATERIALIZED (
+            SELECT d.segment, coalesce(
+                (SELECT ARRAY[t.id] FROM pgmrl.tokens AS t WHERE t.model = $1 AND t.token = d.segment AND t.whole),
+                -- a character that is no token: its bytes
+                CASE WHEN length(d.segment) > 1 THEN pgmrl.byte_pairs_v1($1, d.segment) ELSE ARRAY(
+                    SELECT (SELECT t.id FROM pgmrl.tokens AS t WHERE t.model = $1 AND t.token = format(
+                            '<0x%s>', upper(lpad(to_hex(get_byte(convert_to(d.segment, 'UTF8'), b.n)), 2, '0'))))
+                    FROM generate_series(0, octet_length(d.segment) - 1) AS b (n) ORDER BY b.n) END) AS ids
+            FROM (SELECT DISTINCT s.segment FROM segments AS s) AS d
+        ), parts AS (
+            SELECT w.number, 0 AS place, ARRAY[w.id] AS ids FROM words AS w WHERE w.id IS NOT NULL
+            UNION ALL
+            SELECT s.number, s.place, e.ids FROM segments AS s JOIN encoded AS e ON e.segment = s.segment
+        )
+        SELECT u.id
+        FROM places AS p JOIN parts ON parts.number = p.number CROSS JOIN LATERAL unnest(parts.ids) WITH ORDINALITY AS u (id, place)
+        ORDER BY p.n, parts.place, u.place);
+END $$;
+COMMENT ON FUNCTION pgmrl.token_ids_v1(text, text) IS 'The tokens of a text, in order';
+
+-- Not immutable: it reads the model. So it cannot stand in an index or a generated column; pgmrl.keep_text does that work.
+CREATE FUNCTION pgmrl.embed_text(model text, words text) RETURNS {vector}.vector
+LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE COST 5000
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    ids integer[] := pgmrl.token_ids_v1($1, $2);
+    mean {vector}.vector;
+BEGIN
+    SELECT {vector}.avg((SELECT t.vector::{vector}.vector FROM pgmrl.tokens AS t WHERE t.model = $1 AND t.id = u.id)) INTO mean
+    FROM unnest(ids) AS u (id);
+    IF mean IS NULL OR {vector}.vector_norm(mean) = 0 THEN
+        RAISE EXCEPTION 'the text %has a zero vector: no token of the model % is in it', CASE WHEN $2 = '' THEN 'is empty and ' ELSE '' END, $1
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Use other words. A row without text has no vector: leave it NULL.';
+    END IF;
+    RETURN {vector}.l2_normalize(mean);
+END $$;
+COMMENT ON FUNCTION pgmrl.embed_text(text, text) IS 'The vector of a text, of unit length, by a model of pgmrl.models';
+
+CREATE FUNCTION pgmrl.embed_question_v1(model text, words text) RETURNS {vector}.vector
+LANGUAGE plpgsql STABLE PARALLEL SAFE COST 5000
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF $2 IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'words is NULL', HINT = 'Give words to look for.';
+    ELSIF btrim($2, E' \t\r\n') = '' THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'words is empty', HINT = 'Give words to look for.';
+    END IF;
+    RETURN pgmrl.embed_text($1, $2);
+END $$;
+COMMENT ON FUNCTION pgmrl.embed_question_v1(text, text) IS 'The vector of a question; an error where there is none';
