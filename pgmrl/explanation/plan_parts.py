@@ -21,7 +21,7 @@ __all__ = ["OUTER", "PlanPart", "cte_readers", "divide_plan", "running_order"]
 
 OUTER: Final = "outer"
 _ALIAS: Final = re.compile(
-    r"pgmrl_(query|queries|candidates|shortlist|reranked|list|ranked|exact|all|results|fused)(_\d+)?"
+    r"pgmrl_(query|queries|candidates|shortlist|reranked|grouped|list|ranked|exact|all|results|fused)(_\d+)?"
 )
 _LIST: Final = re.compile(r"list_(\d+)")
 _RANKED: Final = re.compile(r"ranked(_\d+)?")  # what search_hybrid calls a list with its ranks
@@ -34,6 +34,7 @@ _ORDER: Final = (
         "shortlist",
         "stage",
         "reranked",
+        "grouped",
         "list",
         "ranked",
         "results",
@@ -110,21 +111,30 @@ def _divide(node: Node, part: PlanPart) -> None:
             _divide(inner, part)
         elif cte or inner["Node Type"] != "Subquery Scan":
             _add_part(name, inner, part, cte=cte)
-        else:  # the subquery is below; the scan of it computes what the part around asks for
-            part.nodes.append(inner)
-            for below in inner["Plans"]:
-                if below.get("Parent Relationship") == "Subquery":
-                    _add_part(name, below, part, cte=False)
-                elif str(below.get("Subplan Name", "")).startswith("CTE pgmrl_"):
-                    _add_part(below["Subplan Name"].removeprefix("CTE pgmrl_"), below, part, cte=True)
-                else:
-                    _divide(below, part)
+        else:
+            _divide_subquery(name, inner, part)
+
+
+def _divide_subquery(name: str, scan: Node, part: PlanPart) -> None:
+    """The subquery is below; the scan of it computes what the part around asks for."""
+    part.nodes.append(scan)
+    for below in scan["Plans"]:
+        if below.get("Parent Relationship") == "Subquery":
+            _add_part(name, below, part, cte=False)
+        elif str(below.get("Subplan Name", "")).startswith("CTE pgmrl_"):
+            _add_part(below["Subplan Name"].removeprefix("CTE pgmrl_"), below, part, cte=True)
+        else:
+            _divide(below, part)
 
 
 def _add_part(name: str, top: Node, parent: PlanPart, *, cte: bool) -> None:
     part = PlanPart(name, top, parent, cte)
     parent.inner.append(part)
-    _divide(top, part)
+    alias = _ALIAS.fullmatch(top["Alias"]) if cte and top["Node Type"] == "Subquery Scan" else None
+    if alias is None:
+        _divide(top, part)
+    else:
+        _divide_subquery(alias[1], top, part)
 
 
 def _part_name(node: Node, part: PlanPart) -> tuple[str | None, bool]:

@@ -13,12 +13,12 @@ from sqlalchemy import ColumnElement, Float, Integer, bindparam, text, type_coer
 from sqlalchemy.orm import InstrumentedAttribute
 
 from pgmrl.model.compat import Select
-from pgmrl.model.ranking_sql import distances_sql, diverse_sql, key_names, numbered_sql
+from pgmrl.model.ranking_sql import diverse_sql, key_names, numbered_sql
 from pgmrl.searching.arguments import check_fraction, check_labels
 from pgmrl.searching.fallback import EXACT, RERANKED, either_sql, falls_short_sql, unlimited
 from pgmrl.searching.options import SearchOptions, SearchParameters, with_shortlist
 from pgmrl.searching.search_result import search_result
-from pgmrl.searching.statement import RESULTS, SHORTLIST, join_results, prepare_search, results_table
+from pgmrl.searching.statement import RESULTS, join_results, materialized, prepare_search, results_table
 from pgmrl.searching.subject import AnySelect
 
 if TYPE_CHECKING:
@@ -95,17 +95,17 @@ def _ranked(parameters: SearchParameters, rows: SelectedRows, bound: BoundQuery)
     if parameters.exact:
         exact = rows.exact_ranking(definition, bound.vector, size, carry=carry)
         return [*bound.ctes, exact.cte(EXACT), _numbered(EXACT, keys)]
-    shortlist = rows.shortlist(definition, bound.short, parameters.scan)
-    distances = distances_sql(definition, bound.full, ", ".join([*keys, "full_vector"]), SHORTLIST)
-    reranked = bound.text(distances).columns().cte(RERANKED)
+    shortlist = rows.shortlist(definition, bound, parameters.scan)
+    reranked = shortlist.distances(definition, bound, [*keys, "full_vector"])
+    before = [*bound.ctes, *shortlist.ctes, materialized(reranked, RERANKED)]
     if not parameters.complete:
-        return [*bound.ctes, *shortlist, reranked, _numbered(RERANKED, keys)]
+        return [*before, _numbered(RERANKED, keys)]
     every_row = unlimited(rows.every_row(definition, bound.vector, carry))
-    either = f"({either_sql(f'TABLE {RERANKED}', falls_short_sql(size))})"
+    either = f"({either_sql(falls_short_sql(size))})"
     nearest = f"(SELECT * FROM {either} AS ranked ORDER BY distance, {', '.join(keys)} LIMIT {size}) AS ranked"  # noqa: S608
-    return [*bound.ctes, *shortlist, reranked, every_row.cte(EXACT), _numbered(nearest, keys)]
+    return [*before, every_row.cte(EXACT), _numbered(nearest, keys)]
 
 
 def _numbered(source: str, keys: Sequence[str]) -> CTE:
     body = numbered_sql(source, keys)
-    return text(body).columns().cte(RANKED).prefix_with("MATERIALIZED", dialect="postgresql")
+    return materialized(text(body).columns(), RANKED)

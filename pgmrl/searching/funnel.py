@@ -24,15 +24,15 @@ from pgmrl.errors import SearchError
 from pgmrl.model.argument_types import argument_list
 from pgmrl.model.columns import attachment_of
 from pgmrl.model.compat import Select
-from pgmrl.model.ranking_sql import key_names
+from pgmrl.model.ranking_sql import distances_sql, key_names
 from pgmrl.model.shortening import Rotation
 from pgmrl.reprs import safe_repr
 from pgmrl.searching.arguments import check_labels, positive_integer
-from pgmrl.searching.fallback import Ranking
+from pgmrl.searching.fallback import RERANKED, Ranking, falls_short_sql
 from pgmrl.searching.options import SearchOptions, SearchParameters, with_shortlist
 from pgmrl.searching.pages import Page
 from pgmrl.searching.search_result import search_result
-from pgmrl.searching.statement import SHORTLIST, join_results, prepare_search
+from pgmrl.searching.statement import SHORTLIST, join_results, materialized, prepare_search
 from pgmrl.searching.subject import AnySelect
 
 if TYPE_CHECKING:
@@ -114,14 +114,15 @@ def search_funnel(
     if parameters.exact:
         results, ctes = ranking.exact()
     else:
-        shortlist = rows.shortlist(definition, bound.short, parameters.scan)
-        names = ", ".join([*key_names(len(rows.keys)), "full_vector", *stored])
+        shortlist = rows.shortlist(definition, bound, parameters.scan)
+        keys = ", ".join(key_names(len(rows.keys)))
+        names = ", ".join([keys, "full_vector", *stored])
         stage_ctes = [_cte(definition, bound, names, number, stage) for number, stage in enumerate(cuts, 1)]
         last = f"pgmrl_stage_{len(cuts)}" if cuts else SHORTLIST
-        results, ctes = ranking.of_shortlist(
-            [*shortlist, *stage_ctes],
-            parameters.scan.shortlist,
-            last,
+        reranked = bound.text(distances_sql(definition, bound.full, keys, last)).columns().cte(RERANKED)
+        results, ctes = ranking.of_reranked(
+            [*shortlist.ctes, materialized(shortlist.rows, SHORTLIST), *stage_ctes, reranked],
+            falls_short_sql(shortlist.size, SHORTLIST),
             fallback=parameters.complete,
         )
     searched = join_results(select_, rows.keys, results).add_cte(*ctes, nest_here=True)

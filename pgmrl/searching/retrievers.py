@@ -142,8 +142,8 @@ class Nearest(Retriever):
         if parameters.exact:
             results, ctes = ranking.exact()
         else:
-            shortlist = rows.shortlist(parameters.definition, bound.short, parameters.scan)
-            results, ctes = ranking.of_shortlist(shortlist, size, fallback=parameters.complete)
+            shortlist = rows.shortlist(parameters.definition, bound, parameters.scan)
+            results, ctes = ranking.of_shortlist(shortlist, fallback=parameters.complete)
         *keys, distance = results.c
         defined = distance != literal_sql("'NaN'")  # nor NULL: without a vector there is no distance
         listed = select(*keys, (-distance).label("value")).where(defined)

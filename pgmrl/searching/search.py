@@ -19,7 +19,7 @@ from pgmrl.searching.pages import Page
 from pgmrl.searching.query import bound_vector, vector_parameters
 from pgmrl.searching.search_result import Ts, search_result
 from pgmrl.searching.selected_rows import selected_rows
-from pgmrl.searching.statement import RESULTS, Results, join_results, prepare_search, reranked, results_table
+from pgmrl.searching.statement import RESULTS, Results, join_results, prepare_search, results_table
 from pgmrl.searching.subject import AnySelect
 from pgmrl.searching.templates import search_of_shape
 
@@ -156,11 +156,8 @@ def _results(parameters: SearchParameters, rows: SelectedRows, bound: BoundQuery
     ranking = Ranking(parameters.definition, rows, bound, page)
     if parameters.exact:
         return ranking.exact()
-    shortlist = rows.shortlist(parameters.definition, bound.short, parameters.scan)
-    if page.plain and not parameters.complete:
-        return reranked(parameters.definition, shortlist, bound, len(rows.keys), parameters.k)
-    size = parameters.scan.shortlist
-    return ranking.of_shortlist(shortlist, size, fallback=parameters.complete)
+    shortlist = rows.shortlist(parameters.definition, bound, parameters.scan)
+    return ranking.of_shortlist(shortlist, fallback=parameters.complete)
 
 
 @lru_cache(maxsize=256)

@@ -96,12 +96,12 @@ def _exact(parameters: SearchParameters, rows: SelectedRows, query_table: CTE) -
 
 def _of_shortlist(parameters: SearchParameters, rows: SelectedRows) -> FromClause:
     """The results of one query of many; in text, since its parts are CTEs inside a LATERAL."""
-    bound = BoundQuery(None, f"{QUERIES}.full_query", literal_column(f"{QUERIES}.short_query"))
+    bound = BoundQuery(None, f"{QUERIES}.full_query", f"{QUERIES}.short_query")
     # inside a LATERAL SQLAlchemy would take the caller's table for one of the outer statement's
     own_rows = replace(rows, select=rows.select.correlate(None))
-    shortlist = own_rows.shortlist(parameters.definition, bound.short, parameters.scan)
+    shortlist = own_rows.shortlist(parameters.definition, bound, parameters.scan)
     ranking = Ranking(parameters.definition, own_rows, bound, Page(parameters.k))
-    table, ctes = ranking.of_shortlist(shortlist, parameters.scan.shortlist, fallback=parameters.complete)
+    table, ctes = ranking.of_shortlist(shortlist, fallback=parameters.complete)
     names = [column.name for column in table.c]
     body = text(f"SELECT {', '.join(names)}, {QUERIES}.number FROM {RESULTS}")  # noqa: S608 - names of our own
     return (

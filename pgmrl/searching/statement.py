@@ -1,18 +1,21 @@
 """The statement's text: its parts, their names, and how they become the caller's Select.
 
-    WITH pgmrl_shortlist AS MATERIALIZED (
-        SELECT <key>, <full> FROM … WHERE <the caller's filters> AND <gate>
-        ORDER BY <short> <=> <short of the query> LIMIT <shortlist>
+    WITH pgmrl_reranked AS (
+        SELECT <key>, <full> <=> :query AS distance FROM (
+            SELECT <key>, <full> FROM … WHERE <the caller's filters>
+            ORDER BY <short> <=> (SELECT <short of the query> WHERE <gate>) LIMIT <shortlist>
+        ) AS pgmrl_shortlist
     ), pgmrl_results AS (
-        SELECT <key>, <full> <=> :query AS distance FROM pgmrl_shortlist ORDER BY distance, <key> LIMIT <k>
+        SELECT <key>, distance FROM pgmrl_reranked ORDER BY distance, <key> LIMIT <k>
     )
     SELECT <the caller's columns>, pgmrl_results.distance
     FROM …, pgmrl_results
     WHERE <the caller's filters> AND <key> = pgmrl_results.<key>
     ORDER BY pgmrl_results.distance, <key>
 
-The gate sets the scan's parameters for this statement alone (pgmrl.searching.scan): it becomes an InitPlan and so runs
-before the index scan opens. There is no SET round trip, and nothing is left behind in a pooled connection.
+The gate sets the scan's parameters for this statement alone (pgmrl.searching.scan): the order of the index scan depends
+on it, and so it runs before the scan opens. There is no SET round trip, and nothing is left behind in a pooled
+connection. The shortlist's full vectors are not kept, only their distances.
 
 The CTEs nest in the Select they belong to, so a statement can hold two searches. With a filter, pages or thresholds the
 results are ranked by pgmrl.searching.fallback; groups, picks, cuts and fused lists have modules of their own.
@@ -29,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import Float, column, table, text
 
-from pgmrl.model.ranking_sql import key_names, nearest_sql
+from pgmrl.model.ranking_sql import key_names
 from pgmrl.searching.more_like_this import MoreLikeThis
 from pgmrl.searching.query import BoundQuery, bind_query
 from pgmrl.searching.selected_rows import SHORTLIST, SelectedRows, materialized, selected_rows
@@ -39,7 +42,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import CTE, ColumnElement, FromClause
 
-    from pgmrl.model.shortening import Definition
     from pgmrl.searching.options import SearchParameters
     from pgmrl.searching.subject import AnySelect
 
@@ -50,8 +52,6 @@ __all__ = [
     "join_results",
     "materialized",
     "prepare_search",
-    "rerank_sql",
-    "reranked",
     "results_table",
 ]
 
@@ -94,26 +94,6 @@ def prepare_search(
     if isinstance(query, MoreLikeThis):
         query, rows = query.vector(definition), query.without_examples(rows, parameters.column)
     return rows, bind_query(definition, query, f"the query for {parameters.name}", exact=parameters.exact)
-
-
-def reranked(definition: Definition, shortlist: Sequence[CTE], query: BoundQuery, key_columns: int, k: int) -> Results:
-    """The k nearest of a shortlist, for one query."""
-    rerank = query.text(rerank_sql(definition, query.full, key_columns, k)).columns()
-    ctes = (*query.ctes, *shortlist, rerank.cte(RESULTS))
-    return Results(results_table(key_columns), ctes)
-
-
-def rerank_sql(definition: Definition, query: str, key_columns: int, k: int) -> str:
-    """The k nearest of the shortlist, as text.
-
-    Args:
-        definition: of the column.
-        query: SQL text of the query's full vector.
-        key_columns: columns of the primary key.
-        k: how many.
-
-    """
-    return nearest_sql(definition, query, key_names(key_columns), SHORTLIST, str(k))
 
 
 @lru_cache(maxsize=64)
