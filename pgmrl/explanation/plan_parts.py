@@ -149,7 +149,7 @@ def _part_name(node: Node, part: PlanPart) -> tuple[str | None, bool]:
         if part.name == OUTER and _RANKED.fullmatch(node["Alias"]):
             number = sum(not inner.cte and _LIST.fullmatch(inner.name) is not None for inner in part.inner) + 1
             return f"list_{number}", False
-    if subplan.startswith("InitPlan") and part.name in {"candidates", "shortlist"} and not _is_gate(node):
+    if subplan.startswith("InitPlan") and part.name in {"candidates", "shortlist"} and not _plans_anew(node):
         return "query", False
     if _is_fallback(node) and not any(outer.name in {"exact", "all"} for outer in part.with_outer()):
         return "exact", False
@@ -164,10 +164,9 @@ def _is_fallback(node: Node) -> bool:
     )
 
 
-def _is_gate(node: Node) -> bool:
-    """Whether an InitPlan makes settings, or has the server plan anew; else it computes the query's vector."""
-    output = " ".join(node.get("Output", ()))
-    return "set_config(" in output or any(inner.get("Function Name") == "generate_series" for inner in nodes(node))
+def _plans_anew(node: Node) -> bool:
+    """Whether an InitPlan has the server plan anew; else it computes the query's vector and makes the settings."""
+    return any(inner.get("Function Name") == "generate_series" for inner in nodes(node))
 
 
 def _separate_fusion(outermost: PlanPart) -> None:

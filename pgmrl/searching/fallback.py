@@ -11,9 +11,9 @@ exact fallback is never executed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import Float, bindparam, literal_column, tuple_
+from sqlalchemy import literal_column, tuple_
 
 from pgmrl.model.ranking_sql import key_names
 from pgmrl.searching.query import sql_text
@@ -23,7 +23,7 @@ from pgmrl.searching.statement import RESULTS, Results, results_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import CTE, BindParameter, ColumnElement, TextClause
+    from sqlalchemy import CTE, ColumnElement, TextClause
 
     from pgmrl.model.shortening import Definition
     from pgmrl.searching.pages import Page
@@ -56,7 +56,7 @@ class Ranking:
 
     def exact(self) -> Results:
         """Of all rows."""
-        where = [] if self.page.after is None else [self._after()]
+        where = [self._after()] if self.page.after else []
         limit = self.page.k + (self.page.offset or 0)
         body = self.rows.exact_ranking(self.definition, self.query.vector, limit, *where)
         return self._results([*self.query.ctes, body.cte(EXACT)], EXACT, behind=False)
@@ -99,7 +99,7 @@ class Ranking:
 
     def _results(self, ctes: Sequence[CTE], source: str, *, behind: bool = True) -> Results:
         """The rows that come back; those behind the page before, where the source has others too."""
-        limit = None if self.page.max_distance is None else "distance <= :pgmrl_max"
+        limit = "distance <= :pgmrl_max" if self.page.max_distance else None
         body = f"{_sorted(source, self._names, limit, self._after_sql() if behind else None)} LIMIT {self.page.k}"
         if self.page.offset:
             body += f" OFFSET {self.page.offset}"
@@ -109,34 +109,19 @@ class Ranking:
 
     def _text(self, body: str) -> TextClause:
         clause = sql_text(body)
-        parameters = [parameter for name, parameter in self._parameters().items() if f":{name}" in body]
+        parameters = [parameter for name, parameter in self.page.parameters.items() if f":{name}" in body]
         return clause.bindparams(*parameters) if parameters else clause
 
-    def _parameters(self) -> dict[str, BindParameter[Any]]:
-        """The threshold and the last row of the page before, by their names in SQL text."""
-        parameters = self._after_parameters()
-        if self.page.max_distance is not None:
-            parameters["pgmrl_max"] = bindparam("pgmrl_max", self.page.max_distance, type_=Float(), unique=True)
-        return parameters
-
-    def _after_parameters(self) -> dict[str, BindParameter[Any]]:
-        if self.page.after is None:
-            return {}
-        distance, *key = self.page.after
-        parameters = {"pgmrl_distance": bindparam("pgmrl_distance", distance, type_=Float(), unique=True)}
-        for name, column, value in zip(key_names(len(key)), self.rows.keys, key, strict=True):
-            parameters[f"pgmrl_{name}"] = bindparam(f"pgmrl_{name}", value, type_=column.type, unique=True)
-        return parameters
-
     def _after_sql(self) -> str | None:
-        if self.page.after is None:
+        if not self.page.after:
             return None
         names = ", ".join(f":pgmrl_{name}" for name in key_names(len(self.rows.keys)))
         return f"(distance, {self._names}) > (:pgmrl_distance, {names})"
 
     def _after(self) -> ColumnElement[bool]:
         distance = self.rows.distance(self.definition, self.query.vector)
-        last = tuple_(*self._after_parameters().values())
+        names = ["distance", *key_names(len(self.rows.keys))]
+        last = tuple_(*(self.page.parameters[f"pgmrl_{name}"] for name in names))
         behind: ColumnElement[bool] = tuple_(distance, *self.rows.inner_keys) > last
         return behind
 

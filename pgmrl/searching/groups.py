@@ -20,8 +20,9 @@ from pgmrl.searching.arguments import check_labels, positive_integer
 from pgmrl.searching.fallback import EXACT, RERANKED, falls_short_sql, only_if_sql, unlimited
 from pgmrl.searching.options import SearchOptions, SearchParameters, with_shortlist
 from pgmrl.searching.search_result import search_result
-from pgmrl.searching.statement import RESULTS, join_results, materialized, prepare_search, results_table
+from pgmrl.searching.statement import RESULTS, join_results, labelled, materialized, results_table, shaped
 from pgmrl.searching.subject import AnySelect
+from pgmrl.searching.templates import search_of_shape
 
 if TYPE_CHECKING:
     from sqlalchemy import CTE
@@ -83,11 +84,15 @@ def search_groups(
     # what is tuned brings the nearest rows; here the shortlist is what there is to group
     parameters = SearchParameters.of(statement, column, k, with_shortlist(options, size))
     select_ = cast("AnySelect", statement)
-    rows, bound = prepare_search(parameters, select_, query, {GROUP: by})
-    ctes = _ctes(parameters, rows, bound, rows_each)
-    results = results_table(len(rows.keys), "group_rank")
-    searched = join_results(select_, rows.keys, results, results.c.group_rank).add_cte(*ctes, nest_here=True)
-    return search_result(searched.add_columns(results.c.distance.label(label)))
+
+    def build(rows: SelectedRows, bound: BoundQuery) -> Select[Any]:
+        ctes = _ctes(parameters, rows, bound, rows_each)
+        results = results_table(len(rows.keys), "group_rank")
+        searched = join_results(select_, rows.keys, results, results.c.group_rank).add_cte(*ctes, nest_here=True)
+        return search_result(searched.add_columns(labelled(results.c.distance, label)))
+
+    shape = shaped(parameters, select_, query, build, "groups", rows_each, label, extra={GROUP: by})
+    return search_of_shape(select_, shape)
 
 
 def _ctes(parameters: SearchParameters, rows: SelectedRows, bound: BoundQuery, per_group: int) -> list[CTE]:

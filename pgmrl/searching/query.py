@@ -39,6 +39,7 @@ __all__ = [
     "raise_sql",
     "sql_text",
     "vector_parameters",
+    "vectors_parameters",
 ]
 
 QUERY: Final = "pgmrl_query"
@@ -293,11 +294,22 @@ def raise_sql(definition: Definition, message: str, row: str, *, shown: bool = F
     return f"CAST(pg_catalog.concat({literal(f'pgmrl: {message}')}, {value}) AS {definition.full_type})"
 
 
-def query_rows(definition: Definition, vectors: VectorArray) -> CTE:
-    """Query vectors of shape (n, dims) as rows: number from 0, full and short vector."""
-    dims = definition.dims
+def vectors_parameters(vectors: VectorArray) -> tuple[BindParameter[Any], BindParameter[int]]:
+    """The parameters of query vectors of shape (n, dims): their numbers, and how many there are."""
     items = bindparam("items", vectors, type_=FloatArray(), unique=True)
-    count = bindparam("count", len(vectors), type_=Integer(), unique=True)
+    return items, bindparam("count", len(vectors), type_=Integer(), unique=True)
+
+
+def query_rows(definition: Definition, items: BindParameter[Any], count: BindParameter[int]) -> CTE:
+    """Query vectors as rows: number from 0, full and short vector.
+
+    Args:
+        definition: of the column.
+        items: as `vectors_parameters` makes it.
+        count: the same.
+
+    """
+    dims = definition.dims
     slice_ = f"(flat.items[number * {dims} + 1 : (number + 1) * {dims}])::{definition.full_type}"
     short = definition.sql("full_query") if definition.learned else "NULL"
     # OFFSET 0 keeps the expressions in their place, so that each is computed once a query

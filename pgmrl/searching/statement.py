@@ -28,19 +28,20 @@ from __future__ import annotations
 
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from sqlalchemy import Float, column, table, text
+from sqlalchemy import ColumnElement, Float, column, table, text
 
 from pgmrl.model.ranking_sql import key_names
 from pgmrl.searching.more_like_this import MoreLikeThis
-from pgmrl.searching.query import BoundQuery, bind_query
+from pgmrl.searching.query import BoundQuery, bind_query, bound_vector, vector_parameters
 from pgmrl.searching.selected_rows import SHORTLIST, SelectedRows, materialized, selected_rows
+from pgmrl.searching.templates import Shaped
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
-    from sqlalchemy import CTE, ColumnElement, FromClause
+    from sqlalchemy import CTE, BindParameter, FromClause
 
     from pgmrl.searching.options import SearchParameters
     from pgmrl.searching.subject import AnySelect
@@ -50,10 +51,13 @@ __all__ = [
     "SHORTLIST",
     "Results",
     "join_results",
+    "labelled",
     "materialized",
-    "prepare_search",
     "results_table",
+    "shaped",
 ]
+
+T = TypeVar("T")
 
 RESULTS: Final = "pgmrl_results"
 HAS_DISTANCE: Final = text(f"{RESULTS}.distance != 'NaN'")  # nor NULL: a row without a vector has none
@@ -72,28 +76,57 @@ class Results(NamedTuple):
     ctes: tuple[CTE, ...]
 
 
-def prepare_search(
-    parameters: SearchParameters, statement: AnySelect, query: Any, extra: Mapping[str, Any] = MappingProxyType({})
-) -> tuple[SelectedRows, BoundQuery]:
-    """The rows of a search and its query, whatever that is given as.
+def shaped(
+    parameters: SearchParameters,
+    statement: AnySelect,
+    query: Any,
+    build: Callable[[SelectedRows, BoundQuery], T],
+    *options: Hashable,
+    own: Sequence[BindParameter[Any]] = (),
+    extra: Mapping[str, Any] = MappingProxyType({}),
+) -> Shaped[T]:
+    """A search that has not been built, with its rows and its query, whatever that is given as.
 
     Args:
         parameters: column and options.
         statement: the caller's Select.
         query: a vector, the caller's parameter, an expression or examples.
+        build: makes it from its rows and its query.
+        *options: what else it depends on, compared by value; the first tells it from other kinds of search.
+        own: its parameters besides the query.
         extra: further columns of the searched table, by the labels they get.
 
     Raises:
-        SearchError: as `selected_rows` and `bind_query`.
         VectorError: the vector cannot be searched with.
-        DefinitionError: the table has no primary key.
 
     """
-    definition = parameters.definition
-    rows = selected_rows(statement, parameters.column, parameters.attachment, extra)
-    if isinstance(query, MoreLikeThis):
-        query, rows = query.vector(definition), query.without_examples(rows, parameters.column)
-    return rows, bind_query(definition, query, f"the query for {parameters.name}", exact=parameters.exact)
+    definition, exact = parameters.definition, parameters.exact
+    what = f"the query for {parameters.name}"
+    if isinstance(query, ColumnElement | MoreLikeThis):  # whose shape is not known without building it
+
+        def build_for_query() -> T:
+            rows = selected_rows(statement, parameters.column, parameters.attachment, extra)
+            vector = query
+            if isinstance(query, MoreLikeThis):
+                vector, rows = query.vector(definition), query.without_examples(rows, parameters.column)
+            return build(rows, bind_query(definition, vector, what, exact=exact))
+
+        return Shaped(build_for_query, None)
+    sent = vector_parameters(definition, query, what, exact=exact)
+
+    def build_for_vector() -> T:
+        rows = selected_rows(statement, parameters.column, parameters.attachment, extra)
+        return build(rows, bound_vector(definition, *sent, exact=exact))
+
+    subjects = (parameters.column, parameters.attachment, *extra.values())
+    shape = (*options, parameters.k, parameters.scan, exact, parameters.complete, *extra)
+    return Shaped(build_for_vector, shape, subjects, [*(value for value in sent if value is not None), *own])
+
+
+@lru_cache(maxsize=512)
+def labelled(element: ColumnElement[Any], label: str) -> ColumnElement[Any]:
+    """A column that a search adds; the same object for all searches of a shape, which `PendingSearch` relies on."""
+    return element.label(label)
 
 
 @lru_cache(maxsize=64)

@@ -96,7 +96,9 @@ def test_each_retriever_is_a_list_and_the_lists_are_fused() -> None:
     for part in (shortlist, by_words, payload):
         assert "items.name = " in part
     assert shortlist.endswith("AS nearest ON items.id = nearest.key_1 LIMIT 50) AS pgmrl_shortlist")
-    assert re.search(r"FROM pgmrl_reranked ORDER BY .* LIMIT 50\) SELECT .* WHERE pgmrl_results\.distance != 'NaN'$", nearest)
+    results, rows = nearest.split(") SELECT ")
+    assert results.endswith("FROM pgmrl_reranked ORDER BY distance, key_1 LIMIT 50")
+    assert rows.endswith(" WHERE pgmrl_results.distance != 'NaN'")
     assert "'english'::regconfig" in by_words
     assert by_words.endswith("ORDER BY value DESC, items.id LIMIT 40")
     assert fused.endswith("GROUP BY key_1 ORDER BY score DESC, key_1 LIMIT 3")
