@@ -74,9 +74,9 @@ def search_many(
         rows = selected_rows(select_, column, parameters.attachment)
         number: ColumnElement[int] = query_table.c["number"]
         results = _exact(parameters, rows, query_table) if parameters.exact else _of_shortlist(parameters, rows)
-        searched = join_results(select_, rows.keys, results, number)
-        # equal by construction; SQLAlchemy's linter wants to see that the two are related
-        searched = searched.add_cte(query_table, nest_here=True).where(results.c["number"] == number)
+        # equal by construction; it comes first, since a LATERAL reads what stands before it
+        numbered = select_.where(number == results.c["number"]).add_cte(query_table, nest_here=True)
+        searched = join_results(numbered, rows.keys, results, number)
         return search_result(searched.add_columns(*_added_columns(query_label, label)))
 
     subjects = (parameters.column, parameters.attachment)

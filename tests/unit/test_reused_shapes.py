@@ -126,8 +126,8 @@ def test_another_option_is_another_shape(kind: str) -> None:
     known = sent(KINDS[kind](statement, query_of(0)))[0]
     for other in (select(Item.id, Item.name), statement.where(Item.section == "x")):
         assert sent(KINDS[kind](other, query_of(0)))[0] != known
-    first, other = (search_groups(statement, Item.held, query_of(0), by) for by in (Item.section, Item.name))
-    assert sent(first)[0] != sent(other)[0]
+    by_section, by_name = (search_groups(statement, Item.held, query_of(0), by) for by in (Item.section, Item.name))
+    assert sent(by_section)[0] != sent(by_name)[0]
     assert list(search(statement, Item.held, query_of(0), label="far").selected_columns.keys()) == ["id", "far"]
 
 
