@@ -35,7 +35,10 @@ from benchmarks.sides import (
     shortlists,
     two_stages,
 )
+from benchmarks.stack import PgvectorSide, StackSide
+from benchmarks.stats import lines
 from benchmarks.tables import Rule, Shortened
+from benchmarks.throughput import many_times, throughput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -55,6 +58,7 @@ EFFORTS: Final[Mapping[str, tuple[int, ...]]] = {
     "prefix-256": (40, 80, 120, 200, 400),
     "bits-768": (40, 80, 160, 320, 640),
 }
+REACHED: Final = 0.98
 PLAIN: Final = (20, 40, 60, 80, 120, 200, 320)
 
 
@@ -216,6 +220,35 @@ def _moved(side: Side, server: Server) -> Side:
     return PostgresSide(server, side.name, side.layout, side.index, side.family, side.efforts)
 
 
+def stack(options: Options) -> None:
+    """What a user would write without the library, in the same stack; many queries at once; throughput."""
+    dataset = data.debian(options.rows, options.queries)
+    with _bench(options, "stack", dataset) as (bench, server):
+        axes = data.principal_axes(dataset.sample(), STATED)
+        ours = StackSide(server, axes, (40, 60, 80, 120), STATED_INDEX)
+        halves = PgvectorSide(server, "halfvec", (40, 60, 80, 120))
+        stated = two_stages(
+            server, shortened("rotation", STATED, axes), shortlists(40, 60, 80, 120), index=STATED_INDEX
+        )
+        sides: list[Side] = [ours, halves, PgvectorSide(server, "vector", (40, 60, 80, 120)), stated]
+        if not _rounds(bench, options.chosen(sides), options.builds):
+            return
+        efforts = _least(bench, ours), _least(bench, halves)
+        for side in (ours, halves):
+            side.warm()
+        many_times(bench, ours, efforts[0], repeats=options.builds)
+        throughput(bench, ours, halves, efforts, turns=options.builds)
+        for measured in sides:
+            measured.close()
+
+
+def _least(bench: Bench, side: Side) -> Effort:
+    """The least effort that reaches a recall of .98."""
+    line = next(line for line in lines(bench.journal.path) if line.name == side.name)
+    point = next((point for point in line.typical() if point.recall >= REACHED), line.typical()[-1])
+    return next(effort for effort in side.efforts if point.size == (effort.shortlist or effort.ef_search))
+
+
 def overhead(options: Options) -> None:
     """The library over bare psycopg for the same statement, and where a query's time goes."""
     dataset = data.debian(options.rows, options.queries)
@@ -273,6 +306,7 @@ PARTS: Final[Mapping[str, Callable[[Options], None]]] = {
     "confined": confined,
     "dims3072": dims3072,
     "curve": curve,
+    "stack": stack,
     "overhead": overhead,
     "ingest": ingest,
     "drivers": drivers,
