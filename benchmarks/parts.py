@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks import data
+from benchmarks.cpu_time import cpu_times
 from benchmarks.data import Dataset
 from benchmarks.drivers import driver_times
 from benchmarks.journal import Journal
@@ -43,6 +44,8 @@ from benchmarks.throughput import many_times, throughput
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from benchmarks.data import Kind
+
 TUNED: Final = Index(24, 128)
 STATED: Final = 128
 """Dimensions of the one stated configuration: Short(128, by=Rotation), m=16, ef_construction=100, inline halfvec."""
@@ -59,6 +62,7 @@ EFFORTS: Final[Mapping[str, tuple[int, ...]]] = {
     "bits-768": (40, 80, 160, 320, 640),
 }
 REACHED: Final = 0.98
+KINDS: Final[tuple[Kind, ...]] = ("halfvec", "vector")
 PLAIN: Final = (20, 40, 60, 80, 120, 200, 320)
 
 
@@ -242,6 +246,24 @@ def stack(options: Options) -> None:
             measured.close()
 
 
+def cpu(options: Options) -> None:
+    """The processor time of one search in each way."""
+    dataset = data.debian(options.rows, options.queries)
+    with _bench(options, "cpu", dataset) as (bench, server):
+        axes = data.principal_axes(dataset.sample(), STATED)
+        ours = StackSide(server, axes, (80,), STATED_INDEX)
+        plain_sides: dict[str, PgvectorSide] = {kind: PgvectorSide(server, kind, (80,)) for kind in KINDS}
+        bare = two_stages(server, shortened("rotation", STATED, axes), shortlists(80), index=STATED_INDEX)
+        for side in (ours, *plain_sides.values(), bare):
+            side.load(dataset)
+            if not side.is_built("cpu"):
+                side.build("cpu")
+            side.warm()
+        cpu_times(bench, ours, plain_sides, bare, repeats=options.builds)
+        for side in (ours, *plain_sides.values(), bare):
+            side.close()
+
+
 def _least(bench: Bench, side: Side) -> Effort:
     """The least effort that reaches a recall of .98."""
     line = next(line for line in lines(bench.journal.path) if line.name == side.name)
@@ -307,6 +329,7 @@ PARTS: Final[Mapping[str, Callable[[Options], None]]] = {
     "dims3072": dims3072,
     "curve": curve,
     "stack": stack,
+    "cpu": cpu,
     "overhead": overhead,
     "ingest": ingest,
     "drivers": drivers,

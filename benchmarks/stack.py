@@ -102,12 +102,18 @@ class PgvectorSide(PostgresSide):
         self.item = item(like.layout.name, full)
         self._sessions: Sessions | None = None
 
+    @property
+    def sessions(self) -> Sessions:
+        """This side's own."""
+        if self._sessions is None:
+            self._sessions = Sessions(self.server)
+        return self._sessions
+
     def prepare(self, effort: Effort) -> Search:
         """From the query to row numbers."""
         if not effort.variant:
             return super().prepare(effort)
-        self._sessions = sessions = self._sessions or Sessions(self.server)
-        item, variant = self.item, effort.variant
+        item, sessions, variant = self.item, self.sessions, effort.variant
 
         def ask(query: Floats) -> list[int]:
             statement = select(item).order_by(item.embedding.cosine_distance(query)).limit(K)
@@ -133,6 +139,13 @@ class StackSide(LibrarySide):
         super().__init__(server, axes, efforts, index)
         self._sessions: Sessions | None = None
 
+    @property
+    def sessions(self) -> Sessions:
+        """This side's own."""
+        if self._sessions is None:
+            self._sessions = Sessions(self.server)
+        return self._sessions
+
     def select(self, query: Any, effort: Effort) -> Select[Any]:
         """The library's Select, of mapped rows."""
         sizes = {"shortlist": effort.shortlist, "ef_search": effort.ef_search}
@@ -142,8 +155,7 @@ class StackSide(LibrarySide):
     def prepare(self, effort: Effort) -> Search:
         """From the query to row numbers."""
         super().prepare(effort)  # checks the plan
-        self._sessions = sessions = self._sessions or Sessions(self.server)
-        variant = effort.variant
+        sessions, variant = self.sessions, effort.variant
         if PREBUILT in variant:
             built = self.select(bindparam("q"), effort)
             return lambda query: [row[0].id for row in sessions.execute(variant, built, {"q": query})]

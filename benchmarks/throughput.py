@@ -8,6 +8,7 @@ import subprocess
 import time
 from contextlib import contextmanager
 from functools import partial
+from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -17,6 +18,7 @@ from sqlalchemy import create_engine, make_url, select, text
 from sqlalchemy.orm import Session
 
 from benchmarks.data import K
+from benchmarks.journal import read
 from benchmarks.library import bound
 from pgmrl import SqlFunctions, install_functions, search_many
 from pgmrl.model.binary import encode
@@ -26,6 +28,7 @@ from pgmrl.model.parameters import binary_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from benchmarks.data import Floats
     from benchmarks.measure import Bench
@@ -227,3 +230,32 @@ def _pgbouncer(server: Server) -> Iterator[str | None]:
     finally:
         process.terminate()
         process.wait(20)
+
+
+# -- report ----------------------------------------------------------------------------------------------------------
+
+MANY_HEADINGS: Final = ("many queries", "ms for each", "of one by one")
+HEADINGS: Final = ("searches a second", *(f"{connections} connections" for connections in CONNECTIONS))
+NOTE: Final = """\
+Each connection is a process of its own, on the machine of the server, at the least effort measured that reaches .98;
+medians of the turns. PgBouncer pools transactions on 16 connections, behind it psycopg prepares nothing.
+"""
+
+
+def many_rows(path: Path) -> list[tuple[str, ...]]:
+    """One row for each size of batch."""
+    seconds: dict[str, list[float]] = {}
+    for record in read(path):
+        if record["kind"] == "many":
+            seconds.setdefault(record["name"], []).append(record["seconds"] / record["queries"])
+    found = {name: median(values) for name, values in seconds.items()}
+    return [(name, f"{1e3 * value:.2f}", f"{value / found['one by one']:.2f}") for name, value in found.items()]
+
+
+def rows(path: Path) -> list[tuple[str, ...]]:
+    """One row for each way."""
+    rates: dict[str, dict[int, list[float]]] = {}
+    for record in read(path):
+        if record["kind"] == "throughput":
+            rates.setdefault(record["name"], {}).setdefault(record["connections"], []).append(record["per_second"])
+    return [(name, *(f"{median(found[number]):,.0f}" for number in CONNECTIONS)) for name, found in rates.items()]
