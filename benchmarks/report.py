@@ -76,16 +76,14 @@ its Select for each query, in a Session, or in an AsyncSession where that is sai
 def _stack(raw: Path) -> str:
     path = raw / "stack.jsonl"
     found = lines(path)
-    if not found:
-        return ""
-    parts = [_about(raw, "stack"), STACK_NOTE, _sides(found)]
+    parts = [STACK_NOTE, _sides(found)] if found else []
     many = throughput.many_rows(path)
     if many:
         parts.append(_table(throughput.MANY_HEADINGS, many))
     rates = throughput.rows(path)
     if rates:
         parts += [throughput.NOTE, _table(throughput.HEADINGS, rates)]
-    return _section("In the same stack", "python -m benchmarks stack", *parts)
+    return _section("In the same stack", "python -m benchmarks stack", _about(raw, "stack"), *parts) if parts else ""
 
 
 def _cpu(raw: Path) -> str:

@@ -99,7 +99,7 @@ def test_each_retriever_is_a_list_and_the_lists_are_fused() -> None:
     results, rows = nearest.split(") SELECT ")
     assert results.endswith("FROM pgmrl_reranked ORDER BY distance, key_1 LIMIT 50")
     assert rows.endswith(" WHERE pgmrl_results.distance != 'NaN'")
-    assert "'english'::regconfig" in by_words
+    assert "'english'::pg_catalog.regconfig" in by_words
     assert by_words.endswith("ORDER BY value DESC, items.id LIMIT 40")
     assert fused.endswith("GROUP BY key_1 ORDER BY score DESC, key_1 LIMIT 3")
     assert payload.endswith("ORDER BY pgmrl_fused.score DESC, items.id")
