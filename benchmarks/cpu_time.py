@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -19,10 +20,14 @@ from benchmarks.measure import BLOCK, WARM_UPS
 from benchmarks.overhead import FRESH, PREBUILT, psycopg_ways
 from benchmarks.sides import Effort
 from benchmarks.stack import ASYNC, SYNC
+from benchmarks.throughput import function_call
+from pgmrl import SqlFunctions, install_functions
+from pgmrl.model.compat import HalfVector
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from benchmarks.data import Floats
     from benchmarks.measure import Bench
     from benchmarks.sides import PostgresSide, Search
     from benchmarks.stack import PgvectorSide, Sessions, StackSide
@@ -85,8 +90,16 @@ def _ways(
             search = side.prepare(Effort(PLAIN[name], variant=variant))
             backend = _backend(side.sessions, variant) if variant else side.connection.info.backend_pid
             ways[f"{name}, {variant or 'bare SQL'}"] = Way(search, backend)
+    install_functions(ours.connection, ours.mapped.embedding, SqlFunctions())
+    cursor, sql = connection.cursor(binary=True), function_call(ours, FRESH)
+    called = partial(_called, cursor, sql)
+    ways["pgmrl, SQL function"] = Way(called, psycopg)  # the server shortens the query
     ways["pgmrl, bare SQL without fallback"] = Way(bare.prepare(Effort(80, 80)), bare.connection.info.backend_pid)
     return ways
+
+
+def _called(cursor: Any, sql: bytes, query: Floats) -> list[int]:
+    return [row[0] for row in cursor.execute(sql, {"query": HalfVector(query)}, prepare=True).fetchall()]
 
 
 def _backend(sessions: Sessions, variant: str) -> int:
@@ -136,6 +149,6 @@ def rows(path: Path) -> list[tuple[str, ...]]:
 
 def _peer(name: str, kind: str) -> str:
     """What a way is compared with: plain pgvector in the same stack."""
-    if name.startswith("psycopg") or "bare SQL" in name:
+    if name.startswith("psycopg") or "SQL " in f"{name} ":
         return f"{kind}, bare SQL"
     return f"{kind}, {ASYNC if ASYNC in name else SYNC}"

@@ -200,9 +200,13 @@ def _plain(side: PgvectorSide, effort: Effort, url: str) -> Callable[[Floats], A
     return lambda query: cursor.execute(sql, {"query": HalfVector(query)}, prepare=True).fetchall()
 
 
+def function_call(side: StackSide, effort: Effort) -> bytes:
+    """A search by the installed function."""
+    return f"SELECT id, distance FROM {side.table.name}_search(%(query)b, {K}, {effort.shortlist})".encode()
+
+
 def _function(side: StackSide, effort: Effort, url: str) -> Callable[[Floats], Any]:
-    cursor = _connection(url).cursor(binary=True)
-    sql = f"SELECT id, distance FROM {side.table.name}_search(%(query)b, {K}, {effort.shortlist})".encode()
+    cursor, sql = _connection(url).cursor(binary=True), function_call(side, effort)
     return lambda query: cursor.execute(sql, {"query": HalfVector(query)}, prepare=True).fetchall()
 
 

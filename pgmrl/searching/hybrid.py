@@ -2,7 +2,7 @@
 
 In one statement, so that all lists see one snapshot:
 
-    WITH pgmrl_list_1 AS (WITH pgmrl_shortlist AS MATERIALIZED (…), … SELECT …), -- as `search` has it: key, value
+    WITH pgmrl_list_1 AS (WITH pgmrl_reranked AS MATERIALIZED (…), … SELECT …), -- as `search` has it: key, value
          pgmrl_list_2 AS (…),                                                    -- each retriever's list
          pgmrl_fused AS (
              SELECT <key>, <score>, <ranks> FROM (<the lists with their ranks, one below the other>)
