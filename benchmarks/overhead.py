@@ -16,7 +16,7 @@ from benchmarks import tables
 from benchmarks.data import Floats
 from benchmarks.library import engine_of, install, model
 from benchmarks.measure import BLOCK, WARM_UPS, timed
-from benchmarks.sides import Effort, Index, gate
+from benchmarks.sides import Effort, Index, gated
 from pgmrl.ingestion.ingest import ingest
 from pgmrl.model.binary import encode
 from pgmrl.model.columns import attachment_of
@@ -72,42 +72,58 @@ def _ways(side: LibrarySide, bare: Connection, example: Floats) -> Mapping[str, 
     """Each takes a query to its rows (or stops short of that, as its name says)."""
     cursor = bare.cursor()
     definition = attachment_of(side.mapped.embedding).definition
-    fresh = _text(side, example, FRESH)
-    built = _text(side, bindparam("q"), PREBUILT)
+    fresh, by_client = _text(side, example, FRESH), _by_client(side, example)
 
     def run(statement: str, parameters: dict[str, Any]) -> list[Any]:
         cursor.execute(statement, parameters, prepare=True)
         return cursor.fetchall()
 
-    def by_client(query: Floats) -> dict[str, Any]:
-        sent = {
-            "query": binary_value(encode(query, "halfvec"), "halfvec"),
-            "short": binary_value(encode(definition.shorten(query), "halfvec"), "halfvec"),
-        }
-        return {name: sent["short" if "short" in name else "query"] for name in fresh[1]}
-
-    def together(query: Floats) -> dict[str, Any]:
-        both = np.concatenate([query, definition.shorten(query)]).astype(np.float32)
-        return {name: binary_value(encode(both, "halfvec"), "halfvec") for name in built[1]}
-
     short = definition.short_name("embedding")
     shortlist = (
-        f"WITH shortlist AS MATERIALIZED (SELECT id FROM {side.table.name} WHERE {gate(FRESH)}"
-        f" ORDER BY {short} <=> %(short)s::{definition.short_type} LIMIT 80)"
-        " SELECT count(*) FROM shortlist"
+        f"SELECT count(*) FROM (SELECT id FROM {side.table.name}"
+        f" ORDER BY {short} <=> {gated(f'%(short)s::{definition.short_type}', FRESH)} LIMIT 80) AS shortlist"
     )
     return {
         "round trip": lambda _: run("SELECT 1", {}),
         "shortlist alone": lambda query: run(
             shortlist, {"short": binary_value(encode(definition.shorten(query), "halfvec"), "halfvec")}
         ),
-        "psycopg, two parameters": lambda query: run(fresh[0], by_client(query)),
-        "psycopg, one parameter": lambda query: run(built[0], together(query)),
+        **psycopg_ways(side, bare, example),
         "SQLAlchemy, same text": lambda query: side.connection.exec_driver_sql(fresh[0], by_client(query)).all(),
         "Select built, not executed": lambda query: side.select(query, FRESH),
         "pgmrl, built each time": side.prepare(FRESH),
         "pgmrl, prebuilt": side.prepare(PREBUILT),
     }
+
+
+def psycopg_ways(side: LibrarySide, bare: Connection, example: Floats) -> dict[str, Callable[[Floats], Any]]:
+    """The library's statements in bare psycopg: of a Select that is built each time, and of one that is prebuilt."""
+    cursor, definition = bare.cursor(), attachment_of(side.mapped.embedding).definition
+    fresh, by_client = _text(side, example, FRESH), _by_client(side, example)
+    built = _text(side, bindparam("q"), PREBUILT)
+
+    def together(query: Floats) -> dict[str, Any]:
+        both = np.concatenate([query, definition.shorten(query)]).astype(np.float32)
+        return {name: binary_value(encode(both, "halfvec"), "halfvec") for name in built[1]}
+
+    return {
+        "psycopg, two parameters": lambda query: cursor.execute(fresh[0], by_client(query), prepare=True).fetchall(),
+        "psycopg, one parameter": lambda query: cursor.execute(built[0], together(query), prepare=True).fetchall(),
+    }
+
+
+def _by_client(side: LibrarySide, example: Floats) -> Callable[[Floats], dict[str, Any]]:
+    """What sends the full and the short vector as two parameters."""
+    definition, names = attachment_of(side.mapped.embedding).definition, _text(side, example, FRESH)[1]
+
+    def parameters(query: Floats) -> dict[str, Any]:
+        sent = {
+            "query": binary_value(encode(query, "halfvec"), "halfvec"),
+            "short": binary_value(encode(definition.shorten(query), "halfvec"), "halfvec"),
+        }
+        return {name: sent["short" if "short" in name else "query"] for name in names}
+
+    return parameters
 
 
 def _text(side: LibrarySide, query: Any, effort: Effort) -> tuple[str, list[str]]:

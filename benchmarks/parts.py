@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks import data
+from benchmarks.cpu_time import cpu_times
 from benchmarks.data import Dataset
 from benchmarks.drivers import driver_times
 from benchmarks.journal import Journal
@@ -35,10 +36,15 @@ from benchmarks.sides import (
     shortlists,
     two_stages,
 )
+from benchmarks.stack import PgvectorSide, StackSide
+from benchmarks.stats import lines
 from benchmarks.tables import Rule, Shortened
+from benchmarks.throughput import many_times, throughput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from benchmarks.data import Kind
 
 TUNED: Final = Index(24, 128)
 STATED: Final = 128
@@ -55,6 +61,8 @@ EFFORTS: Final[Mapping[str, tuple[int, ...]]] = {
     "prefix-256": (40, 80, 120, 200, 400),
     "bits-768": (40, 80, 160, 320, 640),
 }
+REACHED: Final = 0.98
+KINDS: Final[tuple[Kind, ...]] = ("halfvec", "vector")
 PLAIN: Final = (20, 40, 60, 80, 120, 200, 320)
 
 
@@ -216,6 +224,53 @@ def _moved(side: Side, server: Server) -> Side:
     return PostgresSide(server, side.name, side.layout, side.index, side.family, side.efforts)
 
 
+def stack(options: Options) -> None:
+    """What a user would write without the library, in the same stack; many queries at once; throughput."""
+    dataset = data.debian(options.rows, options.queries)
+    with _bench(options, "stack", dataset) as (bench, server):
+        axes = data.principal_axes(dataset.sample(), STATED)
+        ours = StackSide(server, axes, (40, 60, 80, 120), STATED_INDEX)
+        halves = PgvectorSide(server, "halfvec", (40, 60, 80, 120))
+        stated = two_stages(
+            server, shortened("rotation", STATED, axes), shortlists(40, 60, 80, 120), index=STATED_INDEX
+        )
+        sides: list[Side] = [ours, halves, PgvectorSide(server, "vector", (40, 60, 80, 120)), stated]
+        if not _rounds(bench, options.chosen(sides), options.builds):
+            return
+        efforts = _least(bench, ours), _least(bench, halves)
+        for side in (ours, halves):
+            side.warm()
+        many_times(bench, ours, efforts[0], repeats=options.builds)
+        throughput(bench, ours, halves, efforts, turns=options.builds)
+        for measured in sides:
+            measured.close()
+
+
+def cpu(options: Options) -> None:
+    """The processor time of one search in each way."""
+    dataset = data.debian(options.rows, options.queries)
+    with _bench(options, "cpu", dataset) as (bench, server):
+        axes = data.principal_axes(dataset.sample(), STATED)
+        ours = StackSide(server, axes, (80,), STATED_INDEX)
+        plain_sides: dict[str, PgvectorSide] = {kind: PgvectorSide(server, kind, (80,)) for kind in KINDS}
+        bare = two_stages(server, shortened("rotation", STATED, axes), shortlists(80), index=STATED_INDEX)
+        for side in (ours, *plain_sides.values(), bare):
+            side.load(dataset)
+            if not side.is_built("cpu"):
+                side.build("cpu")
+            side.warm()
+        cpu_times(bench, ours, plain_sides, bare, repeats=options.builds)
+        for side in (ours, *plain_sides.values(), bare):
+            side.close()
+
+
+def _least(bench: Bench, side: Side) -> Effort:
+    """The least effort that reaches a recall of .98."""
+    line = next(line for line in lines(bench.journal.path) if line.name == side.name)
+    point = next((point for point in line.typical() if point.recall >= REACHED), line.typical()[-1])
+    return next(effort for effort in side.efforts if point.size == (effort.shortlist or effort.ef_search))
+
+
 def overhead(options: Options) -> None:
     """The library over bare psycopg for the same statement, and where a query's time goes."""
     dataset = data.debian(options.rows, options.queries)
@@ -273,6 +328,8 @@ PARTS: Final[Mapping[str, Callable[[Options], None]]] = {
     "confined": confined,
     "dims3072": dims3072,
     "curve": curve,
+    "stack": stack,
+    "cpu": cpu,
     "overhead": overhead,
     "ingest": ingest,
     "drivers": drivers,

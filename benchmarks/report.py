@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import drivers, imports, plots
+from benchmarks import cpu_time, drivers, imports, plots, throughput
 from benchmarks.stats import RECALLS, Line, Value, environment, lines, loads, times
 from benchmarks.targets import OVERHEADS, added, median, targets
 
@@ -35,6 +35,8 @@ def write_report(raw: Path, results: Path) -> None:
         NOTE,
         _targets(raw),
         _main(raw, results, main),
+        _stack(raw),
+        _cpu(raw),
         _part(raw, results, "confined", "Memory confined below the full index"),
         _part(raw, results, "dims3072", "3,072 dimensions (SYNTHETIC)"),
         _curve(raw, results, main),
@@ -60,6 +62,46 @@ def _main(raw: Path, results: Path, found: Sequence[Line]) -> str:
     files = plots.recall_plot(results / "main", "In memory, 768 dimensions", found)
     return _section(
         "In memory, 768 dimensions", "python -m benchmarks main", _about(raw, "main"), _sides(found), _image(files)
+    )
+
+
+STACK_NOTE = """\
+What a user would write without the library stands beside it in the same stack: `SQLAlchemy` and `AsyncSession` are
+`select(Item).order_by(Item.embedding.cosine_distance(query)).limit(10)` with pgvector-python's types, as its README has
+it; the same rows are mapped, vectors deferred. Names without either are bare SQL, prepared, in psycopg. `pgmrl` builds
+its Select for each query, in a Session, or in an AsyncSession where that is said; `prebuilt` once.
+"""
+
+
+def _stack(raw: Path) -> str:
+    path = raw / "stack.jsonl"
+    found = lines(path)
+    parts = [STACK_NOTE, _sides(found)] if found else []
+    many = throughput.many_rows(path)
+    if many:
+        parts.append(_table(throughput.MANY_HEADINGS, many))
+    rates = throughput.rows(path)
+    if rates:
+        parts += [throughput.NOTE, _table(throughput.HEADINGS, rates)]
+    return _section("In the same stack", "python -m benchmarks stack", _about(raw, "stack"), *parts) if parts else ""
+
+
+def _cpu(raw: Path) -> str:
+    path = raw / "cpu.jsonl"
+    rows = cpu_time.rows(path)
+    if not rows:
+        return ""
+    note = (
+        "Medians of the processor's time, which other jobs on the machine change less than the time that passes; the "
+        "last columns divide by plain pgvector in the same stack. `psycopg` sends the library's own statement, with "
+        "one or two parameters as the prebuilt Select or one built for each query does.\n"
+    )
+    return _section(
+        "The processor's time of one search",
+        "python -m benchmarks cpu",
+        _about(raw, "cpu"),
+        note,
+        _table(cpu_time.HEADINGS, rows),
     )
 
 

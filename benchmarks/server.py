@@ -95,7 +95,7 @@ class Server:
         folder = str(self.data)
         command = [str(binaries() / "postgres"), "-D", folder, "-k", folder, "-clisten_addresses=", *options]
         with (self.data.parent / f"{self.data.name}.log").open("ab") as log:
-            process: subprocess.Popen[bytes] = subprocess.Popen(command, stdout=log, stderr=log, **self._unprivileged())  # noqa: S603
+            process: subprocess.Popen[bytes] = subprocess.Popen(command, stdout=log, stderr=log, **self.unprivileged())  # noqa: S603
         self._process = process
         try:
             if self.memory is not None:
@@ -152,15 +152,15 @@ class Server:
 
     def _init(self) -> None:
         self.data.mkdir(parents=True, exist_ok=True)
-        user = self._unprivileged()
+        user = self.unprivileged()
         if user:
             os.chown(self.data, user["user"], user["group"])
         command = [str(binaries() / "initdb"), "-D", str(self.data), "-U", "postgres", "--auth=trust"]
         command += ["--no-sync", "--locale=C", "--encoding=UTF8"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **user)  # noqa: S603
 
-    def _unprivileged(self) -> dict[str, Any]:
-        # PostgreSQL refuses to run as root
+    def unprivileged(self) -> dict[str, Any]:
+        """Options of `subprocess` for another user than root, as whom PostgreSQL refuses to run."""
         if os.geteuid() != 0:
             return {}
         nobody = pwd.getpwnam("nobody")

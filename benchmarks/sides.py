@@ -264,11 +264,10 @@ class PostgresSide(Side):
             )
         operator = "<~>" if self.layout.short.rule == "bits" else "<=>"
         return (
-            "WITH shortlist AS MATERIALIZED ("
-            f"SELECT d.id, d.embedding FROM {table} AS d WHERE {gate(effort)}"
-            f" ORDER BY d.short {operator} %(short)b LIMIT {effort.shortlist}"
-            ") SELECT d.id, s.distance FROM ("
-            f"SELECT id, embedding <=> %(query)b AS distance FROM shortlist ORDER BY distance, id LIMIT {K}"
+            "SELECT d.id, s.distance FROM (SELECT id, embedding <=> %(query)b AS distance FROM ("
+            f"SELECT d.id, d.embedding FROM {table} AS d"
+            f" ORDER BY d.short {operator} {gated('%(short)b', effort)} LIMIT {effort.shortlist}"
+            f") AS shortlist ORDER BY distance, id LIMIT {K}"
             f") AS s JOIN {table} AS d USING (id) ORDER BY s.distance, d.id"
         )
 
@@ -302,12 +301,12 @@ class PostgresSide(Side):
             PlanRefusedError.unless(self.index_name, [line[0] for line in lines])
 
 
-def gate(effort: Effort) -> str:
-    """What sets the scan's parameters inside the statement."""
+def gated(vector: str, effort: Effort) -> str:
+    """A query's short vector as a subquery that sets the scan's parameters, as the library's statement has it."""
     call = f"set_config('hnsw.ef_search', '{effort.ef_search}', true)"
     if effort.variant == "iterate":
         call += " || set_config('hnsw.iterative_scan', 'relaxed_order', true)"
-    return f"(SELECT {call}) IS NOT NULL"
+    return f"(SELECT {vector} WHERE ({call}) IS NOT NULL)"
 
 
 def query_shortener(short: Shortened) -> Callable[[Floats], NDArray[Any]]:

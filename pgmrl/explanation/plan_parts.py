@@ -21,7 +21,7 @@ __all__ = ["OUTER", "PlanPart", "cte_readers", "divide_plan", "running_order"]
 
 OUTER: Final = "outer"
 _ALIAS: Final = re.compile(
-    r"pgmrl_(query|queries|candidates|shortlist|reranked|list|ranked|exact|all|results|fused)(_\d+)?"
+    r"pgmrl_(query|queries|candidates|shortlist|reranked|grouped|list|ranked|exact|all|results|fused)(_\d+)?"
 )
 _LIST: Final = re.compile(r"list_(\d+)")
 _RANKED: Final = re.compile(r"ranked(_\d+)?")  # what search_hybrid calls a list with its ranks
@@ -34,6 +34,7 @@ _ORDER: Final = (
         "shortlist",
         "stage",
         "reranked",
+        "grouped",
         "list",
         "ranked",
         "results",
@@ -110,21 +111,30 @@ def _divide(node: Node, part: PlanPart) -> None:
             _divide(inner, part)
         elif cte or inner["Node Type"] != "Subquery Scan":
             _add_part(name, inner, part, cte=cte)
-        else:  # the subquery is below; the scan of it computes what the part around asks for
-            part.nodes.append(inner)
-            for below in inner["Plans"]:
-                if below.get("Parent Relationship") == "Subquery":
-                    _add_part(name, below, part, cte=False)
-                elif str(below.get("Subplan Name", "")).startswith("CTE pgmrl_"):
-                    _add_part(below["Subplan Name"].removeprefix("CTE pgmrl_"), below, part, cte=True)
-                else:
-                    _divide(below, part)
+        else:
+            _divide_subquery(name, inner, part)
+
+
+def _divide_subquery(name: str, scan: Node, part: PlanPart) -> None:
+    """The subquery is below; the scan of it computes what the part around asks for."""
+    part.nodes.append(scan)
+    for below in scan["Plans"]:
+        if below.get("Parent Relationship") == "Subquery":
+            _add_part(name, below, part, cte=False)
+        elif str(below.get("Subplan Name", "")).startswith("CTE pgmrl_"):
+            _add_part(below["Subplan Name"].removeprefix("CTE pgmrl_"), below, part, cte=True)
+        else:
+            _divide(below, part)
 
 
 def _add_part(name: str, top: Node, parent: PlanPart, *, cte: bool) -> None:
     part = PlanPart(name, top, parent, cte)
     parent.inner.append(part)
-    _divide(top, part)
+    alias = _ALIAS.fullmatch(top["Alias"]) if cte and top["Node Type"] == "Subquery Scan" else None
+    if alias is None:
+        _divide(top, part)
+    else:
+        _divide_subquery(alias[1], top, part)
 
 
 def _part_name(node: Node, part: PlanPart) -> tuple[str | None, bool]:
@@ -139,7 +149,7 @@ def _part_name(node: Node, part: PlanPart) -> tuple[str | None, bool]:
         if part.name == OUTER and _RANKED.fullmatch(node["Alias"]):
             number = sum(not inner.cte and _LIST.fullmatch(inner.name) is not None for inner in part.inner) + 1
             return f"list_{number}", False
-    if subplan.startswith("InitPlan") and part.name in {"candidates", "shortlist"} and not _is_gate(node):
+    if subplan.startswith("InitPlan") and part.name in {"candidates", "shortlist"} and not _plans_anew(node):
         return "query", False
     if _is_fallback(node) and not any(outer.name in {"exact", "all"} for outer in part.with_outer()):
         return "exact", False
@@ -154,10 +164,9 @@ def _is_fallback(node: Node) -> bool:
     )
 
 
-def _is_gate(node: Node) -> bool:
-    """Whether an InitPlan makes settings, or has the server plan anew; else it computes the query's vector."""
-    output = " ".join(node.get("Output", ()))
-    return "set_config(" in output or any(inner.get("Function Name") == "generate_series" for inner in nodes(node))
+def _plans_anew(node: Node) -> bool:
+    """Whether an InitPlan has the server plan anew; else it computes the query's vector and makes the settings."""
+    return any(inner.get("Function Name") == "generate_series" for inner in nodes(node))
 
 
 def _separate_fusion(outermost: PlanPart) -> None:

@@ -61,7 +61,7 @@ def settings_in_force(session: Mapping[str, str], plan: Node) -> dict[str, str]:
     """
     values: dict[str, list[str]] = {}
     for node in nodes(plan):
-        gate = dict(_SET.findall(" ".join(node.get("Output", ()))))
+        gate = dict(_SET.findall(str(node.get("One-Time Filter", ""))))
         if gate:
             for name, value in {**session, **gate}.items():
                 values.setdefault(name, []).append(value)

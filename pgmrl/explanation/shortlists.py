@@ -90,8 +90,8 @@ def shortlists(
 
 def _sizes(statement: SelectBase) -> list[int]:
     """The limits of the shortlists, in their order."""
-    ctes: Iterator[Any] = (item for item in visitors.iterate(statement) if getattr(item, "name", None) == SHORTLIST)
-    selects = {id(cte): cte.element for cte in ctes if isinstance(getattr(cte, "element", None), Select)}
+    named: Iterator[Any] = (item for item in visitors.iterate(statement) if getattr(item, "name", None) == SHORTLIST)
+    selects = {id(item): item.element for item in named if isinstance(getattr(item, "element", None), Select)}
     return [int(str(limit_of(shortlist))) for shortlist in selects.values()]
 
 

@@ -12,7 +12,7 @@ from pgmrl.functions.callable_function import (
     row_limit,
     shared_arguments,
 )
-from pgmrl.functions.plpgsql import Refusal, dynamic_text, value_of
+from pgmrl.functions.plpgsql import Refusal, value_of
 from pgmrl.functions.shortlist_ranking import (
     OPTION,
     K,
@@ -41,7 +41,7 @@ def diverse_ranking(column: SearchedColumn) -> ShortlistRanking:
     return ShortlistRanking(
         "search_diverse",
         exact_shortlist(column),
-        dynamic_text(ranking),
+        ranking,
         rows=f"{K}::numeric",
         tuned=False,
         argument="relevance double precision",

@@ -42,7 +42,7 @@ def groups_ranking(column: SearchedColumn, group_by: str) -> ShortlistRanking:
     return ShortlistRanking(
         "search_groups",
         dynamic_text(f"({value_of('candidates')})"),  # a limit on rows would leave groups out
-        dynamic_text(ranking),
+        ranking,
         rows=f"{K}::numeric * coalesce({OPTION}, 1)",
         tuned=False,
         incomplete=f"coalesce(winners.listed, 0) < {K}",

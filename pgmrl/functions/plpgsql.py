@@ -12,7 +12,7 @@ from pgmrl.names import literal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Refusal", "dynamic_text", "filled", "lines", "numbered", "refuse", "value_of"]
+__all__ = ["Refusal", "dynamic_text", "filled", "lines", "numbered", "refuse", "static_text", "value_of"]
 
 
 @cache
@@ -47,6 +47,15 @@ def dynamic_text(statement: str) -> str:
     """
     pieces = enumerate(statement.split("\0"))
     return " || ".join(piece if number % 2 else literal(piece) for number, piece in pieces if piece)
+
+
+def static_text(statement: str) -> str:
+    """A statement of PL/pgSQL itself, whose plan a session keeps: with the expressions instead of their values.
+
+    Args:
+        statement: as for `dynamic_text`.
+    """
+    return statement.replace("\0", "")
 
 
 class Refusal(NamedTuple):

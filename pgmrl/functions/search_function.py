@@ -12,7 +12,7 @@ from pgmrl.functions.callable_function import (
     row_limit,
     shared_arguments,
 )
-from pgmrl.functions.plpgsql import dynamic_text, value_of
+from pgmrl.functions.plpgsql import value_of
 from pgmrl.functions.shortlist_ranking import QUERY, K, ShortlistRanking, exact_shortlist, winner_arrays
 from pgmrl.model.ranking_sql import nearest_sql
 
@@ -31,7 +31,7 @@ def nearest_ranking(column: SearchedColumn) -> ShortlistRanking:
         f", ranked AS ({nearest}) SELECT (SELECT count(*) FROM shortlist) AS listed, {arrays} FROM ranked "
         "WHERE distance <> 'NaN'"
     )
-    return ShortlistRanking("search", exact_shortlist(column), dynamic_text(ranking), rows=f"{K}::numeric")
+    return ShortlistRanking("search", exact_shortlist(column), ranking, rows=f"{K}::numeric")
 
 
 def search_function(column: SearchedColumn) -> list[str]:

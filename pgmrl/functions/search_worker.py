@@ -1,7 +1,7 @@
 """The functions that do the work, in PL/pgSQL: `…_search_v1`, `…_search_groups_v1`, `…_search_diverse_v1`.
 
-A worker plans each search for its own numbers and filters: a static statement with `LIMIT $1` and
-`section = $2 OR $2 IS NULL` would be planned without knowing them.
+A worker plans each search with a filter for its own numbers and values: a static statement with `LIMIT $1` and
+`section = $2 OR $2 IS NULL` would be planned without knowing them. A search without one is static, and planned once.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from textwrap import indent
 from typing import TYPE_CHECKING, Final
 
 from pgmrl.functions.filter_arguments import filter_arguments, filter_conditions
-from pgmrl.functions.plpgsql import Refusal, filled, lines, numbered, refuse
+from pgmrl.functions.plpgsql import Refusal, dynamic_text, filled, lines, numbered, refuse, static_text
 from pgmrl.functions.query_argument import length_refusals, scale_query
 from pgmrl.functions.shortlist_argument import size_refusals, stored_or_usual_shortlist, usual_shortlist
-from pgmrl.functions.shortlist_ranking import all_rows, filtered_shortlist, shortlist
+from pgmrl.functions.shortlist_ranking import all_rows, filtered_shortlist, kept_shortlist, shortlist
 from pgmrl.limits import EF_SEARCH_LIMIT
 from pgmrl.model.scan_settings import (
     PGVECTOR_DEFAULTS,
@@ -65,7 +65,9 @@ def _body(column: SearchedColumn, ranking: ShortlistRanking, index: Hnsw) -> str
     index_name = literal(qualified(column.schema, index.index_name(column.vectors_table, column.short_column)))
     # inside the dynamic statement $1 and $2 are the query; the rest follows in the worker's order
     first, passed = ranking.fixed_arguments + 1, len(keys) + len(column.functions.tests)
-    nearest = f" ORDER BY {column.short_vector} {definition.short_operator} $2 LIMIT "
+    order = f" ORDER BY {column.short_vector} {definition.short_operator}"
+    nearest, candidates = f"{order} $2 LIMIT ", all_rows(column, ranking.carried)
+    kept = kept_shortlist(candidates, f"{order} worker.short_query LIMIT ")
     conditions = [
         _without_row(column, 3, first),
         "    unfiltered := conditions;",
@@ -79,7 +81,9 @@ def _body(column: SearchedColumn, ranking: ShortlistRanking, index: Hnsw) -> str
             stored_or_usual_shortlist(column, "$3", ranking.rows) if ranking.tuned else usual_shortlist(ranking.rows)
         ),
         short_type=definition.short_type,
-        candidates=literal(all_rows(column, ranking.carried)),
+        candidates=literal(candidates),
+        plain=_plain(column),
+        static=static_text(f"{kept}{ranking.ranking}"),
         shortlist=shortlist(nearest),
         filtered_shortlist=filtered_shortlist(column, nearest, ranking.carried),
         index=index_name,
@@ -94,7 +98,7 @@ def _body(column: SearchedColumn, ranking: ShortlistRanking, index: Hnsw) -> str
         set_long_scan=lines(_set_long_scan(), 12),
         restore_settings=lines(_restore_settings(scan_settings("")), 8),
         restore_long_settings=lines(_restore_settings(long_scan_settings("")), 12),
-        ranking=ranking.ranking,
+        ranking=dynamic_text(ranking.ranking),
         exact_shortlist=ranking.exact_shortlist,
         incomplete=ranking.incomplete or gave_up,
         passed="".join(f", {argument}" for argument in numbered(first, passed)),
@@ -104,6 +108,14 @@ def _body(column: SearchedColumn, ranking: ShortlistRanking, index: Hnsw) -> str
         unnested=", ".join(f"unnest(winners.{name})" for name in keys),
         unnested_names=", ".join(keys),
     )
+
+
+def _plain(column: SearchedColumn) -> str:
+    """Whether a search has no condition, nor a policy that puts one on, as SQL text."""
+    names = [column.table] if column.side_table is None else [column.table, column.side_table]
+    tables = [literal(qualified(column.schema, name)) for name in names]
+    policies = [f"pg_catalog.row_security_active(pg_catalog.to_regclass({table}))" for table in tables]
+    return " AND NOT ".join([f"conditions = '' AND shortlist_size <= {EF_SEARCH_LIMIT}", *policies])
 
 
 # -- the scan's settings -------------------------------------------------------------------------------------------

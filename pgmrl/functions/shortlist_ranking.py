@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pgmrl.functions.plpgsql import dynamic_text, value_of
+from pgmrl.limits import EF_SEARCH_LIMIT
 from pgmrl.model.ranking_sql import distances_sql
 from pgmrl.model.scan_settings import EXPECTED_CANDIDATES
 from pgmrl.names import quoted
@@ -23,6 +24,7 @@ __all__ = [
     "distances",
     "exact_shortlist",
     "filtered_shortlist",
+    "kept_shortlist",
     "shortlist",
     "winner_arrays",
 ]
@@ -38,11 +40,13 @@ OPTION: Final = "$5"
 class ShortlistRanking:
     """How a worker ends its search; all parts are SQL text.
 
+    A search without a filter runs it in a statement whose plan is kept.
+
     Attributes:
         kind: `search`, `search_groups` or `search_diverse`.
         exact_shortlist: an expression: the shortlist without the short index.
-        ranking: an expression: from the shortlist to `listed`, which says how many were found, and arrays of distances
-            and keys in their order.
+        ranking: from the shortlist to `listed`, which says how many were found, and arrays of distances and keys in
+            their order; with `value_of` where values are put in.
         rows: how many rows are asked for, as `numeric`, by which the shortlist's default size goes.
         tuned: whether that is what tuning chose; not where the shortlist is what there is to pick from.
         incomplete: whether rows may be missing that the filters would let through; None: when the index gave up.
@@ -89,6 +93,20 @@ def shortlist(nearest: str) -> str:
     return dynamic_text(
         f"WITH shortlist AS MATERIALIZED ({value_of('candidates')}{nearest}{value_of('shortlist_size')})"
     )
+
+
+def kept_shortlist(candidates: str, nearest: str) -> str:
+    """The same in a statement whose plan is kept, of at most so many rows as `ef_search` may be.
+
+    The planner does not know the size then, and takes an unknown LIMIT for a tenth of what it is of; the limit inside
+    keeps that to what a shortlist usually has. The rows come in order: as many are read as the outer one asks for.
+
+    Args:
+        candidates: what selects key and full vector.
+        nearest: an order, ready for a limit.
+    """
+    listed = f"SELECT * FROM ({candidates}{nearest}{EF_SEARCH_LIMIT}) AS nearest LIMIT worker.shortlist_size"
+    return f"WITH shortlist AS MATERIALIZED ({listed})"
 
 
 def filtered_shortlist(column: SearchedColumn, nearest: str, carried: str) -> str:

@@ -214,7 +214,7 @@ class SearchTrial:
 def _reach(rows: SelectedRows, parameters: SearchParameters, query: Any) -> AnySelect:
     """Only a number comes to the client, and nothing is sorted: the table may have any number of rows."""
     bound = bind_query(parameters.definition, query, f"the query for {parameters.name}", exact=False)
-    distance, key = rows.short_distance(parameters.definition, bound.short), tuple_(*rows.inner_keys)
+    distance, key = rows.short_distance(parameters.definition, bound.short_vector()), tuple_(*rows.inner_keys)
     among = rows.select.with_only_columns(func.max(distance), maintain_column_froms=True)
     farthest = among.where(key.in_(bindparam(AMONG, expanding=True))).correlate(None).scalar_subquery()
     counted = rows.select.with_only_columns(func.count(), maintain_column_froms=True).where(distance <= farthest)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pgmrl.model.shortening import Definition
 
 __all__ = [
+    "distance_sql",
     "distances_sql",
     "diverse_sql",
     "fused_sql",
@@ -34,6 +35,16 @@ def key_names(count: int) -> list[str]:
     return [f"key_{number}" for number in range(1, count + 1)]
 
 
+def distance_sql(definition: Definition, query: str) -> str:
+    """The distance of a row of the shortlist, as a column of that name.
+
+    Args:
+        definition: of the column.
+        query: the query's full vector, as SQL text.
+    """
+    return f"full_vector {definition.full_operator} {query} AS distance"
+
+
 def nearest_sql(definition: Definition, query: str, keys: Sequence[str], source: str, k: str) -> str:
     """The k nearest rows of a shortlist: keys and distance, nearest first; ties go by key.
 
@@ -41,12 +52,11 @@ def nearest_sql(definition: Definition, query: str, keys: Sequence[str], source:
         definition: of the column.
         query: the query's full vector, as SQL text.
         keys: names of the key's columns.
-        source: name of the shortlist.
+        source: name of the shortlist, or a subquery with its alias.
         k: how many.
     """
     names = ", ".join(keys)
-    distance = f"full_vector {definition.full_operator} {query} AS distance"
-    return f"SELECT {names}, {distance} FROM {source} ORDER BY distance, {names} LIMIT {k}"  # noqa: S608
+    return f"SELECT {names}, {distance_sql(definition, query)} FROM {source} ORDER BY distance, {names} LIMIT {k}"  # noqa: S608
 
 
 def distances_sql(definition: Definition, query: str, columns: str, source: str) -> str:
@@ -58,8 +68,7 @@ def distances_sql(definition: Definition, query: str, columns: str, source: str)
         columns: names of the columns that come along, with commas between them.
         source: name of the shortlist.
     """
-    distance = f"full_vector {definition.full_operator} {query} AS distance"
-    return f"SELECT {columns}, {distance} FROM {source} OFFSET 0"  # noqa: S608
+    return f"SELECT {columns}, {distance_sql(definition, query)} FROM {source} OFFSET 0"  # noqa: S608
 
 
 # -- groups --------------------------------------------------------------------------------------------------------

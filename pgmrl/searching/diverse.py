@@ -7,22 +7,24 @@ pgmrl_results the picks, see `pgmrl.model.ranking_sql.diverse_sql`
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack, cast
 
 from sqlalchemy import ColumnElement, Float, Integer, bindparam, text, type_coerce
 from sqlalchemy.orm import InstrumentedAttribute
 
 from pgmrl.model.compat import Select
-from pgmrl.model.ranking_sql import distances_sql, diverse_sql, key_names, numbered_sql
+from pgmrl.model.ranking_sql import diverse_sql, key_names, numbered_sql
 from pgmrl.searching.arguments import check_fraction, check_labels
 from pgmrl.searching.fallback import EXACT, RERANKED, either_sql, falls_short_sql, unlimited
 from pgmrl.searching.options import SearchOptions, SearchParameters, with_shortlist
 from pgmrl.searching.search_result import search_result
-from pgmrl.searching.statement import RESULTS, SHORTLIST, join_results, prepare_search, results_table
+from pgmrl.searching.statement import RESULTS, join_results, labelled, materialized, results_table, shaped
 from pgmrl.searching.subject import AnySelect
+from pgmrl.searching.templates import search_of_shape
 
 if TYPE_CHECKING:
-    from sqlalchemy import CTE
+    from sqlalchemy import CTE, FromClause
 
     from pgmrl.searching.query import BoundQuery
     from pgmrl.searching.selected_rows import SelectedRows
@@ -74,16 +76,26 @@ def search_diverse(
     # what is tuned brings the nearest rows; here the shortlist is what there is to pick from
     parameters = SearchParameters.of(statement, column, k, with_shortlist(options, k))
     select_ = cast("AnySelect", statement)
-    rows, bound = prepare_search(parameters, select_, query)
-    keys = key_names(len(rows.keys))
-    picks = text(diverse_sql(parameters.definition, RANKED, keys, ":pgmrl_relevance", str(parameters.k)))
-    picks = picks.bindparams(bindparam("pgmrl_relevance", share, type_=Float(), unique=True))
-    ctes = (*_ranked(parameters, rows, bound), picks.columns().cte(RESULTS))
-    results = results_table(len(rows.keys), "place", "score")
-    searched = join_results(select_, rows.keys, results, results.c.place).add_cte(*ctes, nest_here=True)
-    rank, score = type_coerce(results.c.place, Integer()), type_coerce(results.c.score, Float())
-    return search_result(
-        searched.add_columns(results.c.distance.label(label), rank.label(rank_label), score.label(score_label))
+    weight = bindparam("pgmrl_relevance", share, type_=Float(), unique=True)
+    labels = (label, rank_label, score_label)
+
+    def build(rows: SelectedRows, bound: BoundQuery) -> Select[Any]:
+        keys = key_names(len(rows.keys))
+        picks = text(diverse_sql(parameters.definition, RANKED, keys, ":pgmrl_relevance", str(parameters.k)))
+        ctes = (*_ranked(parameters, rows, bound), picks.bindparams(weight).columns().cte(RESULTS))
+        results = results_table(len(keys), "place", "score")
+        searched = join_results(select_, rows.keys, results, results.c.place).add_cte(*ctes, nest_here=True)
+        return search_result(searched.add_columns(*_added_columns(results, *labels)))
+
+    return search_of_shape(select_, shaped(parameters, select_, query, build, "diverse", *labels, own=[weight]))
+
+
+@lru_cache(maxsize=256)
+def _added_columns(results: FromClause, distance: str, rank: str, score: str) -> tuple[ColumnElement[Any], ...]:
+    return (
+        labelled(results.c.distance, distance),
+        type_coerce(results.c.place, Integer()).label(rank),
+        type_coerce(results.c.score, Float()).label(score),
     )
 
 
@@ -95,17 +107,17 @@ def _ranked(parameters: SearchParameters, rows: SelectedRows, bound: BoundQuery)
     if parameters.exact:
         exact = rows.exact_ranking(definition, bound.vector, size, carry=carry)
         return [*bound.ctes, exact.cte(EXACT), _numbered(EXACT, keys)]
-    shortlist = rows.shortlist(definition, bound.short, parameters.scan)
-    distances = distances_sql(definition, bound.full, ", ".join([*keys, "full_vector"]), SHORTLIST)
-    reranked = bound.text(distances).columns().cte(RERANKED)
+    shortlist = rows.shortlist(definition, bound, parameters.scan)
+    reranked = shortlist.distances(definition, bound, [*keys, "full_vector"])
+    before = [*bound.ctes, *shortlist.ctes, materialized(reranked, RERANKED)]
     if not parameters.complete:
-        return [*bound.ctes, *shortlist, reranked, _numbered(RERANKED, keys)]
+        return [*before, _numbered(RERANKED, keys)]
     every_row = unlimited(rows.every_row(definition, bound.vector, carry))
-    either = f"({either_sql(f'TABLE {RERANKED}', falls_short_sql(size))})"
+    either = f"({either_sql(falls_short_sql(size))})"
     nearest = f"(SELECT * FROM {either} AS ranked ORDER BY distance, {', '.join(keys)} LIMIT {size}) AS ranked"  # noqa: S608
-    return [*bound.ctes, *shortlist, reranked, every_row.cte(EXACT), _numbered(nearest, keys)]
+    return [*before, every_row.cte(EXACT), _numbered(nearest, keys)]
 
 
 def _numbered(source: str, keys: Sequence[str]) -> CTE:
     body = numbered_sql(source, keys)
-    return text(body).columns().cte(RANKED).prefix_with("MATERIALIZED", dialect="postgresql")
+    return materialized(text(body).columns(), RANKED)

@@ -1,7 +1,8 @@
 """The exact fallback, and the ranking it completes: what comes back where a shortlist falls short.
 
-    pgmrl_exact    the caller's rows with their full distances; executed only where the shortlist is not full
-    pgmrl_results  k of the one or the other, behind the page before and within the threshold
+    pgmrl_reranked  the shortlist with its full distances
+    pgmrl_exact     the caller's rows with their full distances; executed only where the shortlist is not full
+    pgmrl_results   k of the one or the other, behind the page before and within the threshold
 
 The number of rows in the shortlist is an InitPlan, which a LIMIT reads: where the shortlist is full, it is 0, and the
 exact fallback is never executed.
@@ -10,23 +11,24 @@ exact fallback is never executed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import Float, bindparam, literal_column, tuple_
+from sqlalchemy import literal_column, tuple_
 
-from pgmrl.model.ranking_sql import distances_sql, key_names
+from pgmrl.model.ranking_sql import key_names
 from pgmrl.searching.query import sql_text
-from pgmrl.searching.statement import RESULTS, SHORTLIST, Results, results_table
+from pgmrl.searching.selected_rows import materialized
+from pgmrl.searching.statement import RESULTS, Results, results_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import CTE, BindParameter, ColumnElement, TextClause
+    from sqlalchemy import CTE, ColumnElement, TextClause
 
     from pgmrl.model.shortening import Definition
     from pgmrl.searching.pages import Page
     from pgmrl.searching.query import BoundQuery
-    from pgmrl.searching.selected_rows import SelectedRows
+    from pgmrl.searching.selected_rows import SelectedRows, Shortlist
     from pgmrl.searching.subject import AnySelect
 
 __all__ = ["EXACT", "RERANKED", "Ranking", "either_sql", "falls_short_sql", "only_if_sql", "unlimited"]
@@ -54,44 +56,50 @@ class Ranking:
 
     def exact(self) -> Results:
         """Of all rows."""
-        where = [] if self.page.after is None else [self._after()]
+        where = [self._after()] if self.page.after else []
         limit = self.page.k + (self.page.offset or 0)
         body = self.rows.exact_ranking(self.definition, self.query.vector, limit, *where)
         return self._results([*self.query.ctes, body.cte(EXACT)], EXACT, behind=False)
 
-    def of_shortlist(self, ctes: Sequence[CTE], size: int, source: str = SHORTLIST, *, fallback: bool) -> Results:
+    def of_shortlist(self, shortlist: Shortlist, *, fallback: bool) -> Results:
         """Of a shortlist, and with the fallback of all rows where that falls short.
 
         Args:
-            ctes: what defines the shortlist.
-            size: rows it holds when it is full.
-            source: its name; it has the key and `full_vector`.
+            shortlist: of the rows.
+            fallback: whether the exact fallback stands behind it.
+
+        """
+        distances = shortlist.distances(self.definition, self.query, key_names(len(self.rows.keys)))
+        # without a fallback it is read once, and the server computes the results in one go
+        reranked = materialized(distances, RERANKED) if fallback else distances.cte(RERANKED)
+        return self.of_reranked([*shortlist.ctes, reranked], falls_short_sql(shortlist.size), fallback=fallback)
+
+    def of_reranked(self, ctes: Sequence[CTE], falls_short: str, *, fallback: bool) -> Results:
+        """As `of_shortlist`, of a shortlist with its distances.
+
+        Args:
+            ctes: what comes first; the last has key and distance.
+            falls_short: whether the shortlist is not full, as SQL text.
             fallback: whether the exact fallback stands behind it.
 
         """
         before = [*self.query.ctes, *ctes]
         if not fallback:
-            return self._results(before, f"({self._distances(source)})")
-        distances = self._distances(source)
+            return self._results(before, RERANKED)
         exact = unlimited(self.rows.every_row(self.definition, self.query.vector)).cte(EXACT)
         after = self._after_sql()
-        if after is None:
-            return self._results([*before, exact], f"({either_sql(distances, falls_short_sql(size))})")
-        reranked = self._text(distances).columns().cte(RERANKED)
-        few = f"(SELECT count(*) FROM {RERANKED} WHERE {after} AND distance != 'NaN') < {self.page.k}"  # noqa: S608
-        either = either_sql(f"TABLE {RERANKED}", f"{falls_short_sql(size)} OR {few}")
-        return self._results([*before, reranked, exact], f"({either})")
+        if after is not None:
+            few = f"(SELECT count(*) FROM {RERANKED} WHERE {after} AND distance != 'NaN') < {self.page.k}"  # noqa: S608
+            falls_short = f"{falls_short} OR {few}"
+        return self._results([*before, exact], f"({either_sql(falls_short)})")
 
     @property
     def _names(self) -> str:
         return ", ".join(key_names(len(self.rows.keys)))
 
-    def _distances(self, source: str) -> str:
-        return distances_sql(self.definition, self.query.full, self._names, source)
-
     def _results(self, ctes: Sequence[CTE], source: str, *, behind: bool = True) -> Results:
         """The rows that come back; those behind the page before, where the source has others too."""
-        limit = None if self.page.max_distance is None else "distance <= :pgmrl_max"
+        limit = "distance <= :pgmrl_max" if self.page.max_distance else None
         body = f"{_sorted(source, self._names, limit, self._after_sql() if behind else None)} LIMIT {self.page.k}"
         if self.page.offset:
             body += f" OFFSET {self.page.offset}"
@@ -100,36 +108,20 @@ class Ranking:
     # -- the page before ---------------------------------------------------------------------------------------
 
     def _text(self, body: str) -> TextClause:
-        ranks = f" {self.query.full} AS distance " in body
-        clause = self.query.text(body) if ranks else sql_text(body)
-        parameters = [parameter for name, parameter in self._parameters().items() if f":{name}" in body]
+        clause = sql_text(body)
+        parameters = [parameter for name, parameter in self.page.parameters.items() if f":{name}" in body]
         return clause.bindparams(*parameters) if parameters else clause
 
-    def _parameters(self) -> dict[str, BindParameter[Any]]:
-        """The threshold and the last row of the page before, by their names in SQL text."""
-        parameters = self._after_parameters()
-        if self.page.max_distance is not None:
-            parameters["pgmrl_max"] = bindparam("pgmrl_max", self.page.max_distance, type_=Float(), unique=True)
-        return parameters
-
-    def _after_parameters(self) -> dict[str, BindParameter[Any]]:
-        if self.page.after is None:
-            return {}
-        distance, *key = self.page.after
-        parameters = {"pgmrl_distance": bindparam("pgmrl_distance", distance, type_=Float(), unique=True)}
-        for name, column, value in zip(key_names(len(key)), self.rows.keys, key, strict=True):
-            parameters[f"pgmrl_{name}"] = bindparam(f"pgmrl_{name}", value, type_=column.type, unique=True)
-        return parameters
-
     def _after_sql(self) -> str | None:
-        if self.page.after is None:
+        if not self.page.after:
             return None
         names = ", ".join(f":pgmrl_{name}" for name in key_names(len(self.rows.keys)))
         return f"(distance, {self._names}) > (:pgmrl_distance, {names})"
 
     def _after(self) -> ColumnElement[bool]:
         distance = self.rows.distance(self.definition, self.query.vector)
-        last = tuple_(*self._after_parameters().values())
+        names = ["distance", *key_names(len(self.rows.keys))]
+        last = tuple_(*(self.page.parameters[f"pgmrl_{name}"] for name in names))
         behind: ColumnElement[bool] = tuple_(distance, *self.rows.inner_keys) > last
         return behind
 
@@ -141,28 +133,28 @@ def _sorted(source: str, names: str, *where: str | None) -> str:
     return f"SELECT {names}, distance FROM {source}{alias}{filtered} ORDER BY distance, {names}"  # noqa: S608
 
 
-def falls_short_sql(size: int) -> str:
+def falls_short_sql(size: int, source: str = RERANKED) -> str:
     """Whether the shortlist is not full, as SQL text.
 
     Not whether fewer than k rows were found: a scan of the index that gave up may have met any k rows of a filter.
 
     Args:
         size: rows it holds when it is full.
+        source: name of what has its rows.
 
     """
-    return f"(SELECT count(*) FROM {SHORTLIST}) < {size}"  # noqa: S608
+    return f"(SELECT count(*) FROM {source}) < {size}"  # noqa: S608
 
 
-def either_sql(ranked: str, falls_short: str) -> str:
-    """The ranked shortlist, or all rows where that falls short, as SQL text.
+def either_sql(falls_short: str) -> str:
+    """The shortlist with its distances, or all rows where that falls short, as SQL text.
 
     Args:
-        ranked: selects key and distance of the shortlist.
         falls_short: a condition.
 
     """
     return (
-        f"SELECT * FROM ({ranked}) AS shortlisted WHERE NOT ({falls_short}) "  # noqa: S608
+        f"SELECT * FROM {RERANKED} WHERE NOT ({falls_short}) "  # noqa: S608
         f"UNION ALL {only_if_sql(EXACT, falls_short)}"
     )
 

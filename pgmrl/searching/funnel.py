@@ -24,22 +24,25 @@ from pgmrl.errors import SearchError
 from pgmrl.model.argument_types import argument_list
 from pgmrl.model.columns import attachment_of
 from pgmrl.model.compat import Select
-from pgmrl.model.ranking_sql import key_names
+from pgmrl.model.ranking_sql import distances_sql, key_names
 from pgmrl.model.shortening import Rotation
 from pgmrl.reprs import safe_repr
 from pgmrl.searching.arguments import check_labels, positive_integer
-from pgmrl.searching.fallback import Ranking
+from pgmrl.searching.fallback import RERANKED, Ranking, falls_short_sql
 from pgmrl.searching.options import SearchOptions, SearchParameters, with_shortlist
 from pgmrl.searching.pages import Page
 from pgmrl.searching.search_result import search_result
-from pgmrl.searching.statement import SHORTLIST, join_results, prepare_search
+from pgmrl.searching.statement import SHORTLIST, join_results, labelled, materialized, shaped
 from pgmrl.searching.subject import AnySelect
+from pgmrl.searching.templates import search_of_shape
 
 if TYPE_CHECKING:
     from sqlalchemy import CTE
 
     from pgmrl.model.shortening import Definition
     from pgmrl.searching.query import BoundQuery
+    from pgmrl.searching.selected_rows import SelectedRows
+    from pgmrl.searching.statement import Results
 
 __all__ = ["search_funnel"]
 
@@ -109,23 +112,29 @@ def search_funnel(
     cuts = _checked(definition, stages, parameters.scan.shortlist, parameters.k)
     select_ = cast("AnySelect", statement)
     stored = {f"stage_{number}": stage.column for number, stage in enumerate(cuts, 1) if stage.column is not None}
-    rows, bound = prepare_search(parameters, select_, query, stored)
-    ranking = Ranking(definition, rows, bound, Page(parameters.k))
-    if parameters.exact:
-        results, ctes = ranking.exact()
-    else:
-        shortlist = rows.shortlist(definition, bound.short, parameters.scan)
-        names = ", ".join([*key_names(len(rows.keys)), "full_vector", *stored])
+
+    def build(rows: SelectedRows, bound: BoundQuery) -> Select[Any]:
+        ranking = Ranking(definition, rows, bound, Page(parameters.k))
+        results, ctes = ranking.exact() if parameters.exact else of_stages(ranking)
+        searched = join_results(select_, rows.keys, results).add_cte(*ctes, nest_here=True)
+        return search_result(searched.add_columns(labelled(results.c.distance, label)))
+
+    def of_stages(ranking: Ranking) -> Results:
+        rows, bound = ranking.rows, ranking.query
+        shortlist = rows.shortlist(definition, bound, parameters.scan)
+        keys = ", ".join(key_names(len(rows.keys)))
+        names = ", ".join([keys, "full_vector", *stored])
         stage_ctes = [_cte(definition, bound, names, number, stage) for number, stage in enumerate(cuts, 1)]
         last = f"pgmrl_stage_{len(cuts)}" if cuts else SHORTLIST
-        results, ctes = ranking.of_shortlist(
-            [*shortlist, *stage_ctes],
-            parameters.scan.shortlist,
-            last,
+        reranked = bound.text(distances_sql(definition, bound.full, keys, last)).columns().cte(RERANKED)
+        return ranking.of_reranked(
+            [*shortlist.ctes, materialized(shortlist.rows, SHORTLIST), *stage_ctes, reranked],
+            falls_short_sql(shortlist.size, SHORTLIST),
             fallback=parameters.complete,
         )
-    searched = join_results(select_, rows.keys, results).add_cte(*ctes, nest_here=True)
-    return search_result(searched.add_columns(results.c.distance.label(label)))
+
+    sizes = tuple((stage.dims, stage.rows, stage.type) for stage in cuts)
+    return search_of_shape(select_, shaped(parameters, select_, query, build, "funnel", sizes, label, extra=stored))
 
 
 def _cte(definition: Definition, bound: BoundQuery, names: str, number: int, stage: _Stage) -> CTE:

@@ -1,6 +1,7 @@
 """The best rows of each group, such as the best passages of each document, in one statement.
 
-pgmrl_reranked the shortlist by full distance: k groups by their nearest row, the nearest rows of each
+pgmrl_reranked the shortlist with its full distances
+pgmrl_grouped  of it k groups by their nearest row, the nearest rows of each
 pgmrl_exact    the same of all rows; executed only where the shortlist is not full or holds fewer than k groups
 """
 
@@ -13,14 +14,15 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from pgmrl.errors import SearchError
 from pgmrl.model.compat import Select
-from pgmrl.model.ranking_sql import distances_sql, groups_sql, key_names
+from pgmrl.model.ranking_sql import groups_sql, key_names
 from pgmrl.reprs import safe_repr
 from pgmrl.searching.arguments import check_labels, positive_integer
 from pgmrl.searching.fallback import EXACT, RERANKED, falls_short_sql, only_if_sql, unlimited
 from pgmrl.searching.options import SearchOptions, SearchParameters, with_shortlist
 from pgmrl.searching.search_result import search_result
-from pgmrl.searching.statement import RESULTS, SHORTLIST, join_results, prepare_search, results_table
+from pgmrl.searching.statement import RESULTS, join_results, labelled, materialized, results_table, shaped
 from pgmrl.searching.subject import AnySelect
+from pgmrl.searching.templates import search_of_shape
 
 if TYPE_CHECKING:
     from sqlalchemy import CTE
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["search_groups"]
 
 GROUP = "group_key"
+GROUPED = "pgmrl_grouped"
 EVERY_ROW = "pgmrl_all"
 
 Ts = TypeVarTuple("Ts")
@@ -81,11 +84,15 @@ def search_groups(
     # what is tuned brings the nearest rows; here the shortlist is what there is to group
     parameters = SearchParameters.of(statement, column, k, with_shortlist(options, size))
     select_ = cast("AnySelect", statement)
-    rows, bound = prepare_search(parameters, select_, query, {GROUP: by})
-    ctes = _ctes(parameters, rows, bound, rows_each)
-    results = results_table(len(rows.keys), "group_rank")
-    searched = join_results(select_, rows.keys, results, results.c.group_rank).add_cte(*ctes, nest_here=True)
-    return search_result(searched.add_columns(results.c.distance.label(label)))
+
+    def build(rows: SelectedRows, bound: BoundQuery) -> Select[Any]:
+        ctes = _ctes(parameters, rows, bound, rows_each)
+        results = results_table(len(rows.keys), "group_rank")
+        searched = join_results(select_, rows.keys, results, results.c.group_rank).add_cte(*ctes, nest_here=True)
+        return search_result(searched.add_columns(labelled(results.c.distance, label)))
+
+    shape = shaped(parameters, select_, query, build, "groups", rows_each, label, extra={GROUP: by})
+    return search_of_shape(select_, shape)
 
 
 def _ctes(parameters: SearchParameters, rows: SelectedRows, bound: BoundQuery, per_group: int) -> list[CTE]:
@@ -95,18 +102,18 @@ def _ctes(parameters: SearchParameters, rows: SelectedRows, bound: BoundQuery, p
     if parameters.exact:
         exact = text(groups_sql(EVERY_ROW, keys, GROUP, *numbers)).columns()
         return [*bound.ctes, every_row.cte(EVERY_ROW), exact.cte(RESULTS)]
-    shortlist = rows.shortlist(definition, bound.short, parameters.scan)
-    distances = distances_sql(definition, bound.full, ", ".join([*keys, GROUP]), SHORTLIST)
-    grouped = bound.text(groups_sql(f"({distances})", keys, GROUP, *numbers)).columns()
+    shortlist = rows.shortlist(definition, bound, parameters.scan)
+    reranked = shortlist.distances(definition, bound, [*keys, GROUP])
+    before = [*bound.ctes, *shortlist.ctes, materialized(reranked, RERANKED)]
+    grouped = text(groups_sql(RERANKED, keys, GROUP, *numbers)).columns()
     if not parameters.complete:
-        return [*bound.ctes, *shortlist, grouped.cte(RESULTS)]
-    short = f"{falls_short_sql(parameters.scan.shortlist)} OR (SELECT count(*) FROM {RERANKED} WHERE place = 1) < {k}"  # noqa: S608
+        return [*before, grouped.cte(RESULTS)]
+    short = f"{falls_short_sql(shortlist.size)} OR (SELECT count(*) FROM {GROUPED} WHERE place = 1) < {k}"  # noqa: S608
     every = groups_sql(only_if_sql(EVERY_ROW, short), keys, GROUP, *numbers)
-    either = f"SELECT * FROM {RERANKED} WHERE NOT ({short}) UNION ALL TABLE {EXACT} LIMIT {k * per_group}"  # noqa: S608
+    either = f"SELECT * FROM {GROUPED} WHERE NOT ({short}) UNION ALL TABLE {EXACT} LIMIT {k * per_group}"  # noqa: S608
     return [
-        *bound.ctes,
-        *shortlist,
-        grouped.cte(RERANKED),
+        *before,
+        grouped.cte(GROUPED),
         unlimited(every_row).cte(EVERY_ROW),
         text(every).columns().cte(EXACT),
         text(either).columns().cte(RESULTS),

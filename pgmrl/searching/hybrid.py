@@ -2,7 +2,7 @@
 
 In one statement, so that all lists see one snapshot:
 
-    WITH pgmrl_list_1 AS (WITH pgmrl_shortlist AS MATERIALIZED (…), … SELECT …), -- as `search` has it: key, value
+    WITH pgmrl_list_1 AS (WITH pgmrl_reranked AS MATERIALIZED (…), … SELECT …), -- as `search` has it: key, value
          pgmrl_list_2 AS (…),                                                    -- each retriever's list
          pgmrl_fused AS (
              SELECT <key>, <score>, <ranks> FROM (<the lists with their ranks, one below the other>)
@@ -29,8 +29,12 @@ from pgmrl.reprs import safe_repr
 from pgmrl.searching.arguments import check_labels, check_statement, positive_integer
 from pgmrl.searching.retrievers import RankedList, Retriever, check_parameters, check_weight
 from pgmrl.searching.search_result import search_result
+from pgmrl.searching.statement import labelled
+from pgmrl.searching.templates import Shaped, search_of_shape
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
     from sqlalchemy import CTE, BindParameter, FromClause
 
 __all__ = ["Fusion", "Rrf", "Weighted", "search_hybrid"]
@@ -133,16 +137,41 @@ def search_hybrid(
     for retriever in checked:
         # no comprehension: that would be one more frame between a warning and its cause
         lists.append(retriever.ranked_list(statement, k, stacklevel=2))  # noqa: PERF401
-    _check_same_rows(lists)
-    keys = lists[0].keys
-    ctes = [ranked.rows.cte(_list_name(number)) for number, ranked in enumerate(lists, 1)]
-    weights = [check_weight(number, retriever.weight) for number, retriever in enumerate(checked, 1)]
-    fused = _fused_table(len(keys), len(lists))
-    ranks = [fused.c[f"rank_{number}"].label(name) for number, name in enumerate(_labels(checked), 1)]
-    same = [key == fused.c[name] for name, key in zip(key_names(len(keys)), keys, strict=True)]
-    searched = statement.where(*same).order_by(fused.c.score.desc(), *keys)
-    searched = searched.add_cte(*ctes, _fused(fuse, weights, len(keys), k))
-    return search_result(searched.add_columns(fused.c.score.label(label), *ranks))
+    weights: list[BindParameter[Any]] = [
+        bindparam(f"pgmrl_weight_{number}", check_weight(number, retriever.weight), Double(), unique=True)
+        for number, retriever in enumerate(checked, 1)
+    ]
+    own = [*weights, *fuse.parameters()]
+    labels = _labels(checked)
+
+    def build() -> Select[*tuple[Any, ...]]:
+        ranked_lists = [ranked.build() for ranked in lists]
+        _check_same_rows(ranked_lists)
+        keys = ranked_lists[0].keys
+        ctes = [ranked.rows.cte(_list_name(number)) for number, ranked in enumerate(ranked_lists, 1)]
+        fused = _fused_table(len(keys), len(lists))
+        ranks = [labelled(fused.c[f"rank_{number}"], name) for number, name in enumerate(labels, 1)]
+        same = [key == fused.c[name] for name, key in zip(key_names(len(keys)), keys, strict=True)]
+        searched = statement.where(*same).order_by(fused.c.score.desc(), *keys)
+        searched = searched.add_cte(*ctes, _fused(fuse, len(lists), own, len(keys), k))
+        return search_result(searched.add_columns(labelled(fused.c.score, label), *ranks))
+
+    return search_of_shape(statement, _shape(build, lists, own, isinstance(fuse, Rrf), k, label, *labels))
+
+
+def _shape(
+    build: Callable[[], Select[*tuple[Any, ...]]],
+    lists: Sequence[Shaped[RankedList]],
+    own: Sequence[BindParameter[Any]],
+    *options: Hashable,
+) -> Shaped[Select[*tuple[Any, ...]]]:
+    """The shape of a search, which is that of its lists."""
+    if any(ranked.options is None for ranked in lists):
+        return Shaped(build, None)
+    subjects = tuple(subject for ranked in lists for subject in ranked.subjects)
+    shapes = tuple((ranked.options, len(ranked.subjects)) for ranked in lists)
+    own = [*(parameter for ranked in lists for parameter in ranked.own), *own]
+    return Shaped(build, ("hybrid", *options, shapes), subjects, own)
 
 
 # -- the arguments -------------------------------------------------------------------------------------------------
@@ -185,12 +214,9 @@ def _check_same_rows(lists: Sequence[RankedList]) -> None:
 # -- the fusion ----------------------------------------------------------------------------------------------------
 
 
-def _fused(fuse: Fusion, weights: Sequence[float], key_columns: int, k: int) -> CTE:
-    """As text and constants, like `statement.reranked`: constructs would take most of the time."""
-    parameters = fuse.parameters()
-    for number, weight in enumerate(weights, 1):
-        parameters.append(bindparam(f"pgmrl_weight_{number}", weight, Double(), unique=True))
-    numbers = range(1, len(weights) + 1)
+def _fused(fuse: Fusion, lists: int, parameters: Sequence[BindParameter[Any]], key_columns: int, k: int) -> CTE:
+    """As text and constants, like the rest of a search: constructs would take most of the time."""
+    numbers = range(1, lists + 1)
     parts = [fuse.score_sql(f":pgmrl_weight_{number}") for number in numbers]
     fused = text(fused_sql(list(map(_list_name, numbers)), parts, key_names(key_columns), str(k)))
     return fused.bindparams(*parameters).columns().cte(FUSED)

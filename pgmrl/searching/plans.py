@@ -26,7 +26,6 @@ __all__ = [
     "serving",
     "shortlist_scans",
     "sources",
-    "subplan",
     "subplans",
     "without_vectors",
 ]
@@ -105,11 +104,6 @@ def nodes(plan: Node) -> Iterator[Node]:
     yield plan
     for inner in plan.get("Plans", ()):
         yield from nodes(inner)
-
-
-def subplan(plan: Node, name: str) -> Node | None:
-    """The part of a plan that makes a CTE; None where there is none of this name."""
-    return next((node for node in nodes(plan) if node.get("Subplan Name") == f"CTE {name}"), None)
 
 
 def indexes(plan: Node) -> list[str]:

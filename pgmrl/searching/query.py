@@ -17,6 +17,7 @@ from pgmrl.model.shortening import FULL_LIMIT
 from pgmrl.model.types import FloatArray, NumpyVector
 from pgmrl.names import literal
 from pgmrl.reprs import safe_repr
+from pgmrl.searching.scan import Scan, gated_sql
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +39,7 @@ __all__ = [
     "raise_sql",
     "sql_text",
     "vector_parameters",
+    "vectors_parameters",
 ]
 
 QUERY: Final = "pgmrl_query"
@@ -104,21 +106,33 @@ class BoundQuery(NamedTuple):
     Attributes:
         parameter: what is sent; None where the vector is an expression, which `ctes` define.
         full: SQL text of the full vector, with the parameter in it.
-        short: the short vector; None where the search is exact.
+        short: SQL text of the short vector; None where the search is exact.
         ctes: what comes first in the statement.
         both: whether the parameter holds the short vector behind the full one.
+        short_parameter: what is sent as the short vector; None where it comes from the full one.
 
     """
 
     parameter: BindParameter[Any] | None
     full: str
-    short: ColumnElement[Any] | TextClause | None
+    short: str | None
     ctes: tuple[CTE, ...] = ()
     both: bool = False
+    short_parameter: BindParameter[Any] | None = None
 
     def text(self, sql: str) -> TextClause:
         """SQL text that has `full` in it."""
         return sql_text(sql) if self.parameter is None else sql_text(sql).bindparams(self.parameter)
+
+    def short_vector(self, scan: Scan | None = None) -> TextClause:
+        """The short vector, as something to compare with; a scalar subquery, so that it is evaluated once.
+
+        Args:
+            scan: how the short index is read, which the subquery sets.
+
+        """
+        sql = f"(SELECT {self.short})" if scan is None else gated_sql(str(self.short), scan)
+        return self.text(sql) if self.short_parameter is None else sql_text(sql).bindparams(self.short_parameter)
 
     @property
     def vector(self) -> ColumnElement[Any] | TextClause:
@@ -186,8 +200,8 @@ def bound_vector(
     if exact:
         return BoundQuery(parameter, ":query", None)
     if short is None:
-        return BoundQuery(parameter, ":query", _shortened_by_server(definition, "query", parameter))
-    return BoundQuery(parameter, ":query", short)
+        return BoundQuery(parameter, ":query", definition.sql(":query"))
+    return BoundQuery(parameter, ":query", ":short_query", short_parameter=short)
 
 
 def check_parameter_name(name: str) -> None:
@@ -207,7 +221,7 @@ def _bind_callers_parameter(definition: Definition, name: str, *, exact: bool) -
     if both and not exact and _client_shortens(definition):
         return _bind_full_and_short(definition, name)
     parameter = bindparam(name, type_=FullQuery(definition, exact))
-    return BoundQuery(parameter, f":{name}", None if exact else _shortened_by_server(definition, name, parameter))
+    return BoundQuery(parameter, f":{name}", None if exact else definition.sql(f":{name}"))
 
 
 def _client_shortens(definition: Definition) -> bool:
@@ -215,17 +229,12 @@ def _client_shortens(definition: Definition) -> bool:
     return isinstance(rule, Rotation) and rule.axes is not None and definition.short.type != "bit"
 
 
-def _shortened_by_server(definition: Definition, name: str, parameter: BindParameter[Any]) -> TextClause:
-    # a scalar subquery is evaluated once, whatever plan the server takes
-    return sql_text(f"(SELECT {definition.sql(f':{name}')})").bindparams(parameter)
-
-
 def _bind_full_and_short(definition: Definition, name: str) -> BoundQuery:
     parameter = bindparam(name, type_=FullAndShortQuery(definition))
     part = definition.qualified("subvector")
     full = f"(SELECT {part}(:{name}, 1, {definition.dims})::{definition.full_type})"
-    short = f"(SELECT {part}(:{name}, {definition.dims + 1}, {definition.short.dims})::{definition.short_type})"
-    return BoundQuery(parameter, full, sql_text(short).bindparams(parameter), both=True)
+    short = f"{part}(:{name}, {definition.dims + 1}, {definition.short.dims})::{definition.short_type}"
+    return BoundQuery(parameter, full, short, both=True)
 
 
 def _bind_expression(definition: Definition, expression: ColumnElement[Any], *, exact: bool) -> BoundQuery:
@@ -241,7 +250,7 @@ def _bind_expression(definition: Definition, expression: ColumnElement[Any], *, 
         names.append(literal_column(definition.sql("full_vector")).label("short_vector"))
     body = select(*names).select_from(checked.offset(zero).subquery("pgmrl_checked"))
     cte = body.cte(QUERY).prefix_with("MATERIALIZED", dialect="postgresql")
-    short: ColumnElement[Any] | None = None if exact else literal_column(f"(SELECT short_vector FROM {QUERY})")  # noqa: S608
+    short = None if exact else f"(SELECT short_vector FROM {QUERY})"  # noqa: S608
     return BoundQuery(None, f"(SELECT full_vector FROM {QUERY})", short, (cte,))  # noqa: S608
 
 
@@ -285,11 +294,22 @@ def raise_sql(definition: Definition, message: str, row: str, *, shown: bool = F
     return f"CAST(pg_catalog.concat({literal(f'pgmrl: {message}')}, {value}) AS {definition.full_type})"
 
 
-def query_rows(definition: Definition, vectors: VectorArray) -> CTE:
-    """Query vectors of shape (n, dims) as rows: number from 0, full and short vector."""
-    dims = definition.dims
+def vectors_parameters(vectors: VectorArray) -> tuple[BindParameter[Any], BindParameter[int]]:
+    """The parameters of query vectors of shape (n, dims): their numbers, and how many there are."""
     items = bindparam("items", vectors, type_=FloatArray(), unique=True)
-    count = bindparam("count", len(vectors), type_=Integer(), unique=True)
+    return items, bindparam("count", len(vectors), type_=Integer(), unique=True)
+
+
+def query_rows(definition: Definition, items: BindParameter[Any], count: BindParameter[int]) -> CTE:
+    """Query vectors as rows: number from 0, full and short vector.
+
+    Args:
+        definition: of the column.
+        items: as `vectors_parameters` makes it.
+        count: the same.
+
+    """
+    dims = definition.dims
     slice_ = f"(flat.items[number * {dims} + 1 : (number + 1) * {dims}])::{definition.full_type}"
     short = definition.sql("full_query") if definition.learned else "NULL"
     # OFFSET 0 keeps the expressions in their place, so that each is computed once a query

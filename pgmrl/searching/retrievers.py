@@ -29,13 +29,15 @@ from pgmrl.searching.options import SearchOptions, SearchParameters, check_optio
 from pgmrl.searching.pages import Page
 from pgmrl.searching.query import check_parameter_name
 from pgmrl.searching.selected_rows import SelectedRows, selected_rows
-from pgmrl.searching.statement import prepare_search
+from pgmrl.searching.statement import shaped
+from pgmrl.searching.templates import Shaped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import ColumnElement, Dialect, TextClause
+    from sqlalchemy import ColumnElement, Dialect
 
+    from pgmrl.searching.query import BoundQuery
     from pgmrl.searching.subject import AnySelect
 
 __all__ = ["Nearest", "RankedList", "Retriever", "Trigrams", "Words"]
@@ -70,8 +72,8 @@ class Retriever(ABC):
     label: str | None
 
     @abstractmethod
-    def ranked_list(self, statement: AnySelect, k: int, stacklevel: int) -> RankedList:
-        """Its list of the rows that a Select leaves.
+    def ranked_list(self, statement: AnySelect, k: int, stacklevel: int) -> Shaped[RankedList]:
+        """Its list of the rows that a Select leaves, not built.
 
         Args:
             statement: the caller's.
@@ -128,27 +130,30 @@ class Nearest(Retriever):
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
-    def ranked_list(self, statement: AnySelect, k: int, stacklevel: int) -> RankedList:
+    def ranked_list(self, statement: AnySelect, k: int, stacklevel: int) -> Shaped[RankedList]:
         """Its list; raises and warns as `search`."""
         # what is tuned brings the nearest rows; here the shortlist is what there is to fuse
         options = with_shortlist(self.options, k)
         parameters = SearchParameters.of(statement, self.column, k, options, stacklevel=stacklevel + 2)
         size = parameters.scan.shortlist
-        rows, bound = prepare_search(parameters, statement, self.query)
         limit = size if self.limit is None else positive_integer("limit", self.limit)
         if limit > size:
             raise SearchError(f"limit={limit} is larger than shortlist={size}: the list comes out of the shortlist")
-        ranking = Ranking(parameters.definition, rows, bound, Page(limit))
-        if parameters.exact:
-            results, ctes = ranking.exact()
-        else:
-            shortlist = rows.shortlist(parameters.definition, bound.short, parameters.scan)
-            results, ctes = ranking.of_shortlist(shortlist, size, fallback=parameters.complete)
-        *keys, distance = results.c
-        defined = distance != literal_sql("'NaN'")  # nor NULL: without a vector there is no distance
-        listed = select(*keys, (-distance).label("value")).where(defined)
-        # its parts nest in it, so that there can be several
-        return RankedList(rows.keys, listed.add_cte(*ctes, nest_here=True))
+
+        def build(rows: SelectedRows, bound: BoundQuery) -> RankedList:
+            ranking = Ranking(parameters.definition, rows, bound, Page(limit))
+            if parameters.exact:
+                results, ctes = ranking.exact()
+            else:
+                shortlist = rows.shortlist(parameters.definition, bound, parameters.scan)
+                results, ctes = ranking.of_shortlist(shortlist, fallback=parameters.complete)
+            *keys, distance = results.c
+            defined = distance != literal_sql("'NaN'")  # nor NULL: without a vector there is no distance
+            listed = select(*keys, (-distance).label("value")).where(defined)
+            # its parts nest in it, so that there can be several
+            return RankedList(rows.keys, listed.add_cte(*ctes, nest_here=True))
+
+        return shaped(parameters, statement, self.query, build, "nearest", limit)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -181,7 +186,7 @@ class Words(Retriever):
     config: str | None = None
     label: str | None = None
 
-    def ranked_list(self, statement: AnySelect, k: int, stacklevel: int) -> RankedList:  # noqa: ARG002
+    def ranked_list(self, statement: AnySelect, k: int, stacklevel: int) -> Shaped[RankedList]:  # noqa: ARG002
         """Its list.
 
         Raises:
@@ -193,16 +198,22 @@ class Words(Retriever):
         _check_choice("rank", self.rank, Rank)
         limit = shortlist_size(k) if self.limit is None else positive_integer("limit", self.limit)
         name, parameter = _bind_text(self.text, f"the text for {base_column(self.column)}")
-        query = _tsquery(self._config(), self.match, name)
-        rows = _rows_of_text(statement, self.column)
-        # evaluated once, whatever plan the server takes; in WHERE as it is, where the planner can count its words
-        once = text(f"(SELECT {query})").bindparams(parameter)
-        value: ColumnElement[Any] = sql_cast(getattr(func, self.rank)(rows.full, once), Double())
-        matching = _operator("@@")(rows.full, text(query).bindparams(parameter))
-        listed = _listed(rows, value, limit).where(matching)
-        if self.match == "web":  # words that are only excluded are no reason to return a row, and no index finds it
-            listed = listed.where(text(finds_rows_sql(query)).bindparams(parameter))
-        return RankedList(rows.keys, listed)
+        config = self._config()
+        query = _tsquery(config, self.match, name)
+
+        def build() -> RankedList:
+            rows = _rows_of_text(statement, self.column)
+            # evaluated once, whatever plan the server takes; in WHERE as it is, where the planner can count its words
+            once = text(f"(SELECT {query})").bindparams(parameter)
+            value: ColumnElement[Any] = sql_cast(getattr(func, self.rank)(rows.full, once), Double())
+            matching = _operator("@@")(rows.full, text(query).bindparams(parameter))
+            listed = _listed(rows, value, limit).where(matching)
+            if self.match == "web":  # words that are only excluded are no reason to return a row, and no index finds it
+                listed = listed.where(text(finds_rows_sql(query)).bindparams(parameter))
+            return RankedList(rows.keys, listed)
+
+        options = ("words", query, self.rank, limit)
+        return Shaped(build, options, (self.column,), [parameter])
 
     def _config(self) -> str:
         source = text_source(self.column)
@@ -249,7 +260,7 @@ class Trigrams(Retriever):
     extension_schema: str | None = None
     label: str | None = None
 
-    def ranked_list(self, statement: AnySelect, k: int, stacklevel: int) -> RankedList:  # noqa: ARG002
+    def ranked_list(self, statement: AnySelect, k: int, stacklevel: int) -> Shaped[RankedList]:  # noqa: ARG002
         """Its list.
 
         Raises:
@@ -266,27 +277,34 @@ class Trigrams(Retriever):
                 f"{base}: expected a text column, got {safe_repr(base.type)}: trigrams are made of text"
             )
         _, parameter = _bind_text(self.text, f"the text for {base}")
-        rows = _rows_of_text(statement, self.column)
+        gate = self._gate()
+
+        def build() -> RankedList:
+            rows = _rows_of_text(statement, self.column)
+            like, distance = self._comparison(parameter, rows.full)
+            listed = _listed(rows, -sql_cast(distance, Double()), limit).where(text(gate), like)
+            return RankedList(rows.keys, listed)
+
+        options = ("trigrams", parameter.key if isinstance(self.text, BindParameter) else None, self.by, limit)
+        return Shaped(build, (*options, self.extension_schema, gate), (self.column,), [parameter])
+
+    def _comparison(self, parameter: Any, column: Any) -> tuple[Any, Any]:
+        """Whether the text is like the column's, and their distance."""
         # by word the text comes first: how much of it is in the column. By operators: SQLAlchemy does not quote the
         # schema of a function
         if self.by == "word":
-            like = self._operator("<%")(parameter, rows.full)
-            distance = self._operator("<<->")(parameter, rows.full)
-        else:
-            like = self._operator("%")(rows.full, parameter)
-            distance = self._operator("<->")(rows.full, parameter)
-        listed = _listed(rows, -sql_cast(distance, Double()), limit).where(self._gate(), like)
-        return RankedList(rows.keys, listed)
+            return self._operator("<%")(parameter, column), self._operator("<<->")(parameter, column)
+        return self._operator("%")(column, parameter), self._operator("<->")(column, parameter)
 
     def _operator(self, name: str) -> custom_op[Any]:
         return _operator(f"OPERATOR({quoted(self.extension_schema)}.{name})" if self.extension_schema else name)
 
-    def _gate(self) -> TextClause:
+    def _gate(self) -> str:
         name = "word_similarity_threshold" if self.by == "word" else "similarity_threshold"
         threshold = (0.6 if self.by == "word" else 0.3) if self.threshold is None else self.threshold
         if not 0 < real_number("threshold", threshold, SearchError) <= 1:
             raise SearchError(f"threshold={safe_repr(threshold)}: expected a similarity, more than 0 and at most 1")
-        return text(f"(SELECT pg_catalog.set_config('pg_trgm.{name}', '{float(threshold):.20f}', true)) IS NOT NULL")
+        return f"(SELECT pg_catalog.set_config('pg_trgm.{name}', '{float(threshold):.20f}', true)) IS NOT NULL"
 
 
 def check_parameters(retrievers: Sequence[Retriever]) -> None:

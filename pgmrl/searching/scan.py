@@ -1,6 +1,7 @@
 """How the short index is read: where `ef_search` and pgvector's other scan parameters are set.
 
-The statement sets them for itself, in a condition that it evaluates before it opens the index: the gate.
+The statement sets them for itself, in a condition of the query's own subquery, which the server evaluates before it
+opens the index: the gate.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pgmrl.model.scan_settings import long_scan_settings, max_scan_tuples, scan_
 if TYPE_CHECKING:
     from sqlalchemy import TextClause
 
-__all__ = ["Scan", "custom_plan", "gate"]
+__all__ = ["Scan", "custom_plan", "gated_sql"]
 
 
 class Scan(NamedTuple):
@@ -32,14 +33,22 @@ class Scan(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def gate(scan: Scan) -> TextClause:
-    """Set the scan's parameters for this statement; true for every row."""
+def gated_sql(vector: str, scan: Scan) -> str:
+    """A query's short vector as a subquery that sets the scan's parameters for this statement, as SQL text.
+
+    The order of the scan depends on it, so that it is evaluated, once, before the index is opened.
+
+    Args:
+        vector: the short vector, as SQL text.
+        scan: how the short index is read.
+
+    """
     settings = scan_settings(f"'{scan.ef_search}'")
     limit = max_scan_tuples(scan.shortlist)
     if limit is not None:
         settings |= long_scan_settings(f"'{limit}'")
     calls = " || ".join(f"pg_catalog.set_config('{name}', {value}, true)" for name, value in settings.items())
-    return text(f"(SELECT {calls}) IS NOT NULL")
+    return f"(SELECT {vector} WHERE ({calls}) IS NOT NULL)"
 
 
 @lru_cache(maxsize=1)

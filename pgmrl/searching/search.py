@@ -13,13 +13,10 @@ from pgmrl.errors import SearchError
 from pgmrl.model.compat import Select
 from pgmrl.searching.arguments import check_labels, flag
 from pgmrl.searching.fallback import Ranking
-from pgmrl.searching.more_like_this import MoreLikeThis
 from pgmrl.searching.options import SearchOptions, SearchParameters
 from pgmrl.searching.pages import Page
-from pgmrl.searching.query import bound_vector, vector_parameters
 from pgmrl.searching.search_result import Ts, search_result
-from pgmrl.searching.selected_rows import selected_rows
-from pgmrl.searching.statement import RESULTS, Results, join_results, prepare_search, reranked, results_table
+from pgmrl.searching.statement import RESULTS, Results, join_results, labelled, results_table, shaped
 from pgmrl.searching.subject import AnySelect
 from pgmrl.searching.templates import search_of_shape
 
@@ -103,12 +100,13 @@ def search(
         query = query_vector(column, text)
     select_ = cast("AnySelect", statement)
     names = _Names(label, similarity, counts)
-    first_page = offset is None and after is None and max_distance is None
-    if first_page and not isinstance(query, ColumnElement | MoreLikeThis):
-        return _search_by_vector(parameters, select_, query, names)
-    rows, bound = prepare_search(parameters, select_, query)
-    page = Page.of(parameters, rows.keys, offset, after, max_distance)
-    return _built(parameters, select_, rows, bound, page, names)
+    page = Page.of(parameters, offset, after, max_distance)
+
+    def build(rows: SelectedRows, bound: BoundQuery) -> Select[Any]:
+        return _built(parameters, select_, rows, bound, page, names)
+
+    own = list(page.parameters.values())
+    return search_of_shape(select_, shaped(parameters, select_, query, build, "search", names, page.shape, own=own))
 
 
 class _Names(NamedTuple):
@@ -117,21 +115,6 @@ class _Names(NamedTuple):
     distance: str
     similarity: str | None
     counts: bool
-
-
-def _search_by_vector(parameters: SearchParameters, statement: AnySelect, query: Any, names: _Names) -> Select[Any]:
-    """The first page of a search with a vector; searches of one shape are built once."""
-    definition, exact = parameters.definition, parameters.exact
-    own = vector_parameters(definition, query, f"the query for {parameters.name}", exact=exact)
-
-    def build() -> Select[Any]:
-        rows = selected_rows(statement, parameters.column, parameters.attachment)
-        bound = bound_vector(definition, *own, exact=exact)
-        return _built(parameters, statement, rows, bound, Page(parameters.k), names)
-
-    subjects = (parameters.column, parameters.attachment)
-    options = (parameters.k, parameters.scan, exact, parameters.complete, names)
-    return search_of_shape(statement, subjects, options, [value for value in own if value is not None], build)
 
 
 def _built(
@@ -156,17 +139,14 @@ def _results(parameters: SearchParameters, rows: SelectedRows, bound: BoundQuery
     ranking = Ranking(parameters.definition, rows, bound, page)
     if parameters.exact:
         return ranking.exact()
-    shortlist = rows.shortlist(parameters.definition, bound.short, parameters.scan)
-    if page.plain and not parameters.complete:
-        return reranked(parameters.definition, shortlist, bound, len(rows.keys), parameters.k)
-    size = parameters.scan.shortlist
-    return ranking.of_shortlist(shortlist, size, fallback=parameters.complete)
+    shortlist = rows.shortlist(parameters.definition, bound, parameters.scan)
+    return ranking.of_shortlist(shortlist, fallback=parameters.complete)
 
 
 @lru_cache(maxsize=256)
 def _added_columns(results: FromClause, metric: Metric, names: _Names, k: int) -> tuple[ColumnElement[Any], ...]:
-    """The columns behind the caller's; the same objects for all searches, which `PendingSearch` relies on."""
-    added: list[ColumnElement[Any]] = [results.c.distance.label(names.distance)]
+    """The columns behind the caller's; the same objects for all searches of a shape, as `labelled` makes them."""
+    added: list[ColumnElement[Any]] = [labelled(results.c.distance, names.distance)]
     if names.similarity is not None:
         value = metric.similarity_sql(f"{RESULTS}.distance")
         added.append(literal_column(value, Float()).label(names.similarity))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack, cast
 
 import numpy as np
-from sqlalchemy import ColumnElement, literal_column, text
+from sqlalchemy import ColumnElement, Float, Integer, literal_column, text
 from sqlalchemy.orm import InstrumentedAttribute
 
 from pgmrl.errors import SearchError
@@ -17,11 +18,12 @@ from pgmrl.searching.fallback import Ranking
 from pgmrl.searching.more_like_this import MoreLikeThis
 from pgmrl.searching.options import SearchOptions, SearchParameters
 from pgmrl.searching.pages import Page
-from pgmrl.searching.query import QUERIES, BoundQuery, query_rows
+from pgmrl.searching.query import QUERIES, BoundQuery, query_rows, vectors_parameters
 from pgmrl.searching.search_result import search_result
 from pgmrl.searching.selected_rows import selected_rows
 from pgmrl.searching.statement import RESULTS, join_results
 from pgmrl.searching.subject import AnySelect
+from pgmrl.searching.templates import Shaped, search_of_shape
 
 if TYPE_CHECKING:
     from sqlalchemy import CTE, FromClause
@@ -64,14 +66,31 @@ def search_many(
     parameters = SearchParameters.of(statement, column, k, options)
     vectors = _checked(parameters, queries)
     definition = parameters.definition
-    query_table = query_rows(definition, vectors)
-    rows = selected_rows(cast("AnySelect", statement), column, parameters.attachment)
-    number: ColumnElement[int] = query_table.c["number"]
-    results = _exact(parameters, rows, query_table) if parameters.exact else _of_shortlist(parameters, rows)
-    searched = join_results(cast("AnySelect", statement), rows.keys, results, number)
-    # equal by construction; SQLAlchemy's linter wants to see that the two are related
-    searched = searched.add_cte(query_table, nest_here=True).where(results.c["number"] == number)
-    return search_result(searched.add_columns(number.label(query_label), results.c.distance.label(label)))
+    own = vectors_parameters(vectors)
+    select_ = cast("AnySelect", statement)
+
+    def build() -> Select[Any]:
+        query_table = query_rows(definition, *own)
+        rows = selected_rows(select_, column, parameters.attachment)
+        number: ColumnElement[int] = query_table.c["number"]
+        results = _exact(parameters, rows, query_table) if parameters.exact else _of_shortlist(parameters, rows)
+        # equal by construction; it comes first, since a LATERAL reads what stands before it
+        numbered = select_.where(number == results.c["number"]).add_cte(query_table, nest_here=True)
+        searched = join_results(numbered, rows.keys, results, number)
+        return search_result(searched.add_columns(*_added_columns(query_label, label)))
+
+    subjects = (parameters.column, parameters.attachment)
+    shape = ("many", parameters.k, parameters.scan, parameters.exact, parameters.complete, query_label, label)
+    return search_of_shape(select_, Shaped(build, shape, subjects, own))
+
+
+@lru_cache(maxsize=64)
+def _added_columns(number: str, distance: str) -> tuple[ColumnElement[Any], ...]:
+    """The columns behind the caller's, by name: those of the results belong to one search."""
+    return (
+        literal_column(f"{RESULTS}.number", Integer()).label(number),
+        literal_column(f"{RESULTS}.distance", Float()).label(distance),
+    )
 
 
 def _checked(parameters: SearchParameters, queries: Any) -> VectorArray:
@@ -96,12 +115,12 @@ def _exact(parameters: SearchParameters, rows: SelectedRows, query_table: CTE) -
 
 def _of_shortlist(parameters: SearchParameters, rows: SelectedRows) -> FromClause:
     """The results of one query of many; in text, since its parts are CTEs inside a LATERAL."""
-    bound = BoundQuery(None, f"{QUERIES}.full_query", literal_column(f"{QUERIES}.short_query"))
+    bound = BoundQuery(None, f"{QUERIES}.full_query", f"{QUERIES}.short_query")
     # inside a LATERAL SQLAlchemy would take the caller's table for one of the outer statement's
     own_rows = replace(rows, select=rows.select.correlate(None))
-    shortlist = own_rows.shortlist(parameters.definition, bound.short, parameters.scan)
+    shortlist = own_rows.shortlist(parameters.definition, bound, parameters.scan)
     ranking = Ranking(parameters.definition, own_rows, bound, Page(parameters.k))
-    table, ctes = ranking.of_shortlist(shortlist, parameters.scan.shortlist, fallback=parameters.complete)
+    table, ctes = ranking.of_shortlist(shortlist, fallback=parameters.complete)
     names = [column.name for column in table.c]
     body = text(f"SELECT {', '.join(names)}, {QUERIES}.number FROM {RESULTS}")  # noqa: S608 - names of our own
     return (

@@ -8,29 +8,59 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import BinaryExpression, Float, and_, column, literal_column, select, text
 from sqlalchemy.sql.operators import custom_op
 
 from pgmrl.errors import SearchError
-from pgmrl.model.ranking_sql import key_names
+from pgmrl.model.ranking_sql import distance_sql, key_names
 from pgmrl.model.scan_settings import EXPECTED_CANDIDATES
-from pgmrl.searching.scan import Scan, custom_plan, gate
+from pgmrl.searching.scan import Scan, custom_plan
 from pgmrl.searching.subject import AnySelect, Subject, check_reads, filters_rows, leaves, reads_only
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import CTE, ColumnElement, FromClause
+    from sqlalchemy import CTE, ColumnElement, FromClause, TextualSelect
 
     from pgmrl.model.columns import Attachment
     from pgmrl.model.shortening import Definition
+    from pgmrl.searching.query import BoundQuery
 
-__all__ = ["CANDIDATES", "SHORTLIST", "SelectedRows", "materialized", "selected_rows"]
+__all__ = ["CANDIDATES", "SHORTLIST", "SelectedRows", "Shortlist", "materialized", "selected_rows"]
 
 SHORTLIST: Final = "pgmrl_shortlist"  # names that no application's table has: a CTE would hide it
 CANDIDATES: Final = "pgmrl_candidates"
+
+
+class Shortlist(NamedTuple):
+    """The rows nearest by their short vectors.
+
+    Attributes:
+        rows: selects key, full vector and further columns, in no order.
+        size: how many there are when it is full.
+        ctes: what it reads.
+
+    """
+
+    rows: AnySelect
+    size: int
+    ctes: tuple[CTE, ...] = ()
+
+    def distances(self, definition: Definition, query: BoundQuery, names: Sequence[str]) -> AnySelect:
+        """Columns of the shortlist and the full distance of each row, in no order.
+
+        The full vectors are read above the LIMIT, so for these rows alone, whatever plan the server takes.
+
+        Args:
+            definition: of the column.
+            query: the query.
+            names: of the columns that come along.
+
+        """
+        columns = query.text(f"{', '.join(names)}, {distance_sql(definition, query.full)}")
+        return select(columns).select_from(self.rows.subquery(SHORTLIST))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,31 +93,31 @@ class SelectedRows:
         """Whether the caller's Select reads nothing else, so that its rows are taken as they are."""
         return self.keys is self.inner_keys
 
-    def shortlist(self, definition: Definition, query: Any, scan: Scan) -> list[CTE]:
-        """The nearest by the short vectors, with key and full vector.
+    def shortlist(self, definition: Definition, query: BoundQuery, scan: Scan) -> Shortlist:
+        """The nearest by the short vectors.
 
         Under a filter the scan reads keys and short vectors only, so that an index on the filter's column which
         includes them answers it alone; the full vectors are fetched for the shortlist.
 
         Args:
             definition: of the column.
-            query: the query's short vector.
+            query: the query.
             scan: how the short index is read.
 
         """
-        distance = self.short_distance(definition, query)
+        distance = self.short_distance(definition, query.short_vector(scan))
         # a bound LIMIT would change the plan once the server plans generically
         size: ColumnElement[int] = literal_column(str(scan.shortlist))
         if not self.filtered:
-            return [materialized(self.select.where(gate(scan)).order_by(distance).limit(size), SHORTLIST)]
+            return Shortlist(self.select.order_by(distance).limit(size), scan.shortlist)
         keys = self.select.with_only_columns(*_as_keys(self.inner_keys), maintain_column_froms=True)
         expected: ColumnElement[int] = literal_column(str(scan.shortlist * EXPECTED_CANDIDATES))
-        candidates = keys.where(gate(scan), custom_plan()).order_by(distance).limit(expected)
+        candidates = keys.where(custom_plan()).order_by(distance).limit(expected)
         nearest = _nearest(len(self.inner_keys), scan.shortlist)
         same = and_(*(key == own for key, own in zip(self.inner_keys, nearest.c, strict=True)))
         columns = [*_as_keys(self.inner_keys), self.full.label("full_vector"), *_labelled(self.extra)]
         rows: AnySelect = select(*columns).select_from(self.source.join(nearest, same)).correlate(None)
-        return [materialized(candidates, CANDIDATES), materialized(rows.limit(size), SHORTLIST)]
+        return Shortlist(rows.limit(size), scan.shortlist, (materialized(candidates, CANDIDATES),))
 
     def short_distance(self, definition: Definition, query: Any) -> ColumnElement[float]:
         """The short distance of a row."""
@@ -183,7 +213,7 @@ def selected_rows(
     return SelectedRows(rows, outer.keys, inner.keys, inner.full, inner.short, source, filtered, extra_columns)
 
 
-def materialized(body: AnySelect, name: str) -> CTE:
+def materialized(body: AnySelect | TextualSelect, name: str) -> CTE:
     """A part of a statement that is computed once, whoever reads it."""
     return body.cte(name).prefix_with("MATERIALIZED", dialect="postgresql")
 

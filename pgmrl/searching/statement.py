@@ -1,18 +1,21 @@
 """The statement's text: its parts, their names, and how they become the caller's Select.
 
-    WITH pgmrl_shortlist AS MATERIALIZED (
-        SELECT <key>, <full> FROM … WHERE <the caller's filters> AND <gate>
-        ORDER BY <short> <=> <short of the query> LIMIT <shortlist>
+    WITH pgmrl_reranked AS (
+        SELECT <key>, <full> <=> :query AS distance FROM (
+            SELECT <key>, <full> FROM … WHERE <the caller's filters>
+            ORDER BY <short> <=> (SELECT <short of the query> WHERE <gate>) LIMIT <shortlist>
+        ) AS pgmrl_shortlist
     ), pgmrl_results AS (
-        SELECT <key>, <full> <=> :query AS distance FROM pgmrl_shortlist ORDER BY distance, <key> LIMIT <k>
+        SELECT <key>, distance FROM pgmrl_reranked ORDER BY distance, <key> LIMIT <k>
     )
     SELECT <the caller's columns>, pgmrl_results.distance
     FROM …, pgmrl_results
     WHERE <the caller's filters> AND <key> = pgmrl_results.<key>
     ORDER BY pgmrl_results.distance, <key>
 
-The gate sets the scan's parameters for this statement alone (pgmrl.searching.scan): it becomes an InitPlan and so runs
-before the index scan opens. There is no SET round trip, and nothing is left behind in a pooled connection.
+The gate sets the scan's parameters for this statement alone (pgmrl.searching.scan): the order of the index scan depends
+on it, and so it runs before the scan opens. There is no SET round trip, and nothing is left behind in a pooled
+connection. The shortlist's full vectors are not kept, only their distances.
 
 The CTEs nest in the Select they belong to, so a statement can hold two searches. With a filter, pages or thresholds the
 results are ranked by pgmrl.searching.fallback; groups, picks, cuts and fused lists have modules of their own.
@@ -25,21 +28,21 @@ from __future__ import annotations
 
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from sqlalchemy import Float, column, table, text
+from sqlalchemy import ColumnElement, Float, column, table, text
 
-from pgmrl.model.ranking_sql import key_names, nearest_sql
+from pgmrl.model.ranking_sql import key_names
 from pgmrl.searching.more_like_this import MoreLikeThis
-from pgmrl.searching.query import BoundQuery, bind_query
+from pgmrl.searching.query import BoundQuery, bind_query, bound_vector, vector_parameters
 from pgmrl.searching.selected_rows import SHORTLIST, SelectedRows, materialized, selected_rows
+from pgmrl.searching.templates import Shaped
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
-    from sqlalchemy import CTE, ColumnElement, FromClause
+    from sqlalchemy import CTE, BindParameter, FromClause
 
-    from pgmrl.model.shortening import Definition
     from pgmrl.searching.options import SearchParameters
     from pgmrl.searching.subject import AnySelect
 
@@ -48,12 +51,13 @@ __all__ = [
     "SHORTLIST",
     "Results",
     "join_results",
+    "labelled",
     "materialized",
-    "prepare_search",
-    "rerank_sql",
-    "reranked",
     "results_table",
+    "shaped",
 ]
+
+T = TypeVar("T")
 
 RESULTS: Final = "pgmrl_results"
 HAS_DISTANCE: Final = text(f"{RESULTS}.distance != 'NaN'")  # nor NULL: a row without a vector has none
@@ -72,48 +76,57 @@ class Results(NamedTuple):
     ctes: tuple[CTE, ...]
 
 
-def prepare_search(
-    parameters: SearchParameters, statement: AnySelect, query: Any, extra: Mapping[str, Any] = MappingProxyType({})
-) -> tuple[SelectedRows, BoundQuery]:
-    """The rows of a search and its query, whatever that is given as.
+def shaped(
+    parameters: SearchParameters,
+    statement: AnySelect,
+    query: Any,
+    build: Callable[[SelectedRows, BoundQuery], T],
+    *options: Hashable,
+    own: Sequence[BindParameter[Any]] = (),
+    extra: Mapping[str, Any] = MappingProxyType({}),
+) -> Shaped[T]:
+    """A search that has not been built, with its rows and its query, whatever that is given as.
 
     Args:
         parameters: column and options.
         statement: the caller's Select.
         query: a vector, the caller's parameter, an expression or examples.
+        build: makes it from its rows and its query.
+        *options: what else it depends on, compared by value; the first tells it from other kinds of search.
+        own: its parameters besides the query.
         extra: further columns of the searched table, by the labels they get.
 
     Raises:
-        SearchError: as `selected_rows` and `bind_query`.
         VectorError: the vector cannot be searched with.
-        DefinitionError: the table has no primary key.
 
     """
-    definition = parameters.definition
-    rows = selected_rows(statement, parameters.column, parameters.attachment, extra)
-    if isinstance(query, MoreLikeThis):
-        query, rows = query.vector(definition), query.without_examples(rows, parameters.column)
-    return rows, bind_query(definition, query, f"the query for {parameters.name}", exact=parameters.exact)
+    definition, exact = parameters.definition, parameters.exact
+    what = f"the query for {parameters.name}"
+    if isinstance(query, ColumnElement | MoreLikeThis):  # whose shape is not known without building it
+
+        def build_for_query() -> T:
+            rows = selected_rows(statement, parameters.column, parameters.attachment, extra)
+            vector = query
+            if isinstance(query, MoreLikeThis):
+                vector, rows = query.vector(definition), query.without_examples(rows, parameters.column)
+            return build(rows, bind_query(definition, vector, what, exact=exact))
+
+        return Shaped(build_for_query, None)
+    sent = vector_parameters(definition, query, what, exact=exact)
+
+    def build_for_vector() -> T:
+        rows = selected_rows(statement, parameters.column, parameters.attachment, extra)
+        return build(rows, bound_vector(definition, *sent, exact=exact))
+
+    subjects = (parameters.column, parameters.attachment, *extra.values())
+    shape = (*options, parameters.k, parameters.scan, exact, parameters.complete, *extra)
+    return Shaped(build_for_vector, shape, subjects, [*(value for value in sent if value is not None), *own])
 
 
-def reranked(definition: Definition, shortlist: Sequence[CTE], query: BoundQuery, key_columns: int, k: int) -> Results:
-    """The k nearest of a shortlist, for one query."""
-    rerank = query.text(rerank_sql(definition, query.full, key_columns, k)).columns()
-    ctes = (*query.ctes, *shortlist, rerank.cte(RESULTS))
-    return Results(results_table(key_columns), ctes)
-
-
-def rerank_sql(definition: Definition, query: str, key_columns: int, k: int) -> str:
-    """The k nearest of the shortlist, as text.
-
-    Args:
-        definition: of the column.
-        query: SQL text of the query's full vector.
-        key_columns: columns of the primary key.
-        k: how many.
-
-    """
-    return nearest_sql(definition, query, key_names(key_columns), SHORTLIST, str(k))
+@lru_cache(maxsize=512)
+def labelled(element: ColumnElement[Any], label: str) -> ColumnElement[Any]:
+    """A column that a search adds; the same object for all searches of a shape, which `PendingSearch` relies on."""
+    return element.label(label)
 
 
 @lru_cache(maxsize=64)

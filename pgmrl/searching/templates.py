@@ -12,8 +12,9 @@ and its own values.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 from pgmrl.model.sqlalchemy_internals import (
     all_columns_of,
@@ -27,13 +28,13 @@ from pgmrl.searching.scan import custom_plan
 from pgmrl.searching.search_result import SearchResult, Ts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
-
     from sqlalchemy import BindParameter, Select
 
     from pgmrl.searching.subject import AnySelect
 
-__all__ = ["TEMPLATES", "PendingSearch", "become_built", "search_of_shape"]
+__all__ = ["TEMPLATES", "PendingSearch", "Shaped", "become_built", "search_of_shape"]
+
+T = TypeVar("T")
 
 CAPACITY: Final = 512
 
@@ -84,36 +85,45 @@ class _Templates:
 TEMPLATES: Final = _Templates(CAPACITY)
 
 
-def search_of_shape(
-    statement: AnySelect,
-    subjects: tuple[Any, ...],
-    options: Hashable,
-    own: Sequence[BindParameter[Any]],
-    build: Callable[[], Select[*Ts]],
-) -> Select[*Ts]:
-    """The search that `build` returns, or one that will be it where its shape is known.
+class Shaped(NamedTuple, Generic[T]):
+    """Something that has not been built.
+
+    Attributes:
+        build: makes it.
+        options: what it depends on, compared by value; None where that is not known without building it.
+        subjects: objects that it depends on, compared by identity.
+        own: its parameters, besides those of the caller's Select.
+
+    """
+
+    build: Callable[[], T]
+    options: tuple[Hashable, ...] | None
+    subjects: tuple[Any, ...] = ()
+    own: Sequence[BindParameter[Any]] = ()
+
+
+def search_of_shape(statement: AnySelect, search: Shaped[Select[*Ts]]) -> Select[*Ts]:
+    """The search that is built, or one that will be it where its shape is known.
 
     Args:
         statement: the caller's Select.
-        subjects: objects that the search depends on, compared by identity.
-        options: whatever else it depends on, compared by value.
-        own: parameters of the search, besides those of the Select.
-        build: makes the search from these.
+        search: of its rows.
 
     """
-    callers = cache_key(statement)
+    build = search.build
+    callers = None if search.options is None else cache_key(statement)
     if callers is None:
         return build()
-    shape = (callers.key, tuple(map(id, subjects)), options)
+    shape = (callers.key, tuple(map(id, search.subjects)), search.options)
+    parameters = [*callers.bindparams, *search.own]
     template = TEMPLATES.get(shape)
     if template is not None:
-        given = [*callers.bindparams, *own]
         shared = template.key.bindparams
-        bound = [shared[n] if place is None else given[place] for n, place in enumerate(template.values)]
+        bound = [shared[n] if place is None else parameters[place] for n, place in enumerate(template.values)]
         return PendingSearch.of(statement, template.added, template.key._replace(bindparams=bound), build)
     built = build()
     added = columns_of(built)[len(columns_of(statement)) :]
-    template = _template(built, added, [*callers.bindparams, *own], subjects)
+    template = _template(built, added, parameters, search.subjects)
     if template is not None:
         TEMPLATES.keep(shape, template)
     return built

@@ -11,10 +11,10 @@ from psycopg.rows import tuple_row
 
 from pgmrl.model.binary import encode
 from pgmrl.model.parameters import BinaryValue, binary_value
-from pgmrl.model.ranking_sql import key_names
+from pgmrl.model.ranking_sql import key_names, nearest_sql
 from pgmrl.names import quoted
-from pgmrl.searching.scan import Scan, gate
-from pgmrl.searching.statement import RESULTS, SHORTLIST, rerank_sql
+from pgmrl.searching.scan import Scan, gated_sql
+from pgmrl.searching.statement import RESULTS, SHORTLIST
 from pgmrl.tune.tuning_transaction import driver_of, prepares
 
 if TYPE_CHECKING:
@@ -101,28 +101,35 @@ class ScannedIndex:
         listed = ", ".join(f"f.{key} AS {label}" for key, label in zip(keys, labels, strict=True))
         same = " AND ".join(f"f.{key} = w.{label}" for key, label in zip(keys, labels, strict=True))
         order = ", ".join(f"f.{key}" for key in keys)
-        ranked = rerank_sql(definition, f"%(full)s::{definition.full_type}", len(keys), k)
-        return (
-            f"WITH {SHORTLIST} AS MATERIALIZED (SELECT {listed}, f.{_identifier(self.table.full)} AS full_vector "  # noqa: S608
+        nearest = (
+            f"(SELECT {listed}, f.{_identifier(self.table.full)} AS full_vector "  # noqa: S608
             f"FROM (SELECT place FROM {self._nearest(shortlist, ef_search)}) AS s JOIN {table} AS f "
-            f"ON f.ctid = s.place), {RESULTS} AS ({ranked}) "
+            f"ON f.ctid = s.place OFFSET 0) AS {SHORTLIST}"
+        )
+        ranked = nearest_sql(definition, f"%(full)s::{definition.full_type}", labels, nearest, str(k))
+        return (
+            f"WITH {RESULTS} AS ({ranked}) "  # noqa: S608
             f"SELECT {order}, w.distance FROM {RESULTS} AS w JOIN {table} AS f ON {same} ORDER BY w.distance, {order}"
         )
 
     def plain(self, k: int, ef_search: int) -> str:
         """A search without a second stage: key and distance of the nearest by the index alone."""
-        distance = f"{_escaped(self.short)} {self.definition.short_operator} %(short)s::{self.definition.short_type}"
+        operand, query = (
+            f"{_escaped(self.short)} {self.definition.short_operator}",
+            f"%(short)s::{self.definition.short_type}",
+        )
         return (
-            f"SELECT id, {distance} FROM {_escaped(self.name)} WHERE {gate(Scan(k, ef_search)).text} "  # noqa: S608
-            f"ORDER BY {distance} LIMIT {k}"
+            f"SELECT id, {operand} {query} FROM {_escaped(self.name)} "  # noqa: S608
+            f"ORDER BY {operand} {gated_sql(query, Scan(k, ef_search))} LIMIT {k}"
         )
 
     def _nearest(self, count: int, ef_search: int) -> str:
-        distance = f"{_escaped(self.short)} {self.definition.short_operator} %(short)s::{self.definition.short_type}"
+        query = gated_sql(f"%(short)s::{self.definition.short_type}", Scan(count, ef_search))
+        distance = f"{_escaped(self.short)} {self.definition.short_operator} {query}"
         columns = "id, place" if self.trial else "tableoid, ctid"
         # LIMIT is a literal, as in the statement of a search
         return (
-            f"(SELECT {columns} FROM {_escaped(self.name)} WHERE {gate(Scan(count, ef_search)).text} "  # noqa: S608
+            f"(SELECT {columns} FROM {_escaped(self.name)} "  # noqa: S608
             f"ORDER BY {distance} LIMIT {count}) AS nearest"
         )
 

@@ -30,7 +30,7 @@ from pgmrl.model import ranking_sql, scan_settings
 from pgmrl.model.columns import Matryoshka, attachment_of
 from pgmrl.model.fulltext import Match, finds_rows_sql, tsquery_sql
 from pgmrl.model.shortening import Definition, Short
-from pgmrl.searching.scan import Scan, gate
+from pgmrl.searching.scan import Scan, gated_sql
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -113,7 +113,7 @@ def test_a_search_sets(connection: Connection, size: int) -> None:
         settings |= scan_settings.long_scan_settings(f"'{tuples}'")
     else:
         assert scan_settings.max_scan_tuples(size) is None
-    connection.execute(select(literal_column("1")).where(gate(Scan(size, ef_search))))
+    connection.execute(select(literal_column(gated_sql("1", Scan(size, ef_search)))))
     for name, expression in settings.items():
         assert value(connection, f"current_setting('{name}') = {expression}")
 
@@ -165,7 +165,7 @@ def test_nearest(docs: Table, source: Callable[[str], str]) -> None:
     assert inside(in_function) in source("docs_search_v1")
     made = compiled(search(select(docs.c.id), docs.c.e, QUERY, k=7, complete=False))
     own = attachment_of(docs.c.e).definition
-    in_python = ranking_sql.nearest_sql(own, "{}", KEYS, "pgmrl_shortlist", "7").partition("{}")
+    in_python = ranking_sql.distance_sql(own, "{}").partition("{}")
     assert in_python[0] in made
     assert in_python[2] in made
 

@@ -19,8 +19,7 @@ from pgmrl.database.settings import stored_setting
 from pgmrl.errors import DatabaseError, DefinitionError, MeasureError, NotMigrated, RotationError, SearchError
 from pgmrl.measure import recall_at_k, vector_queries
 from pgmrl.model.shortening import Definition, Prefix
-from pgmrl.searching.plans import explained, index_serving, subplan
-from pgmrl.searching.statement import SHORTLIST
+from pgmrl.searching.plans import explained, index_serving, shortlist_scans
 from pgmrl.tune import Tuning, table_passes, tune
 from pgmrl.tune.applied_migration import migration
 from pgmrl.tune.applying import apply_tuning, model
@@ -355,8 +354,7 @@ def test_the_choice_becomes_the_default(engine: Engine, shop: Table, corpus: Cor
         connection.commit()
         load_settings(connection, shop.c.embedding)
         plan = explained(connection, search(select(shop.c.id), shop.c.embedding, corpus.queries[0]))
-        shortlist = subplan(plan["Plan"], SHORTLIST)
-        assert shortlist is not None
+        (shortlist,) = shortlist_scans(plan["Plan"])
         assert shortlist["Plan Rows"] == found.choice.shortlist
         connection.rollback()
         again = tune(connection, shop.c.embedding, 0.9, dims=(128,), by=("prefix",), **QUICK)

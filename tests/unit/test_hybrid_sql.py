@@ -95,9 +95,11 @@ def test_each_retriever_is_a_list_and_the_lists_are_fused() -> None:
     ).groups()
     for part in (shortlist, by_words, payload):
         assert "items.name = " in part
-    assert shortlist.endswith("AS nearest ON items.id = nearest.key_1 LIMIT 50")
-    assert re.search(r"full_vector <=> .* LIMIT 50\) SELECT .* WHERE pgmrl_results\.distance != 'NaN'$", nearest)
-    assert "'english'::regconfig" in by_words
+    assert shortlist.endswith("AS nearest ON items.id = nearest.key_1 LIMIT 50) AS pgmrl_shortlist")
+    results, rows = nearest.split(") SELECT ")
+    assert results.endswith("FROM pgmrl_reranked ORDER BY distance, key_1 LIMIT 50")
+    assert rows.endswith(" WHERE pgmrl_results.distance != 'NaN'")
+    assert "'english'::pg_catalog.regconfig" in by_words
     assert by_words.endswith("ORDER BY value DESC, items.id LIMIT 40")
     assert fused.endswith("GROUP BY key_1 ORDER BY score DESC, key_1 LIMIT 3")
     assert payload.endswith("ORDER BY pgmrl_fused.score DESC, items.id")
@@ -146,7 +148,7 @@ def test_two_retrievers_of_a_kind() -> None:
     text = compiled(search_hybrid(select(Item.id), [vector(), Nearest(Item.second, QUERY), words(), words("other")]))
     for name in (f"pgmrl_list_{n}" for n in range(1, 5)):
         assert text.count(f"{name} AS") == 1
-    assert text.count("(WITH pgmrl_shortlist AS MATERIALIZED") == 2  # each in a list of its own
+    assert text.count("(WITH pgmrl_reranked AS MATERIALIZED") == 2  # each in a list of its own
     assert "%(query_1)s" in text
     assert "%(query_2)s" in text
 

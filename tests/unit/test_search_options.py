@@ -72,10 +72,9 @@ SEARCHES: dict[str, Callable[..., Any]] = {
     "search_funnel": lambda **options: search_funnel(GAMES, Item.embedding, QUERY, [(6, 20)], **options),
     "Nearest": lambda **options: search_hybrid(GAMES, [Nearest(Item.embedding, QUERY, **options)]),
 }
-SHORT = ["pgmrl_shortlist", "pgmrl_results"]
-COMPLETE = ["pgmrl_shortlist", "pgmrl_exact", "pgmrl_results"]
+SHORT = ["pgmrl_reranked", "pgmrl_results"]
+COMPLETE = ["pgmrl_reranked", "pgmrl_exact", "pgmrl_results"]
 FILTERED = ["pgmrl_candidates", *COMPLETE]
-PAGED = ["pgmrl_shortlist", "pgmrl_reranked", "pgmrl_exact", "pgmrl_results"]
 
 
 # -- options -------------------------------------------------------------------------------------------------------
@@ -122,7 +121,7 @@ def test_no_option_is_undocumented() -> None:
         (select(Item.id), {"complete": None}, COMPLETE),
         (select(Item.id), {"offset": 0}, COMPLETE),
         (select(Item.id), {"max_distance": 0.3}, COMPLETE),
-        (select(Item.id), {"after": (0.5, 3)}, PAGED),
+        (select(Item.id), {"after": (0.5, 3)}, COMPLETE),
         (select(Item.id), {"after": (0.5, 3), "complete": False}, SHORT),
         (GAMES, {}, FILTERED),
         (GAMES, {"complete": False}, ["pgmrl_candidates", *SHORT]),
@@ -142,9 +141,9 @@ def test_the_exact_fallback_is_there_unless_it_is_declined(
 def test_the_exact_fallback_asks_whether_the_shortlist_is_full() -> None:
     """Both branches by the same number, which depends on no row; no index on the full column orders the exact one."""
     made = compiled(search(GAMES, Item.embedding, QUERY, k=3, shortlist=50))
-    short = r"\(SELECT count\(\*\) FROM pgmrl_shortlist\) < 50"
+    short = r"\(SELECT count\(\*\) FROM pgmrl_reranked\) < 50"
     assert re.search(r"pgmrl_exact AS \(SELECT [^()]* AS key_1, .* LIMIT \(SELECT CAST\(NULL AS bigint\)\)\)", made)
-    assert re.search(rf"FROM pgmrl_shortlist OFFSET 0\) AS shortlisted WHERE NOT \({short}\) UNION ALL", made)
+    assert re.search(rf"FROM \(SELECT \* FROM pgmrl_reranked WHERE NOT \({short}\) UNION ALL", made)
     assert re.search(rf"\(SELECT \* FROM pgmrl_exact LIMIT \(SELECT CASE WHEN {short} THEN NULL ELSE 0 END\)\)", made)
 
 
@@ -152,7 +151,7 @@ def test_all_pages_come_from_one_ranking() -> None:
     """The shortlist is full or not used, whatever the page."""
     for options in ({"offset": 0}, {"offset": 40}, {"after": (0.5, 3)}):
         made = compiled(search(GAMES, Item.embedding, QUERY, k=20, shortlist=100, **options))
-        assert made.count("(SELECT count(*) FROM pgmrl_shortlist) < 100") == 2
+        assert made.count("(SELECT count(*) FROM pgmrl_reranked) < 100") == 2
         assert ("LIMIT 20 OFFSET 40)" in made) == (options == {"offset": 40})
 
 
@@ -191,7 +190,7 @@ def test_two_searches_do_not_meet() -> None:
     first, second = (search(select(Item.id), Item.embedding, QUERY * n).subquery() for n in (1, 2))
     for both in (union_all(select(first), select(second)), select(first).join(second, first.c.id == second.c.id)):
         made = compiled(both)
-        assert len(re.findall(r"\(WITH pgmrl_shortlist AS MATERIALIZED", made)) == 2
+        assert len(re.findall(r"\(WITH pgmrl_reranked AS MATERIALIZED", made)) == 2
 
 
 @pytest.mark.parametrize(

@@ -77,13 +77,19 @@ def compiled(statement: Any) -> str:
 def test_a_search_is_one_statement_of_two_stages() -> None:
     """Shortlist by the short vector, results by the full one, payload by key."""
     text = compiled(search(select(Item.id), Item.embedding, QUERY, k=3, shortlist=50, complete=False))
-    shortlist, results, payload = re.fullmatch(  # type: ignore[union-attr]
-        r"WITH pgmrl_shortlist AS MATERIALIZED \((.*)\), pgmrl_results AS \((.*)\) (SELECT .*)", text
+    distance, shortlist, results, payload = re.fullmatch(  # type: ignore[union-attr]
+        r"WITH pgmrl_reranked AS \(SELECT key_1, full_vector <=> (.*) AS distance FROM "
+        r"\((SELECT .*)\) AS pgmrl_shortlist\), pgmrl_results AS \((.*)\) (SELECT .*)",
+        text,
     ).groups()
-    assert re.search(r"ORDER BY items\.embedding_short_4 <=> .*l2_normalize\(subvector\(.* LIMIT 50$", shortlist)
-    assert "set_config('hnsw.ef_search', '50', true)" in shortlist
-    assert "'relaxed_order'" in shortlist
-    assert re.search(r"full_vector <=> .* AS distance .* ORDER BY distance, key_1 LIMIT 3$", results)
+    assert "query_1" in distance
+    order, settings = re.fullmatch(  # type: ignore[union-attr]
+        r".* ORDER BY items\.embedding_short_4 <=> \(SELECT (.*) WHERE \((.*)\) IS NOT NULL\) LIMIT 50", shortlist
+    ).groups()
+    assert order.startswith("l2_normalize(subvector(")
+    assert "set_config('hnsw.ef_search', '50', true)" in settings
+    assert "'relaxed_order'" in settings
+    assert results == "SELECT key_1, distance FROM pgmrl_reranked ORDER BY distance, key_1 LIMIT 3"
     assert payload.endswith("ORDER BY pgmrl_results.distance, items.id")
     assert text.count("LIMIT") == 2
 
@@ -93,8 +99,8 @@ def test_under_a_filter_the_shortlist_is_found_by_its_keys() -> None:
     filtered = select(Item.id).where(Item.section == "games")
     text = compiled(search(filtered, Item.embedding, QUERY, k=3, shortlist=50, complete=False))
     candidates, shortlist, payload = re.fullmatch(  # type: ignore[union-attr]
-        r"WITH pgmrl_candidates AS MATERIALIZED \((.*)\), pgmrl_shortlist AS MATERIALIZED \((.*)\), "
-        r"pgmrl_results AS \(.*\) (SELECT .*)",
+        r"WITH pgmrl_candidates AS MATERIALIZED \((.*)\), pgmrl_reranked AS \(SELECT [^()]* <=> .* AS distance FROM "
+        r"\((SELECT items.*)\) AS pgmrl_shortlist\), pgmrl_results AS \(.*\) (SELECT .*)",
         text,
     ).groups()
     assert candidates.startswith("SELECT items.id AS key_1 FROM items WHERE items.section = ")

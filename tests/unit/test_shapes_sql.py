@@ -86,7 +86,8 @@ def test_built_alike_each_time_and_nested(make: Any) -> None:
     first, second = make(), make()
     assert first._generate_cache_key() == second._generate_cache_key() is not None
     text = compiled(union_all(select(first.subquery()), select(second.subquery())))
-    assert text.count("(WITH pgmrl_shortlist AS MATERIALIZED") == 2
+    name = "pgmrl_shortlist" if make is funnel else "pgmrl_reranked"
+    assert text.count(f"(WITH {name} AS MATERIALIZED") == 2
 
 
 @pytest.mark.parametrize("make", [groups, diverse, funnel])
@@ -141,9 +142,9 @@ def test_an_unlearned_rotation_warns_at_the_callers_line() -> None:
 
 def test_groups_are_complete_unless_told_otherwise() -> None:
     """With a filter or without."""
-    complete = ["pgmrl_shortlist", "pgmrl_reranked", "pgmrl_all", "pgmrl_exact", "pgmrl_results"]
+    complete = ["pgmrl_reranked", "pgmrl_grouped", "pgmrl_all", "pgmrl_exact", "pgmrl_results"]
     assert names_of(groups()) == complete
-    assert names_of(groups(complete=False)) == ["pgmrl_shortlist", "pgmrl_results"]
+    assert names_of(groups(complete=False)) == ["pgmrl_reranked", "pgmrl_results"]
     assert names_of(groups(exact=True)) == ["pgmrl_all", "pgmrl_results"]
 
 
@@ -212,7 +213,7 @@ def test_each_stage_reads_the_one_before() -> None:
     """Computed from the full vector, or stored."""
     text = compiled(funnel([(4, 200), (6, 50)]))
     assert names_of(funnel([(4, 200), (6, 50)])) == [
-        "pgmrl_shortlist", "pgmrl_stage_1", "pgmrl_stage_2", "pgmrl_exact", "pgmrl_results",
+        "pgmrl_shortlist", "pgmrl_stage_1", "pgmrl_stage_2", "pgmrl_reranked", "pgmrl_exact", "pgmrl_results",
     ]  # fmt: skip
     assert re.search(r"FROM pgmrl_shortlist ORDER BY subvector\(full_vector, 1, 4\) <=> .* LIMIT 200\)", text)
     assert re.search(r"FROM pgmrl_stage_1 ORDER BY subvector\(full_vector, 1, 6\) <=> .* LIMIT 50\)", text)

@@ -1,5 +1,7 @@
 -- Shortlist through the short index, exact order by the full vectors. Arguments by number: names may be a column's.
 -- $1 query, $2 k, $3 shortlist, $4 exact, {option}then the key of a row to leave out, then the filters.
+#variable_conflict use_column
+<<worker>>
 DECLARE
     shortlist_size bigint := $3;
     ef_search bigint;
@@ -27,13 +29,19 @@ BEGIN
         IF shortlist_size > {ef_limit} THEN
 {set_long_scan}
         END IF;
-        IF conditions = unfiltered THEN
-            shortlist_text := {shortlist};
+        IF {plain} THEN
+            -- nothing that the best plan would depend on: it is made once for the session
+            {static}
+                INTO winners;
         ELSE
-            shortlist_text := {filtered_shortlist};
+            IF conditions = unfiltered THEN
+                shortlist_text := {shortlist};
+            ELSE
+                shortlist_text := {filtered_shortlist};
+            END IF;
+            EXECUTE shortlist_text || {ranking}
+                INTO winners USING $1, short_query{passed};
         END IF;
-        EXECUTE shortlist_text || {ranking}
-            INTO winners USING $1, short_query{passed};
         -- the settings of whoever called, also within a longer transaction; an error rolls them back
 {restore_settings}
         IF shortlist_size > {ef_limit} THEN
