@@ -132,7 +132,6 @@ class QueueEntries:
             f"WITH ORDINALITY AS i ({names}, digest, n)"
         )
         joined = " AND ".join(f"t.{key} = CAST(i.k{n} AS {type_})" for n, (key, type_) in enumerate(keys))
-        of_key = " AND ".join(f"t.{key} = CAST(:k{n} AS {type_})" for n, (key, type_) in enumerate(keys))
         self._read = text(
             "SELECT CAST(i.n AS pg_catalog.int4), CASE WHEN pg_catalog.octet_length(x.value) OPERATOR(pg_catalog.<=) "
             "CAST(:most AS pg_catalog.int4) THEN x.value END, pg_catalog.octet_length(x.value), x.digest "
@@ -140,12 +139,16 @@ class QueueEntries:
             f"CROSS JOIN LATERAL (SELECT {value} AS value, {digest} AS digest OFFSET 0) AS x"
         )
         self._lock = text(
-            f"SELECT CAST(i.n AS pg_catalog.int4) FROM {with_digests} JOIN {owner} AS t ON {joined} "
+            "SELECT CAST(i.n AS pg_catalog.int4), CAST(t.tableoid AS pg_catalog.int8), CAST(t.ctid AS pg_catalog.text) "
+            f"FROM {with_digests} JOIN {owner} AS t ON {joined} "
             f"WHERE {digest} OPERATOR(pg_catalog.=) i.digest FOR NO KEY UPDATE OF t SKIP LOCKED"
         )
         vector_type = _plain(qualified(column.vector_schema, column.kind))
+        # by the place of a row that is locked: operators of these types are the server's own
         self._store = text(
-            f"UPDATE {owner} AS t SET {embedding} = CAST(:vector AS {vector_type}) WHERE {of_key}"
+            f"UPDATE {owner} AS t SET {embedding} = CAST(:vector AS {vector_type}) "
+            "WHERE t.tableoid OPERATOR(pg_catalog.=) CAST(:leaf AS pg_catalog.oid) "
+            "AND t.ctid OPERATOR(pg_catalog.=) CAST(:place AS pg_catalog.tid)"
         ).bindparams(bindparam("vector", type_=NumpyVector(column.dims, column.kind, column.vector_schema)))
 
     def take(self, connection: Connection, size: int, lease: float) -> list[Entry]:
@@ -169,8 +172,7 @@ class QueueEntries:
         parameters = {**self._place, "keys": json.dumps([entry.key for entry in entries])}
         ids = {tuple(row.key): tuple(row.ids) for row in connection.execute(_ENTRIES, parameters)}
         entries = [replace(e, ids=tuple(dict.fromkeys((*e.ids, *ids.get(e.key, ()))))) for e in entries]
-        with caller_path(connection):
-            rows = connection.execute(self._read, {**self._keys(entries), "most": most_bytes}).all()
+        rows = connection.execute(self._read, {**self._keys(entries), "most": most_bytes}).all()
         texts = [RowText(entries[n - 1], value, size or 0, bytes(digest)) for n, value, size, digest in rows]
         there = {row.entry.key for row in texts}
         return texts, [entry for entry in entries if entry.key not in there]
@@ -182,16 +184,12 @@ class QueueEntries:
         if not rows:
             return []
         keys = self._keys([row.entry for row in rows])
-        with caller_path(connection):
-            digests = [row.digest for row in rows]
-            places = [n - 1 for n in connection.execute(self._lock, {**keys, "digests": digests}).scalars()]
-            values = [
-                {"vector": vectors[place]} | {f"k{n}": part for n, part in enumerate(rows[place].entry.key)}
-                for place in places
-            ]
-            if values:
+        locked = connection.execute(self._lock, {**keys, "digests": [row.digest for row in rows]}).all()
+        values = [{"vector": vectors[n - 1], "leaf": leaf, "place": place} for n, leaf, place in locked]
+        if values:
+            with caller_path(connection):  # for the application's triggers
                 connection.execute(self._store, values)
-        return [rows[place].entry for place in places]
+        return [rows[n - 1].entry for n, _, _ in locked]
 
     def finish(self, connection: Connection, entries: Collection[Entry]) -> None:
         """Forget entries whose row is done, or gone."""

@@ -501,3 +501,26 @@ def test_parked_rows_are_for_who_may_read_the_table(notes: Engine, writer: str) 
     with notes.begin() as connection:
         connection.execute(text(f'SET LOCAL ROLE "{writer}"'))
         assert parked_rows(connection, column) == []
+
+
+def test_no_operator_of_a_stranger_runs(engine: Engine) -> None:
+    """One on the path fits `varchar` better than the server's own; triggers of the application see that path."""
+    run(
+        engine, f"CREATE TABLE odd (id varchar PRIMARY KEY, body text, embedding vector({DIMS})) PARTITION BY HASH (id)"
+    )
+    for part in range(2):
+        run(engine, f"CREATE TABLE odd_{part} PARTITION OF odd FOR VALUES WITH (MODULUS 2, REMAINDER {part})")
+    run(engine, "INSERT INTO odd SELECT n, 'body ' || n FROM generate_series(1, 20) AS n")
+    run(engine, "CREATE FUNCTION strange(varchar, varchar) RETURNS boolean LANGUAGE plpgsql AS "
+                "$$ BEGIN RAISE EXCEPTION 'a stranger ran'; END $$")  # fmt: skip
+    run(engine, "CREATE OPERATOR public.= (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = strange)")
+    run(engine, "CREATE TABLE log (id text)")
+    run(engine, "CREATE FUNCTION logged() RETURNS trigger LANGUAGE plpgsql AS "
+                "$$ BEGIN INSERT INTO log VALUES (NEW.id); RETURN NEW; END $$")  # fmt: skip
+    run(engine, "CREATE TRIGGER logged BEFORE UPDATE ON odd FOR EACH ROW EXECUTE FUNCTION logged()")
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        install_embedding(connection, column_of(engine, "odd.embedding"), Embed("body", by="static"))
+    done = run_worker(engine, column_of(engine, "odd.embedding"), Letters(), QUICK)
+    assert (done.written, done.failed) == (20, 0)
+    rows = run(engine, "SELECT count(*), count(embedding), (SELECT count(*) FROM log) FROM odd")
+    assert [tuple(row) for row in rows] == [(20, 20, 20)]
