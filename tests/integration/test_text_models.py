@@ -11,12 +11,13 @@ from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.exc import DBAPIError
 from tokenizers import Tokenizer
 
-from pgmrl import SqlFunctions, database, install_functions
+from pgmrl import Embed, SqlFunctions, database, install_functions
 from pgmrl.embedders.token_model import TokenModel, load_token_model
 from pgmrl.errors import DefinitionError, MigrationError, NotMigrated
 from pgmrl.functions.install import drop_functions
 from pgmrl.functions.text_models import install_model, models, remove_model
 from pgmrl.model.columns import Matryoshka
+from pgmrl.model.embed import drop_embedding_triggers, keep_embedding_triggers
 from pgmrl.model.shortening import Short
 from tests.integration.test_dump import run
 from tests.small_model import DIMS, write_model
@@ -390,3 +391,18 @@ def _restored(engine: Engine, server: Any, tmp_path: Path) -> Iterator[Engine]:
     run("pg_restore", "--exit-on-error", "-d", server.url(name), tmp_path / "dump")
     with database.connect(server.url(name)) as restored:
         yield restored
+
+
+def test_a_column_is_kept_in_one_way(connection: Connection, docs: Table) -> None:
+    """By the database's own model or by the workers of `pgmrl embed`; the other is refused."""
+    workers = keep_embedding_triggers(Embed("title", by="static"), None, docs.name, "embedding")
+    own = "SELECT pgmrl.keep_text('docs', 'embedding', :template, 'small')"
+    ask(connection, own, template="{title}")
+    assert "column embedding of public.docs is kept by the database itself" in refusal(connection, workers)
+    ask(connection, own, template=None)
+    ask(connection, workers)
+    assert "column embedding of public.docs is kept by the workers of `pgmrl embed`" in refusal(
+        connection, own, template="{title}"
+    )
+    ask(connection, drop_embedding_triggers(None, docs.name, "embedding"))
+    ask(connection, own, template="{title}")

@@ -109,6 +109,12 @@ BEGIN
         RAISE EXCEPTION 'column % of % is NOT NULL, and a row has no vector before its text is embedded', quote_ident(embedding), owner
             USING ERRCODE = 'not_null_violation', HINT = 'ALTER TABLE ... ALTER COLUMN ... DROP NOT NULL.';
     END IF;
+    IF EXISTS (SELECT FROM pg_trigger AS g JOIN pg_proc AS p ON p.oid = g.tgfoid AND p.proname LIKE 'zt\_pgmrl\_%'
+               WHERE g.tgrelid = owner AND NOT g.tgisinternal
+               AND starts_with(encode(g.tgargs, 'escape'), replace(embedding, '\', '\\') || '\000')) THEN
+        RAISE EXCEPTION 'column % of % is kept by the database itself', quote_ident(embedding), owner
+            USING ERRCODE = 'object_in_use', HINT = 'End that first: `pgmrl model keep ... --stop`.';
+    END IF;
     IF EXISTS (SELECT FROM pg_trigger AS g WHERE g.tgrelid <> owner AND g.tgparentid = 0
                AND g.tgfoid = to_regprocedure(format('%s.%I()', place, trigger_name))) THEN
         trigger_name := format('%s_%s', left(trigger_name, 40), owner::oid);

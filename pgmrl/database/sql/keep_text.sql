@@ -51,6 +51,10 @@ BEGIN
         RAISE EXCEPTION 'table % has no column % that is written', $1, quote_ident(left(missing, 63))
             USING ERRCODE = 'undefined_column', HINT = 'Name columns of the table that the server does not generate.';
     END IF;
+    IF EXISTS (SELECT FROM pgmrl.embeddings AS e WHERE e.relation = $1 AND e.embedding = vector_column) THEN
+        RAISE EXCEPTION 'column % of % is kept by the workers of `pgmrl embed`', quote_ident(vector_column), $1
+            USING ERRCODE = 'object_in_use', HINT = 'End that first: `pgmrl embed ... --drop`.';
+    END IF;
     PERFORM pgmrl.refuse_strangers_v1($1, trigger_name);
     EXECUTE format('CREATE OR REPLACE FUNCTION %s.%I() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS %L',
                    place, trigger_name,
