@@ -21,7 +21,8 @@
     PgmrlWarning
     ├── ExactSearchWarning
     ├── PartialIndexWarning
-    └── PgvectorVersionWarning
+    ├── PgvectorVersionWarning
+    └── PolicyIndexWarning
 
 A docstring is the default message and ends with the remedy.
 """
@@ -51,6 +52,7 @@ __all__ = [
     "PgmrlWarning",
     "PgvectorMissing",
     "PgvectorVersionWarning",
+    "PolicyIndexWarning",
     "RotationError",
     "SearchError",
     "Unreachable",
@@ -150,6 +152,10 @@ class ExactSearchWarning(PgmrlWarning):
 
 class PartialIndexWarning(PgmrlWarning):
     """Only a partial index is there, so a search without its filter reads every row. Add an index of all rows, too."""
+
+
+class PolicyIndexWarning(PgmrlWarning):
+    """Row-level security filters searches by columns without a covering index. Declare filters=[FilterIndex(...)]."""
 
 
 class PgvectorVersionWarning(PgmrlWarning):

@@ -12,10 +12,11 @@ from pgmrl.database.connection import sqlalchemy_connection
 from pgmrl.database.extension import check_pgvector
 from pgmrl.database.index_states import filter_index_states
 from pgmrl.database.ownership import strangers_objects
-from pgmrl.database.search_path import catalogue_result
+from pgmrl.database.policies import policies
+from pgmrl.database.search_path import catalogue_result, relation_name
 from pgmrl.database.side_triggers import broken_copy
 from pgmrl.database.table_state import table_state
-from pgmrl.errors import NotMigrated, PartialIndexWarning
+from pgmrl.errors import NotMigrated, PartialIndexWarning, PolicyIndexWarning
 from pgmrl.model.columns import attachment_of, base_column, vectors_table
 from pgmrl.model.index_predicate import loose_predicate
 from pgmrl.model.server_names import server_name, translated_schema
@@ -53,6 +54,7 @@ def check_schema(connection: Connection | Session, column: Any) -> ColumnInfo | 
 
     Warns:
         PartialIndexWarning: there is no index of all rows.
+        PolicyIndexWarning: row-level security filters by columns without a covering index.
     """
     connection = sqlalchemy_connection(connection)
     attachment, table = attachment_of(column), vectors_table(column)
@@ -124,7 +126,24 @@ def _check_short_column(connection: Connection, table: Table, attachment: Attach
         _check_rows(name, table, attachment, index, serving)
     if info.index_predicate is not None:
         warnings.warn(_only_partial(name, info), PartialIndexWarning, stacklevel=4)
+    if attachment.definition.has_column:
+        _warn_of_policies(connection, table, attachment)
     return info
+
+
+def _warn_of_policies(connection: Connection, table: Table, attachment: Attachment) -> None:
+    """Each search of a role under a policy is filtered by it, whatever the application writes."""
+    owner = relation_name(connection, server_name(connection, table))
+    leading = {state.index.columns[0] for state in filter_index_states(connection, owner, attachment.short)}
+    for policy, filtered in policies(connection, owner):
+        if not leading & set(filtered):
+            names = ", ".join(map(repr, filtered))
+            warnings.warn(
+                f"the policy {policy} filters each search of {table.fullname} by {' and '.join(filtered)}, and no "
+                f"covering index begins with it: declare filters=[FilterIndex({names})]",
+                PolicyIndexWarning,
+                stacklevel=5,
+            )
 
 
 def _check_filter_indexes(connection: Connection, table: Table, attachment: Attachment) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, Tex
 from pgmrl import FilterIndex, Matryoshka, Short, check_schema, explain, search
 from pgmrl.database.connection import execute_plain as run
 from pgmrl.database.index_states import filter_index_states
-from pgmrl.errors import MigrationError, NotMigrated
+from pgmrl.errors import MigrationError, NotMigrated, PolicyIndexWarning
 from pgmrl.online import plan
 from pgmrl.online.contract import contract, pending_contraction
 from pgmrl.online.expand import expand, plan_expand
@@ -169,6 +169,18 @@ def test_check_schema(engine: Engine, items: Table) -> None:
             check_schema(connection, items.c.embedding)
         run(connection, "CREATE INDEX by_hand ON items (section) INCLUDE (id, size, embedding_short_4)")
         check_schema(connection, items.c.embedding)
+
+
+def test_row_level_security(engine: Engine, items: Table) -> None:
+    """A policy whose columns no covering index begins with is warned of, with the declaration that helps."""
+    with engine.begin() as connection:
+        run(connection, "ALTER TABLE items ENABLE ROW LEVEL SECURITY")
+        run(connection, "CREATE POLICY sections ON items USING (section = current_setting('app.section'))")
+        check_schema(connection, items.c.embedding)
+        run(connection, "CREATE POLICY sizes ON items FOR SELECT USING (size > 5)")
+        expected = r"the policy sizes filters each search of items by size.*filters=\[FilterIndex\('size'\)\]"
+        with pytest.warns(PolicyIndexWarning, match=expected):
+            check_schema(connection, items.c.embedding)
 
 
 @pytest.mark.usefixtures("items")

@@ -11,6 +11,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
 from pgmrl.database.index_states import FilterIndexState, filter_index_states
+from pgmrl.database.policies import policies_sql
 from pgmrl.database.table_state import table_state
 from pgmrl.doctor.checked_columns import partitions_sql
 from pgmrl.doctor.checks.registry import column_check
@@ -172,15 +173,7 @@ def policy_without_index(context: CheckContext, column: CheckedColumn) -> Iterat
     """Each search of a role under a policy is filtered by it."""
     if column.stage == "retired":
         return
-    owner = f"{literal(column.owner)}::regclass"
-    sql = (
-        "SELECT p.polname::text AS policy, array_agg(DISTINCT a.attname::text) AS columns\n"
-        "FROM pg_policy AS p JOIN pg_class AS c ON c.oid = p.polrelid AND c.relrowsecurity\n"
-        "JOIN pg_depend AS d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid\n"
-        "    AND d.refclassid = 'pg_class'::regclass AND d.refobjid = p.polrelid AND d.refobjsubid > 0\n"
-        "JOIN pg_attribute AS a ON a.attrelid = p.polrelid AND a.attnum = d.refobjsubid\n"
-        f"WHERE p.polrelid = {owner} AND p.polcmd IN ('*', 'r') GROUP BY p.oid, p.polname ORDER BY p.polname"
-    )
+    sql = policies_sql(column.owner)
     leading = {state.index.columns[0] for state in _covering_indexes(context, column)}
     for row in context.rows(sql):
         index = _possible(context, column, row.columns)

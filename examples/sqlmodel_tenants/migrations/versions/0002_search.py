@@ -5,7 +5,7 @@ from alembic import op
 from pgvector.sqlalchemy import HALFVEC
 
 import pgmrl.alembic  # noqa: F401
-from pgmrl import Definition, Hnsw, Short
+from pgmrl import Definition, FilterIndex, Hnsw, Short
 
 revision = "0002"
 down_revision = "0001"
@@ -21,6 +21,13 @@ def upgrade() -> None:
         "embedding",
         Definition.of(256, Short(64), "cosine", "halfvec"),
         index=Hnsw(m=16, ef_construction=100),
+        concurrently=False,
+    )
+    op.create_short_index(
+        "note",
+        "embedding",
+        Definition.of(256, Short(64), "cosine", "halfvec"),
+        index=FilterIndex("team", include=["id"]),
         concurrently=False,
     )
 
