@@ -91,7 +91,9 @@ def _shortening_seconds(change: Reshape) -> float:
 
 def _insert_seconds(connection: Connection, change: Reshape, short: ShortState, index: IndexState) -> float:
     """What one row takes to enter an index, by the time of searches for rows that are in it."""
-    definition, owner = short.definition, change.new.owner
+    # whatever the path has before pgvector's schema
+    definition = replace(short.definition, vector_schema=database.check_pgvector(connection))
+    owner = database.relation_name(connection, change.new.owner)
     vector = definition.short_sql(short.full)
     keep = min(1000, index.index.ef_construction)
     settings = " || ".join(

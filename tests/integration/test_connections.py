@@ -40,7 +40,7 @@ from pgmrl.functions.install import drop_functions
 from pgmrl.functions.installed import functions
 from pgmrl.functions.named_queries import add_query, queries, remove_query
 from pgmrl.measure import measure_recall, recall_history, record_recall, sampled_queries, selected_queries
-from pgmrl.tune import tune
+from pgmrl.tune import tune, tune_filtered
 from pgmrl.tune.applied_migration import migration
 from pgmrl.tune.applying import apply_tuning, reshape_commands
 from tests.integration.test_drivers import DRIVERS, socket_of
@@ -96,6 +96,7 @@ FUNCTIONS: dict[Any, Callable[[Any], Any]] = {
     sampled_queries: lambda c: sampled_queries(c, EMBEDDING, 5),
     selected_judgements: lambda c: selected_judgements(c, "SELECT 'q' AS query, '1' AS document, 1 AS relevance"),
     selected_queries: lambda c: selected_queries(c, EMBEDDING, "SELECT embedding FROM notes", limit=5),
+    tune_filtered: lambda c: tune_filtered(c, EMBEDDING, [select(NOTES.c.id).where(NOTES.c.id < 600)], queries=5),
 }
 OF_PSYCOPG: dict[Any, Callable[[Any], Any]] = {
     ingest: lambda c: ingest(c, EMBEDDING, [{"id": next(NEW), "embedding": VECTORS[0]}]),

@@ -113,7 +113,7 @@ BEGIN
             SELECT 0, ARRAY(SELECT (SELECT t.id FROM pgmrl.tokens AS t WHERE t.model = $1 AND t.token = s.letter)
                             FROM string_to_table($2, NULL) WITH ORDINALITY AS s (letter, n) ORDER BY s.n)
             UNION ALL
-            SELECT o.step + 1, o.ids[:best.n - 1] || best.merged_id || o.ids[best.n + 2:]
+            SELECT o.step + 1, o.ids[1:best.n - 1] || best.merged_id || o.ids[best.n + 2:]
             FROM merged AS o CROSS JOIN LATERAL (
                 SELECT p.n::integer, m.merged_id
                 FROM unnest(o.ids, o.ids[2:]) WITH ORDINALITY AS p (left_id, right_id, n)
