@@ -80,7 +80,8 @@ def test_declarative() -> None:
 
 def test_later() -> None:
     """`add_short` on a class or Table that is complete, and a column that is appended to a Table."""
-    table = items()
+    columns = Column("id", Integer, primary_key=True), Column("section", Text)
+    table = Table("items", MetaData(), *columns)
     table.append_column(Column("plain", HALFVEC(8)))
     add_short(table.c.plain, Short(2), filters=[FilterIndex("section")])
     assert list(statements(table)) == ["items_plain_short_2_by_section"]
