@@ -136,7 +136,9 @@ def columns(connection: Connection | Session) -> list[ColumnInfo]:
     """All Matryoshka columns of the database; needs nothing of pgmrl's in it."""
     connection = sqlalchemy_connection(connection)
     names = ", ".join(field.name + ("::oid" if field.name == "index_name" else "") for field in fields(ColumnInfo))
-    query = f"SELECT {names} FROM ({load_sql('columns')}) AS c ORDER BY 1, 2, 3, 6"  # noqa: S608
+    # of several indexes the one of all rows first, then by their conditions
+    order = "ORDER BY 1, 2, 3, 6, index_predicate NULLS FIRST, index_name::oid"
+    query = f"SELECT {names} FROM ({load_sql('columns')}) AS c {order}"  # noqa: S608
     infos = [ColumnInfo(*row) for row in catalogue_result(connection, query)]
     index_names = relation_titles(connection, [info.index_name for info in infos if info.index_name is not None])
     return [replace(info, index_name=index_names.get(info.index_name)) for info in infos]
