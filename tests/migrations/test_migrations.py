@@ -12,7 +12,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, create_engine
+from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
@@ -206,6 +206,14 @@ def test_every_relation_is_explained_and_readable(connection: Connection) -> Non
 def test_the_newest_revision() -> None:
     """The constant is the migrations' only head: a second would break `alembic upgrade head`."""
     assert ScriptDirectory(str(database.migrations_path())).get_heads() == [database.NEWEST_REVISION]
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_no_colon_is_taken_for_a_parameter(up: bool) -> None:
+    """Alembic takes a colon before a word for one, as in `ids[:n]`; the bound is written out, `ids[1:n]`."""
+    for revision in database.REVISIONS:
+        for statement in database.revision_statements(revision, up):
+            assert text(statement).compile().params == {}, statement
 
 
 @pytest.mark.parametrize(("revision", "remedy"), [("0000", "run `pgmrl upgrade`"), ("9999", "install the version")])

@@ -23,6 +23,7 @@ from pgmrl.online.index_statements import Build, create_statement
 from pgmrl.online.reshape import reshape
 from pgmrl.online.target import Target
 from tests.migrations.test_autogenerate_plugin import directives, migrated, seen
+from tests.migrations.test_expression_indexes import upgraded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,20 +64,6 @@ def conditions(engine: Engine) -> dict[str, str | None]:
 def name_of(index: Hnsw, short: str = "embedding_short_4") -> str:
     """Its name on this table."""
     return index.index_name("documents", short)
-
-
-def upgraded(project: Application, engine: Engine, model: Model, revision: str, **options: Any) -> list[str]:
-    """The directives of a new revision, which has run both ways and leaves nothing to do."""
-    before = project.state(engine)
-    written = project.revise(engine, model, revision, **options)
-    project.upgrade(engine, model, **options)
-    after = project.state(engine)
-    project.check(engine, model, **options)
-    project.downgrade(engine, model, "-1", **options)
-    assert project.state(engine) == before
-    project.upgrade(engine, model, **options)
-    assert project.state(engine) == after
-    return directives(written)
 
 
 @pytest.mark.parametrize("stored", [True, False], ids=["stored", "expression"])
