@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 TEXTS, REPEATS = 20_000, 200
+SIZE = (
+    "SELECT sum(pg_total_relation_size(t))::bigint "
+    "FROM unnest('{pgmrl.models,pgmrl.tokens,pgmrl.merges,pgmrl.joints}'::regclass[]) AS t"
+)
 QUESTIONS = (
     "game with trains",
     "the difference between two dates and a time in seconds",
@@ -69,7 +73,7 @@ def compare(connection: Connection) -> int:
 
 
 def main() -> None:
-    """Print both."""
+    """Print times, size and differences."""
     with open_engine(None) as engine, engine.connect() as connection:
         for question in QUESTIONS:
             seconds = []
@@ -79,6 +83,8 @@ def main() -> None:
                 seconds.append(time.perf_counter() - start)
             cold, warm = seconds[0] * 1e3, statistics.median(seconds) * 1e3
             print(f"{len(question.split())} words: first {cold:.2f} ms, median {warm:.2f} ms: {question[:60]}")
+        size = connection.execute(text(SIZE)).scalar_one()
+        print(f"{size / 1e6:.0f} MB in the tables of all models")
         print(f"{compare(connection)} of {TEXTS} texts have other tokens than in Python")
 
 
