@@ -16,6 +16,7 @@ from pgmrl.cli.output import console, counted, escaped, write_json
 from pgmrl.cli.progress_report import progress_report
 from pgmrl.cli.table_load import TableLoad
 from pgmrl.cli.text_template import TextTemplate
+from pgmrl.doctor.thresholds import Thresholds
 from pgmrl.embedders import DEFAULT, load_embedder
 from pgmrl.model.shortening import Prefix, Rotation, Short
 
@@ -136,9 +137,18 @@ def _print(document: dict[str, Any], column_path: str, max_chars: int) -> None:
         )
     recall = document["recall"]
     if recall is not None:
-        console.print(
-            f"recall@{recall['k']} {recall['mean']:.2f} ({recall['low']:.2f} to {recall['high']:.2f}) with the usual "
-            f"shortlist of {recall['shortlist']}; what brings more: pgmrl tune {escaped(column_path)} --recall 0.95",
-            soft_wrap=True,
-        )
+        _print_recall(recall, column_path)
     console.print(f'now: pgmrl search {escaped(column_path)} "…"', soft_wrap=True)
+
+
+def _print_recall(recall: dict[str, Any], column_path: str) -> None:
+    """What the usual searches find; where it is little, first."""
+    style, remark = None, ""
+    if recall["high"] < Thresholds().recall_least:
+        style, remark = "yellow", f"searches miss {1 - recall['mean']:.0%} of the true neighbours: "
+    console.print(
+        f"{remark}recall@{recall['k']} {recall['mean']:.2f} ({recall['low']:.2f} to {recall['high']:.2f}) with the "
+        f"usual shortlist of {recall['shortlist']}; what brings more: pgmrl tune {escaped(column_path)} --recall 0.95",
+        style=style,
+        soft_wrap=True,
+    )

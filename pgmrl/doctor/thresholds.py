@@ -30,6 +30,7 @@ class Thresholds:
         grown: factor by which a table has grown since its setting was chosen, or its recall measured.
         recall_days: age in days of the last recall measurement.
         recall_drop: smallest loss of recall that is reported.
+        recall_least: recall below which a column without a target is reported.
 
     """
 
@@ -51,3 +52,4 @@ class Thresholds:
     grown: float = 2.0
     recall_days: float = 30
     recall_drop: float = 0.01
+    recall_least: float = 0.9

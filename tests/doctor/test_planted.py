@@ -535,6 +535,17 @@ def test_recall_below_its_target(patient: Patient) -> None:
     assert found["recall-target"][0].values["target"] == 0.9
 
 
+def test_low_recall_without_a_target(patient: Patient) -> None:
+    """A loss that nobody has chosen; with the cause of most of it."""
+    patient.run("DELETE FROM pgmrl.settings")
+    _measured(patient, 0.893, days=9)
+    assert "recall-low" not in patient.found()
+    _measured(patient, 0.79, days=8)
+    finding = only(patient.found(skip=["recall-drift"]), "recall-low", "warning")
+    assert finding.values["recall"] == 0.79
+    assert "The largest loss is that of the HNSW scan: 0.190" in finding.message
+
+
 def test_recall_measured_before_the_setting_changed(patient: Patient) -> None:
     """It is another search's: neither above nor below the target of this one."""
     _measured(patient, 0.94, 0.6, days=9)

@@ -417,3 +417,12 @@ def test_a_redirected_load_reports_its_steps(place: Path, monkeypatch: pytest.Mo
     )
     quiet = run("load", write_rows(place, rows=rows), "--text", "body", "--table", "quiet", "--json")
     assert quiet.stderr == ""
+
+
+def test_low_recall_is_said(place: Path) -> None:
+    """Two of 32 random dimensions order nothing: the report begins with what searches miss."""
+    vectors = np.random.default_rng(4).normal(size=(800, 32))
+    rows = [{"id": n, "v": vector.round(4).tolist()} for n, vector in enumerate(vectors)]
+    said = ok("load", write_rows(place, rows=rows), "--vector-column", "v", "--short-dims", 2)
+    assert re.search(r"^searches miss \d\d% of the true neighbours: recall@10 0\.\d\d ", said, re.MULTILINE)
+    assert "pgmrl tune documents.embedding" in said

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pgmrl.doctor.check_context import CheckContext
     from pgmrl.doctor.checked_columns import CheckedColumn
 
-__all__ = ["numbers_of", "recall_drift", "recall_target", "recall_unmeasured"]
+__all__ = ["numbers_of", "recall_drift", "recall_low", "recall_target", "recall_unmeasured"]
 
 HALF_WIDTHS: Final = 1.5
 """Half-widths of 95 % intervals that two means must be apart to count as different: about three standard errors, so
@@ -69,6 +69,16 @@ def _on(measurement: Measured) -> str:
     return f"{measurement.measured_at:%Y-%m-%d %H:%M}"
 
 
+def _largest_loss(measurement: Measured) -> str:
+    losses = {
+        "the short vectors": measurement.truncation_loss,
+        "the HNSW scan": measurement.ann_loss,
+        "results with too few rows": measurement.shortfall,
+    }
+    cause = max(losses, key=lambda name: losses[name])
+    return f"The largest loss is that of {cause}: {losses[cause]:.3f}"
+
+
 @column_check("recall-target", "critical", "recall below the target that its setting was chosen for")
 def recall_target(context: CheckContext, column: CheckedColumn) -> Iterator[Problem]:
     """The last measurement with the stored setting against the target that it was chosen for."""
@@ -82,18 +92,34 @@ def recall_target(context: CheckContext, column: CheckedColumn) -> Iterator[Prob
     if not measurements or measurements[-1].recall_high >= setting.target:
         return
     last = measurements[-1]
-    losses = {
-        "the short vectors": last.truncation_loss,
-        "the HNSW scan": last.ann_loss,
-        "results with too few rows": last.shortfall,
-    }
-    cause = max(losses, key=lambda name: losses[name])
     yield Problem(
         f"expected recall@{last.k} {setting.target:.3f}, got {last.recall:.3f} ({last.recall_low:.3f} to "
-        f"{last.recall_high:.3f}) on {_on(last)}. The largest loss is that of {cause}: {losses[cause]:.3f}",
+        f"{last.recall_high:.3f}) on {_on(last)}. {_largest_loss(last)}",
         f"`pgmrl tune {column.name} --recall {setting.target:g} --apply` chooses shortlist and ef_search again.",
         _history_sql(column),
         {"recall": last.recall, "low": last.recall_low, "high": last.recall_high, "target": setting.target},
+    )
+
+
+@column_check("recall-low", "warning", "recall below .9, where nobody has set a target")
+def recall_low(context: CheckContext, column: CheckedColumn) -> Iterator[Problem]:
+    """The last measurement of a column without a target: a loss that nobody has chosen."""
+    if not column.serves:
+        return
+    setting = stored_setting(context.connection, column.searched)
+    if setting is not None and setting.target is not None:
+        return
+    measurements = _comparable(_history(context, column), setting)
+    least = context.thresholds.recall_least
+    if not measurements or measurements[-1].recall_high >= least:
+        return
+    last = measurements[-1]
+    yield Problem(
+        f"recall@{last.k} was {last.recall:.3f} ({last.recall_low:.3f} to {last.recall_high:.3f}) on {_on(last)} with "
+        f"shortlist {last.shortlist:,} and ef_search {last.ef_search:,}, and no target was set. {_largest_loss(last)}",
+        f"`pgmrl tune {column.name} --recall 0.95 --apply` finds what brings more, and sets a target.",
+        _history_sql(column),
+        {"recall": last.recall, "low": last.recall_low, "high": last.recall_high, "least": least},
     )
 
 
