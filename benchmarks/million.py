@@ -2,8 +2,11 @@
 
 The texts are made here, of invented words: each belongs to a topic, whose words it mostly has, and to a tenant. They
 are embedded by the static model and loaded, measured, tuned and judged by the commands that a user would type, each in
-a process of its own. What is written to results/million.md: how long each took, the client's largest memory, and what
-tuning predicted beside what was measured.
+a process of its own. What is written to results/million.md: how long each took, how much processor time client and
+server together, the client's largest memory, and what tuning predicted beside what was measured.
+
+`--work FOLDER` keeps the server's data there, so that `--steps "tune of this column; recall of what was tuned"` runs
+these alone another time; what the other steps have measured stays.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 from benchmarks.server import Server, environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 HERE: Final = Path(__file__).parent
 RESULTS: Final = HERE / "results"
@@ -53,6 +56,7 @@ class Step:
         name: of it.
         command: as a user types it.
         seconds: that it took.
+        processor: seconds of processor time, of it and of the server.
         megabytes: the largest memory of its process.
         result: what it printed as JSON, as far as it is kept.
 
@@ -61,6 +65,7 @@ class Step:
     name: str
     command: str
     seconds: float
+    processor: float
     megabytes: float
     result: dict[str, Any]
 
@@ -77,58 +82,86 @@ def texts(rows: int) -> Iterator[dict[str, Any]]:
         yield {"id": number, "name": " ".join(own), "topic": topic, "tenant_id": tenant}
 
 
-def run(url: str, name: str, arguments: Sequence[str]) -> Step:
+def run(server: Server, name: str, arguments: Sequence[str]) -> Step:
     """One command in a process of its own; its standard error is a file, as in a job that is not watched."""
     print(f"{name}: pgmrl {' '.join(arguments)[:100]}", flush=True)
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as said:
-        started = time.monotonic()
+        started, before = time.monotonic(), server.processor_seconds()
         process = subprocess.Popen(  # noqa: S603 - our own command
             [sys.executable, "-m", "pgmrl.cli", *arguments],
             stdout=out,
             stderr=said,
-            env=os.environ | {"DATABASE_URL": url},
+            env=os.environ | {"DATABASE_URL": server.sqlalchemy_url},
         )
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.monotonic() - started
+        processor = usage.ru_utime + usage.ru_stime + server.processor_seconds() - before
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
         said.seek(0)
         document = json.loads(out.read() or "{}")
         if not document:  # exit code 1 with a document: tuning found nothing that reaches the recall
             raise SystemExit(f"{name} failed: {said.read()[-2000:]}")
-    return Step(name, f"pgmrl {' '.join(arguments)}", seconds, usage.ru_maxrss / 1024, document)
+    return Step(name, f"pgmrl {' '.join(arguments)}", seconds, processor, usage.ru_maxrss / 1024, document)
 
 
-def measure(rows: int, work: Path) -> dict[str, Any]:
-    """All steps on a server of their own."""
+def commands(file: Path, tuned: Mapping[str, Any] | None) -> dict[str, list[str]]:
+    """The commands by the names of their steps, in order.
+
+    Args:
+        file: with the texts.
+        tuned: what tuning of this column has chosen, for the step that measures it.
+
+    """
+    name, short = "texts.embedding", "128"
+    recall, own = ["recall", name, "--seconds", "600"], ["tune", name, "--by", "prefix", "--types", "halfvec"]
+    option = tuned or {"shortlist": 0, "ef_search": 0}
+    numbers = ["--shortlist", str(option["shortlist"]), "--ef-search", str(option["ef_search"])]
+    return {
+        "load": ["load", str(file), "--table", "texts", "--text", "{name}", "--short-dims", short],
+        "recall, 200 queries": recall,
+        "recall, rare filter": [*recall, "--where", "tenant_id = 7"],
+        "tune, as it is": ["tune", name],
+        "tune of this column": [*own, "--dims", short],
+        "recall of what was tuned": [*recall, *numbers, "--sample", "1000", "--seed", "3"],
+        f"evaluate, {JUDGED} queries": ["evaluate", name, "--judgements", JUDGEMENTS],
+    }
+
+
+def measure(rows: int, work: Path, chosen: Sequence[str], numbers: Path) -> None:
+    """The steps on a server of their own; their numbers are written after each.
+
+    Args:
+        rows: of the table.
+        work: the folder of the server's data.
+        chosen: names of the steps to run; the file's numbers of others are kept. Empty for all.
+        numbers: the file.
+
+    """
+    measured = json.loads(numbers.read_text()) if chosen and numbers.exists() else {"steps": []}
+    steps = {step["name"]: step for step in measured["steps"]}
     file = work / "texts.jsonl"
-    with file.open("w", encoding="utf-8") as lines:
-        lines.writelines(json.dumps(row) + "\n" for row in texts(rows))
+    if not file.exists():
+        with file.open("w", encoding="utf-8") as lines:
+            lines.writelines(json.dumps(row) + "\n" for row in texts(rows))
     with Server(work / "data", SETTINGS) as server:
-        url = server.sqlalchemy_url
-        short, name = "128", "texts.embedding"
-        load = ["load", str(file), "--table", "texts", "--text", "{name}", "--short-dims", short, "--json"]
-        steps = [run(url, "load", load)]
-        rare = ["--where", "tenant_id = 7"]
-        steps.append(run(url, "recall, 200 queries", ["recall", name, "--seconds", "600", "--json"]))
-        steps.append(run(url, "recall, rare filter", ["recall", name, *rare, "--seconds", "600", "--json"]))
-        steps.append(run(url, "tune, as it is", ["tune", name, "--json"]))
-        own = ["--dims", short, "--by", "prefix", "--types", "halfvec"]
-        steps.append(run(url, "tune of this column", ["tune", name, *own, "--json"]))
-        option = steps[-1].result["choice"] or steps[-1].result["best"]
-        numbers = ["--shortlist", str(option["shortlist"]), "--ef-search", str(option["ef_search"])]
-        again = ["recall", name, *numbers, "--sample", "1000", "--seed", "3", "--seconds", "600", "--json"]
-        steps.append(run(url, "recall of what was tuned", again))
-        steps.append(run(url, f"evaluate, {JUDGED} queries", ["evaluate", name, "--judgements", JUDGEMENTS, "--json"]))
         with server.connect() as connection:
             about = environment(connection)
-    return {
-        "rows": rows,
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-        "environment": about,
-        "load average": os.getloadavg(),
-        "steps": [asdict(step) | {"result": kept(step)} for step in steps],
-    }
+        names = list(commands(file, None))
+        for name in names:
+            if chosen and name not in chosen:
+                continue
+            tuned = steps.get("tune of this column", {}).get("result", {})
+            arguments = commands(file, tuned.get("choice") or tuned.get("best"))[name]
+            step = run(server, name, [*arguments, "--json"])
+            steps[name] = asdict(step) | {"result": kept(step), "load average": os.getloadavg()}
+            measured = {
+                "rows": rows,
+                "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+                "environment": about,
+                "steps": [steps[name] for name in names if name in steps],
+            }
+            numbers.write_text(json.dumps(measured, indent=1, default=str) + "\n")
 
 
 def kept(step: Step) -> dict[str, Any]:
@@ -152,8 +185,9 @@ def page(measured: dict[str, Any]) -> str:
         "tenants, 256 dimensions by the static model, 128 of them short."
     )
     machine = (
-        f"{measured['machine']}; load average at the end {measured['load average'][0]:.1f}. Above the number of cores "
-        "others worked on the machine: the times are then upper bounds."
+        f"{measured['machine']}. Where the load average is above the number of cores, others worked on the machine and "
+        "the seconds are upper bounds; the processor time, of client and server together, two cores do in half of it at "
+        "best."
     )
     lines = [
         f"# The command line on {measured['rows']:,} short texts",
@@ -162,11 +196,12 @@ def page(measured: dict[str, Any]) -> str:
         "",
         machine,
         "",
-        "| step | seconds | client's memory, MB | what came out |",
-        "|---|---|---|---|",
+        "| step | seconds | processor time, s | load average | client's memory, MB | what came out |",
+        "|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {name} | {step['seconds']:.0f} | {step['megabytes']:.0f} | {outcome(name, step['result'])} |"
+        f"| {name} | {step['seconds']:.0f} | {step['processor']:.0f} | {step['load average'][0]:.1f} | {step['megabytes']:.0f} "
+        f"| {outcome(name, step['result'])} |"
         for name, step in steps.items()
     ]
     lines += ["", "| recall | predicted by tune | measured by recall |", "|---|---|---|", *predictions(steps), ""]
@@ -221,13 +256,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--work", type=Path, help="keep the server's data in this folder")
+    parser.add_argument("--steps", default="", help="only these, by name, separated by semicolons; needs --work")
     parser.add_argument("--report", action="store_true", help="only the page, of the numbers that are there")
     options = parser.parse_args()
     numbers = options.out / "million.json"
     if not options.report:
         with tempfile.TemporaryDirectory(prefix="pgmrl-million-", ignore_cleanup_errors=True) as folder:
             Path(folder).chmod(0o755)
-            numbers.write_text(json.dumps(measure(options.rows, Path(folder)), indent=1, default=str) + "\n")
+            chosen = [name.strip() for name in options.steps.split(";") if name.strip()]
+            measure(options.rows, options.work or Path(folder), chosen, numbers)
     (options.out / "million.md").write_text(page(json.loads(numbers.read_text())))
 
 

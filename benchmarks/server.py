@@ -123,6 +123,16 @@ class Server:
         register_vector(connection)
         return connection
 
+    def processor_seconds(self) -> float:
+        """Processor time of all its processes so far, of those that have ended too."""
+        assert self._process is not None
+        postmaster = f"/proc/{self._process.pid}"
+        ticks = sum(_ticks(postmaster))
+        for pid in Path(f"{postmaster}/task/{self._process.pid}/children").read_text().split():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+                ticks += sum(_ticks(f"/proc/{pid}"))
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     @property
     def conninfo(self) -> str:
         """For libpq."""
@@ -257,6 +267,11 @@ class Cgroup:
             if control.exists() and "memory" in control.read_text().split() and _writable(root):
                 return root
         return None
+
+
+def _ticks(process: str) -> list[int]:
+    # user and system time of a process and of its children that have ended: see proc(5)
+    return [int(ticks) for ticks in Path(f"{process}/stat").read_text().rpartition(")")[2].split()[11:15]]
 
 
 def _writable(root: Path) -> bool:
