@@ -111,14 +111,14 @@ def _ask(bench: Bench, name: str, way: Way, repeat: int, first: int) -> None:
     for query in bench.dataset.warm_up[:WARM_UPS]:
         way.search(query)
     for query in bench.dataset.queries[first : min(first + BLOCK, bench.queries)]:
-        before, start = _on_cpu(stat), clock()
+        before, start = on_cpu(stat), clock()
         way.search(query)
         client.append(clock() - start)
-        server.append(_on_cpu(stat) - before)
+        server.append(on_cpu(stat) - before)
     bench.journal.write("cpu", name=name, repeat=repeat, first=first, client_ns=client, server_ns=server)
 
 
-def _on_cpu(stat: Path) -> int:
+def on_cpu(stat: Path) -> int:
     """Nanoseconds a process has run."""
     return int(stat.read_text().split()[0])
 
