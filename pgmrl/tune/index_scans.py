@@ -11,8 +11,9 @@ from psycopg.rows import tuple_row
 
 from pgmrl.model.binary import encode
 from pgmrl.model.parameters import BinaryValue, binary_value
-from pgmrl.model.ranking_sql import key_names, nearest_sql
+from pgmrl.model.ranking_sql import distances_sql, key_names
 from pgmrl.names import quoted
+from pgmrl.searching.fallback import EXACT, RERANKED, either_sql, falls_short_sql
 from pgmrl.searching.scan import Scan, gated_sql
 from pgmrl.searching.statement import RESULTS, SHORTLIST
 from pgmrl.tune.tuning_transaction import driver_of, prepares
@@ -94,7 +95,10 @@ class ScannedIndex:
         )
 
     def searched(self, shortlist: int, ef_search: int, k: int) -> str:
-        """A whole search, with the scan of the trial in place of that of the column."""
+        """A whole search as applications send it, with the scan of the trial in place of that of the column.
+
+        With its exact fallback, which costs time although it is never executed: `searching.fallback`.
+        """
         definition, table = self.definition, _escaped(self.table.name)
         keys = [_identifier(key.name) for key in self.table.table.primary_key]
         labels = key_names(len(keys))
@@ -106,9 +110,14 @@ class ScannedIndex:
             f"FROM (SELECT place FROM {self._nearest(shortlist, ef_search)}) AS s JOIN {table} AS f "
             f"ON f.ctid = s.place OFFSET 0) AS {SHORTLIST}"
         )
-        ranked = nearest_sql(definition, f"%(full)s::{definition.full_type}", labels, nearest, str(k))
+        names, query = ", ".join(labels), f"%(full)s::{definition.full_type}"
+        full = f"f.{_identifier(self.table.full)} {definition.full_operator} {query}"
+        either = either_sql(falls_short_sql(1))  # a trial of few rows never has a full shortlist
         return (
-            f"WITH {RESULTS} AS ({ranked}) "  # noqa: S608
+            f"WITH {RERANKED} AS MATERIALIZED ({distances_sql(definition, query, names, nearest)}), "  # noqa: S608
+            f"{EXACT} AS (SELECT {listed}, {full} AS distance FROM {table} AS f "
+            "LIMIT (SELECT CAST(NULL AS bigint))), "
+            f"{RESULTS} AS (SELECT {names}, distance FROM ({either}) AS ranked ORDER BY distance, {names} LIMIT {k}) "
             f"SELECT {order}, w.distance FROM {RESULTS} AS w JOIN {table} AS f ON {same} ORDER BY w.distance, {order}"
         )
 

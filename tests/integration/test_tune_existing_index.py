@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import re
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Column, Integer, MetaData, Table
+from sqlalchemy import Column, Integer, MetaData, Table, select
 
-from pgmrl import Hnsw, Matryoshka, Short
+from pgmrl import Hnsw, Matryoshka, Short, compile_sql, search
 from pgmrl.measure import measure_recall
+from pgmrl.model.columns import attachment_of
 from pgmrl.tune import short_ranks, table_passes, tune
+from pgmrl.tune.index_scans import ScannedIndex
 from pgmrl.tune.plain_index import PlainIndex
+from pgmrl.tune.tuned_table import TunedTable
 from tests.databases import indexed_afterwards
 
 if TYPE_CHECKING:
@@ -84,6 +88,20 @@ def test_how_long_it_takes_is_said_once(found: Tuning, estimates: list[float]) -
     assert found.seconds
     assert len(estimates) == 1
     assert estimates[0] > 0
+
+
+def test_a_trial_is_searched_as_applications_search(module_engine: Engine, notes: Table) -> None:
+    """With the exact fallback too: else times of trials would be of a cheaper statement than those of the column."""
+    column: Any = notes.c.embedding
+    definition = attachment_of(column).definition
+    statement = compile_sql(search(select(notes.c.id), column, np.ones(DIMS), shortlist=20, ef_search=30)).text
+    with module_engine.connect() as connection:
+        table = TunedTable(connection, notes, "public.notes", "embedding", definition)
+        trial = ScannedIndex(table, definition, "public.trial").searched(20, 30, 10)
+    parts = re.compile(r"\bpgmrl_\w+(?= AS )")
+    assert (
+        set(parts.findall(trial)) == set(parts.findall(statement)) == {"pgmrl_reranked", "pgmrl_exact", "pgmrl_results"}
+    )
 
 
 def test_plain_pgvector_stands_beside_it(found: Tuning) -> None:
