@@ -25,7 +25,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks import million_plain
+from benchmarks import million_extrapolation, million_plain
 from benchmarks.server import Server, environment
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ RELEVANT: Final = 20  # judged documents of each
 SETTINGS: Final = {"shared_buffers": "2GB", "effective_cache_size": "4GB"}
 SYLLABLES: Final = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
 
-PLAIN: Final = "plain halfvec"  # the last step
+WITHOUT: Final = "as if there were no index"  # the last steps
+PLAIN: Final = "plain halfvec"
 
 JUDGEMENTS: Final = f"""
 SELECT 'q' || q.id AS query, d.id::text AS document, 1 AS relevance, q.name AS text
@@ -166,9 +167,12 @@ def measure(rows: int, work: Path, chosen: Sequence[str], numbers: Path) -> None
                 "steps": [steps[name] for name in names if name in steps],
             }
             _write(measured, numbers)
+        if not chosen or WITHOUT in chosen:
+            measured["extrapolated"] = million_extrapolation.extrapolate(server)
+            _write(measured, numbers)
         if not chosen or PLAIN in chosen:
-            new = islice(texts(rows + million_plain.QUERIES), rows, None)
-            _write(measured | {"plain": million_plain.compare(server, new)}, numbers)
+            measured["plain"] = million_plain.compare(server, islice(texts(rows + million_plain.QUERIES), rows, None))
+            _write(measured, numbers)
 
 
 def _write(measured: dict[str, Any], numbers: Path) -> None:
@@ -225,6 +229,8 @@ def page(measured: dict[str, Any]) -> str:
             f"{plain['index_bytes'] / plain['chosen_bytes']:.1f} times as large."
         )
         lines += [beside, ""]
+    if "extrapolated" in measured:
+        lines += million_extrapolation.section(measured["extrapolated"])
     if "plain" in measured:
         lines += million_plain.section(measured["plain"])
     return "\n".join(lines)

@@ -32,6 +32,8 @@ __all__ = ["RowSource", "Survey", "file_source", "query_source"]
 BATCH: Final = 1_000  # rows that are held of a Parquet file or a SELECT
 FIELD_LIMIT: Final = 2**31 - 1  # characters of a field of a CSV file; Python's own limit is 131,072
 SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
+ZERO: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+NO_ZERO: Final = "which no text in PostgreSQL can hold: remove it"
 
 
 class Survey(NamedTuple):
@@ -106,7 +108,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines of a UTF-8 file from 1 on, without a byte order mark.
 
     Raises:
-        IngestError: a line is not UTF-8.
+        IngestError: a line is not UTF-8, or has a zero byte.
     """
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
         for number, line in enumerate(lines, 1):
@@ -119,6 +121,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                         f"{path}, line {number}: byte {byte:#04x} is not UTF-8, after "
                         f"{safe_repr(line[: error.start][-20:])}: convert the file to UTF-8"
                     ) from None
+            if "\0" in line:
+                raise IngestError(f"{path}, line {number}: a zero byte, {NO_ZERO}")
             yield number, line
 
 
@@ -171,15 +175,18 @@ class _JsonLines:
                 raise IngestError(f"{self.path}, line {number}: {error}") from error
             if not isinstance(row, dict):
                 raise IngestError(f"{self.path}, line {number} is no JSON object: write one object a line")
-            if SURROGATE.search(line):
-                self._check_surrogates(row, number)
+            if SURROGATE.search(line) or ZERO.search(line):
+                self._check_escapes(row, number)
             yield number, row
 
-    def _check_surrogates(self, row: Row, line: int) -> None:
-        """An escape of half a pair is valid JSON, and no text that could be stored."""
+    def _check_escapes(self, row: Row, line: int) -> None:
+        """Half a surrogate pair and a zero are valid JSON, and no text that could be stored."""
         for name, value in row.items():
+            written = json.dumps({name: value}, ensure_ascii=False)
+            if ZERO.search(written):
+                raise IngestError(f"{self.path}, line {line}: column {safe_repr(name)} has \\u0000, {NO_ZERO}")
             try:
-                json.dumps({name: value}, ensure_ascii=False).encode()
+                written.encode()
             except UnicodeEncodeError as error:
                 half = ord(error.object[error.start])
                 raise IngestError(

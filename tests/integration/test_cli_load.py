@@ -192,7 +192,9 @@ def test_bad_vectors_in_a_file(
             "different types: text (line 1), whole number (line 2)",
         ),
         ("", "no rows to load"),
-        ('{"id": 1, "body": "a\\u0000b"}\n', "id=1"),
+        ('{"id": 1, "body": "a\\u0000b"}\n', "line 1: column 'body' has \\u0000, which no text in PostgreSQL"),
+        ('{"id": 1, "body": "a"}\n{"id": 2, "body": "b", "more": {"\\\\\\u0000": 1}}\n', "line 2: column 'more' has"),
+        ('{"id": 1, "body": "a\0b"}\n', "bad.jsonl, line 1: a zero byte, which no text"),
         (b'{"id": 1, "body": "a"}\n{"id": 2, "body": "\xff"}\n', "bad.jsonl, line 2: byte 0xff is not UTF-8"),
         (
             '{"id": 1, "body": "a"}\n{"id": 2, "body": "\\ud83d"}\n',
@@ -211,6 +213,13 @@ def test_files_that_cannot_be_read(
     """The line is named where there is one."""
     (place / "bad.jsonl").write_bytes(lines if isinstance(lines, bytes) else lines.encode())
     assert message in failed(capsys, monkeypatch, "load", "bad.jsonl", "--text", "body")
+
+
+def test_an_escaped_backslash_is_no_zero(place: Path, engine: Engine) -> None:
+    r"""`\\u0000` in JSON is a backslash with a word behind it."""
+    (place / "rows.jsonl").write_text('{"id": 1, "body": "a \\\\u0000 b"}\n', encoding="utf-8")
+    assert ok_json("load", place / "rows.jsonl", "--text", "body")["rows"] == 1
+    assert stored(engine, "body") == [("a \\u0000 b",)]
 
 
 def test_nothing_is_written_where_a_line_is_wrong(place: Path, engine: Engine) -> None:

@@ -1,0 +1,75 @@
+"""What tuning predicts for a million rows from trials of 100,000, beside what the index of all rows does.
+
+`pgmrl tune` sweeps an index that is there, and extrapolates nothing. Here it is told of the table without its short
+column, predicts the index of 128 dimensions that is there all the same, and recall through that is measured.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import BigInteger, Column, MetaData, Table, create_engine
+
+from pgmrl import Matryoshka, Short, reflect
+from pgmrl.measure import measure_recall
+from pgmrl.tune import tune
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchmarks.server import Server
+    from pgmrl.tune.index_trial import Option
+
+__all__ = ["extrapolate", "section"]
+
+DIMS: Final = 128
+QUERIES: Final = 1_000
+SECOND: Final = 0.98  # recall of another setting that is measured, beside the choice for .95
+
+
+def extrapolate(server: Server) -> dict[str, Any]:
+    """Tune as if there were no index, then measure."""
+    engine = create_engine(server.sqlalchemy_url)
+    unknown = Table(
+        "texts",
+        MetaData(),
+        Column("id", BigInteger, primary_key=True),
+        Column("embedding", Matryoshka(256, Short(DIMS // 2))),
+    )
+    with engine.connect() as connection:
+        ways: dict[str, Any] = {"dims": [DIMS], "by": ["prefix"], "types": ["halfvec"]}
+        tuning = tune(connection, unknown.c.embedding, seconds=600, **ways)
+        connection.rollback()
+        column = reflect(connection, "texts.embedding")
+        connection.rollback()
+        pairs = []
+        for option in _chosen([tuning.choice or tuning.best, *tuning.tried]):
+            numbers: dict[str, Any] = {"shortlist": option.shortlist, "ef_search": option.ef_search}
+            recall = measure_recall(connection, column, queries=QUERIES, seed=9, worst=0, seconds=900, **numbers)
+            connection.rollback()
+            pairs.append({**numbers, "predicted": option.recall._asdict(), "measured": recall.recall._asdict()})
+    errors = {model.name: model.error for model in tuning.models}
+    return {"pairs": pairs, "errors": errors, "rows": tuning.checks[0].what, "seconds": tuning.seconds}
+
+
+def _chosen(options: list[Option | None]) -> Iterator[Option]:
+    known = [option for option in options if option is not None]
+    yield known[0]
+    yield min(known[1:], key=lambda option: abs(option.recall.mean - SECOND))
+
+
+def section(result: dict[str, Any]) -> list[str]:
+    """The lines of the page."""
+    lines = [
+        "## As if there were no index",
+        "",
+        f"Predicted from {result['rows']}, and from smaller ones (`benchmarks/million_extrapolation.py`):",
+        "",
+        "| setting | predicted | measured |",
+        "|---|---|---|",
+    ]
+    for pair in result["pairs"]:
+        both = (pair["predicted"], pair["measured"])
+        shown = " | ".join(f"{recall['mean']:.3f} ({recall['low']:.3f} to {recall['high']:.3f})" for recall in both)
+        lines.append(f"| shortlist {pair['shortlist']}, ef_search {pair['ef_search']} | {shown} |")
+    return [*lines, ""]
