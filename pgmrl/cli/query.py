@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
+from pgmrl.cli.backfill_options import stop_requested
 from pgmrl.cli.connect import open_engine
 from pgmrl.cli.options import ColumnPath, DatabaseUrl, EmbedderName, Json
-from pgmrl.cli.output import console, escaped, write_json
+from pgmrl.cli.output import console, counted, escaped, write_json
+from pgmrl.cli.progress_report import progress_report
 from pgmrl.cli.search_input import QueryVector, Question, query_vector
 from pgmrl.database.reflection import reflect
-from pgmrl.embedders import DEFAULT
+from pgmrl.embedders import DEFAULT, load_embedder
 from pgmrl.functions.named_queries import add_query, queries, remove_query
+from pgmrl.functions.question_worker import answer_questions
 
 __all__ = ["app"]
 
@@ -48,6 +51,37 @@ def add(
         write_json({"name": query_name, "new": new})
     else:
         console.print(f"{'added' if new else 'replaced'} {escaped(query_name)}", soft_wrap=True)
+
+
+@app.command()
+def serve(
+    column: ColumnPath,
+    model: EmbedderName,
+    poll: Annotated[float, typer.Option(help="Seconds between two looks for questions.")] = 0.02,
+    keep: Annotated[int, typer.Option(help="The latest answers that are kept for the next time, at least.")] = 10_000,
+    url: DatabaseUrl = None,
+    json: Json = False,
+) -> None:
+    """Answer the questions that `…_search_text` asks of a model outside the database, until it is stopped.
+
+    For functions of `pgmrl functions install --model`. Needs SELECT on the column, all rights on pgmrl.questions, and a
+    connection of its own: not through a pooler in transaction mode.
+
+    Example: `pgmrl query serve packages.embedding --embedder sentence-transformers:all-mpnet-base-v2`
+    """
+    embedder = load_embedder(model)
+    with open_engine(url) as engine, stop_requested() as over, progress_report(quiet=json) as report:
+        with engine.connect() as connection:
+            searched = reflect(connection, column)
+        done = answer_questions(
+            engine, searched, embedder, model=model, poll=poll, keep=keep, stop_event=over,
+            progress=lambda so_far: report("questions answered", so_far.answered + so_far.failed, None),
+        )  # fmt: skip
+    if json:
+        write_json(asdict(done))
+    else:
+        failed = f", {done.failed:,} without a vector" if done.failed else ""
+        console.print(f"{counted(done.answered, 'question')} answered{failed}")
 
 
 @app.command("list")

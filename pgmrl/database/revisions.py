@@ -30,6 +30,7 @@ UP: Final[dict[str, Sequence[str]]] = {
         "columns_view",
         "backfills",
         "queries",
+        "questions",
         "functions_catalogue",
         "settings",
         "recall_history",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pgmrl.functions.callable_function import callable_function, no_key, passed_filters, row_limit, shared_arguments
 from pgmrl.functions.hybrid_function import FUSED_COLUMNS, hybrid_arguments
 from pgmrl.functions.plpgsql import numbered
-from pgmrl.names import literal
+from pgmrl.names import literal, qualified
 
 if TYPE_CHECKING:
     from pgmrl.functions.searched_column import SearchedColumn
@@ -20,9 +20,13 @@ def text_functions(column: SearchedColumn, model: str) -> list[str]:
 
     Args:
         column: the column.
-        model: of `pgmrl.models`, by which the column's vectors were embedded.
+        model: by which the column's vectors were embedded; of `pgmrl.models`, or with a colon one that is outside.
     """
-    vector = f"pgmrl.embed_question_v1({literal(model)}, $1)::{column.vector_type}"
+    if ":" in model:
+        place = f"{literal(qualified(column.schema, column.table))}, {literal(column.full_column)}"
+        vector = f"pgmrl.ask_v1({place}, {literal(model)}, $1)::{column.vector_type}"
+    else:
+        vector = f"pgmrl.embed_question_v1({literal(model)}, $1)::{column.vector_type}"
     table, group_by = column.table, column.functions.group_by
     statements = callable_function(
         column,

@@ -82,8 +82,9 @@ class SqlFunctions:
         group_by: a column: also a function that returns the nearest groups of rows with the same value.
         words: a `tsvector` column of the table: also a function for hybrid search.
         config: the text search configuration of `words`; by default what its column says.
-        model: a model that is installed in the database (`pgmrl model install`), by which the column's vectors were
-            embedded: also functions that search by words.
+        model: by which the column's vectors were embedded: also functions that search by words. One that is installed
+            in the database (`pgmrl model install`), or as `load_embedder` takes it, with a colon: its worker is
+            `pgmrl query serve`.
         grant_to: roles that may call them; by default every role may. Rights on the table are needed in any case.
         schema: where they are made; by default the table's schema.
 

@@ -120,7 +120,8 @@ BEGIN
         RAISE EXCEPTION 'there is no schema %', quote_ident(place)
             USING ERRCODE = 'invalid_schema_name', HINT = 'Create it, or install the functions in another one.';
     END IF;
-    IF NOT EXISTS (SELECT FROM pgmrl.models AS m WHERE m.name = said ->> 'model') AND said ->> 'model' IS NOT NULL THEN
+    -- a name with a colon is that of a model outside: see pgmrl.ask_v1
+    IF NOT EXISTS (SELECT FROM pgmrl.models AS m WHERE m.name = said ->> 'model') AND said ->> 'model' NOT LIKE '%:%' THEN
         RAISE EXCEPTION 'there is no model % in this database', quote_literal(left(said ->> 'model', 60))
             USING ERRCODE = 'undefined_object', HINT = 'SELECT name FROM pgmrl.models lists them; `pgmrl model install` adds one.';
     ELSIF EXISTS (SELECT FROM pgmrl.models AS m WHERE m.name = said ->> 'model'
