@@ -57,7 +57,7 @@ def add(
 def serve(
     column: ColumnPath,
     model: EmbedderName,
-    poll: Annotated[float, typer.Option(help="Seconds between two looks for questions.")] = 0.02,
+    poll: Annotated[float, typer.Option(help="Seconds between two looks for questions.")] = 0.05,
     keep: Annotated[int, typer.Option(help="The latest answers that are kept for the next time, at least.")] = 10_000,
     url: DatabaseUrl = None,
     json: Json = False,

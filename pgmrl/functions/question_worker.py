@@ -104,7 +104,7 @@ def answer_questions(
     embedder: Embedder,
     *,
     model: str | None = None,
-    poll: float = 0.02,
+    poll: float = 0.05,
     keep: int = 10_000,
     stop_event: threading.Event | None = None,
     progress: Callable[[QuestionProgress], None] | None = None,
