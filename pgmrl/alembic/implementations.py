@@ -31,11 +31,13 @@ from pgmrl.alembic.operations import (
     DropSide,
     InstallFunctions,
     InstallRotation,
+    InstallTextModel,
     KeepEmbedding,
     KeepSide,
     MarkShort,
     RebuildShortIndex,
     RemoveRotation,
+    RemoveTextModel,
     SetStorage,
     UpgradePgmrl,
     ValidateShort,
@@ -43,8 +45,10 @@ from pgmrl.alembic.operations import (
 from pgmrl.alembic.planning import announce
 from pgmrl.database.job_log import log
 from pgmrl.database.table_state import table_state
-from pgmrl.errors import NotMigrated
-from pgmrl.functions import installed
+from pgmrl.embedders import DEFAULT
+from pgmrl.embedders.token_model import load_token_model
+from pgmrl.errors import MigrationError, NotMigrated
+from pgmrl.functions import installed, text_models
 from pgmrl.functions.install_statements import drop_statement, install_statements
 from pgmrl.model import ddl
 from pgmrl.model.embed import drop_embedding_triggers, keep_embedding_triggers, queue_embeddings
@@ -147,11 +151,41 @@ def _remove_rotation(operations: Operations, operation: RemoveRotation) -> None:
 
 
 def _rotation(operations: Operations, file: str) -> Rotation:
+    return Rotation.load(_beside_environment(operations, file))
+
+
+def _beside_environment(operations: Operations, file: str) -> Path:
     path = Path(file)
     script = operations.migration_context.opts.get("script")
     if not path.is_absolute() and not path.exists() and script is not None:
         path = Path(script.dir) / path
-    return Rotation.load(path)
+    return path
+
+
+# -- models in the database ----------------------------------------------------------------------------------------
+
+
+@_implements(InstallTextModel)
+def _install_text_model(operations: Operations, operation: InstallTextModel) -> None:
+    connection = _connected(operations, f"pgmrl model install {operation.source}")
+    bundled = operation.source == DEFAULT
+    model = load_token_model(DEFAULT if bundled else str(_beside_environment(operations, operation.source)))
+    if not text_models.install_model(connection, operation.model_name, model):
+        log.info("the model %s is there already", operation.model_name)
+
+
+@_implements(RemoveTextModel)
+def _remove_text_model(operations: Operations, operation: RemoveTextModel) -> None:
+    connection = _connected(operations, f"pgmrl model remove {operation.name}")
+    if not text_models.remove_model(connection, operation.name):
+        log.info("the model %s is gone already", operation.name)
+
+
+def _connected(operations: Operations, command: str) -> Connection:
+    connection = connection_of(operations)
+    if connection is None:
+        raise MigrationError(f"a model's millions of numbers are not printed as SQL: run `{command}` instead")
+    return connection
 
 
 # -- short columns -------------------------------------------------------------------------------------------------

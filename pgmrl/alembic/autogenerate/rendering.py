@@ -26,12 +26,14 @@ from pgmrl.alembic.operations import (
     DropSide,
     InstallFunctions,
     InstallRotation,
+    InstallTextModel,
     KeepEmbedding,
     KeepSide,
     MarkShort,
     OneWay,
     RebuildShortIndex,
     RemoveRotation,
+    RemoveTextModel,
     SetStorage,
     UpgradePgmrl,
     ValidateShort,
@@ -198,6 +200,16 @@ def _new_rotation(context: AutogenContext, op: NewRotation) -> str:
 @renderers.dispatch_for(RemoveRotation)
 def _remove_rotation(context: AutogenContext, op: RemoveRotation) -> str:
     return _call(context, "remove_rotation", repr(op.path))
+
+
+@renderers.dispatch_for(InstallTextModel)
+def _install_text_model(context: AutogenContext, op: InstallTextModel) -> str:
+    return _call(context, "install_text_model", repr(op.source), **({"name": repr(op.name)} if op.name else {}))
+
+
+@renderers.dispatch_for(RemoveTextModel)
+def _remove_text_model(context: AutogenContext, op: RemoveTextModel) -> str:
+    return _call(context, "remove_text_model", repr(op.name))
 
 
 @renderers.dispatch_for(AddShort)

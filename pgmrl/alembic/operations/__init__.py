@@ -8,6 +8,7 @@ from pgmrl.alembic.operations.base_operations import OneWay, PgmrlOperation
 from pgmrl.alembic.operations.embedding_operations import DropEmbedding, KeepEmbedding
 from pgmrl.alembic.operations.function_operations import DropFunctions, InstallFunctions
 from pgmrl.alembic.operations.index_operations import CreateShortIndex, DropShortIndex, OnIndex, RebuildShortIndex
+from pgmrl.alembic.operations.model_operations import InstallTextModel, RemoveTextModel
 from pgmrl.alembic.operations.schema_operations import InstallRotation, RemoveRotation, UpgradePgmrl
 from pgmrl.alembic.operations.short_operations import (
     AddShort,
@@ -32,6 +33,7 @@ __all__ = [
     "DropSide",
     "InstallFunctions",
     "InstallRotation",
+    "InstallTextModel",
     "KeepEmbedding",
     "KeepSide",
     "MarkShort",
@@ -41,6 +43,7 @@ __all__ = [
     "PgmrlOperation",
     "RebuildShortIndex",
     "RemoveRotation",
+    "RemoveTextModel",
     "SetStorage",
     "UpgradePgmrl",
     "ValidateShort",
