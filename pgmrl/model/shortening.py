@@ -11,6 +11,7 @@ Truncating trained embeddings: Kusupati et al., "Matryoshka Representation Learn
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -31,6 +32,7 @@ from pgmrl.model.vectors import (
     as_query,
     as_vector,
     as_vectors,
+    is_ordinary,
 )
 from pgmrl.names import identifier, quoted
 from pgmrl.reprs import safe_repr
@@ -315,6 +317,9 @@ class Definition:
         Raises:
             VectorError: as `query`, and a query whose short vector is zero, which the index answers with any rows.
         """
+        if is_ordinary(value, self.dims, self.short.dims if isinstance(self.short.by, Prefix) else None):
+            ordinary: VectorArray = value
+            return ordinary
         vector = self.query(value, what)
         if self.unfindable(vector[np.newaxis])[0]:
             raise VectorError(
@@ -332,6 +337,9 @@ class Definition:
                 metric of a length that pgvector cannot compute with.
 
         """
+        if is_ordinary(value, self.dims):
+            ordinary: VectorArray = value
+            return ordinary
         direction, lengths = self.metric.normalise, self.query_lengths
         return as_query(value, self.dims, self.full, direction=direction, what=what, lengths=lengths)
 
@@ -404,6 +412,9 @@ def expression_name(full_name: str, dims: int, type_: ShortType) -> str:
 def _normalised(vectors: VectorArray) -> VectorArray:
     # pgvector sums squares and divides in double precision; a zero vector stays zero
     wide = vectors.astype(np.float64)
+    if vectors.ndim == 1:  # a query: a quarter of the time
+        norm = math.sqrt(wide.dot(wide))
+        return (wide / norm if norm > 0 else wide).astype(np.float32)
     norms = np.linalg.norm(wide, axis=-1, keepdims=True)
     scaled: VectorArray = np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0).astype(np.float32)
     return scaled

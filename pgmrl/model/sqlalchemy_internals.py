@@ -30,6 +30,7 @@ __all__ = [
     "columns_of",
     "conflict_clause",
     "has_loader_criteria",
+    "hashed_once",
     "is_left_out",
     "limit_of",
     "memoize_cache_key",
@@ -137,6 +138,21 @@ def cache_key(element: Any) -> Any:
     """
     key = element._generate_cache_key()
     return None if key is None or any(key[2:]) else key
+
+
+class _HashedOnce(tuple[Any, ...]):
+    """A tuple that remembers its hash."""
+
+    def __hash__(self) -> int:
+        number: int | None = self.__dict__.get("number")
+        if number is None:
+            number = self.__dict__["number"] = super().__hash__()
+        return number
+
+
+def hashed_once(key: Any) -> Any:
+    """The same cache key with its hash worked out once: each execution asks for it, and it grows with the statement."""
+    return key._replace(key=_HashedOnce(key.key))
 
 
 def memoize_cache_key(statement: Select[*tuple[Any, ...]], key: Any) -> None:

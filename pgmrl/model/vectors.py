@@ -28,6 +28,7 @@ __all__ = [
     "as_query",
     "as_vector",
     "as_vectors",
+    "is_ordinary",
     "query_vectors",
 ]
 
@@ -52,6 +53,12 @@ lengths from 1e-18 to 1e19, off by a thousandth at 1e-21, and 0, 1, 2, NaN or in
 number is smaller than the whole, hence the margin."""
 
 ANY_LENGTH: Final[Lengths] = (0.0, math.inf)
+
+_ORDINARY: Final[Lengths] = (0.25, 2.0**16)
+"""Squares of lengths about 1, which most models give. The largest of 16,000 numbers is then above 2**-8, below 2**8."""
+_NOT_ZERO: Final = 2.0**-20
+"""Square of a length that half precision does not round to 0, in however many dimensions."""
+_FLOAT32: Final = np.dtype(np.float32)
 
 _LARGEST: Final = 8
 """A query whose largest number is within 2**-8 and 2**8 is sent as it is: every vector of unit length is such a one."""
@@ -143,6 +150,26 @@ def as_query(
     if not direction:
         _check_lengths(array[np.newaxis], lengths, lambda _: what)
     return single
+
+
+def is_ordinary(value: Any, dims: int, leading: int | None = None) -> bool:
+    """Whether a query is one that every check takes, which nearly every query is; in a tenth of the checks' time.
+
+    Its length is near 1, and that of its leading dimensions is not near 0. With a value that is NaN, infinite or beyond
+    a type's range it has another length.
+
+    Args:
+        value: as given.
+        dims: the dimensions the column has.
+        leading: the first dimensions, where the short vector is made of these.
+
+    """
+    if type(value) is not np.ndarray or value.dtype is not _FLOAT32 or value.shape != (dims,):
+        return False
+    (low, high), part = _ORDINARY, value[:leading]
+    with np.errstate(over="ignore", invalid="ignore"):
+        length, rest = float(value.dot(value)), leading is None or float(part.dot(part)) >= _NOT_ZERO
+    return low <= length <= high and rest and value.flags.c_contiguous
 
 
 def query_vectors(values: Any, dims: int, what: str) -> NDArray[np.floating]:

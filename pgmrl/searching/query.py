@@ -69,6 +69,16 @@ class FullQuery(NumpyVector):
         return lambda value: send(check(value), kind)
 
 
+class CheckedVector(NumpyVector):
+    """The type of a parameter whose value was checked when the parameter was made."""
+
+    cache_ok = True
+
+    def checked(self, value: Any) -> VectorArray:
+        """An array as it is."""
+        return value if type(value) is np.ndarray else super().checked(value)
+
+
 class FullAndShortQuery(NumpyVector):
     """The type of a parameter for a query's full vector that is sent with its short one behind it.
 
@@ -93,9 +103,12 @@ class FullAndShortQuery(NumpyVector):
         check, shorten, kind = self.definition.short_query, self.definition.shorten, self.kind
         send = vector_sender(dialect)
 
+        dims, both_dims = self.definition.dims, self.dims
+
         def process(value: Any) -> Any:
-            full = check(value)
-            return send(np.concatenate([full, shorten(full).astype(np.float32)]), kind)
+            full, both = check(value), np.empty(both_dims, np.float32)
+            both[:dims], both[dims:] = full, shorten(full)
+            return send(both, kind)
 
         return process
 
@@ -184,12 +197,12 @@ def vector_parameters(
     """
     vector = definition.query(query, what) if exact else definition.short_query(query, what)
     # checked here, by name: not a second time when it is sent
-    type_ = NumpyVector(definition.dims, definition.full, definition.vector_schema)
+    type_ = CheckedVector(definition.dims, definition.full, definition.vector_schema)
     parameter = bindparam("query", vector, type_=type_, unique=True)
     if exact or not _client_shortens(definition):
         return parameter, None
     kind = cast("FullType", definition.short.type)
-    short_type = NumpyVector(definition.short.dims, kind, definition.vector_schema)
+    short_type = CheckedVector(definition.short.dims, kind, definition.vector_schema)
     return parameter, bindparam("short_query", definition.shorten(vector), type_=short_type, unique=True)
 
 

@@ -20,6 +20,7 @@ from pgmrl.model.sqlalchemy_internals import (
     all_columns_of,
     cache_key,
     columns_of,
+    hashed_once,
     memoize_cache_key,
     structure_names,
     unbuilt,
@@ -113,7 +114,9 @@ def search_of_shape(statement: AnySelect, search: Shaped[Select[*Ts]]) -> Select
     build = search.build
     callers = None if search.options is None else cache_key(statement)
     if callers is None:
-        return build()
+        built = build()
+        _keep_key(built)
+        return built
     shape = (callers.key, tuple(map(id, search.subjects)), search.options)
     parameters = [*callers.bindparams, *search.own]
     template = TEMPLATES.get(shape)
@@ -122,20 +125,29 @@ def search_of_shape(statement: AnySelect, search: Shaped[Select[*Ts]]) -> Select
         bound = [shared[n] if place is None else parameters[place] for n, place in enumerate(template.values)]
         return PendingSearch.of(statement, template.added, template.key._replace(bindparams=bound), build)
     built = build()
-    added = columns_of(built)[len(columns_of(statement)) :]
-    template = _template(built, added, parameters, search.subjects)
+    key = _keep_key(built)
+    if key is not None:
+        added = columns_of(built)[len(columns_of(statement)) :]
+        template = _template(key, added, parameters, search.subjects)
     if template is not None:
         TEMPLATES.keep(shape, template)
     return built
 
 
-def _template(
-    built: AnySelect, added: Sequence[Any], given: Sequence[BindParameter[Any]], subjects: tuple[Any, ...]
-) -> _Template | None:
-    """What is kept of a search; None where it has parameters that are nobody's."""
+def _keep_key(built: AnySelect) -> Any:
+    """The cache key of a search that may be executed any number of times, so that its hash is worked out once."""
     key = cache_key(built)
     if key is None:
         return None
+    key = hashed_once(key)
+    memoize_cache_key(built, key)
+    return key
+
+
+def _template(
+    key: Any, added: Sequence[Any], given: Sequence[BindParameter[Any]], subjects: tuple[Any, ...]
+) -> _Template | None:
+    """What is kept of a search by its cache key; None where it has parameters that are nobody's."""
     places: dict[int, int | None] = {id(parameter): place for place, parameter in enumerate(given)}
     shared = cache_key(custom_plan())
     places |= {id(parameter): None for parameter in (shared.bindparams if shared is not None else ())}

@@ -31,6 +31,7 @@ from pgmrl.model.sqlalchemy_internals import (
     columns_of,
     conflict_clause,
     has_loader_criteria,
+    hashed_once,
     is_left_out,
     limit_of,
     memoize_cache_key,
@@ -220,6 +221,28 @@ def test_a_key_that_is_given() -> None:
     memoize_cache_key(statement, cache_key(other))
     assert cache_key(statement) is cache_key(other), broken(memoize_cache_key)
     assert cache_key(statement.limit(3)).key == cache_key(select(table).limit(3)).key, broken(memoize_cache_key)
+
+
+def test_a_key_with_its_hash() -> None:
+    """Is the same key to a dict, and asks its parts for their hashes once."""
+    table, asked = Table("docs", MetaData(), Column("id", Integer, primary_key=True)), []
+
+    class Part(str):
+        __slots__ = ()
+
+        def __hash__(self) -> int:
+            asked.append(self)
+            return super().__hash__()
+
+        def __eq__(self, other: object) -> bool:
+            return super().__eq__(other)
+
+    key = cache_key(select(table))
+    assert {key.key: 1}[hashed_once(key).key] == 1, broken(hashed_once)
+    assert hashed_once(key).bindparams is key.bindparams, broken(hashed_once)
+    once = hashed_once(key._replace(key=(Part("a"), 1)))
+    assert hash(once.key) == hash(once.key) == hash(("a", 1)), broken(hashed_once)
+    assert len(asked) == 1
 
 
 def test_what_a_select_is_made_of() -> None:

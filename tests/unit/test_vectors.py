@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from typing import Any, Final
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from pgmrl.errors import PgmrlError, VectorError
 from pgmrl.model.compat import HalfVector
 from pgmrl.model.compat import Vector as PgVector
-from pgmrl.model.metrics import FullType
-from pgmrl.model.vectors import as_query, as_vector, as_vectors
+from pgmrl.model.metrics import METRICS, FullType
+from pgmrl.model.shortening import Definition, Short
+from pgmrl.model.vectors import as_query, as_vector, as_vectors, is_ordinary
 
 
 @pytest.mark.parametrize(
@@ -106,3 +108,57 @@ def test_a_zero_query_has_no_direction() -> None:
     with pytest.raises(VectorError, match="all zeros"):
         as_query([0.0, 0.0], 2, "vector", direction=True)
     assert as_query([0.0, 0.0], 2, "vector", direction=False).tolist() == [0, 0]
+
+
+FULL: Final[tuple[FullType, ...]] = ("halfvec", "vector")
+UNIT: Final = np.array([0.6, 0.8, 0, 0], np.float32)
+
+
+@pytest.mark.parametrize("dims", [1, 4, 768, 16_000])
+@pytest.mark.parametrize("length", [0.5, 1, 255])
+def test_an_ordinary_query_passes_every_check(dims: int, length: float) -> None:
+    """And is sent as it is: under each metric and for each type."""
+    for vector in (np.eye(1, dims), np.ones((1, dims)), np.random.default_rng(dims).normal(size=(1, dims))):
+        value = (vector[0] / np.linalg.norm(vector[0]) * length * 1.001).astype(np.float32)
+        assert is_ordinary(value, dims)
+        for direction in (True, False):
+            for full in FULL:
+                for metric in METRICS.values():
+                    definition = Definition(dims, Short(1, type="vector"), metric, full)
+                    assert as_query(value, dims, full, direction=direction, lengths=definition.query_lengths) is value
+                    if is_ordinary(value, dims, 1):
+                        assert not definition.unfindable(value[np.newaxis])[0]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [0.6, 0.8, 0, 0],
+        UNIT.astype(np.float64),
+        UNIT.astype(">f4"),
+        UNIT[:3],
+        UNIT[np.newaxis],
+        UNIT * 0,
+        UNIT * 0.4,
+        UNIT * 1e3,
+        UNIT * 1e30,
+        UNIT * np.float32("nan"),
+        np.array([1, 0, 0, np.inf], np.float32),
+        np.array([1, 0, 0, np.nan], np.float32),
+        np.repeat(UNIT, 2)[::2],
+        np.ma.masked_array(UNIT, [False, True, False, False]),
+    ],
+)
+def test_any_other_query_is_checked(value: Any) -> None:
+    """Without a warning about what is in it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not is_ordinary(value, 4)
+
+
+def test_leading_dimensions_of_zeros_are_not_ordinary() -> None:
+    """Where the short vector is made of them."""
+    value = UNIT[::-1].copy()
+    assert is_ordinary(value, 4)
+    assert is_ordinary(value, 4, 3)
+    assert not is_ordinary(value, 4, 2)
