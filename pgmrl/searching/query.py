@@ -307,9 +307,20 @@ def raise_sql(definition: Definition, message: str, row: str, *, shown: bool = F
     return f"CAST(pg_catalog.concat({literal(f'pgmrl: {message}')}, {value}) AS {definition.full_type})"
 
 
-def vectors_parameters(vectors: VectorArray) -> tuple[BindParameter[Any], BindParameter[int]]:
-    """The parameters of query vectors of shape (n, dims): their numbers, and how many there are."""
-    items = bindparam("items", vectors, type_=FloatArray(), unique=True)
+def vectors_parameters(definition: Definition, vectors: VectorArray) -> tuple[BindParameter[Any], BindParameter[int]]:
+    """The parameters of query vectors: numbers, with the short ones where the client shortens; how many they are.
+
+    Args:
+        definition: of the column that is searched.
+        vectors: shape (n, dims).
+
+    """
+    values = vectors
+    if _client_shortens(definition):
+        # one by one, as `search` does: a product of matrices would start threads, which spin beside the server
+        short = np.stack([definition.shorten(vector) for vector in vectors])
+        values = np.hstack([vectors, short], dtype=np.float32)
+    items = bindparam("items", values, type_=FloatArray(), unique=True)
     return items, bindparam("count", len(vectors), type_=Integer(), unique=True)
 
 
@@ -322,13 +333,18 @@ def query_rows(definition: Definition, items: BindParameter[Any], count: BindPar
         count: the same.
 
     """
-    dims = definition.dims
-    slice_ = f"(flat.items[number * {dims} + 1 : (number + 1) * {dims}])::{definition.full_type}"
-    short = definition.sql("full_query") if definition.learned else "NULL"
+    both, dims = _client_shortens(definition), definition.dims
+    width = dims + (definition.short.dims if both else 0)
+    start = f"flat.items[number * {width}"
+    full = f"({start} + 1 : number * {width} + {dims}])::{definition.full_type}"
+    sent = f", ({start} + {dims + 1} : (number + 1) * {width}])::{definition.short_type} AS short_query" if both else ""
+    short = (
+        "short_query" if both else f"{definition.sql('full_query') if definition.learned else 'NULL'} AS short_query"
+    )
     # OFFSET 0 keeps the expressions in their place, so that each is computed once a query
     body = text(  # the texts put in are numbers and types of a checked definition
-        f"SELECT number, full_query, {short} AS short_query FROM ("  # noqa: S608
-        f"SELECT number, {slice_} AS full_query FROM (SELECT :items AS items OFFSET 0) AS flat, "
+        f"SELECT number, full_query, {short} FROM ("  # noqa: S608
+        f"SELECT number, {full} AS full_query{sent} FROM (SELECT :items AS items OFFSET 0) AS flat, "
         "generate_series(0, :count - 1) AS number OFFSET 0) AS queries"
     ).bindparams(items, count)
     rows = body.columns(column("number", Integer()), column("full_query", FullQuery(definition)), column("short_query"))

@@ -66,7 +66,7 @@ def search_many(
     parameters = SearchParameters.of(statement, column, k, options)
     vectors = _checked(parameters, queries)
     definition = parameters.definition
-    own = vectors_parameters(vectors)
+    own = vectors_parameters(definition, vectors)
     select_ = cast("AnySelect", statement)
 
     def build() -> Select[Any]:
@@ -99,11 +99,11 @@ def _checked(parameters: SearchParameters, queries: Any) -> VectorArray:
             "search_many: expected vectors of shape (n, dims), got more_like_this(...): give it to search"
         )
     definition = parameters.definition
-    vectors = query_vectors(queries, definition.dims, f"the queries for {parameters.name}")
+    name, check = parameters.name, definition.query if parameters.exact else definition.short_query
+    vectors = query_vectors(queries, definition.dims, f"the queries for {name}")
     if not len(vectors):
         raise SearchError("there are no queries: give at least one vector")
-    check = definition.query if parameters.exact else definition.short_query
-    return np.stack([check(vector, f"query {row} for {parameters.name}") for row, vector in enumerate(vectors)])
+    return np.stack([check(vector, f"query {row} for {name}") for row, vector in enumerate(vectors)])
 
 
 def _exact(parameters: SearchParameters, rows: SelectedRows, query_table: CTE) -> FromClause:

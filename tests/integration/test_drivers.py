@@ -183,21 +183,31 @@ def test_every_shape_over_a_plain_connection_of_asyncpg(engine: Engine, database
 
 
 def test_a_rotation(run: Any, small_rotation: Rotation) -> None:
-    """The client shortens, with the query at hand and with one that comes later."""
+    """The client shortens, with the query at hand, with one that comes later, and with many."""
     table = table_of(small_rotation)
     vectors = np.random.default_rng(5).normal(size=(200, 8)).astype(np.float32)
 
-    def ask(connection: Connection) -> tuple[list[int], list[int]]:
+    def ask(connection: Connection) -> tuple[list[int], list[int], list[Any], list[Any]]:
         database.install_rotation(connection, small_rotation)
         table.create(connection)
         connection.execute(insert(table), [{"id": n, "part": 0, "embedding": v} for n, v in enumerate(vectors)])
         now = search(select(table.c.id), table.c.embedding, vectors[4], k=3)
         later = search(select(table.c.id), table.c.embedding, bindparam("q"), k=3)
-        return list(connection.execute(now).scalars()), list(connection.execute(later, {"q": vectors[4]}).scalars())
+        # of the row nearest by its short vector alone, so that a wrong one would show
+        alone: dict[str, Any] = {"k": 1, "shortlist": 1, "complete": False}
+        many = search_many(select(table.c.id), table.c.embedding, vectors[:20] + 1, **alone)
+        each = [search(select(table.c.id), table.c.embedding, vector + 1, **alone) for vector in vectors[:20]]
+        return (
+            list(connection.execute(now).scalars()),
+            list(connection.execute(later, {"q": vectors[4]}).scalars()),
+            [(row[0], row[2]) for row in connection.execute(many)],
+            [tuple(connection.execute(single).one()) for single in each],
+        )
 
-    now, later = run(ask)
+    now, later, many, each = run(ask)
     assert now == later
     assert now[0] == 4
+    assert many == each
 
 
 def test_what_needs_psycopg_says_so(run: Any, request: pytest.FixtureRequest) -> None:

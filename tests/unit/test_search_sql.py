@@ -328,6 +328,17 @@ def test_a_query_beyond_half_precision_is_none_under_l2(exact: bool) -> None:
     assert "<=>" in compiled(search(select(Item.id), Item.embedding, QUERY * 1e5, exact=exact))
 
 
+def test_the_short_vectors_of_many_queries_come_from_who_has_the_axes() -> None:
+    """Behind the full ones, from a client that holds a rotation; else the server shortens."""
+    held, pinned, flat = (
+        compiled(search_many(select(Item.id), column, [QUERY, QUERY])) for column in (Item.held, Item.pinned, Item.flat)
+    )
+    assert "(flat.items[number * 12 + 9 : (number + 1) * 12])::halfvec(4) AS short_query" in held
+    assert "rotate_v1" not in held
+    assert "rotate_v1(full_query" in pinned
+    assert "subvector(full_query, 1, 4)" in flat
+
+
 @pytest.mark.parametrize(
     ("queries", "message"),
     [
