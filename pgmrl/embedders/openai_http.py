@@ -180,7 +180,10 @@ class OpenAIEmbedder:
             after = _retry_after(response.headers.get("Retry-After"))
             raise self._unavailable(f"{response.status_code}: {_said(response)}", key, after, repeated=repeated)
         try:
-            vectors = {item["index"]: item["embedding"] for item in response.json()["data"]}
+            data = response.json()["data"]
+            vectors = {item["index"]: item["embedding"] for item in data}
+            if len(data) != count:  # of two vectors for one text nobody knows which is right
+                raise ValueError
             return [vectors[place] for place in range(count)]
         except (ValueError, LookupError, TypeError):
             message = f"expected {count} vectors with their index, got {safe_repr(response.text)[:200]}"

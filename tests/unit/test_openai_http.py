@@ -140,6 +140,7 @@ def test_options_of_the_name(endpoint: Endpoint) -> None:
     (200, {}, "<html>garbage</html>"),
     (200, {}, '{"data": []}'),
     (200, {}, '{"data": [{"index": 7, "embedding": [1]}]}'),
+    (200, {}, '{"data": [{"index": 0, "embedding": [1]}, {"index": 0, "embedding": [2]}]}'),
     (200, {}, '[1, 2]'),
 ])  # fmt: skip
 def test_a_fault_of_a_moment_is_got_over(endpoint: Endpoint, fault: tuple[int, dict[str, str], str]) -> None:
@@ -192,7 +193,7 @@ def test_a_text_at_fault(endpoint: Endpoint) -> None:
     with pytest.raises(EmbedderError, match="400: too long") as caught:
         model.embed_documents(["a"])
     assert not isinstance(caught.value, EmbedderUnavailable)
-    endpoint.change = lambda answer: {"data": [{"index": 0, "embedding": [1] * n} for n in (3, 2)] + answer["data"][:1]}
+    endpoint.change = lambda answer: {"data": [{"index": 0, "embedding": [1] * 2}, *answer["data"][:1]]}
     with pytest.raises(EmbedderError, match="expected vectors of one length"):
         model.embed_documents(["a", "b"])
 
