@@ -20,6 +20,7 @@ from pgmrl.cli.progress_report import ProgressReport, job_progress
 from pgmrl.database.reflection import reflect
 from pgmrl.database.table_state import table_state
 from pgmrl.embedders import embed_batches
+from pgmrl.embedding_queue import check_model, installed_model
 from pgmrl.errors import DefinitionError, IngestError, MeasureError, NotMigrated, PgmrlError
 from pgmrl.ingestion.ingest import IngestReport, ingest
 from pgmrl.ingestion.new_table import create_without_indexes, vacuum_analyze
@@ -29,6 +30,7 @@ from pgmrl.model.columns import Matryoshka, attachment_of
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.metrics import metric_named
 from pgmrl.model.shortening import Definition, Rotation, Short
+from pgmrl.names import qualified
 from pgmrl.online import index_builds, steps
 from pgmrl.online.target import Target
 from pgmrl.reprs import safe_repr
@@ -162,6 +164,9 @@ class TableLoad:
 
     def _existing(self, engine: Engine) -> Column[Any]:
         with engine.connect() as connection:
+            if self.model is not None:
+                by = installed_model(connection, qualified(self.schema, self.table), self.column)
+                check_model(self.column_path, by, self.model.name)
             return reflect(connection, self.column_path)
 
     def _existing_types(self, existing: Column[Any]) -> dict[str, ColumnType]:

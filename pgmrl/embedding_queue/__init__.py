@@ -6,7 +6,14 @@ was embedded. A worker that dies leaves its keys behind, which others take when 
 """
 
 from pgmrl.embedding_queue.embed_worker import EmbedProgress, WorkerOptions, run_worker
-from pgmrl.embedding_queue.embedded_column import EmbeddedColumn, embedded_column, install_embedding, remove_embedding
+from pgmrl.embedding_queue.embedded_column import (
+    EmbeddedColumn,
+    check_model,
+    embedded_column,
+    install_embedding,
+    installed_model,
+    remove_embedding,
+)
 from pgmrl.embedding_queue.queue_status import EmbeddingStatus, ParkedRow, embedding_status, parked_rows, retry_parked
 
 __all__ = [
@@ -15,9 +22,11 @@ __all__ = [
     "EmbeddingStatus",
     "ParkedRow",
     "WorkerOptions",
+    "check_model",
     "embedded_column",
     "embedding_status",
     "install_embedding",
+    "installed_model",
     "parked_rows",
     "remove_embedding",
     "retry_parked",

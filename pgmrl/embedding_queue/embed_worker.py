@@ -15,7 +15,8 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlch
 from pgmrl.database.connection import execute_plain, psycopg_connection, sqlstate
 from pgmrl.database.job_log import log
 from pgmrl.embedders import check_vectors
-from pgmrl.embedding_queue.queue_entries import Entry, QueueEntries, RowText
+from pgmrl.embedding_queue.embedded_column import check_model
+from pgmrl.embedding_queue.queue_entries import Entry, QueueEntries, Reinstalled, RowText
 from pgmrl.errors import EmbedderError, EmbedderUnavailable, MigrationError, PgmrlError
 from pgmrl.model.argument_types import whole_number
 from pgmrl.online.jobs import is_retryable, transaction
@@ -126,10 +127,12 @@ def run_worker(
         What was done; rows that were marked before are embedded, or parked, unless it was stopped.
 
     Raises:
-        EmbedderError: the model's vectors have other dimensions than the column; or, unless it watches, its server
-            does not answer.
-        MigrationError: no trigger marks the rows, or row-level security hides rows from this role.
+        EmbedderError: another model than the one that the triggers name, as far as its name says; vectors of other
+            dimensions than the column's; or, unless it watches, a server that does not answer.
+        MigrationError: no trigger marks the rows, they name another text or model than `column` does, also when that
+            is installed meanwhile, or row-level security hides rows from this role.
     """
+    check_model(column.title, None if column.embed is None else column.embed.by, embedder.name)
     if embedder.dims != column.dims:
         raise EmbedderError(
             f"expected vectors of {column.dims} dimensions, as {column.title} has, from {embedder.name}, "
@@ -184,7 +187,7 @@ class _Worker:
             driver = psycopg_connection(connection, "a worker")
             driver.add_notify_handler(self._notify)
             execute_plain(connection, f"LISTEN {CHANNEL}")
-        self._in_transaction(lambda: self.queue.release(connection))  # what it had when a connection was lost
+        self._in_transaction(self._prepare)
         try:
             self._work()
         finally:
@@ -193,6 +196,11 @@ class _Worker:
                 if self.options.listen:
                     driver.remove_notify_handler(self._notify)
                     execute_plain(connection, f"UNLISTEN {CHANNEL}")
+
+    def _prepare(self) -> None:
+        self.queue.check_installed(self.connection)
+        self.queue.forget_dropped(self.connection)
+        self.queue.release(self.connection)  # what it had when a connection was lost
 
     def _work(self) -> None:
         unavailable = 0
@@ -295,6 +303,8 @@ class _Worker:
         """A step that the server may refuse because of a row: a CHECK, a trigger, a value out of range."""
         try:
             return self._in_transaction(step)
+        except Reinstalled:
+            raise
         except PgmrlError as error:
             raise _RowsError(str(error)) from error
         except DBAPIError as error:

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from pgmrl import database
 from pgmrl.database.search_path import catalogue_result, relation_name
-from pgmrl.errors import DefinitionError, MigrationError
+from pgmrl.errors import DefinitionError, EmbedderError, MigrationError
 from pgmrl.model.embed import Embed, drop_embedding_triggers, keep_embedding_triggers, queue_embeddings
 from pgmrl.names import column_parts, qualified
 from pgmrl.online.locks import in_transaction
@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
     from pgmrl.model.metrics import FullType
 
-__all__ = ["EmbeddedColumn", "embedded_column", "install_embedding", "remove_embedding"]
+__all__ = [
+    "EmbeddedColumn",
+    "check_model",
+    "embedded_column",
+    "install_embedding",
+    "installed_model",
+    "remove_embedding",
+]
 
 _COLUMN: Final = text("""
 SELECT n.nspname AS schema, c.relname AS table_name, a.attname AS column_name, y.typname AS kind, a.atttypmod AS dims,
@@ -113,6 +120,37 @@ def _embed(row: Any) -> Embed:
         return Embed(row.template, row.embedder, bool(row.notifies))
     except DefinitionError as error:
         raise MigrationError(f"{row.schema}.{row.table_name}: its trigger was not made by pgmrl: {error}") from error
+
+
+def check_model(title: str, by: str | None, name: str) -> None:
+    """Check that a model is the one that a column is kept by: vectors of two models cannot be compared.
+
+    Args:
+        title: of the column, for people.
+        by: the model that its triggers name; None where there are none, and any model may write.
+        name: of the model that is to write. A name of the user's own says nothing and is taken; options are not
+            compared.
+
+    Raises:
+        EmbedderError: it is another.
+    """
+    kinds = {"static", "sentence-transformers", "openai"}
+    kept, other = (spec.split("?")[0].split(" (")[0].split(":", 1) for spec in (by or name, name))
+    if {kept[0], other[0]} <= kinds and kept != other and not kept[0] == other[0] == "static":
+        raise EmbedderError(
+            f"expected the model {by}, by which {title} is kept in step, got {name}: vectors of two models cannot be "
+            "compared. Give the other model a column of its own"
+        )
+
+
+def installed_model(connection: Connection, owner: str, column: str) -> str | None:
+    """The model that the triggers of a column name; None where there are none, or where pgmrl's schema is missing."""
+    if database.installed_revision(connection) is None:
+        return None
+    query = text("SELECT embedder FROM pgmrl.embeddings WHERE relation = to_regclass(:owner) AND embedding = :column")
+    place = {"owner": relation_name(connection, owner), "column": column}
+    embedder: str | None = catalogue_result(connection, query, place).scalar()
+    return embedder
 
 
 def install_embedding(connection: Connection, column: EmbeddedColumn, embed: Embed, *, everything: bool = False) -> int:

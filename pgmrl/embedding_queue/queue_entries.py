@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pgmrl.embedding_queue.embedded_column import EmbeddedColumn
     from pgmrl.model.vectors import VectorArray
 
-__all__ = ["Entry", "QueueEntries", "RowText"]
+__all__ = ["Entry", "QueueEntries", "Reinstalled", "RowText"]
 
 ERROR_CHARACTERS: Final = 1_000
 LONGEST_PAUSE: Final = 3600.0  # seconds between two attempts
@@ -67,6 +67,13 @@ _WAITING: Final = text("""
 SELECT count(*) AS entries, extract(epoch FROM min(due_at) - clock_timestamp())::float8 AS seconds
 FROM pgmrl.embedding_queue WHERE relation = to_regclass(:owner) AND embedding = :column AND NOT parked
 """)
+_INSTALLED: Final = text("""
+SELECT template, embedder FROM pgmrl.embeddings WHERE relation = to_regclass(:owner) AND embedding = :column
+""")
+# no trigger of the server's tells of a dropped table but to a superuser
+_FORGET_DROPPED: Final = text("""
+DELETE FROM pgmrl.embedding_queue AS q WHERE NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = q.relation)
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +110,10 @@ class RowText:
     digest: bytes
 
 
+class Reinstalled(MigrationError):
+    """The column is kept in step with another text, or by another model, than its worker was started with."""
+
+
 class QueueEntries:
     """The queue of one column, for one worker. Every method belongs into a transaction of `pgmrl.online.jobs`.
 
@@ -116,6 +127,7 @@ class QueueEntries:
         if column.embed is None:
             raise MigrationError(f"no trigger marks the rows of {column.title}: `pgmrl embed --install` installs it")
         self.column = column
+        self.embed = column.embed
         self.most_attempts = most_attempts
         self.pause = pause
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -151,6 +163,24 @@ class QueueEntries:
             "AND t.ctid OPERATOR(pg_catalog.=) CAST(:place AS pg_catalog.tid)"
         ).bindparams(bindparam("vector", type_=NumpyVector(column.dims, column.kind, column.vector_schema)))
 
+    def check_installed(self, connection: Connection) -> None:
+        """Check that the triggers still name this text and this model.
+
+        Raises:
+            Reinstalled: they do not.
+        """
+        row = connection.execute(_INSTALLED, self._place).first()
+        if row is None or (row.template, row.embedder) != (self.embed.template, self.embed.by):
+            now = "by no trigger any more" if row is None else f"in step with {row.template!r} by {row.embedder} now"
+            raise Reinstalled(
+                f"{self.column.title} is kept {now}, expected {self.embed.template!r} by {self.embed.by}: start the "
+                "worker again, with the model that the triggers name"
+            )
+
+    def forget_dropped(self, connection: Connection) -> None:
+        """Remove the entries of tables that were dropped, as far as this role sees them."""
+        connection.execute(_FORGET_DROPPED)
+
     def take(self, connection: Connection, size: int, lease: float) -> list[Entry]:
         """Take entries that are due: for `lease` seconds no other worker does."""
         parameters = {**self._place, "size": size, "lease": lease, "worker": self.worker}
@@ -180,7 +210,11 @@ class QueueEntries:
     def store(
         self, connection: Connection, rows: Sequence[RowText], vectors: Sequence[VectorArray | None]
     ) -> list[Entry]:
-        """Store the vectors of rows whose text is still the same and which nobody holds; the entries of these rows."""
+        """Store the vectors of rows whose text is still the same and which nobody holds; the entries of these rows.
+
+        Raises:
+            Reinstalled: the column is kept by another model meanwhile; the transaction must not be committed.
+        """
         if not rows:
             return []
         keys = self._keys([row.entry for row in rows])
@@ -189,6 +223,8 @@ class QueueEntries:
         if values:
             with caller_path(connection):  # for the application's triggers
                 connection.execute(self._store, values)
+            # the UPDATE's lock lets nobody install others from here to the end
+            self.check_installed(connection)
         return [rows[n - 1].entry for n, _, _ in locked]
 
     def finish(self, connection: Connection, entries: Collection[Entry]) -> None:

@@ -14,12 +14,21 @@ if TYPE_CHECKING:
 
     from pgmrl.embedding_queue.embedded_column import EmbeddedColumn
 
-__all__ = ["EmbeddingStatus", "ParkedRow", "embedding_status", "parked_rows", "retry_parked"]
+__all__ = ["EmbeddingStatus", "ParkedRow", "embedding_status", "parked_rows", "retry_parked", "rewriting_triggers"]
 
 STATUS_SQL: Final = (
     "SELECT table_schema, table_name, embedding, stale, taken, failed, parked, oldest_seconds\n"
     "FROM pgmrl.embedding_status ORDER BY 1, 2, 3"
 )
+
+REWRITERS_SQL: Final = """
+SELECT e.table_schema || '.' || e.table_name || '.' || e.embedding AS title, e.table_schema, e.table_name,
+    pgmrl.rewriting_triggers_v1(e.relation, ARRAY(
+        SELECT a.attname::text FROM pg_attribute AS a WHERE a.attrelid = g.tgrelid AND a.attnum = ANY (g.tgattr::int2[])
+    )) AS triggers
+FROM pgmrl.embeddings AS e
+JOIN pg_trigger AS g ON g.tgrelid = e.relation AND g.tgfoid = e.function AND (g.tgtype & 18) = 16 AND g.tgattr <> ''
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +79,16 @@ class ParkedRow:
 def embedding_status(connection: Connection) -> list[EmbeddingStatus]:
     """Every column that is kept in step with a text; needs pgmrl's schema."""
     return [EmbeddingStatus(*tuple(row)) for row in catalogue_result(connection, STATUS_SQL)]
+
+
+def rewriting_triggers(connection: Connection) -> list[tuple[str, str, str, list[str]]]:
+    """Columns whose text a BEFORE trigger of the application may change unseen: it came after the triggers that mark.
+
+    Returns:
+        The column for people, its table's schema and name, and the BEFORE triggers.
+    """
+    query = f"SELECT * FROM ({REWRITERS_SQL}) AS r WHERE triggers IS NOT NULL ORDER BY 1"
+    return [tuple(row) for row in catalogue_result(connection, query)]
 
 
 def parked_rows(connection: Connection, column: EmbeddedColumn, limit: int = 100) -> list[ParkedRow]:

@@ -24,6 +24,7 @@ END $$;
 DROP FUNCTION pgmrl.drop_embedding_v1(regclass, text);
 DROP FUNCTION pgmrl.queue_embeddings_v1(regclass, text, boolean);
 DROP FUNCTION pgmrl.keep_embedding_v1(regclass, text, text, text[], text, text, boolean);
+DROP FUNCTION pgmrl.rewriting_triggers_v1(regclass, text[]);
 DROP VIEW pgmrl.parked_embeddings;
 DROP VIEW pgmrl.embedding_status;
 DROP VIEW pgmrl.embeddings;

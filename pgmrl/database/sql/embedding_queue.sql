@@ -64,8 +64,38 @@ WHERE q.parked AND has_table_privilege(q.relation, 'SELECT') AND NOT row_securit
 COMMENT ON VIEW pgmrl.parked_embeddings IS 'Rows that could not be embedded, with the reason; `pgmrl embed --retry` tries them again';
 GRANT SELECT ON pgmrl.parked_embeddings TO PUBLIC;
 
+-- BEFORE triggers that may change one of these columns in an UPDATE that does not name it: a trigger that looks at what
+-- an UPDATE names would miss that. Only those are left out that certainly do not: the server's own which write one other
+-- column, and PL/pgSQL that neither names such a column nor uses NEW but by its columns.
+CREATE FUNCTION pgmrl.rewriting_triggers_v1(owner regclass, columns text[]) RETURNS text[]
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT array_agg(DISTINCT g.tgname::text)
+    FROM pg_trigger AS g
+    JOIN pg_proc AS p ON p.oid = g.tgfoid AND p.proname NOT LIKE 'z_\_pgmrl\_%'
+    JOIN pg_language AS l ON l.oid = p.prolang
+    WHERE (g.tgrelid = owner OR g.tgrelid IN (SELECT t.relid FROM pg_partition_tree(owner) AS t))
+      AND NOT g.tgisinternal AND (g.tgtype & 19) = 19  -- FOR EACH ROW, BEFORE, UPDATE
+      AND NOT (
+        NOT EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = owner AND a.attname = ANY (columns) AND a.attgenerated <> '')
+        AND CASE WHEN l.lanname = 'plpgsql' THEN
+            NOT EXISTS (SELECT FROM unnest(columns) AS w (name) WHERE w.name !~ '^\w+$' OR p.prosrc ~* ('\m' || w.name || '\M'))
+            AND p.prosrc !~* 'U&"'
+            AND regexp_replace(p.prosrc, '\mNEW\s*\.\s*"?\w+|\mRETURN\s+(NEW|OLD|NULL)\s*;', '', 'gi') !~* '\m(NEW|RETURN)\M'
+        ELSE l.lanname IN ('c', 'internal')
+            AND p.proname IN ('moddatetime', 'tsvector_update_trigger', 'tsvector_update_trigger_column', 'suppress_redundant_updates_trigger')
+            AND NOT EXISTS (SELECT FROM unnest(columns) AS w (name)
+                            WHERE position(convert_to(w.name, getdatabaseencoding()) || '\x00'::bytea IN g.tgargs) = 1)
+        END
+      )
+$$;
+COMMENT ON FUNCTION pgmrl.rewriting_triggers_v1(regclass, text[])
+    IS 'BEFORE triggers of a table that may change one of these columns in an UPDATE which does not name it';
+
 -- Installs the triggers that mark a row when its text changes. They are AFTER triggers, so that they see what the others
--- made of the row, and not UPDATE OF, which would miss a text that another trigger changes.
+-- made of the row. Of an UPDATE they look at those that name a column of the text (UPDATE OF), which costs every other
+-- one least; unless a BEFORE trigger may change the text besides: then at every one.
 CREATE FUNCTION pgmrl.keep_embedding_v1(
     owner regclass, trigger_name text, embedding text, columns text[], template text, embedder text, notify boolean
 ) RETURNS void
@@ -78,6 +108,7 @@ DECLARE
     keys text[];
     plain boolean;
     watched text[];
+    parts text[];
     missing text;
     earlier regprocedure;
 BEGIN
@@ -126,7 +157,7 @@ BEGIN
                    CASE WHEN plain THEN ''
                         ELSE 'SET DateStyle = ''ISO, YMD'' SET IntervalStyle = postgres SET extra_float_digits = 1 SET bytea_output = hex' END,
                    format(E'BEGIN\n    INSERT INTO pgmrl.embedding_queue (relation, embedding, key)\n'
-                          '    VALUES (coalesce(pg_partition_root(TG_RELID), TG_RELID), %L, ARRAY[%s]);\n%s    RETURN NULL;\nEND',
+                          '    VALUES (coalesce(pg_partition_root(TG_RELID), TG_RELID), %L, ARRAY[%s]);\n%s    RETURN NEW;\nEND',
                           embedding, (SELECT string_agg(format('NEW.%I::text', k), ', ') FROM unnest(keys) AS k),
                           CASE WHEN notify THEN E'    PERFORM pg_notify(''pgmrl_embed'', '''');\n' ELSE '' END));
     EXECUTE format('COMMENT ON FUNCTION %s.%I() IS %L', place, trigger_name, format('pgmrl: marks rows whose %s is to be computed', embedding));
@@ -138,14 +169,33 @@ BEGIN
     -- The key as well: a row that moves away from its entry would be lost.
     -- Not IS DISTINCT FROM: not every type has the operator, and pg_restore would not find all of them.
     SELECT array_agg(DISTINCT w.name) INTO watched FROM unnest(columns || keys) AS w (name);
-    EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER UPDATE ON %s FOR EACH ROW '
+    EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER UPDATE %s ON %s FOR EACH ROW '
                    'WHEN (record_image_ne(ROW(%s), ROW(%s)) AND (NEW.%I IS NULL OR record_image_eq(ROW(OLD.%I), ROW(NEW.%I)))) '
                    'EXECUTE FUNCTION %s.%I(%L, %L, %L, %L)',
-                   trigger_name || '_u', target,
+                   trigger_name || '_u',
+                   CASE WHEN pgmrl.rewriting_triggers_v1(owner, watched) IS NULL
+                        THEN 'OF ' || (SELECT string_agg(quote_ident(w), ', ') FROM unnest(watched) AS w) END,
+                   target,
                    (SELECT string_agg(format('OLD.%I', w), ', ') FROM unnest(watched) AS w),
                    (SELECT string_agg(format('NEW.%I', w), ', ') FROM unnest(watched) AS w),
                    embedding, embedding, embedding, place, trigger_name, embedding, template, embedder,
                    CASE WHEN notify THEN 'notify' ELSE '' END);
+    -- An UPDATE that moves a row to another partition is a DELETE and an INSERT to AFTER triggers, and the row has a vector.
+    SELECT array_agg(a.attname::text) INTO parts
+    FROM pg_partition_tree(owner) AS t
+    JOIN pg_partitioned_table AS d ON d.partrelid = t.relid
+    CROSS JOIN LATERAL unnest(d.partattrs::int2[]) AS k (attnum)
+    JOIN pg_attribute AS a ON a.attrelid = t.relid AND a.attnum = k.attnum;
+    IF parts IS NOT NULL THEN
+        EXECUTE format('CREATE OR REPLACE TRIGGER %I BEFORE UPDATE OF %s ON %s FOR EACH ROW '
+                       'WHEN (record_image_ne(ROW(%s), ROW(%s)) AND (NEW.%I IS NULL OR record_image_eq(ROW(OLD.%I), ROW(NEW.%I)))) '
+                       'EXECUTE FUNCTION %s.%I(%L, %L, %L, %L)',
+                       trigger_name || '_m', (SELECT string_agg(DISTINCT quote_ident(p), ', ') FROM unnest(parts) AS p), target,
+                       (SELECT string_agg(format('OLD.%I', p), ', ') FROM unnest(parts) AS p),
+                       (SELECT string_agg(format('NEW.%I', p), ', ') FROM unnest(parts) AS p),
+                       embedding, embedding, embedding, place, trigger_name, embedding, template, embedder,
+                       CASE WHEN notify THEN 'notify' ELSE '' END);
+    END IF;
     -- what kept it before, under the table's or the column's name of then
     FOR earlier IN
         SELECT e.function FROM pgmrl.embeddings AS e WHERE e.relation = owner AND e.embedding = $3
@@ -201,7 +251,8 @@ BEGIN
         EXECUTE format('DROP FUNCTION %s CASCADE', kept_by);
     END LOOP;
     IF has_table_privilege('pgmrl.embedding_queue', 'SELECT') AND has_table_privilege('pgmrl.embedding_queue', 'DELETE') THEN
-        DELETE FROM pgmrl.embedding_queue AS q WHERE q.relation = owner AND q.embedding = $2;
+        DELETE FROM pgmrl.embedding_queue AS q WHERE q.relation = owner AND q.embedding = $2
+            OR NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = q.relation);
     END IF;
 END $$;
 COMMENT ON FUNCTION pgmrl.drop_embedding_v1(regclass, text) IS 'Removes the triggers that mark rows to be embedded';

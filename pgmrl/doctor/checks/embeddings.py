@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pgmrl.doctor.checks.registry import database_check
 from pgmrl.doctor.finding import Problem
-from pgmrl.embedding_queue.queue_status import STATUS_SQL, embedding_status
+from pgmrl.embedding_queue.queue_status import REWRITERS_SQL, STATUS_SQL, embedding_status, rewriting_triggers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +18,7 @@ __all__ = ["embeddings"]
 
 @database_check("embeddings", "warning", "rows whose text waits long to be embedded, or cannot be")
 def embeddings(context: CheckContext) -> Iterator[Problem]:
-    """Stale rows, the age of the oldest, and parked ones."""
+    """Stale rows, the age of the oldest, parked ones; and texts that a trigger may change unseen."""
     if context.server.schema is None:
         return
     for status in embedding_status(context.connection):
@@ -44,4 +44,16 @@ def embeddings(context: CheckContext) -> Iterator[Problem]:
                 values,
                 "warning",
                 status.title,
+            )
+    for title, schema, table, triggers in rewriting_triggers(context.connection):
+        if context.includes(schema, table):
+            yield Problem(
+                f"the trigger {', '.join(triggers)} may change the text in an UPDATE that does not name it: such a row "
+                "is not marked, for the trigger came after those of pgmrl",
+                f"Install again, which looks at every UPDATE then: `pgmrl embed {title} --install …`; --all marks what "
+                "was changed before.",
+                REWRITERS_SQL.strip(),
+                {"triggers": triggers},
+                "warning",
+                title,
             )
