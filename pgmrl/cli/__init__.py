@@ -12,6 +12,7 @@ from pgmrl.cli import (
     backfill,
     check_migration,
     columns,
+    compare,
     demo,
     doctor,
     embed,
@@ -57,6 +58,7 @@ app.command("columns", rich_help_panel=SEARCH)(columns.columns)
 app.command("recall", rich_help_panel=MEASURE)(recall.recall)
 app.command("explain", rich_help_panel=MEASURE)(explain.explain)
 app.command("tune", rich_help_panel=MEASURE)(tune.tune)
+app.command("compare", rich_help_panel=MEASURE)(compare.compare)
 app.command("evaluate", rich_help_panel=MEASURE)(evaluate.evaluate)
 app.command("doctor", rich_help_panel=MEASURE)(doctor.doctor)
 app.command("upgrade", rich_help_panel=CHANGE)(upgrade.upgrade)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from sqlalchemy.exc import DBAPIError
 
+from pgmrl import database
 from pgmrl.cli.connect import open_engine
 from pgmrl.cli.options import DatabaseUrl, Json, check_plot
 from pgmrl.cli.output import console, counted, escaped, write_json
@@ -20,6 +21,7 @@ from pgmrl.doctor.checked_columns import checked_columns
 from pgmrl.doctor.finding import SEVERITIES
 from pgmrl.doctor.recall_series import SUFFIXES, RecallSeries, draw_series, recall_series, sparkline
 from pgmrl.doctor.run_checks import SECONDS, select_checks
+from pgmrl.embedding_queue import embedding_status
 from pgmrl.errors import NotMigrated
 from pgmrl.reprs import printable
 
@@ -93,7 +95,7 @@ def doctor(
                 column.name: column.recall for column in measured if column.recall is not None and not column.recorded
             }
             report = examine(connection, *names, only=only or (), skip=skip or (), seconds=seconds, recalls=recalls)
-            metrics = prometheus_metrics(report, _health(connection, report)) if as_metrics else ""
+            metrics = _metrics(connection, report, names) if as_metrics else ""
     except Exception as error:
         if not nagios:
             raise
@@ -150,6 +152,15 @@ def _health(connection: Connection, report: Report) -> list[Health]:
         return []
     names = set(report.columns)
     return [column for column in every if column.name in names]
+
+
+def _metrics(connection: Connection, report: Report, names: list[str]) -> str:
+    columns = _health(connection, report)
+    embeddings = embedding_status(connection) if database.installed_revision(connection) is not None else []
+    if names:
+        checked = {name.rpartition(" (")[0] for name in report.columns}
+        embeddings = [status for status in embeddings if status.title in checked]
+    return prometheus_metrics(report, columns, embeddings)
 
 
 # -- for people ----------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,9 +13,11 @@ from pgmrl.cli.connect import open_engine
 from pgmrl.cli.options import DatabaseUrl, Json
 from pgmrl.cli.output import console, counted, escaped, print_table, write_json
 from pgmrl.cli.progress_report import progress_report
+from pgmrl.doctor import embedding_metrics
 from pgmrl.embedders import load_embedder
 from pgmrl.embedding_queue import (
     WorkerOptions,
+    add_column,
     embedded_column,
     embedding_status,
     install_embedding,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from pgmrl.embedders import Embedder
     from pgmrl.embedding_queue import EmbeddedColumn, EmbeddingStatus, EmbedProgress
 
-__all__ = ["embed"]
+__all__ = ["column_model", "embed"]
 
 FROM_DATABASE = ("static", "sentence-transformers", "openai")
 """The kinds of models that a name in the database may load: another names code, which the command line must name."""
@@ -47,6 +49,12 @@ def embed(
     install: Annotated[
         bool, typer.Option("--install", help="Install the triggers that mark rows, and mark those without a vector.")
     ] = False,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to", help="With --install: a new column beside this one, for another model; made where there is none."
+        ),
+    ] = None,
     template: Annotated[
         str | None, typer.Option("--text", help='With --install: a column, or columns in braces: "{title}: {body}".')
     ] = None,
@@ -77,6 +85,9 @@ def embed(
         typer.Option("--embedder", help="The column's model, where it is one of your own (a.module:name)."),
     ] = None,
     status: Annotated[bool, typer.Option("--status", help="Say how many rows wait, and do nothing.")] = False,
+    as_metrics: Annotated[
+        bool, typer.Option("--prometheus", help="With --status: in Prometheus' text format.")
+    ] = False,
     parked: Annotated[bool, typer.Option("--parked", help="Show the rows that are not tried again, and why.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Try parked rows again.")] = False,
     url: DatabaseUrl = None,
@@ -91,21 +102,26 @@ def embed(
     Example: `pgmrl embed packages.embedding --install --text "{name}: {summary}" --by static`, then
     `pgmrl embed packages.embedding --watch`
     """
-    if {template is not None, by is not None} != {install}:
-        raise typer.BadParameter("--install, --text and --by belong together")
-    if sum((install, drop, watch, status, parked)) > 1:
-        raise typer.BadParameter("give one of --install, --drop, --watch, --status and --parked")
+    for wrong, message in (
+        ({template is not None or to is not None, by is not None} != {install}, "give --install with --text and --by"),
+        (sum((install, drop, watch, status, parked)) > 1, "give one of --install, --drop, --watch, --status, --parked"),
+        (as_metrics and not status, "--prometheus belongs to --status"),
+    ):
+        if wrong:
+            raise typer.BadParameter(message)
     with open_engine(url) as engine:
         if column is None:
             if not status:
                 raise typer.BadParameter("name the column: table.column")
-            _status(engine, None, json=json)
+            _status(engine, None, json=json, as_metrics=as_metrics)
             return
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             target = embedded_column(connection, column)
             if install:
-                declaration = Embed(str(template), str(by), notify)
-                marked = install_embedding(connection, target, declaration, everything=everything)
+                target, declaration = _declared(connection, target, template, str(by), to)
+                marked = install_embedding(
+                    connection, target, replace(declaration, notify=notify), everything=everything
+                )
                 _report(json, {"column": target.title, "marked": marked}, f"{counted(marked, 'row')} marked")
                 return
             if drop:
@@ -118,10 +134,18 @@ def embed(
             if retry:
                 retry_parked(connection, target)
         if status:
-            _status(engine, target, json=json)
+            _status(engine, target, json=json, as_metrics=as_metrics)
             return
         options = WorkerOptions(batch, watch, poll, listen, lease, attempts, max_bytes=max_bytes)
-        _work(engine, target, _model(target, embedder), options, json=json)
+        _work(engine, target, column_model(target, embedder), options, json=json)
+
+
+def _declared(
+    connection: Connection, target: EmbeddedColumn, template: str | None, by: str, to: str | None
+) -> tuple[EmbeddedColumn, Embed]:
+    """What is to be kept in step, and with what: with `to` a column beside the target, and its text by default."""
+    declaration = Embed(template or _installed(target).template, by)
+    return (target if to is None else add_column(connection, target, to, load_embedder(by).dims)), declaration
 
 
 def _work(engine: Engine, target: EmbeddedColumn, model: Embedder, options: WorkerOptions, *, json: bool) -> None:
@@ -140,11 +164,9 @@ def _work(engine: Engine, target: EmbeddedColumn, model: Embedder, options: Work
         raise typer.Exit(1)
 
 
-def _model(target: EmbeddedColumn, embedder: str | None) -> Embedder:
+def column_model(target: EmbeddedColumn, embedder: str | None) -> Embedder:
     """The model that the triggers name; one that is code only if the command line names it as well."""
-    if target.embed is None:
-        raise MigrationError(f"no trigger marks the rows of {target.title}: `pgmrl embed --install` installs it")
-    by = target.embed.by
+    by = _installed(target).by
     if embedder is not None and embedder != by:
         raise EmbedderError(f"{target.title} holds vectors of {by}, expected none of {safe_repr(embedder)}")
     if embedder is None and by.partition(":")[0] not in FROM_DATABASE:
@@ -153,6 +175,12 @@ def _model(target: EmbeddedColumn, embedder: str | None) -> Embedder:
             f"--embedder {by}"
         )
     return load_embedder(by)
+
+
+def _installed(target: EmbeddedColumn) -> Embed:
+    if target.embed is None:
+        raise MigrationError(f"no trigger marks the rows of {target.title}: `pgmrl embed --install` installs it")
+    return target.embed
 
 
 def _report(json: bool, document: dict[str, object], line: str) -> None:
@@ -169,8 +197,11 @@ def _statuses(engine: Engine, target: EmbeddedColumn | None) -> list[EmbeddingSt
     return [status for status in statuses if target is None or status.title == target.title]
 
 
-def _status(engine: Engine, target: EmbeddedColumn | None, *, json: bool) -> None:
+def _status(engine: Engine, target: EmbeddedColumn | None, *, json: bool, as_metrics: bool) -> None:
     statuses = _statuses(engine, target)
+    if as_metrics:
+        typer.echo(embedding_metrics(statuses), nl=False)
+        return
     if json:
         write_json([asdict(status) for status in statuses])
         return

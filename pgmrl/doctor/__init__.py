@@ -5,7 +5,7 @@ from pgmrl.doctor.checks.registry import Check
 from pgmrl.doctor.finding import Finding, NotChecked, Report
 from pgmrl.doctor.health_view import Health, health
 from pgmrl.doctor.measured_recall import Measurement, measure_columns
-from pgmrl.doctor.prometheus import prometheus_metrics
+from pgmrl.doctor.prometheus import embedding_metrics, prometheus_metrics
 from pgmrl.doctor.run_checks import doctor
 from pgmrl.doctor.thresholds import Thresholds
 
@@ -19,6 +19,7 @@ __all__ = [
     "Report",
     "Thresholds",
     "doctor",
+    "embedding_metrics",
     "health",
     "measure_columns",
     "prometheus_metrics",

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from pgmrl.doctor.finding import Report
     from pgmrl.doctor.health_view import Health
+    from pgmrl.embedding_queue import EmbeddingStatus
 
-__all__ = ["prometheus_metrics"]
+__all__ = ["embedding_metrics", "prometheus_metrics"]
 
 Samples = list[tuple["Mapping[str, str]", float]]
 
@@ -36,20 +37,46 @@ COUNTERS: Final = {
     "pgmrl_index_scans_total": ("index_scans", "Scans of the index since the statistics began."),
     "pgmrl_table_reads_total": ("table_reads", "Sequential scans of the table since the statistics began."),
 }
+EMBEDDING_GAUGES: Final = {
+    "pgmrl_embedding_stale_rows": ("stale", "Rows whose text is still to be embedded."),
+    "pgmrl_embedding_taken_rows": ("taken", "Of them, rows that a worker has."),
+    "pgmrl_embedding_failed_rows": ("failed", "Of them, rows that failed and will be tried again."),
+    "pgmrl_embedding_parked_rows": ("parked", "Rows that could not be embedded and are not tried again."),
+    "pgmrl_embedding_oldest_seconds": ("oldest_seconds", "Since the oldest stale row was marked; 0 without one."),
+}
 
 
-def prometheus_metrics(report: Report, columns: Sequence[Health] = ()) -> str:
+def prometheus_metrics(
+    report: Report, columns: Sequence[Health] = (), embeddings: Sequence[EmbeddingStatus] = ()
+) -> str:
     """The report's findings and the columns' numbers as metrics.
 
     Args:
         report: of `doctor`.
         columns: of `health`; none where pgmrl's schema is not installed.
+        embeddings: of `embedding_status`; none where no column is kept in step with a text.
 
     Returns:
         Text that ends with a newline.
 
     """
-    return "".join(f"{line}\n" for line in _lines(report, columns))
+    return "".join(f"{line}\n" for line in _lines(report, columns)) + embedding_metrics(embeddings)
+
+
+def embedding_metrics(embeddings: Sequence[EmbeddingStatus]) -> str:
+    """What waits to be embedded, as metrics; an empty text where no column is kept in step with a text."""
+    labelled = [
+        ({"schema": status.table_schema, "table": status.table_name, "column": status.column}, status)
+        for status in embeddings
+    ]
+    return "".join(
+        f"{line}\n"
+        for name, (attribute, meaning) in EMBEDDING_GAUGES.items()
+        if labelled
+        for line in _metric(
+            name, "gauge", meaning, [(labels, getattr(status, attribute) or 0) for labels, status in labelled]
+        )
+    )
 
 
 def _lines(report: Report, columns: Sequence[Health]) -> Iterator[str]:

@@ -8,6 +8,7 @@ was embedded. A worker that dies leaves its keys behind, which others take when 
 from pgmrl.embedding_queue.embed_worker import EmbedProgress, WorkerOptions, run_worker
 from pgmrl.embedding_queue.embedded_column import (
     EmbeddedColumn,
+    add_column,
     check_model,
     embedded_column,
     install_embedding,
@@ -22,6 +23,7 @@ __all__ = [
     "EmbeddingStatus",
     "ParkedRow",
     "WorkerOptions",
+    "add_column",
     "check_model",
     "embedded_column",
     "embedding_status",

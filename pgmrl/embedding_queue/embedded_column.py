@@ -10,8 +10,9 @@ from sqlalchemy import text
 from pgmrl import database
 from pgmrl.database.search_path import catalogue_result, relation_name
 from pgmrl.errors import DefinitionError, EmbedderError, MigrationError
+from pgmrl.model import ddl
 from pgmrl.model.embed import Embed, drop_embedding_triggers, keep_embedding_triggers, queue_embeddings
-from pgmrl.names import column_parts, qualified
+from pgmrl.names import column_parts, qualified, quoted
 from pgmrl.online.locks import in_transaction
 from pgmrl.online.preconditions import check_owner, check_sees_all_rows
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EmbeddedColumn",
+    "add_column",
     "check_model",
     "embedded_column",
     "install_embedding",
@@ -120,6 +122,29 @@ def _embed(row: Any) -> Embed:
         return Embed(row.template, row.embedder, bool(row.notifies))
     except DefinitionError as error:
         raise MigrationError(f"{row.schema}.{row.table_name}: its trigger was not made by pgmrl: {error}") from error
+
+
+def add_column(connection: Connection, column: EmbeddedColumn, name: str, dims: int) -> EmbeddedColumn:
+    """A column of vectors beside another one, for another model; the one that is there where it is of that kind.
+
+    Args:
+        connection: in autocommit.
+        column: beside which it stands; it stays as it is.
+        name: of the new one.
+        dims: of the new one.
+
+    Raises:
+        MigrationError: missing rights; a column of that name with another type.
+        Locked: the table was not free.
+    """
+    check_owner(connection, column.owner)
+    type_ = f"{qualified(column.vector_schema, column.kind)}({dims})"
+    add = f"ALTER TABLE {column.owner} ADD COLUMN IF NOT EXISTS {quoted(name)} {type_}"
+    in_transaction(connection, [add, ddl.set_storage(column.owner, name, "main")], column.owner)
+    added = embedded_column(connection, f"{column.schema}.{column.table}.{name}")
+    if (added.kind, added.dims) != (column.kind, dims):
+        raise MigrationError(f"{added.title}: expected {column.kind}({dims}), got {added.kind}({added.dims})")
+    return added
 
 
 def check_model(title: str, by: str | None, name: str) -> None:

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, text
 
 from pgmrl.doctor import doctor
@@ -52,6 +53,44 @@ def test_from_texts_to_vectors(packages: Engine) -> None:
     ok("embed", COLUMN, "--drop")
     assert ok_json("embed", "--status") == []
     assert "no trigger marks" in str(failure("embed", COLUMN))
+
+
+def test_for_a_monitor() -> None:
+    """The numbers of --status as metrics, with those of the doctor, too; nothing where nothing is kept in step."""
+
+    def metrics(text: str) -> dict[str, float]:
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        labels = {"schema": "public", "table": "packages", "column": "embedding"}
+        return {sample.name: sample.value for sample in samples if sample.labels == labels}
+
+    assert ok("embed", "--status", "--prometheus") == ""
+    ok(*install())
+    found = metrics(ok("embed", "--status", "--prometheus"))
+    assert found.pop("pgmrl_embedding_oldest_seconds") > 0
+    assert found == {
+        "pgmrl_embedding_stale_rows": 2, "pgmrl_embedding_taken_rows": 0, "pgmrl_embedding_failed_rows": 0,
+        "pgmrl_embedding_parked_rows": 0,
+    }  # fmt: skip
+    run("embed", COLUMN, "--max-bytes", "5")
+    found = metrics(run("doctor", "--prometheus").stdout)
+    assert found["pgmrl_embedding_parked_rows"] == 1
+    assert found["pgmrl_embedding_oldest_seconds"] == 0
+    assert metrics(run("doctor", COLUMN, "--prometheus").stdout) == {}  # it has no short column to be checked
+    assert run("embed", COLUMN, "--prometheus").exit_code == 2
+
+
+def test_a_load_by_another_model_is_refused(place: Path) -> None:
+    """Vectors of two models never meet in a column; nothing is written."""
+    (place / "rows.jsonl").write_text('{"id": 7, "name": "a", "summary": "b"}\n')
+    ok("embed", COLUMN, "--install", "--text", "name", "--by", "openai:large")
+    load = ["load", "rows.jsonl", "--table", "packages", "--text", "{name}", "--column", "embedding"]
+    error = failure(*load)
+    assert isinstance(error, EmbedderError)
+    assert "expected the model openai:large, by which packages.embedding is kept in step" in str(error).replace(
+        "public.", ""
+    )
+    assert len(ok_json("embed", COLUMN, "--install", "--text", "name", "--by", "static", "--all")) == 2
+    assert ok_json(*load)["rows"] == 1
 
 
 def test_parked_rows(packages: Engine) -> None:
