@@ -169,7 +169,7 @@ def watch(url: str, lease: float) -> None:
     """The command of a worker in a process of its own, for ever; one that ends with an error is started again."""
     options = ["--watch", "--lease", str(lease), "--batch", "20", "--poll", "0.5", "--embedder", MODEL]
     while True:
-        with suppress(SystemExit, PgmrlError):
+        with suppress(SystemExit, PgmrlError, DBAPIError):  # as at a start without a connection or a model
             cli.app(["embed", "letters.embedding", *options, "--database-url", url])
 
 
