@@ -16,6 +16,7 @@ from pgmrl.errors import MigrationError
 from pgmrl.model.embed import text_sql
 from pgmrl.model.types import NumpyVector
 from pgmrl.names import qualified, quoted
+from pgmrl.reprs import printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -239,8 +240,9 @@ class QueueEntries:
 
     def fail(self, connection: Connection, entry: Entry, error: str, *, park: bool = False) -> bool:
         """Leave an entry for later, or for nobody if it was tried often enough; whether it is parked."""
+        error = printable(error[:ERROR_CHARACTERS], keep="\n\t")[:ERROR_CHARACTERS]  # as the server takes it
         parameters = {
-            "id": entry.ids[0], "error": error.replace("\0", "")[:ERROR_CHARACTERS], "park": park,
+            "id": entry.ids[0], "error": error, "park": park,
             "most": self.most_attempts, "pause": self.pause, "longest": LONGEST_PAUSE,
         }  # fmt: skip
         connection.execute(_FINISH, {"ids": list(entry.ids[1:])})

@@ -14,21 +14,55 @@ if TYPE_CHECKING:
 
     from pgmrl.embedding_queue.embedded_column import EmbeddedColumn
 
-__all__ = ["EmbeddingStatus", "ParkedRow", "embedding_status", "parked_rows", "retry_parked", "rewriting_triggers"]
+__all__ = [
+    "EmbeddingStatus",
+    "MarkingTriggers",
+    "ParkedRow",
+    "embedding_status",
+    "marking_triggers",
+    "parked_rows",
+    "retry_parked",
+]
 
 STATUS_SQL: Final = (
     "SELECT table_schema, table_name, embedding, stale, taken, failed, parked, oldest_seconds\n"
     "FROM pgmrl.embedding_status ORDER BY 1, 2, 3"
 )
 
-REWRITERS_SQL: Final = """
-SELECT e.table_schema || '.' || e.table_name || '.' || e.embedding AS title, e.table_schema, e.table_name,
-    pgmrl.rewriting_triggers_v1(e.relation, ARRAY(
-        SELECT a.attname::text FROM pg_attribute AS a WHERE a.attrelid = g.tgrelid AND a.attnum = ANY (g.tgattr::int2[])
-    )) AS triggers
+TRIGGERS_SQL: Final = """
+SELECT e.table_schema, e.table_name, e.embedding,
+    count(*) FILTER (WHERE (g.tgtype & 18) = 16) > 0 AS marks_updates,
+    bool_and(g.tgenabled IN ('O', 'A')) AS enabled,
+    pgmrl.rewriting_triggers_v1(e.relation, (
+        SELECT array_agg(a.attname::text) FROM pg_attribute AS a
+        JOIN pg_trigger AS u ON u.tgrelid = a.attrelid AND a.attnum = ANY (u.tgattr::int2[])
+        WHERE u.tgrelid = e.relation AND u.tgfoid = e.function AND (u.tgtype & 18) = 16
+    )) AS rewriters
 FROM pgmrl.embeddings AS e
-JOIN pg_trigger AS g ON g.tgrelid = e.relation AND g.tgfoid = e.function AND (g.tgtype & 18) = 16 AND g.tgattr <> ''
+JOIN pg_trigger AS g ON g.tgrelid = e.relation AND g.tgfoid = e.function
+GROUP BY e.relation, e.table_schema, e.table_name, e.embedding, e.function ORDER BY 1, 2, 3
 """
+
+
+@dataclass(frozen=True, slots=True)
+class MarkingTriggers:
+    """The triggers that mark the rows of a column.
+
+    Attributes:
+        table_schema: of the table.
+        table_name: the table.
+        column: of the vectors.
+        marks_updates: whether there is one for UPDATE.
+        enabled: whether none of them is disabled.
+        rewriters: BEFORE triggers that may change the text in an UPDATE which does not name it, unseen by these.
+    """
+
+    table_schema: str
+    table_name: str
+    column: str
+    marks_updates: bool
+    enabled: bool
+    rewriters: list[str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +115,9 @@ def embedding_status(connection: Connection) -> list[EmbeddingStatus]:
     return [EmbeddingStatus(*tuple(row)) for row in catalogue_result(connection, STATUS_SQL)]
 
 
-def rewriting_triggers(connection: Connection) -> list[tuple[str, str, str, list[str]]]:
-    """Columns whose text a BEFORE trigger of the application may change unseen: it came after the triggers that mark.
-
-    Returns:
-        The column for people, its table's schema and name, and the BEFORE triggers.
-    """
-    query = f"SELECT * FROM ({REWRITERS_SQL}) AS r WHERE triggers IS NOT NULL ORDER BY 1"
-    return [tuple(row) for row in catalogue_result(connection, query)]
+def marking_triggers(connection: Connection) -> list[MarkingTriggers]:
+    """The triggers of every column that is kept in step with a text."""
+    return [MarkingTriggers(*tuple(row)) for row in catalogue_result(connection, TRIGGERS_SQL)]
 
 
 def parked_rows(connection: Connection, column: EmbeddedColumn, limit: int = 100) -> list[ParkedRow]:

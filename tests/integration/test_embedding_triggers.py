@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import Engine, text
 
+from pgmrl.doctor import doctor
 from pgmrl.embedding_queue import WorkerOptions, embedded_column, install_embedding, run_worker
-from pgmrl.embedding_queue.queue_status import rewriting_triggers
+from pgmrl.embedding_queue.queue_status import marking_triggers
 from pgmrl.errors import EmbedderError, MigrationError
 from pgmrl.model.embed import Embed, drop_embedding_triggers
 from tests.letters import DIMS, Letters, vector_of
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+    from sqlalchemy import Connection
 
 QUICK = WorkerOptions(batch=7, lease=5, pause=0.01, attempts=3, poll=0.05)
 
@@ -63,6 +65,12 @@ def before(engine: Engine, name: str, body: str) -> None:
     run(engine, f"CREATE TRIGGER {name} BEFORE UPDATE ON docs FOR EACH ROW EXECUTE FUNCTION {name}()")
 
 
+def only_finding(connection: Connection) -> str:
+    """What the doctor says of the column, where it says one thing."""
+    (finding,) = doctor(connection, only=["embeddings"]).findings
+    return finding.message
+
+
 @pytest.fixture
 def docs(engine: Engine) -> Engine:
     """An Engine on a database with the table `docs`."""
@@ -103,11 +111,12 @@ def test_a_text_that_another_trigger_changes_is_marked(docs: Engine) -> None:
     assert work(docs, "docs") == 2
     before(docs, "rewrite", "BEGIN NEW.body := 'rewritten ' || NEW.stars; RETURN NEW; END")
     with docs.connect() as connection:
-        assert rewriting_triggers(connection) == [("public.docs.embedding", "public", "docs", ["rewrite"])]
+        assert [triggers.rewriters for triggers in marking_triggers(connection)] == [["rewrite"]]
+        assert "the trigger rewrite may change the text" in only_finding(connection)
     install(docs, "docs", Embed("body", "static"))
     assert named(docs, "docs") == []
     with docs.connect() as connection:
-        assert rewriting_triggers(connection) == []
+        assert [triggers.rewriters for triggers in marking_triggers(connection)] == [None]
     run(docs, "UPDATE docs SET stars = id")
     assert work(docs, "docs") == 2
     rows = run(docs, "SELECT body, CAST(embedding AS vector)::float4[] FROM docs ORDER BY id")

@@ -76,7 +76,7 @@ AS $$
     JOIN pg_proc AS p ON p.oid = g.tgfoid AND p.proname NOT LIKE 'z_\_pgmrl\_%'
     JOIN pg_language AS l ON l.oid = p.prolang
     WHERE (g.tgrelid = owner OR g.tgrelid IN (SELECT t.relid FROM pg_partition_tree(owner) AS t))
-      AND NOT g.tgisinternal AND (g.tgtype & 19) = 19  -- FOR EACH ROW, BEFORE, UPDATE
+      AND columns IS NOT NULL AND NOT g.tgisinternal AND (g.tgtype & 19) = 19  -- FOR EACH ROW, BEFORE, UPDATE
       AND NOT (
         NOT EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = owner AND a.attname = ANY (columns) AND a.attgenerated <> '')
         AND CASE WHEN l.lanname = 'plpgsql' THEN

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from pgmrl.doctor.checks.registry import database_check
 from pgmrl.doctor.finding import Problem
-from pgmrl.embedding_queue.queue_status import REWRITERS_SQL, STATUS_SQL, embedding_status, rewriting_triggers
+from pgmrl.embedding_queue.queue_status import STATUS_SQL, TRIGGERS_SQL, embedding_status, marking_triggers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pgmrl.doctor.check_context import CheckContext
+    from pgmrl.embedding_queue.queue_status import MarkingTriggers
 
 __all__ = ["embeddings"]
 
@@ -45,15 +46,23 @@ def embeddings(context: CheckContext) -> Iterator[Problem]:
                 "warning",
                 status.title,
             )
-    for title, schema, table, triggers in rewriting_triggers(context.connection):
-        if context.includes(schema, table):
-            yield Problem(
-                f"the trigger {', '.join(triggers)} may change the text in an UPDATE that does not name it: such a row "
-                "is not marked, for the trigger came after those of pgmrl",
-                f"Install again, which looks at every UPDATE then: `pgmrl embed {title} --install …`; --all marks what "
-                "was changed before.",
-                REWRITERS_SQL.strip(),
-                {"triggers": triggers},
-                "warning",
-                title,
-            )
+    for triggers in marking_triggers(context.connection):
+        if context.includes(triggers.table_schema, triggers.table_name):
+            yield from _unmarked(triggers)
+
+
+def _unmarked(triggers: MarkingTriggers) -> Iterator[Problem]:
+    """How a text can change without its row being marked."""
+    title = f"{triggers.table_schema}.{triggers.table_name}.{triggers.column}"
+    again = f"`pgmrl embed {title} --install …`; with --all it marks every row, also those that were missed."
+    problems = {
+        "no trigger marks the rows whose text an UPDATE changes: it went with a column": not triggers.marks_updates,
+        "the triggers that mark rows are disabled: those whose text changes are missed": not triggers.enabled,
+        f"the trigger {', '.join(triggers.rewriters or [])} may change the text in an UPDATE that does not name it, "
+        "which is missed: it came after the triggers that mark rows": triggers.rewriters is not None,
+    }
+    for message, is_so in problems.items():
+        if is_so:
+            values = {"rewriters": triggers.rewriters or []}
+            remedy = "ALTER TABLE … ENABLE TRIGGER, then install" if "disabled" in message else "Install"
+            yield Problem(message, f"{remedy} again: {again}", TRIGGERS_SQL.strip(), values, "warning", title)
