@@ -33,10 +33,13 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TSVECTOR
 
 from pgmrl import SqlFunctions, database, install_functions, local
+from pgmrl.embedders.token_model import load_token_model
+from pgmrl.functions.text_models import install_model
 from pgmrl.model.columns import Matryoshka
 from pgmrl.model.shortening import Short
 from tests.corpus import Corpus, Passage, facts, load
 from tests.databases import TEMPLATE, admin, connected, indexed_afterwards, new_database, shared_database, vacuum
+from tests.small_model import write_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -239,6 +242,12 @@ def _fill(engine: Engine, table: Table, corpus: Corpus) -> None:
             connection.execute(table.insert(), rows)
             connection.execute(table.insert(), empty)
         install_functions(connection, table.c.embedding, functions)
+        # as if this model had embedded the passages: words find the rows nearest to their vector
+        with tempfile.TemporaryDirectory() as folder:
+            model = load_token_model(str(write_model(Path(folder) / "letters", dims=96)))
+        install_model(connection, "letters", model)
+        asked = SqlFunctions(filters=FILTERS, name="asked", words="words", model="letters")
+        install_functions(connection, table.c.embedding, asked)
         for number, name in enumerate(("asyncio", "it's", "büro")):
             vector = vector_text(corpus.queries[number, :96])
             connection.execute(named, {"name": name, "vector": vector})

@@ -47,23 +47,33 @@ class Answer(NamedTuple):
         return first + "".join(f"${number}{part}" for number, part in enumerate(parts, 1))
 
 
+WORDS = "it's about \\ $1 %s 'a game' \"with trains\"; -- é"
 CALLS = [  # with casts: some drivers send every number as a bigint, and every text as a varchar
-    ("search_diverse(?::halfvec, ?::integer, ?::float8, package_any => ?::text[])", (8, 0.3, "{email,asyncio,typing}")),
-    ("search_groups(?::halfvec, ?::integer, ?::integer, shortlist => ?::integer)", (4, 2, 400)),
-    ("hybrid(?::halfvec, ?, ?::integer, match => ?, words_weight => ?::float8)", ("strategy game", 9, "any", 1.5)),
+    (
+        "passages_search_diverse(?::halfvec, ?::integer, ?::float8, package_any => ?::text[])",
+        (8, 0.3, "{email,asyncio,typing}"),
+    ),
+    ("passages_search_groups(?::halfvec, ?::integer, ?::integer, shortlist => ?::integer)", (4, 2, 400)),
+    (
+        "passages_hybrid(?::halfvec, ?, ?::integer, match => ?, words_weight => ?::float8)",
+        ("strategy game", 9, "any", 1.5),
+    ),
+    ("asked_search_text(?, ?::integer, package => ?)", (WORDS, 7, "email")),
+    ("asked_hybrid_text(?, ?::integer, match => ?)", (WORDS, 5, "any")),
 ]
 
 
 @pytest.fixture(scope="module")
 def answers(wares: Wares) -> list[Answer]:
-    """Rows that differ, groups, and words beside the vector, of one query each."""
+    """Rows that differ, groups, words beside the vector, and words alone, of one query each."""
     found = []
     with wares.engine.connect() as connection:
         for number, (call, given) in enumerate(CALLS):
-            statement, sent = f"SELECT * FROM passages_{call} ORDER BY rank, id", (wares.literal(number), *given)
+            statement = f"SELECT * FROM {call} ORDER BY rank, id"
+            sent = (wares.literal(number), *given) if "::halfvec" in call else given
             result = connection.exec_driver_sql(statement.replace("?", "%s"), sent)
             found.append(Answer(statement, sent, list(result.keys()), [tuple(row) for row in result]))
-    assert [len(one.rows) for one in found] == [8, 8, 9]
+    assert [len(one.rows) for one in found] == [8, 8, 9, 7, 5]
     assert any(None in row for row in found[2].rows)  # a client has to tell NULL from a number
     return found
 

@@ -57,7 +57,8 @@ def test_bind(psql: str, server: LocalServer, wares: Wares) -> None:
 def test_every_shape(psql: str, server: LocalServer, wares: Wares, answers: list[Answer]) -> None:
     """Rows that differ, groups, words: what psycopg gets, digit for digit."""
     for one in answers:
-        sent = " ".join(f"'{value}'" for value in one.given)
+        escaped = [str(value).replace("\\", "\\\\").replace("'", "''") for value in one.given]
+        sent = " ".join(f"'{value}'" for value in escaped)
         found = run(psql, server, wares, f"{one.with_numbers()} \\bind {sent} \\g\n")
         assert [tuple(map(as_number, row)) for row in found] == one.rows
 
