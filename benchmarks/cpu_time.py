@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import random
 import time
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
+from sqlalchemy.orm import Session
 
 from benchmarks.journal import read
 from benchmarks.measure import BLOCK, WARM_UPS
 from benchmarks.overhead import FRESH, PREBUILT, psycopg_ways
 from benchmarks.sides import Effort
-from benchmarks.stack import ASYNC, SYNC
+from benchmarks.stack import ASYNC, PREPARED, SYNC
 from benchmarks.throughput import function_call
 from pgmrl import SqlFunctions, install_functions
 from pgmrl.model.compat import HalfVector
@@ -34,6 +36,10 @@ if TYPE_CHECKING:
 
 HEADINGS: Final = ("way", "client ms", "server ms", "together ms", "of `halfvec`'s, same stack", "of `vector`'s")
 PLAIN: Final = {"halfvec": 80, "vector": 120}
+SESSIONS: Final = {
+    "pgmrl, a Session and its transaction for each": "READ COMMITTED",
+    "pgmrl, a Session for each, autocommit": "AUTOCOMMIT",
+}
 
 
 class Way(NamedTuple):
@@ -62,8 +68,10 @@ def cpu_times(
         repeats: how often every query is asked.
 
     """
-    with ours.server.connect() as connection:
+    with ours.server.connect() as connection, ExitStack() as stack:
         ways = _ways(bench, ours, plain, bare, connection)
+        for name, isolation in SESSIONS.items():
+            ways[name] = _session_each(ours, isolation, stack)
         for repeat in range(1, repeats + 1):
             for first in range(0, bench.queries, BLOCK):
                 order = list(ways)
@@ -96,6 +104,20 @@ def _ways(
     ways["pgmrl, SQL function"] = Way(called, psycopg)  # the server shortens the query
     ways["pgmrl, bare SQL without fallback"] = Way(bare.prepare(Effort(80, 80)), bare.connection.info.backend_pid)
     return ways
+
+
+def _session_each(ours: StackSide, isolation: str, stack: ExitStack) -> Way:
+    """A Session for each search, on a pool that has one connection: as a request of a web application has it."""
+    options: dict[str, Any] = {"isolation_level": isolation, "pool_size": 1, "connect_args": PREPARED}
+    engine = create_engine(ours.server.sqlalchemy_url, **options)
+    stack.callback(engine.dispose)
+
+    def ask(query: Floats) -> list[int]:
+        with Session(engine) as session:
+            return [row[0].id for row in session.execute(ours.select(query, FRESH))]
+
+    with engine.connect() as connection:
+        return Way(ask, int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one()))
 
 
 def _called(cursor: Any, sql: bytes, query: Floats) -> list[int]:
