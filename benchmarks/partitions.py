@@ -90,9 +90,7 @@ def load(connection: Connection, dataset: Dataset, short: Shortened, partitions:
             f"id integer NOT NULL, embedding halfvec({dataset.dims}) STORAGE MAIN NOT NULL, "
             f"short halfvec({short.dims}) STORAGE MAIN NOT NULL"
         )
-        connection.execute(
-            f"CREATE TABLE {name} ({columns})" + (" PARTITION BY HASH (id)" if partitions > 1 else "")
-        )
+        connection.execute(f"CREATE TABLE {name} ({columns})" + (" PARTITION BY HASH (id)" if partitions > 1 else ""))
         for n in range(partitions if partitions > 1 else 0):
             bounds = f"WITH (MODULUS {partitions}, REMAINDER {n})"
             connection.execute(f"CREATE TABLE {name}_{n} PARTITION OF {name} FOR VALUES {bounds}")
@@ -169,9 +167,12 @@ def page(measured: dict[str, Any]) -> str:
     lines = [
         f"# Partitions beside one table: {measured['dataset']}",
         "",
-        f"Made by `python -m benchmarks.partitions`; the numbers are in partitions.json. {measured['queries']} real "
-        "queries, 128 rotated dimensions, m=16, ef_construction=100, all in memory; by hash, so that every search reads "
-        f"every partition. Load average at the end {measured['load average'][0]:.1f}: read the processor's time.",
+        (
+            f"Made by `python -m benchmarks.partitions`; the numbers are in partitions.json. {measured['queries']} "
+            "real queries, 128 rotated dimensions, m=16, ef_construction=100, all in memory; by hash, so that every "
+            f"search reads every partition. Load average at the end {measured['load average'][0]:.1f}: read the processor's "
+            "time."
+        ),
         "",
         "| partitions | indexes MB | build s |",
         "|---|---|---|",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from sqlalchemy import text
 
 from pgmrl import local
 from pgmrl.local.cluster import Cluster
@@ -15,6 +18,8 @@ from pgmrl.local.programs import Programs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from sqlalchemy import Engine
 
     from pgmrl.local import LocalServer
 
@@ -48,3 +53,14 @@ def streaming_standby(primary: LocalServer, database: str) -> Iterator[LocalServ
             yield running
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def catch_up(primary: Engine, standby: Engine) -> None:
+    """Wait until the standby has replayed everything that the primary has written."""
+    with primary.connect() as connection:
+        position = connection.scalar(text("SELECT CAST(pg_current_wal_insert_lsn() AS text)"))
+    deadline, replayed = time.monotonic() + 60, text("SELECT pg_last_wal_replay_lsn() >= CAST(:position AS pg_lsn)")
+    with standby.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        while not connection.scalar(replayed, {"position": position}):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)

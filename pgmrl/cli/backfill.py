@@ -74,7 +74,7 @@ def backfill(
     if take not in {None, "old", "new"} or (take is not None and not repair):
         raise typer.BadParameter(f"--take: expected old or new, with --repair, got {take}")
     pace = throttle(max_rows, batch_seconds, max_lag, max_lock_waits, without_triggers)
-    with open_engine(url) as engine:
+    with open_engine(url, writes=not status) as engine:
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             fills = _repairs(connection, column, short, take) if repair else _fills(connection, column, short)
         if status or stop:

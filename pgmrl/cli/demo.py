@@ -52,7 +52,7 @@ def demo(
     Example: `pgmrl demo --question "parse command line options"`
     """
     model = load_embedder()
-    with open_engine(url) as pinned:
+    with open_engine(url, writes=True) as pinned:
         engine = pinned.execution_options(**{database.UNPINNED[0]: True})  # a model's table, as an application's
         seconds = _prepared(engine, model, fresh=fresh, quiet=json)
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:

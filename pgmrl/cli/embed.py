@@ -109,7 +109,7 @@ def embed(
     ):
         if wrong:
             raise typer.BadParameter(message)
-    with open_engine(url) as engine:
+    with open_engine(url, writes=retry or not (status or parked)) as engine:
         if column is None:
             if not status:
                 raise typer.BadParameter("name the column: table.column")

@@ -38,7 +38,7 @@ def fit_rotation(
 
     Example: `pgmrl fit-rotation packages.embedding --rotation-dir migrations/rotations`
     """
-    with open_engine(url) as engine:
+    with open_engine(url, writes=install) as engine:
         with engine.connect() as connection, progress_report(quiet=json) as report:
             fit = fit_to(
                 connection,

@@ -73,7 +73,7 @@ def install(
         grant_to=tuple(grant or ()),
         schema=schema,
     )
-    with open_engine(url) as engine, engine.begin() as connection:
+    with open_engine(url, writes=not sql) as engine, engine.begin() as connection:
         searched = reflect(connection, column)
         if sql:
             statements = install_statements(
@@ -120,7 +120,7 @@ def drop(column: ColumnPath, url: DatabaseUrl = None, json: Json = False) -> Non
 
     Example: `pgmrl functions drop packages.embedding`
     """
-    with open_engine(url) as engine, engine.begin() as connection:
+    with open_engine(url, writes=True) as engine, engine.begin() as connection:
         dropped = drop_functions(connection, reflect(connection, column))
     if json:
         write_json(dropped)

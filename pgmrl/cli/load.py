@@ -95,7 +95,7 @@ def load(
     )
     file = None if source is None else file_source(source)
     with (
-        open_engine(url) as engine,
+        open_engine(url, writes=True) as engine,
         query_source(engine, str(query)) if file is None else nullcontext(file) as rows,
         progress_report(quiet=json) as report,
     ):

@@ -45,7 +45,7 @@ def install(
     """
     model_name = name or Path(source).name
     model = load_token_model(source)
-    with open_engine(url) as engine, engine.begin() as connection:
+    with open_engine(url, writes=True) as engine, engine.begin() as connection:
         new = install_model(connection, model_name, model)
     if json:
         write_json({"name": model_name, "hash": model.hash, "dims": model.dims, "new": new})
@@ -78,7 +78,7 @@ def remove(name: ModelName, url: DatabaseUrl = None, json: Json = False) -> None
 
     Example: `pgmrl model remove static`
     """
-    with open_engine(url) as engine, engine.begin() as connection:
+    with open_engine(url, writes=True) as engine, engine.begin() as connection:
         removed = remove_model(connection, name)
     if json:
         write_json({"name": name, "removed": removed})
@@ -109,7 +109,7 @@ def keep(
         raise typer.BadParameter("expected either --text or --stop")
     if not all(map(is_unicode, (column, template or "", model))):
         raise typer.BadParameter("expected Unicode, got half of a surrogate pair")
-    with open_engine(url) as engine, engine.begin() as connection:
+    with open_engine(url, writes=True) as engine, engine.begin() as connection:
         schema, name, vector_column = column_parts(column)
         table = database.relation_name(connection, qualified(schema, name))
         with database.pinned(connection):

@@ -43,7 +43,7 @@ def add(
     if query_name is None:
         raise typer.BadParameter("a vector needs --name")
     query = query_vector(question, vector, model)
-    with open_engine(url) as engine, engine.begin() as connection:
+    with open_engine(url, writes=True) as engine, engine.begin() as connection:
         searched = reflect(connection, column)
         embedder = model if question is not None else None
         new = add_query(connection, searched, query_name, query, question=question, embedder=embedder)
@@ -114,7 +114,7 @@ def remove(
 
     Example: `pgmrl query remove packages.embedding trains`
     """
-    with open_engine(url) as engine, engine.begin() as connection:
+    with open_engine(url, writes=True) as engine, engine.begin() as connection:
         removed = remove_query(connection, reflect(connection, column), name)
     if json:
         write_json({"name": name, "removed": removed})

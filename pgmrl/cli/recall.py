@@ -9,9 +9,10 @@ import typer
 from rich.text import Text
 from sqlalchemy import select
 
+from pgmrl import database
 from pgmrl.cli.connect import open_engine
 from pgmrl.cli.options import ColumnPath, DatabaseUrl, EfSearch, Json, K, Metric, Seed, ShortlistSize, metric_name
-from pgmrl.cli.output import console, escaped, print_table, write_json
+from pgmrl.cli.output import console, errors, escaped, print_table, write_json
 from pgmrl.cli.progress_report import progress_report, say_estimate
 from pgmrl.cli.query_vectors import QueryFile, QuerySelect, queries_of_options
 from pgmrl.cli.search_input import Where, check_filter, filtered
@@ -80,13 +81,18 @@ def recall(
                 progress=report,
                 on_estimate=say_estimate(quiet=json),
             )
-        if record:
+        kept = not (record and database.is_standby(connection))
+        connection.rollback()
+        if record and kept:
             with connection.begin():
                 record_recall(connection, searched, measured)
     if json:
         write_json(as_json(measured))
     else:
         print_recall(measured, searched.table.primary_key.columns.keys())
+    if not kept:
+        errors.print(f"not recorded: {database.KEEPS_NO_HISTORY}")
+        raise typer.Exit(1)
 
 
 def as_json(measured: Recall) -> dict[str, Any]:

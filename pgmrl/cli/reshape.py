@@ -91,7 +91,7 @@ def start(
     schema, table, full_column = column_parts(column)
     pace = throttle(max_rows, batch_seconds, max_lag, max_lock_waits, without_triggers)
     build = Build(True, maintenance_work_mem, parallel_workers)
-    with open_engine(url) as engine:
+    with open_engine(url, writes=not dry_run) as engine:
         with engine.connect() as connection:
             change = reshaping.reshape(
                 connection,
@@ -161,7 +161,7 @@ def contract(
 
     Example: `pgmrl reshape contract documents.embedding`
     """
-    with open_engine(url) as engine:
+    with open_engine(url, writes=not dry_run) as engine:
         change = _change_under_way(engine, column)
         _show_drop(CheckedPlan(change.owner, contraction.plan_contract(change), []), json=json, dry_run=dry_run)
         if dry_run:
@@ -182,7 +182,7 @@ def undo(column: ColumnPath, dry_run: DryRun = False, url: DatabaseUrl = None, j
 
     Example: `pgmrl reshape undo documents.embedding`
     """
-    with open_engine(url) as engine:
+    with open_engine(url, writes=not dry_run) as engine:
         change = _change_under_way(engine, column)
         _show_drop(CheckedPlan(change.owner, contraction.plan_undo(change), []), json=json, dry_run=dry_run)
         if dry_run:

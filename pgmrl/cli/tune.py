@@ -117,7 +117,7 @@ def tune(
         check_plot(path, tuple(WRITERS))
     if (where or values_sql) and (apply or plots):
         raise typer.BadParameter("--where finds a shortlist for filtered searches: it takes neither --apply nor --plot")
-    with open_engine(url) as engine, engine.connect() as connection:
+    with open_engine(url, writes=apply) as engine, engine.connect() as connection:
         if apply:
             database.require_schema(connection)
         searched = _with_axes(connection, reflect(connection, column, metric=metric_name(metric)))

@@ -26,7 +26,7 @@ def upgrade(
 
     Example: `pgmrl upgrade --database-url postgresql://app@db/app`
     """
-    with open_engine(url) as engine, engine.begin() as connection:
+    with open_engine(url, writes=True) as engine, engine.begin() as connection:
         before = database.installed_revision(connection)
         database.upgrade(connection, revision)
         after = database.installed_revision(connection)

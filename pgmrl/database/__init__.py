@@ -3,6 +3,7 @@
 from pgmrl.database.catalogue import (
     ColumnInfo,
     columns,
+    foreign_partitions_sql,
     new_table_schema,
     relation_titles,
     row_estimate,
@@ -49,9 +50,11 @@ from pgmrl.database.search_path import (
     pinned,
     relation_name,
 )
+from pgmrl.database.standby import KEEPS_NO_HISTORY, is_standby, require_primary
 from pgmrl.urls import sqlalchemy_url
 
 __all__ = [
+    "KEEPS_NO_HISTORY",
     "NEWEST_REVISION",
     "REVISIONS",
     "SCHEMA",
@@ -69,12 +72,14 @@ __all__ = [
     "create_version_table",
     "downgrade",
     "execute_plain",
+    "foreign_partitions_sql",
     "hidden_schema",
     "in_autocommit",
     "install_rotation",
     "installed_revision",
     "installed_rotation",
     "installed_rotations",
+    "is_standby",
     "leave_pinned",
     "migrations_path",
     "new_table_schema",
@@ -82,6 +87,7 @@ __all__ = [
     "psycopg_connection",
     "relation_name",
     "relation_titles",
+    "require_primary",
     "require_schema",
     "revision_statements",
     "revision_steps",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ColumnInfo",
     "columns",
+    "foreign_partitions_sql",
     "new_table_schema",
     "relation_titles",
     "row_estimate",
@@ -109,6 +110,18 @@ def row_estimates(connection: Connection, names: Sequence[str]) -> dict[str, flo
     estimates = catalogue_result(connection, query, {"names": list(resolved.values())})
     rows_of = {name: None if unknown else rows for name, rows, unknown in estimates}
     return {name: rows_of[relation] for name, relation in resolved.items()}
+
+
+def foreign_partitions_sql(relation: str) -> str:
+    """A statement for the partitions of a table that are foreign tables: of them this server has no index.
+
+    Args:
+        relation: the partitioned table, as SQL text of a regclass.
+    """
+    return (
+        f"SELECT t.relid::regclass::text AS foreign_partition FROM pg_partition_tree({relation}) AS t\n"  # noqa: S608
+        "JOIN pg_class AS c ON c.oid = t.relid AND c.relkind = 'f' ORDER BY 1"
+    )
 
 
 def table_schema(connection: Connection, table: str) -> str | None:

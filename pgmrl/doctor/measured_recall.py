@@ -112,8 +112,8 @@ def _measure(
         return Measurement(column.name, None, False, _reason(error))
     try:
         with nullcontext() if database.in_autocommit(connection) else connection.begin():
-            if database.execute_plain(connection, "SELECT pg_is_in_recovery()").scalar():
-                return Measurement(column.name, recall, False, "a standby keeps no history: measure on its primary")
+            if database.is_standby(connection):
+                return Measurement(column.name, recall, False, database.KEEPS_NO_HISTORY)
             record_recall(connection, column.searched, recall)
     except (PgmrlError, DBAPIError) as error:
         return Measurement(column.name, recall, False, _reason(error))

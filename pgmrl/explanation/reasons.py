@@ -1,8 +1,8 @@
 """Why no index serves a shortlist: from the catalogue, and from the plan that the planner makes without sorts.
 
 Nothing is guessed. A reason is one of: no index, an INVALID one, one of another operator class, index scans switched
-off, a plan that the planner estimated to be cheaper (both costs are known), or an index that cannot serve the statement
-at any cost, such as a partial one.
+off, a plan that the planner estimated to be cheaper (both costs are known), an index that cannot serve the statement
+at any cost, such as a partial one, or a table on another server.
 """
 
 from __future__ import annotations
@@ -109,11 +109,19 @@ def reasons(
         return []
     if not shortlist_scans(plan):
         return ["the statement has no shortlist: it ranks every row that passes the filter"]
+    foreign = _foreign_tables(plan)
+    if foreign:
+        return [f"{', '.join(foreign)}: on another server, of whose indexes this one knows nothing"]
     tables = list(_sorted_tables(connection, plan))
     if not tables:
         return ["the planner proved that no row can pass the filter, and reads nothing"]
     why = [reason for table in tables for reason in _catalogue_reasons(connection, table)]
     return list(dict.fromkeys(why)) or _cost_reasons(connection, statement, plan, tables, parameters)
+
+
+def _foreign_tables(plan: Node) -> list[str]:
+    parts = (node for part in shortlist_scans(plan) for source in sources(part) for node in nodes(source))
+    return list(dict.fromkeys(node["Relation Name"] for node in parts if node["Node Type"] == "Foreign Scan"))
 
 
 def _sorted_tables(connection: Connection, plan: Node) -> Iterator[_SortedTable]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from pgmrl.database.catalogue import foreign_partitions_sql
 from pgmrl.database.connection import execute_plain, sqlstate
 from pgmrl.database.index_states import FilterIndexState
 from pgmrl.database.search_path import caller_path, catalogue_result
@@ -209,6 +210,14 @@ def _build_partitioned(
     connection: Connection, target: Target, index: ShortIndex, name: str, progress: Progress | None
 ) -> None:
     """An index on the parent alone, one on each partition, and each attached: the last makes the parent's valid."""
+    query = text(foreign_partitions_sql("to_regclass(CAST(:owner AS text))"))
+    foreign = catalogue_result(connection, query, {"owner": target.owner}).scalars().all()
+    if foreign:
+        raise MigrationError(
+            f"{', '.join(foreign)}: foreign tables, beside which an index of {target.owner} that is built partition by "
+            "partition never becomes valid. Detach them, or build it by a plain CREATE INDEX, which leaves them out "
+            "and makes writers wait"
+        )
     if index_state(connection, target, name) is None:
         statement = create_statement(target, index, concurrently=False, name=name, only=True)
         in_transaction(connection, [statement], target.owner)

@@ -35,5 +35,8 @@ def test_every_module_is_registered(path: Path) -> None:
 def test_every_check_has_a_planted_fault(check: Check) -> None:
     """A module of the planted faults names each check, or tests its rule."""
     folder = Path(__file__).parent
-    planted = "".join((folder / name).read_text(encoding="utf-8") for name in ("test_planted.py", "test_filters.py"))
+    planted = "".join(
+        (folder / name).read_text(encoding="utf-8")
+        for name in ("test_planted.py", "test_filters.py", "test_foreign_partitions.py")
+    )
     assert f'"{check.name}"' in planted or f"_{check.name}_" in planted

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,7 +12,7 @@ from psycopg.types.numeric import Int4
 from sqlalchemy import Column, CompoundSelect, Connection, Engine, ForeignKey, Integer, MetaData, Select, Table, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from pgmrl import database, local
+from pgmrl import database
 from pgmrl.model.binary import encode
 from pgmrl.model.columns import Matryoshka, matryoshka
 from pgmrl.model.parameters import binary_value
@@ -24,6 +21,7 @@ from pgmrl.model.shortening import Short
 from pgmrl.model.vectors import VectorArray
 from pgmrl.searching.compile_sql import compile_sql
 from tests.databases import Scratch, connected, indexed_afterwards, new_database, shared_database, vacuum
+from tests.standbys import primary_server, streaming_standby
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,29 +73,43 @@ def elsewhere(server: LocalServer) -> Iterator[Engine]:
         yield engine
 
 
+class Replicas(NamedTuple):
+    """A primary and its streaming standby, with `packages`: 4,000 real vectors of 96 dimensions under an index.
+
+    Attributes:
+        primary: an Engine on it; tests write to tables of their own.
+        standby: an Engine on it.
+    """
+
+    primary: Engine
+    standby: Engine
+
+
 @pytest.fixture(scope="session")
-def standby(corpus: Corpus) -> Iterator[Engine]:
-    """An Engine on a hot standby of its own, with `packages`: 4,000 real vectors of 96 dimensions under an index."""
-    data = Path(tempfile.mkdtemp(prefix="pgmrl-standby-"))
+def replicas(corpus: Corpus) -> Iterator[Replicas]:
+    """Two servers of their own."""
     table = Table(
         "packages",
         MetaData(),
         Column("id", Integer, primary_key=True, autoincrement=False),
         Column("embedding", Matryoshka(96, Short(32))),
     )
-    with local.start(data, database="shop") as primary, database.connect(primary.url()) as engine:
-        with engine.begin() as connection:
+    with primary_server("shop") as server, database.connect(server.url()) as primary:
+        with primary.begin() as connection:
             database.upgrade(connection)
             table.create(connection)
             rows = [{"id": n, "embedding": vector} for n, vector in enumerate(corpus.documents[:4000, :96])]
             with indexed_afterwards(connection, table):
                 connection.execute(table.insert(), rows)
-        vacuum(engine)
-    # started with this file, a server recovers for ever, as one that has lost its primary
-    (data / "data" / "standby.signal").touch()
-    with local.start(data, database="shop") as running, database.connect(running.url()) as engine:
-        yield engine
-    shutil.rmtree(data, ignore_errors=True)
+        vacuum(primary)
+        with streaming_standby(server, "shop") as streaming, database.connect(streaming.url()) as standby:
+            yield Replicas(primary, standby)
+
+
+@pytest.fixture
+def standby(replicas: Replicas) -> Engine:
+    """The Engine on the standby."""
+    return replicas.standby
 
 
 class Base(DeclarativeBase):
