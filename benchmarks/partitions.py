@@ -27,6 +27,7 @@ from benchmarks.server import Server, environment
 from benchmarks.sides import Effort, gated, query_shortener
 from benchmarks.tables import Shortened, copy, prewarm
 from pgmrl.model.compat import HalfVector
+from pgmrl.model.scan_settings import partition_ef_search
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -71,14 +72,17 @@ def table(partitions: int) -> str:
 
 
 def asks(counts: Sequence[int], shortlists: Sequence[int]) -> Iterator[Ask]:
-    """What is measured: the usual ef_search, and less in each partition, the more there are."""
-    for partitions in counts:
-        for shortlist in shortlists:
-            efforts = {shortlist}
+    """What is measured: the usual ef_search, less by the root of the partitions, and each partition's share.
+
+    One table with as little shows what becomes of a search whose rows all lie in one partition.
+    """
+    for shortlist in shortlists:
+        for partitions in counts:
+            others = counts if partitions == 1 else [partitions]
+            efforts = {shortlist, *(partition_ef_search(shortlist, count) for count in others)}
             if partitions > 1:
-                share = shortlist / partitions
-                efforts |= {max(least, int(np.ceil(share * times))) for times in (1, 2, 4) for least in (1, 10, 20)}
-            for ef_search in sorted(effort for effort in efforts if effort <= shortlist):
+                efforts.add(int(np.ceil(shortlist / partitions)))
+            for ef_search in sorted(efforts):
                 yield Ask(partitions, shortlist, ef_search)
 
 
@@ -170,8 +174,8 @@ def page(measured: dict[str, Any]) -> str:
         (
             f"Made by `python -m benchmarks.partitions`; the numbers are in partitions.json. {measured['queries']} "
             "real queries, 128 rotated dimensions, m=16, ef_construction=100, all in memory; by hash, so that every "
-            f"search reads every partition. Load average at the end {measured['load average'][0]:.1f}: read the processor's "
-            "time."
+            "search reads every partition. Load average at the end "
+            f"{measured['load average'][0]:.1f}: read the processor's time."
         ),
         "",
         "| partitions | indexes MB | build s |",

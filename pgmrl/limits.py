@@ -8,6 +8,7 @@ __all__ = [
     "EF_SEARCH_LIMIT",
     "MAX_SCAN_TUPLES",
     "OVERSAMPLE",
+    "PARTITION_EF_SEARCH_MIN",
     "RRF_K",
     "SHORTLIST_LIMIT",
     "SHORTLIST_MIN",
@@ -18,6 +19,7 @@ EF_SEARCH_LIMIT: Final = 1000  # pgvector's; beyond it the scan iterates
 MAX_SCAN_TUPLES: Final = 20_000  # pgvector's default
 OVERSAMPLE: Final = 10
 """Shortlist rows for each result, unless the caller says otherwise; see docs/choosing.md for what it buys."""
+PARTITION_EF_SEARCH_MIN: Final = 10  # below, a scan loses its way in the graph
 SHORTLIST_MIN: Final = 40
 SHORTLIST_LIMIT: Final = 100_000
 RRF_K: Final = 60  # of reciprocal rank fusion; Cormack, Clarke, Buettcher, SIGIR 2009

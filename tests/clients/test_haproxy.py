@@ -153,7 +153,8 @@ def proxy(program: str, corpus: Corpus, tmp_path: Path) -> Iterator[Proxy]:
 def recovering(engine: Engine) -> set[bool]:
     """Whether the servers are standbys that new connections, which stay in the pool, lead to."""
     engine.dispose()
-    with ExitStack() as stack, suppress(OperationalError):  # one that was just found out is cut off
+    # before the first check any server is used, and one that the check turns down is cut off: also while it is closed
+    with suppress(OperationalError), ExitStack() as stack:
         connections = [stack.enter_context(engine.connect()) for _ in range(4)]
         return {bool(connection.scalar(select(func.pg_is_in_recovery()))) for connection in connections}
     return set()

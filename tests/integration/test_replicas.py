@@ -119,7 +119,7 @@ def test_every_shape(passages: Replicas, corpus: Corpus) -> None:
         "groups": search_groups(rows, EMBEDDING, query, by=PASSAGES.c.package),
         "diverse": search_diverse(rows, EMBEDDING, query),
         "funnel": search_funnel(rows, EMBEDDING, query, stages=[(64, 50)]),
-        "hybrid": search_hybrid(rows, [near, Words(PASSAGES.c.words, "read a file")]),
+        "hybrid": search_hybrid(rows, [near, Words(PASSAGES.c.words, "read a file", config="english")]),
         "many": search_many(named, EMBEDDING, [query, other]),
     }
     for shape, statement in shapes.items():

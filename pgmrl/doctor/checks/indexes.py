@@ -6,7 +6,6 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pgmrl.database import foreign_partitions_sql
 from pgmrl.doctor.checked_columns import partitions_sql
 from pgmrl.doctor.checks.registry import column_check
 from pgmrl.doctor.finding import Problem
@@ -148,24 +147,6 @@ def _repair(context: CheckContext, column: CheckedColumn, name: str) -> tuple[st
     )
     partitions = ", ".join(str(row[0]) for row in context.rows(sql))
     return f"Run op.create_short_index again: it builds the missing index on {partitions or 'each partition'}.", sql
-
-
-@column_check("foreign-partition", "warning", "partitions on other servers, whose indexes this one does not see")
-def foreign_partition(context: CheckContext, column: CheckedColumn) -> Iterator[Problem]:
-    """Partitions that are foreign tables."""
-    if not column.partitioned:
-        return
-    sql = foreign_partitions_sql(f"{literal(column.owner)}::regclass")
-    partitions = [str(row.foreign_partition) for row in context.rows(sql)]
-    if partitions:
-        names = ", ".join(partitions)
-        yield Problem(
-            f"{names}: on other servers. No index here serves them, what a search sets for its scan does not reach "
-            "them, and a shortlist fetches their full vectors",
-            "See scale.md: measure recall, give their servers hnsw.ef_search, or take Citus.",
-            sql,
-            {"partitions": partitions},
-        )
 
 
 @column_check("index-operator-class", "warning", "an index for another metric than the searches'")

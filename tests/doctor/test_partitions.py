@@ -1,28 +1,32 @@
-"""A partition on another server: searches are right, and every tool says what it is."""
+"""Partitions that are many, come and go, or lie on other servers: searches, and what the tools say of them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Column, Engine, Integer, MetaData, Table, select, text
+from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, select, text
 
 from pgmrl import check_schema, database, explain, search
+from pgmrl.database.settings import Setting, store_setting
 from pgmrl.doctor import Thresholds, doctor
 from pgmrl.errors import MigrationError
+from pgmrl.measure.queries import vector_queries
 from pgmrl.measure.recall import measure_recall
 from pgmrl.model.columns import Matryoshka, attachment_of
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.shortening import Short
 from pgmrl.online.index_builds import build
 from pgmrl.online.target import Target
-from tests.databases import connected, create_extension, new_database
+from pgmrl.searching.plans import explained, nodes, shortlist_scans
+from tests.databases import connected, create_extension, new_database, vacuum
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pgmrl.local import LocalServer
+    from tests.corpus import Corpus
 
 ROWS, DIMS = 600, 16
 VECTORS = np.random.default_rng(7).normal(size=(ROWS, DIMS)).astype(np.float32)
@@ -126,3 +130,110 @@ def test_another_server_that_does_not_answer(halves: Engine) -> None:
         assert connection.execute(local).scalars().all() == [4]
         with pytest.raises(Exception, match='could not connect to server "shard"'):
             connection.execute(search(select(ITEMS.c.id), ITEMS.c.embedding, VECTORS[3]))
+
+
+# -- many, and changing ------------------------------------------------------------------------------------------------
+
+PARTS, PASSAGES = 8, 2_400
+
+
+@pytest.fixture
+def parts(engine: Engine, corpus: Corpus) -> Engine:
+    """2,400 real vectors of 96 dimensions, by tenant in eight partitions, one per tenant."""
+    table = tenants()
+    with engine.begin() as connection:
+        table.create(connection)
+        for tenant in range(PARTS):
+            connection.exec_driver_sql(f"CREATE TABLE docs_{tenant} PARTITION OF docs FOR VALUES IN ({tenant})")
+        rows = [
+            {"id": n, "tenant": n % PARTS, "embedding": row} for n, row in enumerate(corpus.documents[:PASSAGES, :96])
+        ]
+        connection.execute(table.insert(), rows)
+    vacuum(engine, "docs")
+    return engine
+
+
+def tenants() -> Table:
+    """The table of `parts`."""
+    return Table(
+        "docs",
+        MetaData(),
+        Column("id", Integer, primary_key=True, autoincrement=False),
+        Column("tenant", Integer, primary_key=True, autoincrement=False),
+        Column("embedding", Matryoshka(96, Short(32))),
+        postgresql_partition_by="LIST (tenant)",
+    )
+
+
+def scanned(connection: Connection, statement: Any) -> list[str]:
+    """The tables whose indexes serve the shortlist, as its plan has them."""
+    connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+    connection.exec_driver_sql("SET LOCAL enable_bitmapscan = off")
+    top = explained(connection, statement, "VERBOSE")["Plan"]
+    return sorted(
+        node["Relation Name"]
+        for part in shortlist_scans(top)
+        for node in nodes(part)
+        if node["Node Type"] == "Index Scan" and "Order By" in node
+    )
+
+
+def test_the_plan_of_a_search(parts: Engine, corpus: Corpus) -> None:
+    """Every partition's index, merged by distance; with a condition on the key that partition alone."""
+    table, query = tenants(), corpus.queries[0, :96]
+    everything = search(select(table.c.id), table.c.embedding, query)
+    of_one = search(select(table.c.id).where(table.c.tenant == 3), table.c.embedding, query)
+    with parts.connect() as connection:
+        assert scanned(connection, everything) == [f"docs_{tenant}" for tenant in range(PARTS)]
+        assert scanned(connection, of_one) == ["docs_3"]
+        ids = list(connection.execute(of_one).scalars())
+    assert len(ids) == 10
+    assert {number % PARTS for number in ids} == {3}
+
+
+def test_fewer_candidates_in_each(parts: Engine, corpus: Corpus) -> None:
+    """What the doctor proposes finds what the usual number finds, and what is stored ends the finding."""
+    with parts.connect() as connection:
+        (finding,) = [one for one in doctor(connection, thresholds=HERE) if one.check == "partition-effort"]
+        assert finding.severity == "info"
+        assert finding.values == {"partitions": PARTS, "ef_search": 100, "enough": 36}
+        assert [tuple(row) for row in connection.execute(text(finding.sql))] == [(PARTS,)]
+        connection.rollback()
+        column = tenants().c.embedding
+        queries = vector_queries(column, corpus.queries[:40, :96])
+        usual, fewer = (
+            measure_recall(connection, column, queries=queries, shortlist=100, ef_search=ef_search).recall.mean
+            for ef_search in (100, 36)
+        )
+        assert fewer >= usual - 0.02
+    with parts.begin() as connection:
+        store_setting(connection, column, Setting(10, 100, 36))
+    with parts.connect() as connection:
+        assert not [one for one in doctor(connection, column, thresholds=HERE) if one.check == "partition-effort"]
+
+
+def test_detached_and_attached(parts: Engine, corpus: Corpus) -> None:
+    """A detached partition is a table with a column and an index of its own; attached, its index is the whole's again.
+
+    One that comes without an index gets it from the server, which makes writers wait: built before, it is attached.
+    """
+    table = tenants()
+    statement = search(select(table.c.id), table.c.embedding, corpus.queries[0, :96], k=PASSAGES, shortlist=PASSAGES)
+    with parts.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE docs DETACH PARTITION docs_3")
+        assert len(connection.execute(statement).all()) == PASSAGES // PARTS * (PARTS - 1)
+        assert [(info.table_name, info.index_valid) for info in database.columns(connection)] == [
+            ("docs", True),
+            ("docs_3", True),
+        ]
+    with parts.connect() as connection:
+        report = doctor(connection, thresholds=HERE)
+        assert {one.check for one in report} == {"partition-effort", "recall-unmeasured"}
+        assert {one.subject for one in report} == {"public.docs.embedding", "public.docs_3.embedding"}
+    with parts.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE docs ATTACH PARTITION docs_3 FOR VALUES IN (3)")
+        assert len(connection.execute(statement).all()) == PASSAGES
+        (info,) = database.columns(connection)
+        assert info.index_valid
+        indexes = "SELECT count(*) FROM pg_index WHERE indrelid = 'docs_3'::regclass AND NOT indisprimary"
+        assert connection.scalar(text(indexes)) == 1
