@@ -178,7 +178,8 @@ def page(measured: dict[str, Any]) -> str:
         (
             "Made by `python -m benchmarks.replicas`; the numbers are in replicas.json. All servers and "
             f"{measured['clients']} clients share {measured['cores']} cores, which searches keep busy: a standby here "
-            f"adds no processor. Load average at the end {measured['load average'][0]:.1f}. A search has a shortlist of 100."
+            "adds no processor. A search has a shortlist of 100. Load average at the end "
+            f"{measured['load average'][0]:.1f}."
         ),
         "",
         "| standbys | searches a second, on all servers |",

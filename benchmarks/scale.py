@@ -102,7 +102,8 @@ def searches(side: str, dims: int, rows: int) -> tuple[float, float]:
 
 
 def _power(base: Sequence[tuple[int, float]], rows: int) -> float:
-    slope, start = np.polyfit(*np.log(np.array(base)).T, 1)
+    sizes, times = np.log(np.array(base)).T
+    slope, start = np.polyfit(sizes, times, 1)
     return float(np.exp(start + slope * np.log(rows)))
 
 
