@@ -46,15 +46,15 @@ class Measured(NamedTuple):
         rows: of the table.
         build: seconds of the index, median.
         p50: milliseconds of a search at RECALL, median; None where it was not reached.
-        index: bytes.
-        total: bytes of everything.
+        index_bytes: of the HNSW index.
+        total_bytes: of everything.
     """
 
     rows: int
     build: float
     p50: float | None
-    index: float
-    total: float
+    index_bytes: float
+    total_bytes: float
 
 
 @lru_cache
@@ -145,8 +145,8 @@ def errors() -> Iterator[str]:
     for dims in DIMS:
         for side, name in NAMES.items():
             tables = measured(side, dims)
-            sizes = [index_size(side, dims, table.rows) / table.index - 1 for table in tables]
-            totals = [total_size(side, dims, table.rows) / table.total - 1 for table in tables]
+            sizes = [index_size(side, dims, table.rows) / table.index_bytes - 1 for table in tables]
+            totals = [total_size(side, dims, table.rows) / table.total_bytes - 1 for table in tables]
             cells = [f"{dims:,}", name, ", ".join(f"{table.rows:,}" for table in tables), _range(sizes), _range(totals)]
             if len(tables) > 1:
                 before, last = tables[-2], tables[-1]
