@@ -102,13 +102,13 @@ def searches(side: str, dims: int, rows: int) -> tuple[float, float]:
 
 
 def _power(base: Sequence[tuple[int, float]], rows: int) -> float:
-    sizes, times = np.log(np.array(base)).T
+    sizes, times = np.log(np.array(base, np.float64)).T
     slope, start = np.polyfit(sizes, times, 1)
     return float(np.exp(start + slope * np.log(rows)))
 
 
 def _log(base: Sequence[tuple[int, float]], rows: int) -> float:
-    sizes, times = np.array(base).T
+    sizes, times = np.array(base, np.float64).T
     slope, start = np.polyfit(np.log(sizes), times, 1)
     return float(start + slope * np.log(rows))
 

@@ -55,8 +55,8 @@ def partition_effort(context: CheckContext, column: CheckedColumn) -> Iterator[P
     yield Problem(
         f"a search without a condition on the partition key keeps {numbers.ef_search} candidates in each of "
         f"{partitions} partitions: {enough} are enough for the recall of one table",
-        f"search(..., ef_search={enough}) where a search reads all of them; `pgmrl recall {column.name} --ef-search "
-        f"{enough}` measures it. Where the condition leaves one partition, leave it as it is.",
+        f"search(..., ef_search={enough}), or store it (docs/partitions.md); `pgmrl recall {column.name} --ef-search "
+        f"{enough}` measures it.",
         sql,
         {"partitions": partitions, "ef_search": numbers.ef_search, "enough": enough},
     )
