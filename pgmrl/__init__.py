@@ -11,6 +11,7 @@ from pgmrl.database.check_schema import check_schema
 from pgmrl.database.reflection import reflect
 from pgmrl.database.settings import load_settings
 from pgmrl.errors import PgmrlError
+from pgmrl.model.chunks import Chunks, add_chunks
 from pgmrl.model.columns import Matryoshka, add_short, add_side_table, matryoshka
 from pgmrl.model.embed import Embed
 from pgmrl.model.filter_index import FilterIndex
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from pgmrl.searching.text_query import query_vector
 
 __all__ = [
+    "Chunks",
     "Definition",
     "Embed",
     "Explanation",
@@ -60,6 +62,7 @@ __all__ = [
     "VectorArray",
     "Weighted",
     "Words",
+    "add_chunks",
     "add_functions",
     "add_short",
     "add_side_table",

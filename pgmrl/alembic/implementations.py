@@ -24,6 +24,7 @@ from pgmrl.alembic.operations import (
     AlterShort,
     BackfillShort,
     CreateShortIndex,
+    DropChunks,
     DropEmbedding,
     DropFunctions,
     DropShort,
@@ -32,6 +33,7 @@ from pgmrl.alembic.operations import (
     InstallFunctions,
     InstallRotation,
     InstallTextModel,
+    KeepChunks,
     KeepEmbedding,
     KeepSide,
     MarkShort,
@@ -51,6 +53,7 @@ from pgmrl.errors import MigrationError, NotMigrated
 from pgmrl.functions import installed, text_models
 from pgmrl.functions.install_statements import drop_statement, install_statements
 from pgmrl.model import ddl
+from pgmrl.model.chunks import drop_chunk_triggers, keep_chunk_triggers, queue_chunks
 from pgmrl.model.embed import drop_embedding_triggers, keep_embedding_triggers, queue_embeddings
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.rotation import Rotation
@@ -374,6 +377,24 @@ def _drop_embedding(operations: Operations, operation: DropEmbedding) -> None:
     _check_owner(operations, owner, creates=False)
     statement = drop_embedding_triggers(operation.schema, operation.table, operation.column)
     run_in_migration(operations, [statement], owner, lock=False)
+
+
+@_implements(KeepChunks)
+def _keep_chunks(operations: Operations, operation: KeepChunks) -> None:
+    place, connection = (operation.schema, operation.table), connection_of(operations)
+    owner = qualified(*place)
+    _check_owner(operations, owner)
+    if connection is not None:
+        database.require_schema(connection)
+    statements = [keep_chunk_triggers(operation.chunks, *place), queue_chunks(*place)]
+    run_in_migration(operations, statements, owner, lock=False)
+
+
+@_implements(DropChunks)
+def _drop_chunks(operations: Operations, operation: DropChunks) -> None:
+    owner = qualified(operation.schema, operation.table)
+    _check_owner(operations, owner, creates=False)
+    run_in_migration(operations, [drop_chunk_triggers(operation.schema, operation.table)], owner, lock=False)
 
 
 def _check_owner(operations: Operations, owner: str, *, creates: bool = True) -> None:

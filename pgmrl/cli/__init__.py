@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from pgmrl.cli import (
     backfill,
     check_migration,
+    chunk,
     columns,
     compare,
     demo,
@@ -53,6 +54,7 @@ app = typer.Typer(
 app.command("demo", rich_help_panel=SEARCH)(demo.demo)
 app.command("load", rich_help_panel=SEARCH)(load.load)
 app.command("embed", rich_help_panel=SEARCH)(embed.embed)
+app.command("chunk", rich_help_panel=SEARCH)(chunk.chunk)
 app.command("search", rich_help_panel=SEARCH)(search.search)
 app.command("columns", rich_help_panel=SEARCH)(columns.columns)
 app.command("recall", rich_help_panel=MEASURE)(recall.recall)

@@ -35,6 +35,7 @@ UP: Final[dict[str, Sequence[str]]] = {
         "settings",
         "recall_history",
         "health",
+        "chunks",
         "embedding_queue",
         "text_models",
         "keep_text",

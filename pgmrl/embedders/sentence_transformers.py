@@ -136,6 +136,12 @@ class SentenceTransformersEmbedder:
         """Vectors of queries; shape (len(texts), dims), float32."""
         return self._embed(self._model.encode_query, texts, self._query_prompt)
 
+    def count_tokens(self, text: str) -> int:
+        """How many tokens a text has, without a prompt and the model's special ones."""
+        tokenizer: Any = self._model.tokenizer
+        encoding = getattr(tokenizer, "backend_tokenizer", tokenizer).encode(text, add_special_tokens=False)
+        return len(getattr(encoding, "ids", encoding))
+
     def _embed(self, encode: Any, texts: Sequence[str], prompt: str | None) -> NDArray[np.float32]:
         batch = text_list(texts)
         if not batch:

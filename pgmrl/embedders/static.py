@@ -67,6 +67,10 @@ class StaticEmbedder:
         """Vectors of unit length; shape (len(texts), 256), float32."""
         return self.embed_documents(texts)
 
+    def count_tokens(self, text: str) -> int:
+        """How many tokens a text has."""
+        return len(self._model.tokenizer.encode(text, add_special_tokens=False).ids)
+
 
 def _load() -> StaticModel:
     try:

@@ -5,6 +5,8 @@ transaction, embeds outside of any, and stores in another short one, each row on
 was embedded. A worker that dies leaves its keys behind, which others take when its time is over.
 """
 
+from pgmrl.embedding_queue.chunk_table import ChunkTable, chunk_table, install_chunks, remove_chunks
+from pgmrl.embedding_queue.chunk_worker import run_chunk_worker
 from pgmrl.embedding_queue.embed_worker import EmbedProgress, WorkerOptions, run_worker
 from pgmrl.embedding_queue.embedded_column import (
     EmbeddedColumn,
@@ -18,6 +20,7 @@ from pgmrl.embedding_queue.embedded_column import (
 from pgmrl.embedding_queue.queue_status import EmbeddingStatus, ParkedRow, embedding_status, parked_rows, retry_parked
 
 __all__ = [
+    "ChunkTable",
     "EmbedProgress",
     "EmbeddedColumn",
     "EmbeddingStatus",
@@ -25,12 +28,16 @@ __all__ = [
     "WorkerOptions",
     "add_column",
     "check_model",
+    "chunk_table",
     "embedded_column",
     "embedding_status",
+    "install_chunks",
     "install_embedding",
     "installed_model",
     "parked_rows",
+    "remove_chunks",
     "remove_embedding",
     "retry_parked",
+    "run_chunk_worker",
     "run_worker",
 ]

@@ -23,14 +23,14 @@ from pgmrl.online.jobs import is_retryable, transaction
 from pgmrl.online.preconditions import check_sees_all_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from sqlalchemy import Connection, Engine
 
     from pgmrl.embedders import Embedder
     from pgmrl.embedding_queue.embedded_column import EmbeddedColumn
 
-__all__ = ["EmbedProgress", "WorkerOptions", "run_worker"]
+__all__ = ["EmbedProgress", "QueueWorker", "WorkerOptions", "run_worker"]
 
 Answer = TypeVar("Answer")
 Item = TypeVar("Item", bound="Entry | RowText")
@@ -138,39 +138,36 @@ def run_worker(
             f"expected vectors of {column.dims} dimensions, as {column.title} has, from {embedder.name}, "
             f"got {embedder.dims}"
         )
-    worker = _Worker(column, embedder, options or WorkerOptions(), stop_event or threading.Event(), progress)
-    failures = 0
-    while True:
-        before = worker.progress
-        try:
-            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                worker.run(connection)
-            return worker.progress
-        except (DBAPIError, psycopg.OperationalError) as error:
-            lost = isinstance(error, OperationalError | InterfaceError | psycopg.OperationalError)
-            if not (lost or (isinstance(error, DBAPIError) and error.connection_invalidated)):
-                raise
-            failures = 1 if worker.progress != before else failures + 1
-            if failures >= ATTEMPTS_ONCE and not worker.options.watch:
-                raise
-            log.warning("%s: the connection was lost", column.title)
-            if worker.stop_event.wait(min(LONGEST_WAIT, 0.1 * 2**failures)):
-                return worker.progress
+    options = options or WorkerOptions()
+    queue = QueueEntries(column, options.attempts, options.pause)
+
+    def vectors(texts: list[str]) -> Iterable[Any]:
+        return check_vectors(embedder, embedder.embed_documents(texts), len(texts))
+
+    return QueueWorker(queue, vectors, options, stop_event or threading.Event(), progress).run_on(engine)
 
 
-class _Worker:
-    """See `run_worker`."""
+class QueueWorker:
+    """What takes marked rows, makes something of their texts and stores it.
+
+    Args:
+        queue: reads the texts, and stores what is made of them.
+        make: something of each text, such as its vector.
+        options: as of `run_worker`, and so the others.
+        stop_event: set it to stop after the batch at hand.
+        report: called after each batch.
+    """
 
     def __init__(
         self,
-        column: EmbeddedColumn,
-        embedder: Embedder,
+        queue: QueueEntries,
+        make: Callable[[list[str]], Iterable[Any]],
         options: WorkerOptions,
         stop_event: threading.Event,
         report: Callable[[EmbedProgress], None] | None,
     ) -> None:
-        self.queue = QueueEntries(column, options.attempts, options.pause)
-        self.embedder = embedder
+        self.queue = queue
+        self.make = make
         self.options = options
         self.stop_event = stop_event
         self.report = report
@@ -178,6 +175,26 @@ class _Worker:
         self.seconds = 0.0  # of the last batch
         self.notified = False
         self.connection: Connection
+
+    def run_on(self, engine: Engine) -> EmbedProgress:
+        """Work on a connection, and on another after that is lost; what was done in the end."""
+        failures = 0
+        while True:
+            before = self.progress
+            try:
+                with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                    self.run(connection)
+                return self.progress
+            except (DBAPIError, psycopg.OperationalError) as error:
+                lost = isinstance(error, OperationalError | InterfaceError | psycopg.OperationalError)
+                if not (lost or (isinstance(error, DBAPIError) and error.connection_invalidated)):
+                    raise
+                failures = 1 if self.progress != before else failures + 1
+                if failures >= ATTEMPTS_ONCE and not self.options.watch:
+                    raise
+                log.warning("%s: the connection was lost", self.queue.column.title)
+                if self.stop_event.wait(min(LONGEST_WAIT, 0.1 * 2**failures)):
+                    return self.progress
 
     def run(self, connection: Connection) -> None:
         """Work until there is nothing left to do, or until told to stop."""
@@ -286,12 +303,12 @@ class _Worker:
             self._by_halves(items[middle:], step)
 
     def _vectors(self, rows: Sequence[RowText]) -> list[Any]:
-        """The vectors of the rows, None of a row without a text."""
+        """What is made of the rows' texts, None of a row without one."""
         texts = [row.text for row in rows if row.text is not None]
         if not texts:
             return [None] * len(rows)
         try:
-            vectors = iter(check_vectors(self.embedder, self.embedder.embed_documents(texts), len(texts)))
+            vectors = iter(self.make(texts))
         except EmbedderUnavailable:
             raise
         except Exception as error:  # whatever a model raises

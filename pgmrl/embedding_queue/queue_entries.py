@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pgmrl.embedding_queue.embedded_column import EmbeddedColumn
     from pgmrl.model.vectors import VectorArray
 
-__all__ = ["Entry", "QueueEntries", "Reinstalled", "RowText"]
+__all__ = ["Entry", "QueueEntries", "Reinstalled", "RowText", "plain_sql"]
 
 ERROR_CHARACTERS: Final = 1_000
 LONGEST_PAUSE: Final = 3600.0  # seconds between two attempts
@@ -133,9 +133,9 @@ class QueueEntries:
         self.pause = pause
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._place = {"owner": column.owner, "column": column.column}
-        owner, embedding = _plain(column.owner), _plain(quoted(column.column))
-        value = _plain(text_sql(column.embed, "t"))
-        keys = [(_plain(quoted(name)), _plain(type_)) for name, type_ in column.keys]
+        owner, embedding = plain_sql(column.owner), plain_sql(quoted(column.column))
+        value = plain_sql(text_sql(column.embed, "t"))
+        keys = [(plain_sql(quoted(name)), plain_sql(type_)) for name, type_ in column.keys]
         digest = f"pg_catalog.sha256(pg_catalog.convert_to(COALESCE({value}, ''::pg_catalog.text), 'UTF8'))"
         arrays = [f"pg_catalog.unnest(CAST(:k{n} AS pg_catalog.text[]))" for n, _ in enumerate(column.keys)]
         names = ", ".join(f"k{n}" for n, _ in enumerate(column.keys))
@@ -156,7 +156,7 @@ class QueueEntries:
             f"FROM {with_digests} JOIN {owner} AS t ON {joined} "
             f"WHERE {digest} OPERATOR(pg_catalog.=) i.digest FOR NO KEY UPDATE OF t SKIP LOCKED"
         )
-        vector_type = _plain(qualified(column.vector_schema, column.kind))
+        vector_type = plain_sql(qualified(column.vector_schema, column.kind))
         # by the place of a row that is locked: operators of these types are the server's own
         self._store = text(
             f"UPDATE {owner} AS t SET {embedding} = CAST(:vector AS {vector_type}) "
@@ -261,7 +261,7 @@ class QueueEntries:
         return {f"k{n}": [entry.key[n] for entry in entries] for n, _ in enumerate(self.column.keys)}
 
 
-def _plain(sql: str) -> str:
+def plain_sql(sql: str) -> str:
     """SQL text in which no colon begins a parameter of SQLAlchemy's."""
     return sql.replace(":", "\\:")
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 from pgvector.sqlalchemy import BIT, HALFVEC, VECTOR
 from sqlalchemy import (
-    DDL,
     CheckConstraint,
     Column,
     ColumnElement,
@@ -29,10 +28,10 @@ from pgmrl.model import (
 )
 from pgmrl.model.argument_types import choice, optional_name, truth_value
 from pgmrl.model.ddl import Storage
+from pgmrl.model.ddl_events import table_statement
 from pgmrl.model.embed import Embed, drop_embedding_triggers, keep_embedding_triggers
 from pgmrl.model.filter_index import FilterIndex, add_filter_index, checked_filters
 from pgmrl.model.hnsw import Hnsw, index_list, main_index
-from pgmrl.model.server_names import translated_schema
 from pgmrl.model.short_expression import IndexedShort
 from pgmrl.model.shortening import Definition, Prefix, Short
 from pgmrl.model.sqlalchemy_internals import TableType, unselected_column
@@ -197,7 +196,7 @@ class Matryoshka(NumpyVector, TableType):
         event.listen(
             table,
             "after_create",
-            _statement(lambda schema, name: ddl.set_storage(qualified(schema, name), column.name, self.storage)),
+            table_statement(lambda schema, name: ddl.set_storage(qualified(schema, name), column.name, self.storage)),
             propagate=True,
         )
         if self.forbid_zero:
@@ -374,13 +373,13 @@ def add_side_table(
     event.listen(
         side,
         "after_create",
-        _statement(lambda schema, table: ddl.create_side_sync_triggers(schema, owner, table, names, full_name)),
+        table_statement(lambda schema, table: ddl.create_side_sync_triggers(schema, owner, table, names, full_name)),
         propagate=True,
     )
     event.listen(
         side,
         "after_drop",
-        _statement(lambda schema, table: ddl.drop_side_sync_triggers(schema, table, full_name)),
+        table_statement(lambda schema, table: ddl.drop_side_sync_triggers(schema, table, full_name)),
         propagate=True,
     )
     return side
@@ -490,7 +489,7 @@ def _attach(
         event.listen(
             table,
             "after_create",
-            _statement(lambda schema, table: ddl.set_storage(qualified(schema, table), name, "main")),
+            table_statement(lambda schema, table: ddl.set_storage(qualified(schema, table), name, "main")),
             propagate=True,
         )
     if short.computed is None:
@@ -498,13 +497,13 @@ def _attach(
         event.listen(
             table,
             "after_create",
-            _statement(lambda schema, table: ddl.create_short_sync_triggers(definition, schema, table, full)),
+            table_statement(lambda schema, table: ddl.create_short_sync_triggers(definition, schema, table, full)),
             propagate=True,
         )
         event.listen(
             table,
             "after_drop",
-            _statement(lambda schema, table: ddl.drop_short_sync_triggers(schema, table, name)),
+            table_statement(lambda schema, table: ddl.drop_short_sync_triggers(schema, table, name)),
             propagate=True,
         )
 
@@ -515,13 +514,13 @@ def _attach_embed(column: Column[Any], table: Table, embed: Embed) -> None:
     event.listen(
         table,
         "after_create",
-        _statement(lambda schema, name: keep_embedding_triggers(embed, schema, name, full)),
+        table_statement(lambda schema, name: keep_embedding_triggers(embed, schema, name, full)),
         propagate=True,
     )
     event.listen(
         table,
         "before_drop",
-        _statement(lambda schema, name: drop_embedding_triggers(schema, name, full)),
+        table_statement(lambda schema, name: drop_embedding_triggers(schema, name, full)),
         propagate=True,
     )
 
@@ -621,20 +620,3 @@ def _dims_and_kind(column: Column[Any]) -> tuple[int, FullType]:
     if type_.dim is None:
         raise DefinitionError(f"{column} declares no dimensions: write {kind.upper()}(768), with the model's number")
     return int(type_.dim), kind
-
-
-def _statement(make: Callable[[str | None, str], str]) -> Callable[..., None]:
-    """A listener that runs a statement on the table that has just been created or dropped.
-
-    Args:
-        make: the statement, of the schema and the name of the table as the server has them.
-
-    """
-
-    def run(target: Table, connection: Connection, **_: Any) -> None:
-        if connection.dialect.name != "postgresql":  # a model that is also created elsewhere, as in unit tests
-            return
-        statement = make(translated_schema(connection, target.schema), target.name)
-        connection.execute(DDL(statement.replace("%", "%%")))  # type: ignore[no-untyped-call]  # DDL formats its text
-
-    return run

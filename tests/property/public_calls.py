@@ -14,6 +14,7 @@ from sqlalchemy.orm import QueryableAttribute
 
 import pgmrl
 from pgmrl import (
+    Chunks,
     Embed,
     FilterIndex,
     Matryoshka,
@@ -249,6 +250,7 @@ CALLS: dict[str, Call] = {
     "FilterIndex": Call(lambda _: {"columns": ("kind",), "include": ["stars"], "name": "by kind"}),
     "FullText": Call(lambda _: {"columns": ("name",), "config": "english"}),
     "Hnsw": Call(lambda _: {"where": "deleted_at IS NULL"}),
+    "Chunks": Call(lambda _: {"template": "{name}", "by": "static", "size": 128, "overlap": 16}),
     "Embed": Call(lambda _: {"template": "{name}", "by": "static"}),
     "Matryoshka": Call(lambda _: {"dims": DIMS, "short": Short(4)}),
     "Nearest": Call(lambda _: {"column": Item.embedding, "query": QUERY}, usable_retriever),
@@ -260,6 +262,12 @@ CALLS: dict[str, Call] = {
     "Trigrams": Call(lambda _: {"column": Item.name, "text": "item"}, usable_retriever),
     "Weighted": Call(lambda _: {}, usable_fusion),
     "Words": Call(lambda _: {"column": Item.words, "text": "item"}, usable_retriever),
+    "add_chunks": Call(
+        lambda _: {
+            "table": _table(*(Column(name, Integer) for name in ("ordinal", "start", "stop")), Column("text", Text)),
+            "chunks": Chunks("{name}", "static"),
+        }
+    ),
     "add_functions": Call(lambda _: {"column": _table(Column("e", Matryoshka(DIMS, Short(4)))).c.e}),
     "add_short": Call(
         lambda _: {"column": _table(Column("e", pgmrl_vector())).c.e, "short": Short(4), "filters": BY_ID}

@@ -14,6 +14,7 @@ from sqlalchemy.types import NullType
 
 from pgmrl import database
 from pgmrl.alembic.autogenerate.alembic_operation_rules import with_unseen_changes, without_shorts
+from pgmrl.alembic.autogenerate.chunk_rules import chunk_changes, installed_chunks
 from pgmrl.alembic.autogenerate.compared_tables import (
     DeclaredFull,
     DeclaredShort,
@@ -106,8 +107,10 @@ class Comparison:
         markers = installed_markers(self.connection)
         old_functions, new_functions = function_changes(self.tables, markers, self.default_schema)
         unmarked, marked = embedding_changes(self.tables, installed_embeddings(self.connection), self.default_schema)
+        uncut, cut = chunk_changes(self.tables, installed_chunks(self.connection), self.default_schema)
         operations = [
-            *old_functions, *unmarked, *first, *dropped, *body, *kept, *repaired, *last, *marked, *new_functions,
+            *old_functions, *uncut, *unmarked, *first, *dropped, *body, *kept, *repaired, *last, *marked, *cut,
+            *new_functions,
         ]  # fmt: skip
         _warn_of_commits(operations)
         upgrade.ops = [*self._prerequisites(operations), *operations]

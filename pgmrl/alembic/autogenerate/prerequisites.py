@@ -9,6 +9,7 @@ from pgmrl.alembic.operations import (
     AlterShort,
     BackfillShort,
     InstallFunctions,
+    KeepChunks,
     KeepEmbedding,
     KeepSide,
     OneWay,
@@ -37,7 +38,7 @@ def done_by_upgrade(operations: Iterable[MigrateOperation]) -> list[MigrateOpera
 def needs_schema(operations: Iterable[MigrateOperation]) -> bool:
     """Whether they need pgmrl's schema: triggers and SQL functions do, generated columns do not."""
     return any(
-        isinstance(operation, InstallFunctions | KeepEmbedding | KeepSide)
+        isinstance(operation, InstallFunctions | KeepChunks | KeepEmbedding | KeepSide)
         or (isinstance(operation, AddShort | AlterShort) and operation.by_trigger)
         for operation in done_by_upgrade(operations)
     )

@@ -19,6 +19,7 @@ from pgmrl.alembic.operations import (
     AlterShort,
     BackfillShort,
     CreateShortIndex,
+    DropChunks,
     DropEmbedding,
     DropFunctions,
     DropShort,
@@ -27,6 +28,7 @@ from pgmrl.alembic.operations import (
     InstallFunctions,
     InstallRotation,
     InstallTextModel,
+    KeepChunks,
     KeepEmbedding,
     KeepSide,
     MarkShort,
@@ -319,3 +321,18 @@ def _functions(context: AutogenContext, functions: SqlFunctions) -> str:
 @renderers.dispatch_for(DropFunctions)
 def _drop_functions(context: AutogenContext, op: DropFunctions) -> str:
     return _call(context, "drop_functions", _name(op.name), schema=op.schema)
+
+
+@renderers.dispatch_for(KeepChunks)
+def _keep_chunks(context: AutogenContext, op: KeepChunks) -> str:
+    _import(context, "Chunks")
+    chunks = op.chunks
+    overlap = f", overlap={chunks.overlap}" if chunks.overlap else ""
+    notify = "" if chunks.notify else ", notify=False"
+    rendered = f"Chunks({chunks.template!r}, {chunks.by!r}, size={chunks.size}{overlap}{notify})"
+    return _call(context, "keep_chunks", _name(op.table), rendered, schema=op.schema)
+
+
+@renderers.dispatch_for(DropChunks)
+def _drop_chunks(context: AutogenContext, op: DropChunks) -> str:
+    return _call(context, "drop_chunks", _name(op.table), schema=op.schema)

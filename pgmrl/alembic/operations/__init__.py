@@ -5,6 +5,7 @@ failure: they look at what is there first.
 """
 
 from pgmrl.alembic.operations.base_operations import OneWay, PgmrlOperation
+from pgmrl.alembic.operations.chunk_operations import DropChunks, KeepChunks
 from pgmrl.alembic.operations.embedding_operations import DropEmbedding, KeepEmbedding
 from pgmrl.alembic.operations.function_operations import DropFunctions, InstallFunctions
 from pgmrl.alembic.operations.index_operations import CreateShortIndex, DropShortIndex, OnIndex, RebuildShortIndex
@@ -26,6 +27,7 @@ __all__ = [
     "AlterShort",
     "BackfillShort",
     "CreateShortIndex",
+    "DropChunks",
     "DropEmbedding",
     "DropFunctions",
     "DropShort",
@@ -34,6 +36,7 @@ __all__ = [
     "InstallFunctions",
     "InstallRotation",
     "InstallTextModel",
+    "KeepChunks",
     "KeepEmbedding",
     "KeepSide",
     "MarkShort",

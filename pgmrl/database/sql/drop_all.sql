@@ -6,6 +6,7 @@ DECLARE
                     FROM pg_trigger AS g JOIN pg_proc AS p ON p.oid = g.tgfoid AND p.proname ~ '^z[zt]_pgmrl_');
     installed text := (SELECT string_agg(DISTINCT s.function_schema || '.' || (s.marker ->> 'name') || '_…', ', ')
                        FROM pgmrl.function_sets AS s);
+    chunked text := (SELECT string_agg(DISTINCT t.relation::text, ', ') FROM pgmrl.chunk_tables AS t);
     embedded text := (SELECT string_agg(DISTINCT e.relation::text, ', ') FROM pgmrl.embeddings AS e);
 BEGIN
     IF installed IS NOT NULL THEN
@@ -14,6 +15,9 @@ BEGIN
     ELSIF embedded IS NOT NULL THEN
         RAISE EXCEPTION 'pgmrl is in use by the embeddings of %', embedded
             USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Drop their triggers first (op.drop_embedding, or `pgmrl embed --drop`).';
+    ELSIF chunked IS NOT NULL THEN
+        RAISE EXCEPTION 'pgmrl is in use by the chunks of %', chunked
+            USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Drop their triggers first (op.drop_chunks, or `pgmrl chunk --drop`).';
     ELSIF synced IS NOT NULL THEN
         RAISE EXCEPTION 'pgmrl is in use by the triggers of %', synced
             USING ERRCODE = 'dependent_objects_still_exist',
@@ -28,6 +32,11 @@ DROP FUNCTION pgmrl.rewriting_triggers_v1(regclass, text[]);
 DROP VIEW pgmrl.parked_embeddings;
 DROP VIEW pgmrl.embedding_status;
 DROP VIEW pgmrl.embeddings;
+DROP FUNCTION pgmrl.drop_chunks_v1(regclass);
+DROP FUNCTION pgmrl.queue_chunks_v1(regclass);
+DROP FUNCTION pgmrl.keep_chunks_v1(regclass, text, text[], text, text, integer, integer, boolean);
+DROP FUNCTION pgmrl.chunk_parent_v1(regclass);
+DROP VIEW pgmrl.chunk_tables;
 DROP TABLE pgmrl.embedding_queue;
 DROP FUNCTION pgmrl.keep_text(regclass, text, text, text);
 DROP FUNCTION pgmrl.embed_question_v1(text, text);

@@ -45,7 +45,10 @@ GRANT SELECT ON pgmrl.embeddings TO PUBLIC;
 CREATE VIEW pgmrl.embedding_status AS
 SELECT e.relation, e.table_schema, e.table_name, e.embedding, q.stale, q.taken, q.failed, q.parked,
     extract(epoch FROM clock_timestamp() - q.oldest)::double precision AS oldest_seconds
-FROM pgmrl.embeddings AS e
+FROM (
+    SELECT relation, table_schema, table_name, embedding FROM pgmrl.embeddings
+    UNION ALL SELECT relation, table_schema, table_name, embedding FROM pgmrl.chunk_tables
+) AS e
 CROSS JOIN LATERAL (
     SELECT count(DISTINCT o.key) FILTER (WHERE NOT o.parked) AS stale,
         count(DISTINCT o.key) FILTER (WHERE o.worker IS NOT NULL AND o.due_at > clock_timestamp()) AS taken,
