@@ -106,7 +106,7 @@ def _generator() -> Any:
 # -- code ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["quickstart", "existing", "embed"])
+@pytest.mark.parametrize("name", ["quickstart", "existing", "embed", "chunks"])
 def test_the_examples_run(name: str, database_url: str) -> None:
     """From an empty database to their last line."""
     ran = subprocess.run(  # noqa: S603 - this interpreter, our own file
@@ -121,6 +121,7 @@ def test_the_examples_run(name: str, database_url: str) -> None:
         "quickstart": r"recall@5 of this query: 1\.00",
         "existing": r"existing_reviews still has the columns",
         "embed": "found: Steam",
+        "chunks": r"\d\.\d\d Sourdough \d+-\d+: '.*open the lid",
     }
     assert re.search(expected[name], ran.stdout), ran.stdout
 

@@ -101,6 +101,10 @@ def _fill(engine: Engine, rotation: Rotation) -> None:
             table.create(connection)
             rows = [{"id": n, "section": "ab"[n % 2], "e": vector} for n, vector in enumerate(vectors)]
             connection.execute(table.insert(), rows)
+        connection.exec_driver_sql(
+            "CREATE TABLE public.parts (id bigserial PRIMARY KEY, doc int NOT NULL REFERENCES public.docs "
+            "ON DELETE CASCADE, ordinal int, start int, stop int, text text)"
+        )
     with engine.begin() as connection:
         connection.exec_driver_sql("ANALYZE")
         assert fill_with_strangers(connection, "extensions") > 1_000
@@ -157,6 +161,14 @@ COMMANDS: dict[str, list[list[Any]]] = {
         ["embed", "--status"],
         ["embed", "docs.e", "--parked"],
         ["embed", "docs.e", "--drop"],
+    ],
+    "chunk": [
+        ["chunk", "parts", "--install", "--text", "{section} {id}", "--by", "characters", "--size", 4],
+        ["chunk", "parts"],
+        ["chunk", "parts", "--install", "--text", "{section} {id}!", "--by", "characters", "--size", 4],
+        ["chunk", "parts"],
+        ["embed", "--status"],
+        ["chunk", "parts", "--drop"],
     ],
     "reshape": [
         ["reshape", "start", "docs.e", "--short-dims", 2],

@@ -1,0 +1,65 @@
+"""`pgmrl chunk`: from long texts to passages that stay in step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import Engine, text
+
+from tests.cli import failure, ok, ok_json, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def manuals(place: Path, engine: Engine) -> Engine:
+    """Texts, a table for their chunks, and DATABASE_URL."""
+    assert place.is_dir()
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE manuals (id int PRIMARY KEY, title text, body text)"))
+        connection.execute(
+            text(
+                "CREATE TABLE passages (id serial PRIMARY KEY, manual int NOT NULL REFERENCES manuals "
+                "ON DELETE CASCADE, ordinal int, start int, stop int, text text, embedding halfvec(256))"
+            )
+        )
+        connection.execute(text("INSERT INTO manuals VALUES (1, 'Steam', 'Oil the bearings.'), (2, '', NULL)"))
+    return engine
+
+
+def install(*more: str) -> list[str]:
+    """The arguments that install it."""
+    return ["chunk", "passages", "--install", "--text", "{title}: {body}", "--by", "static", *more]
+
+
+def test_from_texts_to_vectors(manuals: Engine) -> None:
+    """Installed, cut, embedded; and removed again."""
+    assert "no trigger keeps the chunks in passages" in str(failure("chunk", "passages"))
+    assert ok(*install("--size", "8", "--overlap", "2")) == "passages: 2 rows marked\n"
+    ok("embed", "passages.embedding", "--install", "--text", "text", "--by", "static")
+    assert ok("chunk", "passages") == "public.passages: 1 text cut, 1 without a text\n"
+    assert "2 vectors stored" in ok("embed", "passages.embedding")
+    assert ok_json("chunk", "passages")["written"] == 0
+    assert {row["column"] for row in ok_json("embed", "--status")} == {"embedding", "chunks in public.passages"}
+    with manuals.begin() as connection:
+        connection.execute(text("UPDATE manuals SET body = repeat(body || E'\\n', 9)"))
+    result = run("chunk", "passages", "--max-bytes", "9", "--attempts", "1")
+    assert result.exit_code == 1
+    assert "1 parked" in result.output
+    assert "1 text cut" in ok("chunk", "passages", "--retry")
+    ok("chunk", "passages", "--drop")
+    assert len(ok_json("embed", "--status")) == 1
+
+
+def test_no_code_is_run_because_a_database_names_it(manuals: Engine) -> None:
+    """The command line names it as well."""
+    assert manuals
+    ok("chunk", "passages", "--install", "--text", "body", "--by", "tests.letters:Letters")
+    message = "no code is run because a database names it: give --embedder tests.letters:Letters"
+    assert message in str(failure("chunk", "passages"))
+    asked = failure("chunk", "passages", "--embedder", "tests.letters:Letters")
+    assert "does not count its tokens" in str(asked)
+    assert run("chunk", "passages", "--install").exit_code == 2
+    assert run("chunk", "passages", "--drop", "--watch").exit_code == 2
