@@ -11,7 +11,7 @@ from pgmrl import database
 from pgmrl.cli.backfill_options import stop_requested
 from pgmrl.cli.connect import open_engine
 from pgmrl.cli.options import DatabaseUrl, Json
-from pgmrl.cli.output import console, counted, escaped, print_table, write_json
+from pgmrl.cli.output import console, counted, errors, escaped, print_table, write_json
 from pgmrl.cli.progress_report import progress_report
 from pgmrl.doctor import embedding_metrics
 from pgmrl.embedders import load_embedder
@@ -25,6 +25,7 @@ from pgmrl.embedding_queue import (
     remove_embedding,
     retry_parked,
     run_worker,
+    untrained_truncations,
 )
 from pgmrl.errors import EmbedderError, MigrationError
 from pgmrl.model.embed import Embed
@@ -123,6 +124,13 @@ def embed(
                     connection, target, replace(declaration, notify=notify), everything=everything
                 )
                 _report(json, {"column": target.title, "marked": marked}, f"{counted(marked, 'row')} marked")
+                for short in untrained_truncations(connection):
+                    if (short.table_schema, short.table_name, short.column) == (
+                        target.schema,
+                        target.table,
+                        target.column,
+                    ):
+                        errors.print(escaped(f"note: {short.advice}"), soft_wrap=True)
                 return
             if drop:
                 remove_embedding(connection, target)

@@ -21,6 +21,7 @@ from pgmrl.database.reflection import reflect
 from pgmrl.database.table_state import table_state
 from pgmrl.embedders import embed_batches
 from pgmrl.embedding_queue import check_model, installed_model
+from pgmrl.embedders.model_cards import truncation_advice
 from pgmrl.errors import DefinitionError, IngestError, MeasureError, NotMigrated, PgmrlError
 from pgmrl.ingestion.ingest import IngestReport, ingest
 from pgmrl.ingestion.new_table import create_without_indexes, vacuum_analyze
@@ -29,8 +30,8 @@ from pgmrl.measure.recall import measure_recall
 from pgmrl.model.columns import Matryoshka, attachment_of
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.metrics import metric_named
-from pgmrl.model.shortening import Definition, Rotation, Short
 from pgmrl.names import qualified
+from pgmrl.model.shortening import Definition, Prefix, Rotation, Short
 from pgmrl.online import index_builds, steps
 from pgmrl.online.target import Target
 from pgmrl.reprs import safe_repr
@@ -122,6 +123,10 @@ class TableLoad:
             raise IngestError("there are no rows to load")
         if self.template is not None:
             self.template.fill(first[0])  # a pattern that cannot be filled is an error before the table is made
+        if existing is None and self.model is not None and isinstance(self.short.by, Prefix):
+            advice = truncation_advice(self.model.name, self.short.dims, self.model.dims)
+            if advice is not None:
+                errors.print(escaped(f"note: {advice}"), soft_wrap=True)
         loadable: Iterator[Row] = chain(first, rows)
         if existing is not None:
             loadable = self._checked(engine, existing, survey, first, loadable)

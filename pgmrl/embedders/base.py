@@ -20,6 +20,7 @@ __all__ = [
     "check_vectors",
     "embed_batches",
     "embed_query",
+    "layer_normalised",
     "text_list",
     "unit_length",
     "zero_vectors",
@@ -170,3 +171,10 @@ def unit_length(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     rows = np.asarray(vectors, np.float32)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return cast("NDArray[np.float32]", rows / np.where(norms == 0, np.float32(1), norms))
+
+
+def layer_normalised(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """As `torch.nn.functional.layer_norm` over the last dimension, without weights; shape (n, dims), float32."""
+    centred = vectors - vectors.mean(axis=1, keepdims=True)
+    deviation = np.sqrt(centred.var(axis=1, keepdims=True) + np.float32(1e-5))
+    return np.asarray(centred / deviation, np.float32)

@@ -29,8 +29,8 @@ def load_embedder(spec: str = DEFAULT) -> Embedder:
         spec: one of
 
             - `static`: the bundled model, see `pgmrl.embedders.static`;
-            - `sentence-transformers:<model>`: a name on the Hugging Face hub or a folder, see
-              `pgmrl.embedders.sentence_transformers`;
+            - `sentence-transformers:<model>`: a name on the Hugging Face hub or a folder, with options behind it
+              (`?dtype=float16`), see `pgmrl.embedders.sentence_transformers`;
             - `openai:<model>`: of an endpoint that speaks OpenAI's protocol, see `pgmrl.embedders.openai_http`;
             - `package.module:attribute`: an `Embedder` of the user's own, or a class or function that returns one
               when called without arguments.
@@ -50,7 +50,7 @@ def load_embedder(spec: str = DEFAULT) -> Embedder:
     if scheme == "sentence-transformers" and rest:
         from pgmrl.embedders.sentence_transformers import SentenceTransformersEmbedder  # noqa: PLC0415
 
-        return SentenceTransformersEmbedder(rest)
+        return SentenceTransformersEmbedder.of(rest)
     if scheme == "openai" and rest:
         from pgmrl.embedders.openai_http import OpenAIEmbedder  # noqa: PLC0415
 

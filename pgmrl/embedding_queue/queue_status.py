@@ -94,6 +94,12 @@ class EmbeddingStatus:
         """For people."""
         return f"{self.table_schema}.{self.table_name}.{self.column}"
 
+    @property
+    def worker(self) -> str:
+        """The command of its workers."""
+        chunks = self.column.removeprefix("chunks in ")
+        return f"pgmrl embed {self.title}" if chunks == self.column else f"pgmrl chunk {chunks}"
+
 
 @dataclass(frozen=True, slots=True)
 class ParkedRow:

@@ -55,7 +55,7 @@ def test_from_texts_to_vectors(manuals: Engine) -> None:
 
 def test_no_code_is_run_because_a_database_names_it(manuals: Engine) -> None:
     """The command line names it as well."""
-    assert manuals
+    assert manuals.url.database
     ok("chunk", "passages", "--install", "--text", "body", "--by", "tests.letters:Letters")
     message = "no code is run because a database names it: give --embedder tests.letters:Letters"
     assert message in str(failure("chunk", "passages"))

@@ -21,6 +21,7 @@ from tests.letters import DIMS, vector_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 KEY = "sk-very-secret-0123456789"
 
@@ -228,3 +229,25 @@ def test_urls_that_cannot_be(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
         OpenAIEmbedder("m")
     assert "secret" not in str(caught.value)
     assert "pass@" not in str(caught.value)
+
+
+def test_rules_of_the_models_card(endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts, layer normalization, length and trained truncations; an argument takes precedence."""
+    path = tmp_path / "models.toml"
+    path.write_text(
+        '["openai:m"]\ntrained_dims = [2, 8]\nlayer_norm = true\nnormalise = false\nquery_prompt = "q: "\n'
+        'document_prompt = "d: "\n'
+    )
+    monkeypatch.setenv("PGMRL_MODELS", str(path))
+    model = load_embedder("openai:m")
+    assert (model.name, model.trained_dims) == ("openai:m", (2, 8))
+    vectors = model.embed_documents(["a text"])
+    assert endpoint.requests[-1][0]["input"] == ["d: a text"]
+    expected = vector_of("d: a text")
+    assert_allclose(vectors[0], (expected - expected.mean()) / expected.std(), rtol=1e-4)
+    model.embed_queries(["a text"])
+    assert endpoint.requests[-1][0]["input"] == ["q: a text"]
+    plain = load_embedder("openai:m?query_prompt=")
+    plain.embed_queries(["a text"])
+    assert endpoint.requests[-1][0]["input"] == ["a text"]
+    assert plain.name == "openai:m?query_prompt="

@@ -241,5 +241,36 @@ def test_static_weights_give_the_same_vectors_here(tmp_path: Path) -> None:
     )
     library.SentenceTransformer(modules=[module]).save(str(tmp_path / "static"))
     theirs = SentenceTransformersEmbedder(tmp_path / "static")
+    assert theirs.count_tokens("two words " * 999) > 1998
     assert theirs.dims == 256
     assert_allclose(theirs.embed_documents(TEXTS), static.StaticEmbedder().embed_documents(TEXTS), atol=1e-5)
+
+
+def test_options_of_the_name(minilm: SentenceTransformersEmbedder) -> None:
+    """Half precision is near the whole; a wrong option is named, and none runs a model's own code."""
+    half = load_embedder(f"sentence-transformers:{MODEL}?dtype=bfloat16&batch_size=2&truncate_dim=64")
+    assert (half.name, half.dims) == (f"sentence-transformers:{MODEL}?dtype=bfloat16&batch_size=2&truncate_dim=64", 64)
+    vectors = unit_length(minilm.embed_documents(TEXTS)[:, :64])
+    assert (half.embed_documents(TEXTS) * vectors).sum(axis=1).min() > 0.99
+    for option in ("trust_remote_code=True", "batch_size=0", "dtype=int8", "backend=onnx&dtype=float16"):
+        with pytest.raises(EmbedderError):
+            load_embedder(f"sentence-transformers:{MODEL}?{option}")
+
+
+def test_rules_of_the_models_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the user's file says of a model is done without an argument."""
+    path = tmp_path / "models.toml"
+    path.write_text(
+        f'["sentence-transformers:{MODEL}"]\ntrained_dims = [64]\nlayer_norm = true\nquery_prompt = "q: "\n'
+    )
+    expected = SentenceTransformersEmbedder(MODEL, layer_norm=True, query_prompt="q: ").embed_queries(TEXTS)
+    monkeypatch.setenv("PGMRL_MODELS", str(path))
+    model = SentenceTransformersEmbedder(MODEL)
+    assert (model.name, model.trained_dims) == (f"sentence-transformers:{MODEL}", (64,))
+    assert_allclose(model.embed_queries(TEXTS), expected, atol=1e-5)
+
+
+def test_tokens_are_counted(minilm: SentenceTransformersEmbedder) -> None:
+    """Without the special ones, also of a text longer than the model takes."""
+    assert minilm.count_tokens("two words") == 2
+    assert minilm.count_tokens("word " * 5000) == 5000

@@ -22,6 +22,7 @@ from pgmrl.doctor.checks import (
     side_table_rows,
     strangers,
     sync_triggers,
+    untrained_lengths,
     vacuum,
     versions,
 )
@@ -50,6 +51,7 @@ CHECKS: Final[tuple[Check, ...]] = tuple(
         memory,
         backfills,
         embeddings,
+        untrained_lengths,
         installed_functions,
         leftovers,
         versions,

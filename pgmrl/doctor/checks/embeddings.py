@@ -30,8 +30,8 @@ def embeddings(context: CheckContext) -> Iterator[Problem]:
         if status.stale:
             late = oldest > context.thresholds.stale_seconds
             yield Problem(
-                f"{status.stale:,} rows wait for the vector of their text, the oldest for {oldest:,.0f} s",
-                f"Let a worker run: `pgmrl embed {status.title} --watch`." if late else "Wait: `pgmrl embed --status`.",
+                f"{status.stale:,} rows wait for the vector, or the chunks, of their text, the oldest for {oldest:,.0f} s",
+                f"Let a worker run: `{status.worker} --watch`." if late else "Wait: `pgmrl embed --status`.",
                 STATUS_SQL,
                 values,
                 "warning" if late else "info",
@@ -40,7 +40,7 @@ def embeddings(context: CheckContext) -> Iterator[Problem]:
         if status.parked:
             yield Problem(
                 f"{status.parked:,} rows could not be embedded and are not tried again",
-                f"Read why (pgmrl.parked_embeddings), mend it, then `pgmrl embed {status.title} --retry`.",
+                f"Read why (pgmrl.parked_embeddings), mend it, then `{status.worker} --retry`.",
                 STATUS_SQL,
                 values,
                 "warning",
