@@ -67,7 +67,7 @@ def model_card(spec: str) -> ModelCard | None:
     Raises:
         EmbedderError: the user's file is not there, or has a card that cannot be read.
     """
-    name = spec.split("?")[0].split(" (")[0]
+    name = spec.partition("?")[0].partition(" (")[0]
     own = os.environ.get(MODELS_VARIABLE)
     cards = _cards(_PACKAGED, _PACKAGED.stat().st_mtime_ns)
     if own:

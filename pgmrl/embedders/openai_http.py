@@ -68,7 +68,8 @@ class OpenAIEmbedder:
             dimensions: that the server is to shorten vectors to. Rarely right: pgmrl makes the short vector.
             query_prompt: prefix of every query; where None, that of the model's card in `models.toml`, if it has one.
             document_prompt: prefix of every document, likewise.
-            normalise: scale to unit length; where None, unless the card says otherwise. Not for models whose inner product or L2 distance uses the length.
+            normalise: scale to unit length; where None, unless the card says otherwise. Not for models whose inner
+                product or L2 distance uses the length.
             batch_size: texts in a request.
             max_characters: of all texts in a request that has more than one.
             timeout: seconds for the server's answer.

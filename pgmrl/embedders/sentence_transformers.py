@@ -47,7 +47,7 @@ class SentenceTransformersEmbedder:
     Attributes:
         name: `sentence-transformers:<model>`, and in brackets the options that change its vectors.
         dims: dimensions of the vectors, after `truncate_dim`.
-        trained_dims: as passed; else of the model's card in `models.toml`; else `matryoshka_dims` from the model card that
+        trained_dims: as passed; else of the model's card in `models.toml`; else `matryoshka_dims` from the card that
             sentence-transformers writes when training, or `matryoshka_dimensions` from the model's configuration;
             else empty: Matryoshka training is unknown then.
 
