@@ -124,13 +124,7 @@ def embed(
                     connection, target, replace(declaration, notify=notify), everything=everything
                 )
                 _report(json, {"column": target.title, "marked": marked}, f"{counted(marked, 'row')} marked")
-                for short in untrained_truncations(connection):
-                    if (short.table_schema, short.table_name, short.column) == (
-                        target.schema,
-                        target.table,
-                        target.column,
-                    ):
-                        errors.print(escaped(f"note: {short.advice}"), soft_wrap=True)
+                _advise(connection, target)
                 return
             if drop:
                 remove_embedding(connection, target)
@@ -154,6 +148,13 @@ def _declared(
     """What is to be kept in step, and with what: with `to` a column beside the target, and its text by default."""
     declaration = Embed(template or _installed(target).template, by)
     return (target if to is None else add_column(connection, target, to, load_embedder(by).dims)), declaration
+
+
+def _advise(connection: Connection, target: EmbeddedColumn) -> None:
+    """Say where the model was not trained for the short vectors' length."""
+    for short in untrained_truncations(connection):
+        if (short.table_schema, short.table_name, short.column) == (target.schema, target.table, target.column):
+            errors.print(escaped(f"note: {short.advice}"), soft_wrap=True)
 
 
 def _work(engine: Engine, target: EmbeddedColumn, model: Embedder, options: WorkerOptions, *, json: bool) -> None:

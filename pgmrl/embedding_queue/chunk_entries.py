@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import text
 
 from pgmrl.database.search_path import caller_path
-from pgmrl.embedding_queue.queue_entries import Entry, QueueEntries, RowText, plain_sql
-from pgmrl.errors import MigrationError
+from pgmrl.embedding_queue.queue_entries import Entry, QueueEntries, Reinstalled, RowText, plain_sql
 from pgmrl.names import quoted
 
 if TYPE_CHECKING:
@@ -101,12 +100,12 @@ WHERE NOT EXISTS (SELECT FROM existing AS e WHERE {same}) ORDER BY w.n, w.ordina
         """Check that the triggers still have the declaration that the chunks are cut by.
 
         Raises:
-            MigrationError: they do not.
+            Reinstalled: they do not.
         """
         row = connection.execute(_INSTALLED, {"owner": self.table.owner}).first()
         declared = self.table.chunks
         if row is None or tuple(row) != (declared.template, declared.by, declared.size, declared.overlap):
-            raise MigrationError(
+            raise Reinstalled(
                 f"the chunks in {self.table.title} are cut by {'no' if row is None else 'another'} declaration now: "
                 "start the worker again"
             )
@@ -118,6 +117,9 @@ WHERE NOT EXISTS (SELECT FROM existing AS e WHERE {same}) ORDER BY w.n, w.ordina
             connection: in a transaction.
             rows: the parents, with the text that was cut.
             vectors: the chunks of each; None where there is no text.
+
+        Raises:
+            Reinstalled: the chunks are declared anew meanwhile; the transaction must not be committed.
         """
         if not rows:
             return []
@@ -145,4 +147,5 @@ WHERE NOT EXISTS (SELECT FROM existing AS e WHERE {same}) ORDER BY w.n, w.ordina
         }
         with caller_path(connection):  # for the application's triggers
             connection.execute(self._replace, keys | parameters)
+        self.check_installed(connection)  # what is declared after this marks every row again
         return entries

@@ -30,7 +30,7 @@ def embeddings(context: CheckContext) -> Iterator[Problem]:
         if status.stale:
             late = oldest > context.thresholds.stale_seconds
             yield Problem(
-                f"{status.stale:,} rows wait for the vector, or the chunks, of their text, the oldest for {oldest:,.0f} s",
+                f"{status.stale:,} rows wait for the vector (or chunks) of their text, the oldest for {oldest:,.0f} s",
                 f"Let a worker run: `{status.worker} --watch`." if late else "Wait: `pgmrl embed --status`.",
                 STATUS_SQL,
                 values,
