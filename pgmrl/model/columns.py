@@ -29,6 +29,7 @@ from pgmrl.model import (
 from pgmrl.model.argument_types import choice, optional_name, truth_value
 from pgmrl.model.ddl import Storage
 from pgmrl.model.ddl_events import table_statement
+from pgmrl.model.distribution import Distributed, checked_distributed
 from pgmrl.model.embed import Embed, drop_embedding_triggers, keep_embedding_triggers
 from pgmrl.model.filter_index import FilterIndex, add_filter_index, checked_filters
 from pgmrl.model.hnsw import Hnsw, index_list, main_index
@@ -56,6 +57,7 @@ __all__ = [
     "add_side_table",
     "attach_filters",
     "attachment_of",
+    "is_distributed",
     "matryoshka",
     "vectors_table",
 ]
@@ -78,6 +80,7 @@ class Attachment:
         functions: the SQL functions that search it; None for none.
         filters: indexes on columns that searches filter by; by the database's names once the table has all columns.
         embed: the text that the full vectors are kept in step with; None where the application brings them.
+        distributed: the distribution column of a table of Citus's; True for its key, False for an ordinary table.
 
     """
 
@@ -89,6 +92,7 @@ class Attachment:
     functions: SqlFunctions | None = None
     filters: tuple[FilterIndex, ...] = ()
     embed: Embed | None = None
+    distributed: Distributed = False
 
     @property
     def index(self) -> Hnsw:
@@ -116,6 +120,8 @@ class Matryoshka(NumpyVector, TableType):
         stored: False: no short column, only an HNSW index on the expression of its vectors; by a prefix alone.
         filters: indexes for searches that filter: `[FilterIndex("tenant_id")]`.
         embed: the text that the vectors are made of, and the model, see `Embed`; needs pgmrl's schema.
+        distributed: the distribution column's name, where Citus distributes the table: a search takes a form that works
+            over shards. True where the primary key is that one column.
 
     Raises:
         DefinitionError: dimensions, types or names that cannot work.
@@ -138,6 +144,7 @@ class Matryoshka(NumpyVector, TableType):
         stored: bool = True,
         filters: Sequence[FilterIndex] = (),
         embed: Embed | None = None,
+        distributed: Distributed = False,
     ) -> None:
         self.definition = Definition.of(
             dims, short, metric, full, vector_schema, stored=truth_value("stored", stored, DefinitionError)
@@ -150,11 +157,13 @@ class Matryoshka(NumpyVector, TableType):
         self.storage: Storage = _checked_storage(storage) or ddl.default_storage(self.definition)
         self.forbid_zero = truth_value("forbid_zero", forbid_zero, DefinitionError)
         self.filters = _checked_filters(filters, self.definition)
-        self.embed = _checked_embed(embed)
+        self.embed = _checked_embed(embed, distributed)
+        self.distributed = checked_distributed(distributed)
         self._attached = False
 
     def __repr__(self) -> str:
-        return f"Matryoshka({self.dims}, {self.short!r}, {self.metric!r}, {self.full!r})"
+        distributed = f", distributed={self.distributed!r}" if self.distributed else ""
+        return f"Matryoshka({self.dims}, {self.short!r}, {self.metric!r}, {self.full!r}{distributed})"
 
     def checked(self, value: Any) -> VectorArray:
         """A row's vector as it is sent; shape (dims,), float32.
@@ -186,6 +195,7 @@ class Matryoshka(NumpyVector, TableType):
             self.definition.has_column,
             self.filters,
             self.embed,
+            self.distributed,
         )
 
     def on_table(self, column: Column[Any], table: Table) -> None:
@@ -204,7 +214,7 @@ class Matryoshka(NumpyVector, TableType):
             name = identifier(f"{table.name}_{column.name}_not_zero")
             not_zero = CheckConstraint(literal_column(f"{norm}({quoted(column.name)}) > 0"), name=name)
             table.append_constraint(not_zero.ddl_if(dialect="postgresql"))
-        _attach(column, table, self.definition, self.indexes, self.filters)
+        _attach(column, table, self.definition, self.indexes, self.filters, self.distributed)
         if self.filters:  # whose columns may come after this one
             event.listen(table, "after_parent_attach", lambda target, _: attach_filters(target))
             event.listen(table, "before_create", lambda target, *_, **__: attach_filters(target))
@@ -226,6 +236,7 @@ def matryoshka(
     stored: bool = True,
     filters: Sequence[FilterIndex] = (),
     embed: Embed | None = None,
+    distributed: Distributed = False,
     deferred: bool = True,
     **column: Any,
 ) -> MappedColumn[Any]:
@@ -237,7 +248,7 @@ def matryoshka(
     `vector_schema` are those of `Matryoshka`.
 
     Args:
-        dims: this and the arguments up to `embed`: see `Matryoshka`.
+        dims: this and the arguments up to `distributed`: see `Matryoshka`.
         short: the short vector.
         metric: of the searches.
         full: the full column's type.
@@ -249,13 +260,26 @@ def matryoshka(
         stored: False for an index on an expression instead of a column.
         filters: indexes for searches that filter.
         embed: the text that the vectors are made of; the column is nullable then, unless `nullable` says otherwise.
+        distributed: the distribution column, on Citus.
         deferred: load the vector only when it is asked for. Where that cannot be done later, as with an AsyncSession:
             False, or `undefer(Package.embedding)` among the options of the Select.
         **column: further arguments of `mapped_column`, such as `nullable`.
 
     """
     type_ = Matryoshka(
-        dims, short, metric, full, index, storage, forbid_zero, vector_schema, as_list, stored, filters, embed
+        dims,
+        short,
+        metric,
+        full,
+        index,
+        storage,
+        forbid_zero,
+        vector_schema,
+        as_list,
+        stored,
+        filters,
+        embed,
+        distributed,
     )
     if embed is not None:  # a row has no vector before its text is embedded
         column.setdefault("nullable", True)
@@ -272,6 +296,7 @@ def add_short(
     stored: bool = True,
     filters: Sequence[FilterIndex] = (),
     embed: Embed | None = None,
+    distributed: Distributed = False,
 ) -> None:
     """Give a column that already exists (pgvector's `VECTOR` or `HALFVEC`) short vectors, to be searched through them.
 
@@ -290,6 +315,7 @@ def add_short(
             pgvector's README, `(subvector(embedding, 1, 256)::halfvec(256))`.
         filters: indexes for searches that filter: `[FilterIndex("tenant_id")]`.
         embed: the text that the vectors are made of, and the model, see `Embed`; needs pgmrl's schema.
+        distributed: the distribution column, on Citus: see `Matryoshka`.
 
     Raises:
         DefinitionError: the column is no vector of known dimensions, or has short ones already; `stored=False` with a
@@ -302,9 +328,10 @@ def add_short(
     dims, full = _dims_and_kind(full_column)
     stored = truth_value("stored", stored, DefinitionError)
     definition = Definition.of(dims, short, metric, full, vector_schema, stored=stored)
-    _attach(full_column, table, definition, index_list(index), _checked_filters(filters, definition))
+    declared = _checked_embed(embed, distributed)
+    shards = checked_distributed(distributed)
+    _attach(full_column, table, definition, index_list(index), _checked_filters(filters, definition), shards)
     attach_filters(table)
-    declared = _checked_embed(embed)
     if declared is not None:
         _attach_embed(full_column, table, declared)
 
@@ -426,6 +453,12 @@ def vectors_table(column: Any) -> Table:
     return vectors
 
 
+def is_distributed(table: Table) -> bool:
+    """Whether a Matryoshka column of a table says that Citus distributes it."""
+    attachments = (column.info.get(INFO_KEY) for column in table.columns)
+    return any(isinstance(each, Attachment) and each.distributed is not False for each in attachments)
+
+
 def _base_column(column: Any) -> Column[Any] | None:
     if not isinstance(column, QueryableAttribute | ColumnElement):  # of anything else no attribute is asked for
         return None
@@ -460,9 +493,10 @@ def _attach(
     definition: Definition,
     indexes: tuple[Hnsw, ...],
     filters: tuple[FilterIndex, ...],
+    distributed: Distributed,
 ) -> None:
     if not definition.learned:
-        column.info[INFO_KEY] = Attachment(definition, column.name, None, indexes)
+        column.info[INFO_KEY] = Attachment(definition, column.name, None, indexes, distributed=distributed)
         return
     name = definition.short_name(column.name)
     existing = table.c.get(name)
@@ -471,7 +505,7 @@ def _attach(
             f"table {table.name} already has a column {name} of type {existing.type}, expected "
             f"{definition.short_type}: give Short(..., name=...) another one"
         )
-    column.info[INFO_KEY] = Attachment(definition, column.name, name, indexes, filters=filters)
+    column.info[INFO_KEY] = Attachment(definition, column.name, name, indexes, filters=filters, distributed=distributed)
     if not definition.has_column:
         for index in indexes:
             _add_index(table, IndexedShort(definition, column), definition, index, name)
@@ -586,9 +620,13 @@ def _checked_filters(filters: Any, definition: Definition) -> tuple[FilterIndex,
     return indexes
 
 
-def _checked_embed(embed: Any) -> Embed | None:
+def _checked_embed(embed: Any, distributed: Any) -> Embed | None:
     if embed is not None and not isinstance(embed, Embed):
         raise DefinitionError(f"embed={safe_repr(embed)}: expected Embed(...), or None where the application embeds")
+    if embed is not None and distributed:
+        raise DefinitionError(
+            "embed= queues texts by triggers, which Citus refuses on distributed tables: leave embed or distributed out"
+        )
     return embed
 
 

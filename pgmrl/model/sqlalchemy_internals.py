@@ -30,6 +30,7 @@ __all__ = [
     "columns_of",
     "conflict_clause",
     "has_loader_criteria",
+    "has_options",
     "hashed_once",
     "is_left_out",
     "limit_of",
@@ -85,6 +86,11 @@ def limit_of(statement: Select[*tuple[Any, ...]]) -> ColumnElement[Any] | None:
 def has_loader_criteria(statement: Select[*tuple[Any, ...]]) -> bool:
     """Whether `with_loader_criteria` adds conditions to a Select when it is executed."""
     return any(isinstance(option, LoaderCriteriaOption) for option in statement._with_options)
+
+
+def has_options(statement: Select[*tuple[Any, ...]]) -> bool:
+    """Whether a Select has options that say how objects are loaded."""
+    return bool(statement._with_options)
 
 
 def set_computed(column: Column[Any], computed: Computed) -> None:

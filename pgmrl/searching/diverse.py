@@ -16,7 +16,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from pgmrl.model.compat import Select
 from pgmrl.model.ranking_sql import diverse_sql, key_names, numbered_sql
 from pgmrl.searching.arguments import check_fraction, check_labels
-from pgmrl.searching.fallback import EXACT, RERANKED, either_sql, falls_short_sql, unlimited
+from pgmrl.searching.fallback import EXACT, RERANKED, either_sql, falls_short_sql, unlimited, with_fallback
 from pgmrl.searching.options import SearchOptions, SearchParameters, with_shortlist
 from pgmrl.searching.search_result import search_result
 from pgmrl.searching.statement import RESULTS, join_results, labelled, materialized, results_table, shaped
@@ -110,12 +110,17 @@ def _ranked(parameters: SearchParameters, rows: SelectedRows, bound: BoundQuery)
     shortlist = rows.shortlist(definition, bound, parameters.scan)
     reranked = shortlist.distances(definition, bound, [*keys, "full_vector"])
     before = [*bound.ctes, *shortlist.ctes, materialized(reranked, RERANKED)]
-    if not parameters.complete:
+    if not with_fallback(rows, fallback=parameters.complete):
         return [*before, _numbered(RERANKED, keys)]
-    every_row = unlimited(rows.every_row(definition, bound.vector, carry))
-    either = f"({either_sql(falls_short_sql(size))})"
+    falls_short = falls_short_sql(size)
+    if rows.sharded:
+        ranking = rows.exact_ranking(definition, bound.vector, size, text(f"({falls_short})"), carry=carry)
+        every_row = materialized(ranking, EXACT)
+    else:
+        every_row = unlimited(rows.every_row(definition, bound.vector, carry)).cte(EXACT)
+    either = f"({either_sql(falls_short, limited=not rows.sharded)})"
     nearest = f"(SELECT * FROM {either} AS ranked ORDER BY distance, {', '.join(keys)} LIMIT {size}) AS ranked"  # noqa: S608
-    return [*before, every_row.cte(EXACT), _numbered(nearest, keys)]
+    return [*before, every_row, _numbered(nearest, keys)]
 
 
 def _numbered(source: str, keys: Sequence[str]) -> CTE:

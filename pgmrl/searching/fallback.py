@@ -31,7 +31,16 @@ if TYPE_CHECKING:
     from pgmrl.searching.selected_rows import SelectedRows, Shortlist
     from pgmrl.searching.subject import AnySelect
 
-__all__ = ["EXACT", "RERANKED", "Ranking", "either_sql", "falls_short_sql", "only_if_sql", "unlimited"]
+__all__ = [
+    "EXACT",
+    "RERANKED",
+    "Ranking",
+    "either_sql",
+    "falls_short_sql",
+    "only_if_sql",
+    "unlimited",
+    "with_fallback",
+]
 
 RERANKED: Final = "pgmrl_reranked"
 EXACT: Final = "pgmrl_exact"
@@ -56,7 +65,7 @@ class Ranking:
 
     def exact(self) -> Results:
         """Of all rows."""
-        where = [self._after()] if self.page.after else []
+        where = [self.after()] if self.page.after else []
         limit = self.page.k + (self.page.offset or 0)
         body = self.rows.exact_ranking(self.definition, self.query.vector, limit, *where)
         return self._results([*self.query.ctes, body.cte(EXACT)], EXACT, behind=False)
@@ -70,6 +79,7 @@ class Ranking:
 
         """
         distances = shortlist.distances(self.definition, self.query, key_names(len(self.rows.keys)))
+        fallback = self.completed(fallback=fallback)
         # without a fallback it is read once, and the server computes the results in one go
         reranked = materialized(distances, RERANKED) if fallback else distances.cte(RERANKED)
         return self.of_reranked([*shortlist.ctes, reranked], falls_short_sql(shortlist.size), fallback=fallback)
@@ -86,12 +96,33 @@ class Ranking:
         before = [*self.query.ctes, *ctes]
         if not fallback:
             return self._results(before, RERANKED)
-        exact = unlimited(self.rows.every_row(self.definition, self.query.vector)).cte(EXACT)
-        after = self._after_sql()
-        if after is not None:
-            few = f"(SELECT count(*) FROM {RERANKED} WHERE {after} AND distance != 'NaN') < {self.page.k}"  # noqa: S608
-            falls_short = f"{falls_short} OR {few}"
-        return self._results([*before, exact], f"({either_sql(falls_short)})")
+        falls_short = self.falls_short(falls_short)
+        if self.rows.sharded:
+            where = [self.after()] if self.page.after else []
+            limit = self.page.k + (self.page.offset or 0)
+            condition = self.text(f"({falls_short})")
+            ranked = self.rows.exact_ranking(self.definition, self.query.vector, limit, condition, *where)
+            exact = materialized(ranked, EXACT)
+        else:
+            exact = unlimited(self.rows.every_row(self.definition, self.query.vector)).cte(EXACT)
+        return self._results([*before, exact], f"({either_sql(falls_short, limited=not self.rows.sharded)})")
+
+    def completed(self, *, fallback: bool) -> bool:
+        """Whether the exact fallback stands behind the shortlist, where the caller wants it."""
+        return with_fallback(self.rows, fallback=fallback) or (fallback and self.page.after)
+
+    def falls_short(self, shortlist: str) -> str:
+        """Whether the shortlist does not answer this page, as SQL text.
+
+        Args:
+            shortlist: whether it is not full.
+
+        """
+        after = self.after_sql()
+        if after is None:
+            return shortlist
+        few = f"(SELECT count(*) FROM {RERANKED} WHERE {after} AND distance != 'NaN') < {self.page.k}"  # noqa: S608
+        return f"{shortlist} OR {few}"
 
     @property
     def _names(self) -> str:
@@ -100,25 +131,28 @@ class Ranking:
     def _results(self, ctes: Sequence[CTE], source: str, *, behind: bool = True) -> Results:
         """The rows that come back; those behind the page before, where the source has others too."""
         limit = "distance <= :pgmrl_max" if self.page.max_distance else None
-        body = f"{_sorted(source, self._names, limit, self._after_sql() if behind else None)} LIMIT {self.page.k}"
+        body = f"{_sorted(source, self._names, limit, self.after_sql() if behind else None)} LIMIT {self.page.k}"
         if self.page.offset:
             body += f" OFFSET {self.page.offset}"
-        return Results(results_table(len(self.rows.keys)), (*ctes, self._text(body).columns().cte(RESULTS)))
+        return Results(results_table(len(self.rows.keys)), (*ctes, self.text(body).columns().cte(RESULTS)))
 
     # -- the page before ---------------------------------------------------------------------------------------
 
-    def _text(self, body: str) -> TextClause:
+    def text(self, body: str) -> TextClause:
+        """SQL text with the parameters of the page in it."""
         clause = sql_text(body)
         parameters = [parameter for name, parameter in self.page.parameters.items() if f":{name}" in body]
         return clause.bindparams(*parameters) if parameters else clause
 
-    def _after_sql(self) -> str | None:
+    def after_sql(self) -> str | None:
+        """The condition on ranked rows to be behind the page before, as SQL text; None for the first page."""
         if not self.page.after:
             return None
         names = ", ".join(f":pgmrl_{name}" for name in key_names(len(self.rows.keys)))
         return f"(distance, {self._names}) > (:pgmrl_distance, {names})"
 
-    def _after(self) -> ColumnElement[bool]:
+    def after(self) -> ColumnElement[bool]:
+        """The same condition on all rows."""
         distance = self.rows.distance(self.definition, self.query.vector)
         names = ["distance", *key_names(len(self.rows.keys))]
         last = tuple_(*(self.page.parameters[f"pgmrl_{name}"] for name in names))
@@ -146,17 +180,27 @@ def falls_short_sql(size: int, source: str = RERANKED) -> str:
     return f"(SELECT count(*) FROM {source}) < {size}"  # noqa: S608
 
 
-def either_sql(falls_short: str) -> str:
+def with_fallback(rows: SelectedRows, *, fallback: bool) -> bool:
+    """Whether the exact fallback is to stand behind a shortlist of these rows.
+
+    Args:
+        rows: that are searched.
+        fallback: whether the caller wants it.
+
+    """
+    return fallback and (rows.filtered or not rows.sharded)
+
+
+def either_sql(falls_short: str, *, limited: bool = True) -> str:
     """The shortlist with its distances, or all rows where that falls short, as SQL text.
 
     Args:
         falls_short: a condition.
+        limited: whether a limit keeps all rows from being read else; not where they have the condition themselves.
 
     """
-    return (
-        f"SELECT * FROM {RERANKED} WHERE NOT ({falls_short}) "  # noqa: S608
-        f"UNION ALL {only_if_sql(EXACT, falls_short)}"
-    )
+    every_row = only_if_sql(EXACT, falls_short) if limited else f"SELECT * FROM {EXACT}"  # noqa: S608
+    return f"SELECT * FROM {RERANKED} WHERE NOT ({falls_short}) UNION ALL {every_row}"  # noqa: S608
 
 
 def only_if_sql(source: str, condition: str) -> str:

@@ -109,12 +109,16 @@ def _ctes(parameters: SearchParameters, rows: SelectedRows, bound: BoundQuery, p
     if not parameters.complete:
         return [*before, grouped.cte(RESULTS)]
     short = f"{falls_short_sql(shortlist.size)} OR (SELECT count(*) FROM {GROUPED} WHERE place = 1) < {k}"  # noqa: S608
-    every = groups_sql(only_if_sql(EVERY_ROW, short), keys, GROUP, *numbers)
+    if rows.sharded:  # to which goes a condition, and no limit that is not a constant
+        source, all_rows = EVERY_ROW, materialized(every_row.where(text(f"({short})")), EVERY_ROW)
+    else:
+        source, all_rows = only_if_sql(EVERY_ROW, short), unlimited(every_row).cte(EVERY_ROW)
+    every = groups_sql(source, keys, GROUP, *numbers)
     either = f"SELECT * FROM {GROUPED} WHERE NOT ({short}) UNION ALL TABLE {EXACT} LIMIT {k * per_group}"  # noqa: S608
     return [
         *before,
         grouped.cte(GROUPED),
-        unlimited(every_row).cte(EVERY_ROW),
+        all_rows,
         text(every).columns().cte(EXACT),
         text(either).columns().cte(RESULTS),
     ]

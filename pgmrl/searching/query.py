@@ -137,14 +137,15 @@ class BoundQuery(NamedTuple):
         """SQL text that has `full` in it."""
         return sql_text(sql) if self.parameter is None else sql_text(sql).bindparams(self.parameter)
 
-    def short_vector(self, scan: Scan | None = None) -> TextClause:
+    def short_vector(self, scan: Scan | None = None, *, endless: bool = False) -> TextClause:
         """The short vector, as something to compare with; a scalar subquery, so that it is evaluated once.
 
         Args:
             scan: how the short index is read, which the subquery sets.
+            endless: whether the scan gives up only at the end of the index or of its memory.
 
         """
-        sql = f"(SELECT {self.short})" if scan is None else gated_sql(str(self.short), scan)
+        sql = f"(SELECT {self.short})" if scan is None else gated_sql(str(self.short), scan, endless=endless)
         return self.text(sql) if self.short_parameter is None else sql_text(sql).bindparams(self.short_parameter)
 
     @property
@@ -181,7 +182,7 @@ def bind_query(definition: Definition, query: Any, what: str, *, exact: bool) ->
 
 
 def vector_parameters(
-    definition: Definition, query: Any, what: str, *, exact: bool
+    definition: Definition, query: Any, what: str, *, exact: bool, shorten: bool = False
 ) -> tuple[BindParameter[Any], BindParameter[Any] | None]:
     """The parameters of a query vector: of the full one, and of the short one where the client shortens.
 
@@ -190,6 +191,7 @@ def vector_parameters(
         query: shape (dims,).
         what: how an error names it.
         exact: whether the short index is left out.
+        shorten: whether the client shortens wherever it can, also where the server is as fast.
 
     Raises:
         VectorError: the vector cannot be searched with.
@@ -199,7 +201,7 @@ def vector_parameters(
     # checked here, by name: not a second time when it is sent
     type_ = CheckedVector(definition.dims, definition.full, definition.vector_schema)
     parameter = bindparam("query", vector, type_=type_, unique=True)
-    if exact or not _client_shortens(definition):
+    if exact or not _client_shortens(definition, prefix=shorten):
         return parameter, None
     kind = cast("FullType", definition.short.type)
     short_type = CheckedVector(definition.short.dims, kind, definition.vector_schema)
@@ -237,9 +239,9 @@ def _bind_callers_parameter(definition: Definition, name: str, *, exact: bool) -
     return BoundQuery(parameter, f":{name}", None if exact else definition.sql(f":{name}"))
 
 
-def _client_shortens(definition: Definition) -> bool:
+def _client_shortens(definition: Definition, *, prefix: bool = False) -> bool:
     rule = definition.short.by
-    return isinstance(rule, Rotation) and rule.axes is not None and definition.short.type != "bit"
+    return definition.short.type != "bit" and (rule.axes is not None if isinstance(rule, Rotation) else prefix)
 
 
 def _bind_full_and_short(definition: Definition, name: str) -> BoundQuery:

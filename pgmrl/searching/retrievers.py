@@ -19,7 +19,7 @@ from sqlalchemy.sql.operators import custom_op
 from pgmrl.errors import DefinitionError, SearchError
 from pgmrl.limits import TEXT_LIMIT
 from pgmrl.model.argument_types import choice, optional_name, plain_text, real_number
-from pgmrl.model.columns import Attachment, attachment_of, base_column
+from pgmrl.model.columns import Attachment, attachment_of, base_column, is_distributed
 from pgmrl.model.fulltext import Match, check_config, finds_rows_sql, text_source, tsquery_sql
 from pgmrl.names import literal, quoted
 from pgmrl.reprs import safe_repr
@@ -277,7 +277,7 @@ class Trigrams(Retriever):
                 f"{base}: expected a text column, got {safe_repr(base.type)}: trigrams are made of text"
             )
         _, parameter = _bind_text(self.text, f"the text for {base}")
-        gate = self._gate()
+        gate = self._gate(shards=is_distributed(base.table))
 
         def build() -> RankedList:
             rows = _rows_of_text(statement, self.column)
@@ -299,12 +299,15 @@ class Trigrams(Retriever):
     def _operator(self, name: str) -> custom_op[Any]:
         return _operator(f"OPERATOR({quoted(self.extension_schema)}.{name})" if self.extension_schema else name)
 
-    def _gate(self) -> str:
+    def _gate(self, *, shards: bool) -> str:
         name = "word_similarity_threshold" if self.by == "word" else "similarity_threshold"
         threshold = (0.6 if self.by == "word" else 0.3) if self.threshold is None else self.threshold
         if not 0 < real_number("threshold", threshold, SearchError) <= 1:
             raise SearchError(f"threshold={safe_repr(threshold)}: expected a similarity, more than 0 and at most 1")
-        return f"(SELECT pg_catalog.set_config('pg_trgm.{name}', '{float(threshold):.20f}', true)) IS NOT NULL"
+        call = f"pg_catalog.set_config('pg_trgm.{name}', '{float(threshold):.20f}', true)"
+        if shards:  # the SELECT of a subquery without FROM would be the coordinator's
+            return f"(SELECT true WHERE {call} IS NOT NULL)"
+        return f"(SELECT {call}) IS NOT NULL"
 
 
 def check_parameters(retrievers: Sequence[Retriever]) -> None:
@@ -360,6 +363,7 @@ class _PlainColumn:
 
     short: None = None
     side: None = None
+    distributed: bool = False
 
 
 def _rows_of_text(statement: AnySelect, column: Any) -> SelectedRows:

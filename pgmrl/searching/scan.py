@@ -7,7 +7,7 @@ opens the index: the gate.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import Integer, bindparam, text
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from sqlalchemy import TextClause
 
 __all__ = ["Scan", "custom_plan", "gated_sql"]
+
+NO_LIMIT: Final = 2**31 - 1
+"""The largest number of rows that pgvector takes."""
 
 
 class Scan(NamedTuple):
@@ -33,7 +36,7 @@ class Scan(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def gated_sql(vector: str, scan: Scan) -> str:
+def gated_sql(vector: str, scan: Scan, *, endless: bool = False) -> str:
     """A query's short vector as a subquery that sets the scan's parameters for this statement, as SQL text.
 
     The order of the scan depends on it, so that it is evaluated, once, before the index is opened.
@@ -41,10 +44,11 @@ def gated_sql(vector: str, scan: Scan) -> str:
     Args:
         vector: the short vector, as SQL text.
         scan: how the short index is read.
+        endless: whether the scan goes on until the shortlist is full, the index ends, or its memory is full.
 
     """
     settings = scan_settings(f"'{scan.ef_search}'")
-    limit = max_scan_tuples(scan.shortlist)
+    limit = NO_LIMIT if endless else max_scan_tuples(scan.shortlist)
     if limit is not None:
         settings |= long_scan_settings(f"'{limit}'")
     calls = " || ".join(f"pg_catalog.set_config('{name}', {value}, true)" for name, value in settings.items())

@@ -10,8 +10,11 @@ from sqlalchemy import ColumnElement, Float, Integer, literal_column
 from sqlalchemy.orm import InstrumentedAttribute
 
 from pgmrl.errors import SearchError
+from pgmrl.model.columns import base_column
 from pgmrl.model.compat import Select
+from pgmrl.names import quoted
 from pgmrl.searching.arguments import check_labels, flag
+from pgmrl.searching.carried_rows import carried_columns, carried_statement
 from pgmrl.searching.fallback import Ranking
 from pgmrl.searching.options import SearchOptions, SearchParameters
 from pgmrl.searching.pages import Page
@@ -106,7 +109,10 @@ def search(
         return _built(parameters, select_, rows, bound, page, names)
 
     own = list(page.parameters.values())
-    return search_of_shape(select_, shaped(parameters, select_, query, build, "search", names, page.shape, own=own))
+    # what counts the results reads them by name
+    carried = {} if counts else carried_columns(parameters, select_)
+    shape = shaped(parameters, select_, query, build, "search", names, page.shape, own=own, extra=carried)
+    return search_of_shape(select_, shape)
 
 
 class _Names(NamedTuple):
@@ -126,6 +132,10 @@ def _built(
     names: _Names,
 ) -> Select[Any]:
     definition = parameters.definition
+    if rows.sharded and rows.extra:
+        searched = carried_statement(Ranking(definition, rows, bound, page), parameters, statement)
+        source = quoted(base_column(parameters.column).table.name)
+        return search_result(searched.add_columns(*_carried_distance(source, definition.metric, names)))
     if parameters.exact and page.plain and not names.counts and not bound.ctes:
         exact = rows.exact_ranking(definition, bound.vector, parameters.k).cte(RESULTS)
         results = Results(results_table(len(rows.keys)), (exact,))
@@ -141,6 +151,16 @@ def _results(parameters: SearchParameters, rows: SelectedRows, bound: BoundQuery
         return ranking.exact()
     shortlist = rows.shortlist(parameters.definition, bound, parameters.scan)
     return ranking.of_shortlist(shortlist, fallback=parameters.complete)
+
+
+@lru_cache(maxsize=256)
+def _carried_distance(source: str, metric: Metric, names: _Names) -> tuple[ColumnElement[Any], ...]:
+    """The columns behind the caller's, where they are in the same relation as these."""
+    distance: ColumnElement[Any] = literal_column(f"{source}.distance", Float())
+    added = [distance.label(names.distance)]
+    if names.similarity is not None:
+        added.append(literal_column(metric.similarity_sql(f"{source}.distance"), Float()).label(names.similarity))
+    return tuple(added)
 
 
 @lru_cache(maxsize=256)

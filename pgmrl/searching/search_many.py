@@ -14,13 +14,13 @@ from pgmrl.errors import SearchError
 from pgmrl.model.compat import Select
 from pgmrl.model.vectors import query_vectors
 from pgmrl.searching.arguments import check_labels
+from pgmrl.searching.distributed_statement import check_one_shard, searched_rows
 from pgmrl.searching.fallback import Ranking
 from pgmrl.searching.more_like_this import MoreLikeThis
 from pgmrl.searching.options import SearchOptions, SearchParameters
 from pgmrl.searching.pages import Page
 from pgmrl.searching.query import QUERIES, BoundQuery, query_rows, vectors_parameters
 from pgmrl.searching.search_result import search_result
-from pgmrl.searching.selected_rows import selected_rows
 from pgmrl.searching.statement import RESULTS, join_results
 from pgmrl.searching.subject import AnySelect
 from pgmrl.searching.templates import Shaped, search_of_shape
@@ -64,6 +64,7 @@ def search_many(
     """
     check_labels(label, query_label)
     parameters = SearchParameters.of(statement, column, k, options)
+    check_one_shard(statement, column, parameters.attachment)
     vectors = _checked(parameters, queries)
     definition = parameters.definition
     own = vectors_parameters(definition, vectors)
@@ -71,7 +72,7 @@ def search_many(
 
     def build() -> Select[Any]:
         query_table = query_rows(definition, *own)
-        rows = selected_rows(select_, column, parameters.attachment)
+        rows = searched_rows(select_, column, parameters.attachment)
         number: ColumnElement[int] = query_table.c["number"]
         results = _exact(parameters, rows, query_table) if parameters.exact else _of_shortlist(parameters, rows)
         # equal by construction; it comes first, since a LATERAL reads what stands before it

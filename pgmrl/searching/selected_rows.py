@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from sqlalchemy import BinaryExpression, Float, and_, column, literal_column, select, text
 from sqlalchemy.sql.operators import custom_op
@@ -22,7 +22,7 @@ from pgmrl.searching.subject import AnySelect, Subject, check_reads, filters_row
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import CTE, ColumnElement, FromClause, TextualSelect
+    from sqlalchemy import CTE, ColumnElement, FromClause, TextClause, TextualSelect
 
     from pgmrl.model.columns import Attachment
     from pgmrl.model.shortening import Definition
@@ -76,9 +76,12 @@ class SelectedRows:
         source: what these are columns of: a table, also by another name, or a join.
         filtered: whether the caller's Select leaves out rows of the table, as far as Python can see.
         extra: further columns of the searched table in `select`, by their labels there.
+        each: conditions that `select` has and that each other part which reads the table has to have too.
+        sharded: whether they are on several nodes, see pgmrl.searching.distributed_statement.
 
     """
 
+    sharded: ClassVar[bool] = False
     select: AnySelect
     keys: Sequence[ColumnElement[Any]]
     inner_keys: Sequence[ColumnElement[Any]]
@@ -87,6 +90,7 @@ class SelectedRows:
     source: FromClause
     filtered: bool = False
     extra: Mapping[str, ColumnElement[Any]] = field(default_factory=dict)
+    each: Sequence[ColumnElement[bool]] = ()
 
     @property
     def direct(self) -> bool:
@@ -117,6 +121,8 @@ class SelectedRows:
         same = and_(*(key == own for key, own in zip(self.inner_keys, nearest.c, strict=True)))
         columns = [*_as_keys(self.inner_keys), self.full.label("full_vector"), *_labelled(self.extra)]
         rows: AnySelect = select(*columns).select_from(self.source.join(nearest, same)).correlate(None)
+        if self.each:
+            rows = rows.where(*self.each)
         return Shortlist(rows.limit(size), scan.shortlist, (materialized(candidates, CANDIDATES),))
 
     def short_distance(self, definition: Definition, query: Any) -> ColumnElement[float]:
@@ -150,7 +156,7 @@ class SelectedRows:
         definition: Definition,
         query: Any,
         k: int,
-        *where: ColumnElement[Any],
+        *where: ColumnElement[Any] | TextClause,
         carry: Mapping[str, ColumnElement[Any]] = MappingProxyType({}),
     ) -> AnySelect:
         """The k nearest of all rows by full distance.

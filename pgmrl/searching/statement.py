@@ -33,9 +33,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from sqlalchemy import ColumnElement, Float, column, table, text
 
 from pgmrl.model.ranking_sql import key_names
+from pgmrl.searching.distributed_statement import searched_rows
 from pgmrl.searching.more_like_this import MoreLikeThis
 from pgmrl.searching.query import BoundQuery, bind_query, bound_vector, vector_parameters
-from pgmrl.searching.selected_rows import SHORTLIST, SelectedRows, materialized, selected_rows
+from pgmrl.searching.selected_rows import SHORTLIST, SelectedRows, materialized
 from pgmrl.searching.templates import Shaped
 
 if TYPE_CHECKING:
@@ -105,17 +106,18 @@ def shaped(
     if isinstance(query, ColumnElement | MoreLikeThis):  # whose shape is not known without building it
 
         def build_for_query() -> T:
-            rows = selected_rows(statement, parameters.column, parameters.attachment, extra)
+            rows = searched_rows(statement, parameters.column, parameters.attachment, extra)
             vector = query
             if isinstance(query, MoreLikeThis):
                 vector, rows = query.vector(definition), query.without_examples(rows, parameters.column)
             return build(rows, bind_query(definition, vector, what, exact=exact))
 
         return Shaped(build_for_query, None)
-    sent = vector_parameters(definition, query, what, exact=exact)
+    shorten = bool(parameters.attachment.distributed)  # the shards would do so, each for itself
+    sent = vector_parameters(definition, query, what, exact=exact, shorten=shorten)
 
     def build_for_vector() -> T:
-        rows = selected_rows(statement, parameters.column, parameters.attachment, extra)
+        rows = searched_rows(statement, parameters.column, parameters.attachment, extra)
         return build(rows, bound_vector(definition, *sent, exact=exact))
 
     subjects = (parameters.column, parameters.attachment, *extra.values())
