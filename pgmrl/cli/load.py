@@ -138,6 +138,12 @@ def _print(document: dict[str, Any], column_path: str, max_chars: int) -> None:
     recall = document["recall"]
     if recall is not None:
         _print_recall(recall, column_path)
+    elif "recall" in document["seconds"] and document["rows"] > document["null_vectors"]:
+        console.print(
+            f"recall could not be measured in {document['seconds']['recall']:.0f} s: pgmrl recall "
+            f"{escaped(column_path)} --seconds 600",
+            soft_wrap=True,
+        )
     console.print(f'now: pgmrl search {escaped(column_path)} "…"', soft_wrap=True)
 
 

@@ -136,6 +136,13 @@ def print_recall(measured: Recall, key: Sequence[str]) -> None:
         console.print(
             escaped(f"{measured.scan_limit.message}: {measured.scan_limit.remedy}"), style="yellow", soft_wrap=True
         )
+    if measured.index is not None and measured.losses[0].key is not None:
+        console.print(
+            "rows of the table are in its index, which finds their neighbours more easily than those of a new query: "
+            "real queries, by --query-sql or --queries, may lose more to the scan",
+            style="dim",
+            soft_wrap=True,
+        )
     source = measured.index or "the whole table"
     console.print(
         f"shortlist {measured.shortlist:,}, ef_search {measured.ef_search:,}, through {escaped(source)}; a search "

@@ -53,6 +53,7 @@ __all__ = ["TableLoad"]
 BATCH: Final = 2_000
 RECALL_QUERIES: Final = 100
 RECALL_SECONDS: Final = 30.0
+RECALL_SHARE: Final = 0.1  # of the time that the load took, where that is more
 BATCH_CHARS: Final = 1_000_000  # that are embedded at once: a model may hold a vector for every few of them
 
 
@@ -136,7 +137,8 @@ class TableLoad:
                 loaded = self._copy(engine, target, loadable, survey, report)
             indexed = new or self._unfinished(engine)
             rotation = self._finish(engine, target, rotation_dir, report) if indexed else None
-        recall = self._recall(engine, report) if indexed else None
+        patience = max(RECALL_SECONDS, RECALL_SHARE * (time.perf_counter() - start))
+        recall = self._recall(engine, patience, report) if indexed else None
         self.seconds["total"] = time.perf_counter() - start
         counts = asdict(loaded) | {"truncated_texts": self.truncated, "seconds": self.seconds, "skipped": self.skipped}
         return {"made": new, **counts, "rotation": rotation, "recall": recall}
@@ -349,14 +351,14 @@ class TableLoad:
             vacuum_analyze(connection, target.table)
         return None if rotation is None else str(rotation.id)
 
-    def _recall(self, engine: Engine, report: ProgressReport) -> dict[str, Any] | None:
+    def _recall(self, engine: Engine, seconds: float, report: ProgressReport) -> dict[str, Any] | None:
         """What searches with the usual numbers find; None where it could not be measured, or not in time."""
         with self._timed("recall"), engine.connect() as connection:
             column = reflect(connection, self.column_path)
             connection.rollback()
             try:
                 measured = measure_recall(
-                    connection, column, queries=RECALL_QUERIES, seconds=RECALL_SECONDS, worst=0, progress=report
+                    connection, column, queries=RECALL_QUERIES, seconds=seconds, worst=0, progress=report
                 )
             except (MeasureError, NotMigrated):  # no row has a vector, say
                 return None

@@ -236,6 +236,11 @@ def _cautions(inputs: TuningInputs, option: Option, trial: IndexTrial) -> Iterat
                 f"{shown_bytes(memory.build)}): with less it takes many times as long as said"
             )
             break
+    if not trial.indexes[0].scans.index.trial and inputs.source.keys is not None:
+        yield (
+            "the index there is holds the rows that were the queries, and finds their neighbours more easily than "
+            "those of a new query: real ones, by --query-sql or --queries, may lose more to the scan"
+        )
     reach = (option.recall.high - option.recall.low) / 2
     if reach > 0.01:
         yield f"{inputs.tuned:,} queries tell recall within {reach:.3f} only: give more, or accept it"

@@ -435,3 +435,11 @@ def test_low_recall_is_said(place: Path) -> None:
     said = ok("load", write_rows(place, rows=rows), "--vector-column", "v", "--short-dims", 2)
     assert re.search(r"^searches miss \d\d% of the true neighbours: recall@10 0\.\d\d ", said, re.MULTILINE)
     assert "pgmrl tune documents.embedding" in said
+
+
+def test_recall_that_takes_too_long_is_not_measured(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the report says with which command it is."""
+    monkeypatch.setattr("pgmrl.cli.table_load.RECALL_SECONDS", 1e-4)
+    monkeypatch.setattr("pgmrl.cli.table_load.RECALL_SHARE", 0.0)
+    said = ok("load", write_rows(place), "--text", "body")
+    assert re.search(r"^recall could not be measured in 0 s: pgmrl recall documents\.embedding ", said, re.MULTILINE)

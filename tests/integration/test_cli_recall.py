@@ -86,6 +86,7 @@ def test_the_page() -> None:
     assert "not returned" not in shown
     assert re.search(r"a search through SQLAlchemy took [\d.]+ ms \(median\), [\d.]+ ms \(95 of 100 within\)", shown)
     assert "the queries that lose most id recall why" in shown
+    assert "rows of the table are in its index" in shown
 
 
 def test_json(packages: Table) -> None:

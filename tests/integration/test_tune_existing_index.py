@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, select
 
 from pgmrl import Hnsw, Matryoshka, Short, compile_sql, search
-from pgmrl.measure import measure_recall
+from pgmrl.measure import Queries, measure_recall
 from pgmrl.model.columns import attachment_of
 from pgmrl.tune import short_ranks, table_passes, tune
 from pgmrl.tune.index_scans import ScannedIndex
@@ -81,6 +81,15 @@ def test_what_is_predicted_is_what_recall_measures(found: Tuning, module_engine:
     assert found.choice.recall.low <= measured.recall.high
     assert measured.recall.low <= found.choice.recall.high
     assert found.choice.recall.mean == pytest.approx(measured.recall.mean, abs=0.03)
+
+
+def test_rows_as_queries_flatter_an_index_that_holds_them(found: Tuning, module_engine: Engine, notes: Table) -> None:
+    """It is said, and not of queries that are no rows."""
+    caution = "the index there is holds the rows that were the queries"
+    assert any(caution in note for note in found.notes)
+    vectors = np.random.default_rng(8).normal(size=(200, DIMS)).astype(np.float32)
+    others = tuned(module_engine, notes, queries=Queries(vectors, None, 0, "others"), finalists=1)
+    assert not any(caution in note for note in others.notes)
 
 
 def test_how_long_it_takes_is_said_once(found: Tuning, estimates: list[float]) -> None:
