@@ -42,7 +42,7 @@ DROP FUNCTION pgmrl.keep_text(regclass, text, text, text);
 DROP FUNCTION pgmrl.embed_question_v1(text, text);
 DROP FUNCTION pgmrl.embed_text(text, text);
 DROP FUNCTION pgmrl.token_ids_v1(text, text);
-DROP FUNCTION pgmrl.byte_pairs_v1(text, text);
+DROP FUNCTION pgmrl.byte_pairs_v1(text, text[]);
 DROP FUNCTION pgmrl.model_hash_v1(text);
 DROP TABLE pgmrl.joints, pgmrl.merges, pgmrl.tokens, pgmrl.models;
 DROP FUNCTION pgmrl.guard_model_v1();

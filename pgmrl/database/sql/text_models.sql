@@ -97,34 +97,59 @@ CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON pgmrl.models
 CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON pgmrl.models
     FOR EACH STATEMENT EXECUTE FUNCTION pgmrl.guard_model_v1();
 
-CREATE FUNCTION pgmrl.byte_pairs_v1(model text, segment text) RETURNS integer[]
-LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE COST 10000
+-- All pieces of a text in one statement: to begin one takes as long as a usual word does. What a step has is kept to the
+-- end of its statement, so that a long piece has one of its own. Each look-up is a sub-SELECT: never a scan of all merges.
+CREATE FUNCTION pgmrl.byte_pairs_v1(model text, segments text[]) RETURNS TABLE (segment text, ids integer[])
+LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE COST 10000 ROWS 10
 SET search_path = pg_catalog, pg_temp
-SET enable_nestloop = on
 AS $$
+DECLARE
+    chunk text[];
+    longest text;
 BEGIN
-    IF length($2) > 1000 THEN
-        -- each merge looks at all pairs
-        RAISE EXCEPTION 'a word has % characters: %…', length($2), left($2, 20)
+    SELECT u.s INTO longest FROM unnest($2) AS u (s) WHERE length(u.s) > 1000 LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'a word has % characters: %…', length(longest), left(longest, 20)
             USING ERRCODE = 'program_limit_exceeded', HINT = 'Put spaces into it, or leave it out: at most 1000 can be encoded.';
     END IF;
-    RETURN (
-        WITH RECURSIVE merged (step, ids) AS (
-            SELECT 0, ARRAY(SELECT (SELECT t.id FROM pgmrl.tokens AS t WHERE t.model = $1 AND t.token = s.letter)
-                            FROM string_to_table($2, NULL) WITH ORDINALITY AS s (letter, n) ORDER BY s.n)
+    FOR chunk IN
+        SELECT array_agg(u.s) FROM unnest($2) WITH ORDINALITY AS u (s, n)
+        GROUP BY CASE WHEN length(u.s) > 30 THEN u.n ELSE 0 END, u.n / 100
+    LOOP
+        RETURN QUERY
+        WITH RECURSIVE begun AS MATERIALIZED (
+            SELECT c.s, ARRAY(SELECT (SELECT t.id FROM pgmrl.tokens AS t WHERE t.model = $1 AND t.token = l.letter)
+                              FROM string_to_table(c.s, NULL) WITH ORDINALITY AS l (letter, n) ORDER BY l.n) AS tokens
+            FROM unnest(chunk) AS c (s)
+        ), merged (s, tokens, merges) AS (
+            -- of each two neighbours the rank and what they become, in one number; NULL where they are not merged
+            SELECT b.s, b.tokens, ARRAY(
+                SELECT (SELECT m.rank::bigint << 32 | m.merged_id FROM pgmrl.merges AS m
+                        WHERE m.model = $1 AND m.left_id = p.left_id AND m.right_id = p.right_id)
+                FROM unnest(b.tokens[:cardinality(b.tokens) - 1], b.tokens[2:]) WITH ORDINALITY AS p (left_id, right_id, n)
+                ORDER BY p.n)
+            FROM begun AS b
             UNION ALL
-            SELECT o.step + 1, o.ids[1:best.n - 1] || best.merged_id || o.ids[best.n + 2:]
-            FROM merged AS o CROSS JOIN LATERAL (
-                SELECT p.n::integer, m.merged_id
-                FROM unnest(o.ids, o.ids[2:]) WITH ORDINALITY AS p (left_id, right_id, n)
-                -- OFFSET 0: one look-up a pair, never a scan of all merges
-                CROSS JOIN LATERAL (SELECT m.rank, m.merged_id FROM pgmrl.merges AS m
-                                    WHERE m.model = $1 AND m.left_id = p.left_id AND m.right_id = p.right_id OFFSET 0) AS m
-                ORDER BY m.rank, p.n LIMIT 1) AS best
+            -- the first of the smallest rank: two tokens become one, and only its neighbours are looked up again
+            SELECT o.s, o.tokens[:o.n - 1] || o.merged_id || o.tokens[o.n + 2:],
+                o.merges[:o.n - 2]
+                || CASE WHEN o.n > 1 THEN ARRAY[(
+                    SELECT m.rank::bigint << 32 | m.merged_id FROM pgmrl.merges AS m
+                    WHERE m.model = $1 AND m.left_id = o.tokens[o.n - 1] AND m.right_id = o.merged_id)] END
+                || CASE WHEN o.n < cardinality(o.merges) THEN ARRAY[(
+                    SELECT m.rank::bigint << 32 | m.merged_id FROM pgmrl.merges AS m
+                    WHERE m.model = $1 AND m.left_id = o.merged_id AND m.right_id = o.tokens[o.n + 2])] END
+                || o.merges[o.n + 2:]
+            FROM (SELECT a.s, a.tokens, a.merges, array_position(a.merges, a.best) AS n, (a.best & 4294967295)::integer AS merged_id
+                  FROM (SELECT r.s, r.tokens, r.merges, (SELECT min(u.v) FROM unnest(r.merges) AS u (v)) AS best
+                        FROM merged AS r OFFSET 0) AS a
+                  WHERE a.best IS NOT NULL OFFSET 0) AS o
         )
-        SELECT m.ids FROM merged AS m ORDER BY m.step DESC LIMIT 1);
+        SELECT e.s, e.tokens FROM merged AS e
+        WHERE NOT EXISTS (SELECT FROM unnest(e.merges) AS u (v) WHERE u.v IS NOT NULL);
+    END LOOP;
 END $$;
-COMMENT ON FUNCTION pgmrl.byte_pairs_v1(text, text) IS 'The tokens of a part of a text that is no token itself, by merges';
+COMMENT ON FUNCTION pgmrl.byte_pairs_v1(text, text[]) IS 'The tokens of parts of a text that are no tokens themselves, by merges';
 
 -- Nested loops off: how many pieces a text has is known to nobody, and a long one would be joined with itself. What is off
 -- costs so much before PostgreSQL 18 that everything would be compiled.
@@ -183,15 +208,19 @@ BEGIN
                             (SELECT true FROM pgmrl.joints AS j WHERE j.model = $1 AND j.letters = l.pair) IS NULL AS cut
                         FROM letters AS l) AS l) AS c
             GROUP BY c.number, c.place
-        ), encoded AS MATERIALIZED (
-            SELECT d.segment, coalesce(
-                (SELECT ARRAY[t.id] FROM pgmrl.tokens AS t WHERE t.model = $1 AND t.token = d.segment AND t.whole),
-                -- a character that is no token: its bytes
-                CASE WHEN length(d.segment) > 1 THEN pgmrl.byte_pairs_v1($1, d.segment) ELSE ARRAY(
-                    SELECT (SELECT t.id FROM pgmrl.tokens AS t WHERE t.model = $1 AND t.token = format(
-                            '<0x%s>', upper(lpad(to_hex(get_byte(convert_to(d.segment, 'UTF8'), b.n)), 2, '0'))))
-                    FROM generate_series(0, octet_length(d.segment) - 1) AS b (n) ORDER BY b.n) END) AS ids
+        ), distinct_segments AS MATERIALIZED (
+            SELECT d.segment, (SELECT t.id FROM pgmrl.tokens AS t WHERE t.model = $1 AND t.token = d.segment AND t.whole) AS id
             FROM (SELECT DISTINCT s.segment FROM segments AS s) AS d
+        ), encoded AS MATERIALIZED (
+            SELECT d.segment, CASE WHEN d.id IS NOT NULL THEN ARRAY[d.id] ELSE ARRAY(
+                -- a character that is no token: its bytes
+                SELECT (SELECT t.id FROM pgmrl.tokens AS t WHERE t.model = $1 AND t.token = format(
+                        '<0x%s>', upper(lpad(to_hex(get_byte(convert_to(d.segment, 'UTF8'), b.n)), 2, '0'))))
+                FROM generate_series(0, octet_length(d.segment) - 1) AS b (n) ORDER BY b.n) END AS ids
+            FROM distinct_segments AS d WHERE d.id IS NOT NULL OR length(d.segment) = 1
+            UNION ALL
+            SELECT m.segment COLLATE "C", m.ids FROM pgmrl.byte_pairs_v1(
+                $1, ARRAY(SELECT d.segment FROM distinct_segments AS d WHERE d.id IS NULL AND length(d.segment) > 1)) AS m
         ), parts AS (
             SELECT w.number, 0 AS place, ARRAY[w.id] AS ids FROM words AS w WHERE w.id IS NOT NULL
             UNION ALL
