@@ -110,7 +110,7 @@ def processor_time(connection: Connection) -> int:
 
 
 def question_times(engine: Engine) -> Iterator[str]:
-    """Rows of a table: the first question of a connection, and later ones; with the server's processor time of those."""
+    """Rows of a table: the first question of a connection, and later ones with the server's processor time."""
     yield from ("| question | first of a connection | later | server's processor time |", "|---|---|---|---|")
     embed = "SELECT pgmrl.embed_text('static', :words)"
     for title, words in QUESTIONS.items():
@@ -213,8 +213,8 @@ def report(engine: Engine) -> Iterator[str]:
         version = connection.execute(text("SELECT split_part(version(), ' on ', 1)")).scalar_one()
         load = os.getloadavg()[0]
         yield from ("# Words in SQL", "", "    python -m benchmarks.text_sql", "")
-        yield f"{version}, {os.cpu_count()} cores, a load of {load:.1f} by all that ran; the bundled model, 256 dimensions."
-        yield "Times go with the load; the processor time of the server does less."
+        yield f"{version}, {os.cpu_count()} cores, a load of {load:.1f} by all that ran; the bundled model. Times go with"
+        yield "the load; the processor time of the server does less."
         yield from ("", "## The time of a question's vector", "", *question_times(engine), "")
         yield f"- {connection.execute(text(SIZE)).scalar_one() / 1e6:.0f} MB in the tables of all models"
         yield f"- {different_tokens(connection)} of {TEXTS:,} texts have other tokens than in Python"

@@ -97,7 +97,7 @@ def load_token_model(spec: str) -> TokenModel:
     if differences:
         raise EmbedderError(
             f"the tokenizer of {safe_repr(spec)} cannot run in the database: {'; '.join(differences)}; embed with this "
-            "model in Python and store questions by `pgmrl query add`"
+            "model in Python, and have `pgmrl query serve` answer questions in SQL"
         )
     return _token_model(described, _vectors(weights))
 

