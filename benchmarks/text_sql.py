@@ -213,7 +213,7 @@ def report(engine: Engine) -> Iterator[str]:
         version = connection.execute(text("SELECT split_part(version(), ' on ', 1)")).scalar_one()
         load = os.getloadavg()[0]
         yield from ("# Words in SQL", "", "    python -m benchmarks.text_sql", "")
-        yield f"{version}, {os.cpu_count()} cores, a load of {load:.1f} by all that ran; the bundled model. Times go with"
+        yield f"{version}, {os.cpu_count()} cores, a load of {load:.1f}; the bundled model. Times go with"
         yield "the load; the processor time of the server does less."
         yield from ("", "## The time of a question's vector", "", *question_times(engine), "")
         yield f"- {connection.execute(text(SIZE)).scalar_one() / 1e6:.0f} MB in the tables of all models"

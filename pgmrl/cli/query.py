@@ -70,7 +70,7 @@ def serve(
     Example: `pgmrl query serve packages.embedding --embedder sentence-transformers:all-mpnet-base-v2`
     """
     embedder = load_embedder(model)
-    with open_engine(url) as engine, stop_requested() as over, progress_report(quiet=json) as report:
+    with open_engine(url, writes=True) as engine, stop_requested() as over, progress_report(quiet=json) as report:
         with engine.connect() as connection:
             searched = reflect(connection, column)
         done = answer_questions(
