@@ -84,6 +84,36 @@ def test_it_comes_changes_and_goes(project: Application, schema: str | None) -> 
         assert database.installed_revision(connection) is None
 
 
+def test_another_model_by_a_column_beside_the_old_one(project: Application) -> None:
+    """Both follow their text; only the new one's rows are marked; the old one goes alone."""
+    engine = project.new_database()
+    old, new = Embed("title", "static"), Embed("title", "other:model")
+
+    def both(metadata: MetaData) -> None:
+        notes(old)(metadata)
+        metadata.tables["notes"].append_column(Column("embedding_2", Matryoshka(16, Short(8), embed=new)))
+
+    def only_new(metadata: MetaData) -> None:
+        notes(None, vectors=False)(metadata)
+        metadata.tables["notes"].append_column(Column("embedding_2", Matryoshka(16, Short(8), embed=new)))
+
+    project.revise(engine, notes(old), "d1")
+    project.upgrade(engine, notes(old))
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO notes (id, title, embedding) VALUES (1, 'a', '[1,2,3,4,5,6,7,8]')"))
+    assert queued(engine) == 0
+    project.revise(engine, both, "d2")
+    project.upgrade(engine, both)
+    project.check(engine, both)
+    assert sorted(model for _, _, model, _ in embeddings(engine)) == ["other:model", "static"]
+    assert queued(engine) == 1
+    project.revise(engine, only_new, "d3")
+    project.upgrade(engine, only_new)
+    project.check(engine, only_new)
+    assert [model for _, _, model, _ in embeddings(engine)] == ["other:model"]
+    assert queued(engine) == 1
+
+
 def test_what_the_command_line_installed_is_left_alone(project: Application) -> None:
     """A model need not know of it."""
     engine = project.new_database()
