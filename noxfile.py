@@ -116,6 +116,13 @@ def wheels(server: str) -> list[str]:
 
 
 @nox.session(python="3.11")
+def spark(session: nox.Session) -> None:
+    """The load on Spark's local mode; needs Java 17."""
+    session.install(".[local,spark,test]")
+    session.run("python", "-m", "pytest", "-q", "tests/docs/test_spark_example.py")
+
+
+@nox.session(python="3.11")
 def refused(session: nox.Session) -> None:
     """A server with pgvector 0.6."""
     session.install(".[local,test]", "pgserver")

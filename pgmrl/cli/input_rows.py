@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Row = dict[str, Any]
 
-__all__ = ["RowSource", "Survey", "file_source", "query_source"]
+__all__ = ["RowSource", "Survey", "file_source", "query_source", "text_lines"]
 
 BATCH: Final = 1_000  # rows that are held of a Parquet file or a SELECT
 FIELD_LIMIT: Final = 2**31 - 1  # characters of a field of a CSV file; Python's own limit is 131,072
@@ -104,7 +104,7 @@ def query_source(engine: Engine, query: str) -> Iterator[RowSource]:
 # -- text files ----------------------------------------------------------------------------------------------------
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines of a UTF-8 file from 1 on, without a byte order mark.
 
     Raises:
@@ -166,7 +166,7 @@ class _JsonLines:
             yield _parsed(row, parsed, f"{self.path}, line {line}")
 
     def _objects(self) -> Iterator[tuple[int, Row]]:
-        for number, line in _lines(self.path):
+        for number, line in text_lines(self.path):
             if not line.strip():
                 continue
             try:
@@ -230,7 +230,7 @@ class _Csv:
         """The header, then the records, each with the line on which it begins."""
         csv.field_size_limit(FIELD_LIMIT)
         delimiter = "\t" if self.path.suffix.lower() == ".tsv" else ","
-        reader = csv.reader((line for _, line in _lines(self.path)), delimiter=delimiter, strict=True)
+        reader = csv.reader((line for _, line in text_lines(self.path)), delimiter=delimiter, strict=True)
         header: list[str] | None = None
         while True:
             line = reader.line_num + 1
@@ -287,7 +287,10 @@ class _Parquet:
             from pyarrow import parquet  # noqa: PLC0415 - an extra
         except ImportError:
             raise IngestError("reading Parquet needs pyarrow: pip install 'pgmrl[parquet]'") from None
-        return parquet.ParquetFile(self.path)
+        try:
+            return parquet.ParquetFile(self.path)
+        except (OSError, ValueError) as error:  # pyarrow's own among them
+            raise IngestError(f"{self.path} cannot be read as Parquet: {error}") from error
 
     def _type(self, name: str, arrow: Any) -> ColumnType:
         from pyarrow import types  # noqa: PLC0415 - an extra

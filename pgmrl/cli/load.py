@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from pgmrl.cli.column_types import ColumnType, types_of_options
 from pgmrl.cli.connect import open_engine
+from pgmrl.cli.input_files import folder_source, standard_input
 from pgmrl.cli.input_rows import file_source, query_source
 from pgmrl.cli.options import DatabaseUrl, EmbedderName, Json, RotationFolder, known_metric
 from pgmrl.cli.output import console, counted, escaped, write_json
@@ -20,16 +21,36 @@ from pgmrl.doctor.thresholds import Thresholds
 from pgmrl.embedders import DEFAULT, load_embedder
 from pgmrl.model.shortening import Prefix, Rotation, Short
 
+if TYPE_CHECKING:
+    from pgmrl.cli.input_rows import RowSource
+
 __all__ = ["load"]
 
 MAX_CHARS: Final = 100_000
+STANDARD_INPUT: Final = Path("-")
+FORMATS: Final = ("jsonl", "csv", "tsv", "parquet")
 
 
 def load(
-    source: Annotated[Path | None, typer.Argument(help="A .jsonl, .csv, .tsv or .parquet file.")] = None,
+    source: Annotated[
+        Path | None, typer.Argument(help="A .jsonl, .csv, .tsv or .parquet file; - for standard input.")
+    ] = None,
     query: Annotated[
         str | None, typer.Option("--select", help="Instead of a file: a SELECT in the same database.")
     ] = None,
+    query_url: Annotated[
+        str | None, typer.Option("--from", help="The database of --select, where it is another one: its URL.")
+    ] = None,
+    files: Annotated[
+        tuple[Path, str] | None,
+        typer.Option(
+            metavar="FOLDER PATTERN",
+            help="Instead of a file: text files, each a row with its path and text: docs '**/*.md'.",
+        ),
+    ] = None,
+    input_format: Annotated[
+        str, typer.Option("--format", help="Of standard input: jsonl, csv, tsv or parquet.")
+    ] = "jsonl",
     table: Annotated[str, typer.Option(help="The table, [schema.]name; made where there is none.")] = "documents",
     text: Annotated[
         str | None, typer.Option(help='What is embedded: a column, or a pattern such as "{name}: {body}".')
@@ -37,7 +58,12 @@ def load(
     vector_column: Annotated[
         str | None, typer.Option(help="Instead of a text: the column of the data that holds vectors.")
     ] = None,
-    key: Annotated[str, typer.Option(help="The key's column; rows are numbered where the data have none.")] = "id",
+    key: Annotated[
+        str | None,
+        typer.Option(
+            help="The key's column; rows are numbered where the data have none.  [default: id; of --files path]"
+        ),
+    ] = None,
     column: Annotated[str, typer.Option(help="The vector's column in the table.")] = "embedding",
     types: Annotated[
         list[str] | None,
@@ -66,23 +92,28 @@ def load(
 
     A file is read to its end before anything is written. Each batch is written whole or not at all. A table that is
     there already gets the rows added, and its index where it has none. After an interruption the same command with
-    --resume loads the rows that are not there, by their key, and does the rest.
+    --resume loads the rows that are not there, by their key, and does the rest; of standard input with the same rows
+    once more. Reading, embedding and writing go on beside each other, a few batches apart.
 
     Example: `pgmrl load packages.jsonl --table packages --text "{name}: {synopsis}" --key id`
     """
-    if (source is None) == (query is None):
-        raise typer.BadParameter("give a file or --select")
-    if (text is None) == (vector_column is None):
-        raise typer.BadParameter("give --text or --vector-column")
-    if by not in {"prefix", "rotation"}:
-        raise typer.BadParameter(f"--by: expected prefix or rotation, got {by}")
-    if max_chars < 1:
-        raise typer.BadParameter(f"--max-chars: expected at least 1, got {max_chars}")
+    if files is not None and text is None and vector_column is None:
+        text = "text"
+    for wrong, message in (
+        (sum(place is not None for place in (source, query, files)) != 1, "give a file, --select or --files"),
+        (query is None and query_url is not None, "--from belongs to --select"),
+        (input_format not in FORMATS, f"--format: expected one of {', '.join(FORMATS)}, got {input_format}"),
+        ((text is None) == (vector_column is None), "give --text or --vector-column"),
+        (by not in {"prefix", "rotation"}, f"--by: expected prefix or rotation, got {by}"),
+        (max_chars < 1, f"--max-chars: expected at least 1, got {max_chars}"),
+    ):
+        if wrong:
+            raise typer.BadParameter(message)
     schema, _, name = table.rpartition(".")
     job = TableLoad(
         schema=schema or None,
         table=name,
-        key=key,
+        key=key or ("id" if files is None else "path"),
         column=column,
         types=_types(types or []),
         template=None if text is None else TextTemplate.of(text),
@@ -93,18 +124,30 @@ def load(
         metric=metric,
         resume=resume,
     )
-    file = None if source is None else file_source(source)
-    with (
-        open_engine(url, writes=True) as engine,
-        query_source(engine, str(query)) if file is None else nullcontext(file) as rows,
-        progress_report(quiet=json) as report,
-    ):
+    with ExitStack() as stack:
+        rows = _file_rows(stack, source, files, input_format)
+        engine = stack.enter_context(open_engine(url, writes=True))
+        if rows is None:
+            queried = engine if query_url is None else stack.enter_context(open_engine(query_url))
+            rows = stack.enter_context(query_source(queried, str(query)))
+        report = stack.enter_context(progress_report(quiet=json))
         result = job.run(engine, rows, rotation_dir, report)
     document = {"table": table, **result}
     if json:
         write_json(document)
     else:
         _print(document, f"{table}.{column}", max_chars)
+
+
+def _file_rows(
+    stack: ExitStack, source: Path | None, files: tuple[Path, str] | None, input_format: str
+) -> RowSource | None:
+    """Files and standard input, which are looked at before a server is; None for a SELECT."""
+    if files is not None:
+        return folder_source(*files)
+    if source == STANDARD_INPUT:
+        return stack.enter_context(standard_input(input_format))
+    return None if source is None else file_source(source)
 
 
 def _types(options: list[str]) -> dict[str, ColumnType]:

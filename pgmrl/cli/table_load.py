@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +25,7 @@ from pgmrl.embedding_queue import check_model, installed_model
 from pgmrl.errors import DefinitionError, IngestError, MeasureError, NotMigrated, PgmrlError
 from pgmrl.ingestion.ingest import IngestReport, ingest
 from pgmrl.ingestion.new_table import create_without_indexes, vacuum_analyze
+from pgmrl.ingestion.read_ahead import read_ahead
 from pgmrl.measure.fit_rotation import fit_rotation
 from pgmrl.measure.recall import measure_recall
 from pgmrl.model.columns import Matryoshka, attachment_of
@@ -284,14 +285,13 @@ class TableLoad:
             self.written = done
             report(step, done + self.skipped, survey.rows)
 
-        with engine.connect() as connection:
-            return ingest(
-                connection,
-                target,
-                self._with_vectors(rows),
-                batch_size=BATCH,
-                progress=show,
-            )
+        # rows are read, embedded and written by a thread each, a few batches apart
+        with (
+            closing(read_ahead(self._batches(rows))) as batches,
+            closing(read_ahead(map(self._with_vectors, batches))) as embedded,
+            engine.connect() as connection,
+        ):
+            return ingest(connection, target, chain.from_iterable(embedded), batch_size=BATCH, progress=show)
 
     def _next_key(self, engine: Engine, target: Column[Any]) -> int:
         if self.key not in target.table.c:
@@ -303,24 +303,21 @@ class TableLoad:
     def _numbered(self, rows: Iterator[Row], start: int) -> Iterator[Row]:
         return ({self.key: number} | row for number, row in enumerate(rows, start))
 
-    def _with_vectors(self, rows: Iterator[Row]) -> Iterator[Row]:
-        if self.model is None or self.template is None:
-            for row in rows:
-                vector = row.pop(str(self.vector_column), None)
-                yield row | {self.column: _array(vector)}
-            return
-        for batch in self._batches(rows, self.template):
-            texts = [text for _, text in batch if text is not None]
-            vectors = iter([vector for _, array in embed_batches(self.model, texts) for vector in array])
-            for row, text in batch:
-                yield {**row, self.column: None if text is None else next(vectors)}
+    def _with_vectors(self, batch: list[tuple[Row, str | None]]) -> list[Row]:
+        """A batch with its vectors, which are computed where the rows do not have them."""
+        if self.model is None:
+            rows = [dict(row) for row, _ in batch]
+            return [row | {self.column: _array(row.pop(str(self.vector_column), None))} for row in rows]
+        texts = [text for _, text in batch if text is not None]
+        vectors = iter([vector for _, array in embed_batches(self.model, texts) for vector in array])
+        return [{**row, self.column: None if text is None else next(vectors)} for row, text in batch]
 
-    def _batches(self, rows: Iterator[Row], template: TextTemplate) -> Iterator[list[tuple[Row, str | None]]]:
+    def _batches(self, rows: Iterator[Row]) -> Iterator[list[tuple[Row, str | None]]]:
         """Rows with what is embedded of each; few rows where their texts are long."""
         batch: list[tuple[Row, str | None]] = []
         chars = 0
         for row in rows:
-            text = template.fill(row)
+            text = None if self.template is None else self.template.fill(row)
             if text is not None and len(text) > self.max_chars:
                 text = text[: self.max_chars]
                 self.truncated += 1
