@@ -95,9 +95,9 @@ class Clients:
     def __init__(self, urls: Sequence[str], pairs: Sequence[tuple[Any, Any]], clients: int, seconds: float) -> None:
         context = multiprocessing.get_context("spawn")
         self.seconds, self._counts = seconds, context.Queue()
-        ready = context.Barrier(clients)
+        self._ready = context.Barrier(clients)  # kept until the processes, which begin slowly, have it
         self._processes = [
-            context.Process(target=client, args=(url, pairs[number::clients], seconds, ready, self._counts))
+            context.Process(target=client, args=(url, pairs[number::clients], seconds, self._ready, self._counts))
             for number, url in enumerate(islice(cycle(urls), clients))
         ]
         for process in self._processes:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -24,7 +25,6 @@ from tests.standbys import catch_up, primary_server, streaming_standby
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tests.corpus import Corpus
 
@@ -202,3 +202,11 @@ def test_a_failover_in_the_middle_of_searches(proxy: Proxy, corpus: Corpus) -> N
     with proxy.reads.connect() as connection:
         nearest = search(select(ITEMS.c.id), ITEMS.c.embedding, row["embedding"], k=1)
         assert connection.execute(nearest).scalars().all() == [5_000]
+
+
+def test_the_page_shows_the_same_checks() -> None:
+    """docs/replicas.md has them with addresses instead of sockets."""
+    page = (Path(__file__).parent.parent.parent / "docs" / "replicas.md").read_text(encoding="utf-8")
+    shown = [line for line in CONFIGURATION.splitlines() if line.strip().startswith(("tcp-check", "option", "default"))]
+    assert len(shown) >= 8
+    assert not [line for line in shown if line not in page]
