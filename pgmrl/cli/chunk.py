@@ -87,7 +87,7 @@ def chunk(
         raise typer.BadParameter("--install, --text and --by belong together")
     if sum((install, drop, watch)) > 1:
         raise typer.BadParameter("give one of --install, --drop and --watch")
-    with open_engine(url) as engine:
+    with open_engine(url, writes=True) as engine:
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             if install:
                 declaration = Chunks(str(template), str(by), size, overlap, notify)

@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from typer.main import get_command
 
 from examples.replicas import NEVER, ReplicaSession
 from examples.replicas import main as example
@@ -42,6 +43,7 @@ from pgmrl import (
     search_hybrid,
     search_many,
 )
+from pgmrl.cli import app
 from pgmrl.evaluation.judged import Judged, Query
 from pgmrl.explanation import assert_index_used
 from pgmrl.functions.named_queries import add_query, queries
@@ -193,6 +195,7 @@ WRITES = [
     "embed passages.embedding --install --text {name} --by static",
     "embed passages.embedding",
     "embed passages.embedding --retry",
+    "chunk passages",
     "backfill passages.embedding",
     "backfill passages.embedding --repair",
     "reshape start passages.embedding --short-dims 16",
@@ -206,6 +209,7 @@ WRITES = [
     "model keep passages.embedding --text {name}",
     "query add passages.embedding words",
     "query remove passages.embedding asyncio",
+    "query serve passages.embedding --embedder static",
     "tune passages.embedding --recall 0.9 --apply",
 ]
 
@@ -234,6 +238,24 @@ READS = [
     "reshape start passages.embedding --short-dims 16 --dry-run",
     "fit-rotation passages.embedding --sample 1000",
 ]
+
+
+OTHERS = {"check-migration", "compare", "doctor", "evaluate", "recall"}
+"""Read as well; what they say on a standby is tested where they are."""
+
+
+def test_every_command_is_known_here() -> None:
+    """A new one is put on purpose among those that write, which are refused, or those that read."""
+
+    def names(command: Any, *above: str) -> Iterator[str]:
+        for name, inner in getattr(command, "commands", {}).items():
+            yield from names(inner, *above, name)
+        if not hasattr(command, "commands"):
+            yield " ".join(above)
+
+    tried = [command.split() for command in (*WRITES, *READS)]
+    known = OTHERS | {words[0] for words in tried} | {" ".join(words[:2]) for words in tried}
+    assert not [name for name in names(get_command(app)) if name not in known and not name.startswith("local ")]
 
 
 @pytest.mark.parametrize("command", READS)
