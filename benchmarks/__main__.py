@@ -28,6 +28,10 @@ examples:
   python -m benchmarks filters                      filters beside peers; not part of `all`; more rows by --rows 1000000
   python -m benchmarks.online                       migrations of a table in use, and 100 kills (its own --help)
   python -m benchmarks.million --rows 100000        the command line on so many short texts, a million by default
+  python -m benchmarks.partitions                   a partitioned table beside one, by the candidates of each partition
+  python -m benchmarks.replicas                     searches a second with standbys, and the lag
+  python -m benchmarks.shards                       shards by foreign tables, and by a function on each
+  python -m benchmarks.scale                        a million to a billion rows on paper, from the results here
 
 Raw results are appended to benchmarks/results/raw/<part>.jsonl (of --quick: benchmarks/results/tmp/quick/), and what is
 there for the same configuration is not measured again. Remove a file to measure its part anew.
