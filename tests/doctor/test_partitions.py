@@ -55,13 +55,15 @@ def halves(engine: Engine, server: LocalServer) -> Iterator[Engine]:
             # a unique index would keep foreign partitions out, and so does the key
             connection.exec_driver_sql("ALTER TABLE items DROP CONSTRAINT items_pkey")
             connection.exec_driver_sql("CREATE TABLE items_0 PARTITION OF items FOR VALUES IN (0)")
-            address = connection.engine.url
-            host, port = address.query["host"], address.query["port"]
+            driver: Any = connection.connection.driver_connection
+            there = driver.info
             connection.exec_driver_sql(
                 "CREATE SERVER shard FOREIGN DATA WRAPPER postgres_fdw "
-                f"OPTIONS (host '{host}', port '{port}', dbname '{shard.url.database}', extensions 'vector')"
+                f"OPTIONS (host '{there.host}', port '{there.port}', dbname '{shard.url.database}', "
+                "extensions 'vector')"
             )
-            connection.exec_driver_sql("CREATE USER MAPPING FOR CURRENT_USER SERVER shard OPTIONS (user 'postgres')")
+            login = f"user '{there.user}', password '{there.password}'"
+            connection.exec_driver_sql(f"CREATE USER MAPPING FOR CURRENT_USER SERVER shard OPTIONS ({login})")
             connection.exec_driver_sql("CREATE FOREIGN TABLE items_1 PARTITION OF items FOR VALUES IN (1) SERVER shard")
         with engine.begin() as connection:
             connection.execute(
