@@ -837,3 +837,19 @@ def test_rows_that_nobody_embeds(patient: Patient) -> None:
     assert "`pgmrl embed public.texts.embedding --watch`" in only(patient.found(), "embeddings", "warning").remedy
     patient.run("DELETE FROM pgmrl.embedding_queue WHERE key = '{1}'", "UPDATE pgmrl.embedding_queue SET parked = true")
     assert "--retry" in only(patient.found(), "embeddings", "warning").remedy
+
+
+def test_a_length_that_the_model_was_not_trained_for(patient: Patient) -> None:
+    """Of a model that `models.toml` knows; a trained length is no finding, nor is a model that nobody knows."""
+    patient.run("CREATE TABLE lengths (id integer PRIMARY KEY, body text, e halfvec(96), f halfvec(96))")
+    for column, dims in (("e", 48), ("f", 64)):
+        short = f"l2_normalize(subvector({column}, 1, {dims}))::halfvec({dims})"
+        patient.run(
+            f"ALTER TABLE lengths ADD COLUMN {column}_short halfvec({dims}) GENERATED ALWAYS AS ({short}) STORED",
+            f"CREATE INDEX ON lengths USING hnsw ({column}_short halfvec_cosine_ops)",
+            f"SELECT pgmrl.keep_embedding_v1('lengths', 'zx_pgmrl_{column}', '{column}', '{{body}}', '{{body}}', "
+            "'sentence-transformers:nomic-ai/nomic-embed-text-v1.5', true)",
+        )
+    finding = only(patient.found(), "untrained-lengths", "info")
+    assert (finding.subject, finding.values) == ("public.lengths.e", {"dims": 48})
+    assert "not to 48: take one of those, or a rotation" in finding.remedy

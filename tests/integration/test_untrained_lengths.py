@@ -1,4 +1,4 @@
-"""A short vector of a length that the model was not trained for is named: where it is installed, and by the doctor."""
+"""A short vector of a length that the model was not trained for is named where it is installed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, Text
 
 from pgmrl import Embed, Matryoshka, Short
-from pgmrl.doctor import doctor
 from pgmrl.embedding_queue import embedding_status, untrained_truncations
 from tests.cli import run
 
@@ -26,15 +25,12 @@ def make(engine: Engine, dims: int, embed: Embed | None = None) -> None:
     ).create(engine)
 
 
-def test_the_doctor_names_it(engine: Engine) -> None:
-    """A trained length is no finding."""
+def test_it_is_found(engine: Engine) -> None:
+    """A trained length is none."""
     for dims in (100, 128):
         make(engine, dims, Embed("body", NOMIC))
     with engine.connect() as connection:
         assert [(short.table_name, short.dims) for short in untrained_truncations(connection)] == [("docs_100", 100)]
-        findings = [finding for finding in doctor(connection).findings if finding.check == "untrained-lengths"]
-    assert [finding.subject for finding in findings] == ["public.docs_100.e"]
-    assert "not to 100: take one of those, or a rotation" in findings[0].remedy
 
 
 @pytest.mark.usefixtures("place")
