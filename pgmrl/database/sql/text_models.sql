@@ -126,13 +126,13 @@ BEGIN
             SELECT b.s, b.tokens, ARRAY(
                 SELECT (SELECT m.rank::bigint << 32 | m.merged_id FROM pgmrl.merges AS m
                         WHERE m.model = $1 AND m.left_id = p.left_id AND m.right_id = p.right_id)
-                FROM unnest(b.tokens[:cardinality(b.tokens) - 1], b.tokens[2:]) WITH ORDINALITY AS p (left_id, right_id, n)
+                FROM unnest(b.tokens[1:cardinality(b.tokens) - 1], b.tokens[2:]) WITH ORDINALITY AS p (left_id, right_id, n)
                 ORDER BY p.n)
             FROM begun AS b
             UNION ALL
             -- the first of the smallest rank: two tokens become one, and only its neighbours are looked up again
-            SELECT o.s, o.tokens[:o.n - 1] || o.merged_id || o.tokens[o.n + 2:],
-                o.merges[:o.n - 2]
+            SELECT o.s, o.tokens[1:o.n - 1] || o.merged_id || o.tokens[o.n + 2:],
+                o.merges[1:o.n - 2]
                 || CASE WHEN o.n > 1 THEN ARRAY[(
                     SELECT m.rank::bigint << 32 | m.merged_id FROM pgmrl.merges AS m
                     WHERE m.model = $1 AND m.left_id = o.tokens[o.n - 1] AND m.right_id = o.merged_id)] END
