@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import threading
 import time
 from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["FAULTS", "Outcome", "faulty_endpoint", "impatient", "under_faults"]
 
 MODEL = "tests.embedding_faults:impatient"
-TIMEOUT = 0.3  # seconds that a worker waits for an answer
+TIMEOUT = 2.0  # seconds that a worker waits for an answer; a good one takes longer than usual on a busy machine
 FAULTS = ("late", "429", "503", "garbage", "cut", "not finite", "too few", "too many", "too short", "gone", "doubled")
 """What becomes of an answer; every other one has its vectors in another order than the texts."""
 
@@ -244,19 +246,27 @@ class _World:
         names = self.query("SELECT DISTINCT worker FROM pgmrl.embedding_queue WHERE worker IS NOT NULL")
         return any(f":{pid}:" in name for (name,) in names)
 
+    def stopped_with_rows(self, workers: list[BaseProcess]) -> int | None:
+        """The place of a worker that has rows in its hands, stopped, so that it still has them when it is killed."""
+        for place, worker in enumerate(workers):
+            os.kill(int(worker.pid or 0), signal.SIGSTOP)
+            if self.holds(worker.pid):
+                return place + 1
+            os.kill(int(worker.pid or 0), signal.SIGCONT)
+        return None
+
     def kill(self, workers: list[BaseProcess], kills: int, seconds: float, lease: float) -> None:
         """Kill workers at random, each time with another in its place; every second one with rows in its hands."""
         random, began = Random(self.seed), time.monotonic()  # noqa: S311
         for number in range(kills):
             time.sleep(max(0.0, began + seconds * (number + random.random()) / kills - time.monotonic()))
-            place = random.randrange(len(workers))
+            with_rows = number % 2 == 0
+            place = until(partial(self.stopped_with_rows, workers), 120) - 1 if with_rows else number % len(workers)
             victim = workers[place]
-            if number % 2 == 0:
-                until(lambda pid=victim.pid: self.holds(pid), 60)  # type: ignore[misc]
             victim.kill()
             victim.join()
             self.outcome.kills += 1
-            self.outcome.kills_with_rows += self.holds(victim.pid)
+            self.outcome.kills_with_rows += with_rows or self.holds(victim.pid)
             workers[place] = self.worker(lease)
         time.sleep(max(0.0, began + seconds - time.monotonic()))
         self.outcome.seconds = time.monotonic() - began
@@ -321,6 +331,7 @@ def under_faults(
             for process in processes:
                 process.kill()
                 process.join()
+            engine.dispose()
         endpoint.share = 0.0
         world.finish()
         world.outcome.answers = {str(fault): count for fault, count in sorted(endpoint.answers.items(), key=str)}
