@@ -158,6 +158,8 @@ class SearchTrial:
         key: tuple[Any, ...] | None,
         truth: QueryTruth,
         end: float,
+        *,
+        through_index: bool = True,
     ) -> Loss:
         """Try one query, in the transaction that the truth was read in.
 
@@ -168,6 +170,8 @@ class SearchTrial:
             key: of the row that it is; None where it is no row.
             truth: of the query.
             end: by `time.monotonic`, when the server cancels what is not done.
+            through_index: whether an HNSW index serves the shortlist; one that is sorted exactly needs no fallback, so
+                that the search is not made a second time without it.
 
         """
         searches = self.beside if truth.own_seen else self.plain
@@ -177,7 +181,7 @@ class SearchTrial:
         rows = connection.execute(searches.searched, parameters).all()
         elapsed = (time.perf_counter_ns() - start) / 1e6
         returned = scanned = self._others(rows, key)
-        if searches.scanned is not None:
+        if searches.scanned is not None and through_index:
             until(connection, end)
             scanned = self._others(connection.execute(searches.scanned, parameters).all(), key)
         recall, of_scan, of_short = (

@@ -204,7 +204,7 @@ def measure_recall(
         trial = SearchTrial.of(own, column, complete=complete, **numbers)
         until(connection, clock.end)
         serving = _serving(connection, trial, sample)
-        tried = _Tried.of(clock, trial, sample, progress or _silent, on_estimate)
+        tried = _Tried.of(clock, trial, sample, progress or _silent, on_estimate, through_index=serving.used)
         tried.all()
         if serving.used and (own.whereclause is not None or tried.short):
             tried.look_at_scans(range(min(LOOKED, len(tried.losses))))
@@ -325,6 +325,7 @@ class _Tried:
         queries: to try.
         truth: reads the truth.
         report: of progress.
+        through_index: whether an HNSW index serves the shortlist.
         losses: of each query that was tried.
         truths: likewise.
         cancelled: whether the server ended a statement because the time was over; then it takes no other one.
@@ -340,6 +341,7 @@ class _Tried:
     queries: Queries
     truth: TableTruth
     report: Callable[[str, int, int], None]
+    through_index: bool
     losses: list[Loss] = field(default_factory=list)
     truths: list[QueryTruth] = field(default_factory=list)
     cancelled: bool = False
@@ -356,11 +358,13 @@ class _Tried:
         queries: Queries,
         report: Callable[[str, int, int], None],
         on_estimate: Callable[[float], None] | None,
+        *,
+        through_index: bool,
     ) -> _Tried:
         definition = trial.definition
         plan = explained(clock.connection, truth_statement(trial.rows, definition))["Plan"]
         truth = TableTruth.of(clock.connection, trial.rows, definition, plan["Plan Rows"])
-        return cls(clock, trial, queries, truth, report, on_estimate=on_estimate)
+        return cls(clock, trial, queries, truth, report, through_index, on_estimate=on_estimate)
 
     @property
     def short(self) -> bool:
@@ -397,7 +401,10 @@ class _Tried:
                     return False
                 key = None if keys is None else keys[number]
                 vector = self.queries.vectors[number]
-                self.losses.append(self.trial.run(connection, number, vector, key, truth, self.clock.end))
+                loss = self.trial.run(
+                    connection, number, vector, key, truth, self.clock.end, through_index=self.through_index
+                )
+                self.losses.append(loss)
                 self.truths.append(truth)
                 self.report("queries", len(self.losses), len(self.queries))
         except DBAPIError as error:
@@ -418,13 +425,14 @@ class _Tried:
             self.on_estimate = None
 
     def _time_search(self) -> None:
-        """How long a query takes: it is searched for twice where there is a fallback, with it and without."""
+        """How long a query takes: through an index with a fallback it is searched for twice, with that and without."""
         searches, parameters = self.trial.plain, {QUERY: self.queries.vectors[0]}
         until(self.clock.connection, self.clock.end)
         self.clock.connection.execute(searches.searched, parameters).all()  # compiled, and files opened
         started = time.monotonic()
         self.clock.connection.execute(searches.searched, parameters).all()
-        self.search_seconds = (time.monotonic() - started) * (1 if searches.scanned is None else 2)
+        twice = self.through_index and searches.scanned is not None
+        self.search_seconds = (time.monotonic() - started) * (2 if twice else 1)
 
     def worst(self, count: int) -> list[Worst]:
         """The queries that lose most, with their causes."""

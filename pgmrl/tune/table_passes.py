@@ -45,6 +45,9 @@ PASSES: Final = 3
 SHARE: Final = 0.4
 """Of the time that there is, so much may go into the passes."""
 
+NEARLY_ALL: Final = 0.8
+"""From this share of the rows on all are read: it saves little, and of a sample the index there is tells nothing."""
+
 FEWEST: Final = 400
 """Queries, half of which choose and half check: of fewer recall is not known well enough to choose by."""
 
@@ -116,6 +119,8 @@ def choose_extent(
 
     """
     share = min(1.0, request.rows / max(1, inputs.rows))
+    if share >= NEARLY_ALL:
+        share = 1.0
     if budget.left is not None and cost is not None:
         count, seconds = len(inputs.queries), max(0.0, SHARE * budget.left)
         rows = share * inputs.rows

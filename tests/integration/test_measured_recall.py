@@ -274,6 +274,20 @@ def test_one_pass_for_all_queries(asked: Connection, packages: Table, fetched: l
     assert max(count for _, count in fetched) == 7
 
 
+def test_a_shortlist_that_is_sorted_is_searched_for_once(
+    asked: Connection, packages: Table, fetched: list[tuple[str, int]]
+) -> None:
+    """Where no index serves it there is nothing that the exact fallback could give back; through an index, twice."""
+    few = select(packages.c.id).where(packages.c.id % 200 == 3)
+    for through_index, searches in ((False, 10), (True, 20)):
+        asked.exec_driver_sql(f"SET enable_seqscan = {'off' if through_index else 'on'}")
+        del fetched[:]
+        measured = measure_recall(asked, packages.c.embedding, few, queries=10, worst=0)
+        assert (measured.index is not None) == through_index
+        sent = [statement for statement, _ in fetched if statement.startswith("WITH pgmrl_")]
+        assert len(sent) == searches
+
+
 def test_a_large_table_is_not_read_whole(engine: Engine, corpus: Corpus, statements: list[str]) -> None:
     """Some of its pages, whatever the seed, also where half of the rows have no vector."""
     table = table_of(index=None)

@@ -92,6 +92,14 @@ def test_rows_as_queries_flatter_an_index_that_holds_them(found: Tuning, module_
     assert not any(caution in note for note in others.notes)
 
 
+def test_nearly_all_rows_are_all(module_engine: Engine, notes: Table) -> None:
+    """A limit just below the rows, or below their estimate, does not keep the index there is from being swept."""
+    limited = tuned(module_engine, notes, rows=ROWS - 100, finalists=1)
+    assert limited.keeps_column
+    assert limited.incomplete == []
+    assert next(model for model in limited.models if model.name == "HNSW").sizes[0] == ROWS
+
+
 def test_how_long_it_takes_is_said_once(found: Tuning, estimates: list[float]) -> None:
     """At the start."""
     assert found.seconds
