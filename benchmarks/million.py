@@ -38,6 +38,7 @@ TOPIC_WORDS: Final = 25
 TENANTS: Final = 400  # each has 0.25 % of the rows
 JUDGED: Final = 300  # queries
 RELEVANT: Final = 20  # judged documents of each
+NEW: Final = 400  # texts to ask with that are in no table; fewer than a topic has, so that the topics are the same
 SETTINGS: Final = {"shared_buffers": "2GB", "effective_cache_size": "4GB"}
 SYLLABLES: Final = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
 
@@ -168,11 +169,16 @@ def measure(rows: int, work: Path, chosen: Sequence[str], numbers: Path) -> None
             }
             _write(measured, numbers)
         if not chosen or WITHOUT in chosen:
-            measured["extrapolated"] = million_extrapolation.extrapolate(server)
+            measured["extrapolated"] = million_extrapolation.extrapolate(server, _new_texts(rows))
             _write(measured, numbers)
         if not chosen or PLAIN in chosen:
-            measured["plain"] = million_plain.compare(server, islice(texts(rows + million_plain.QUERIES), rows, None))
+            measured["plain"] = million_plain.compare(server, _new_texts(rows))
             _write(measured, numbers)
+
+
+def _new_texts(rows: int) -> Iterator[dict[str, Any]]:
+    """Of the same topics, and in no table of so many rows."""
+    return islice(texts(rows + NEW), rows, None)
 
 
 def _write(measured: dict[str, Any], numbers: Path) -> None:
