@@ -129,7 +129,7 @@ def commands(file: Path, tuned: Mapping[str, Any] | None) -> dict[str, list[str]
         "recall, rare filter": [*recall, "--where", "tenant_id = 7"],
         "tune, as it is": ["tune", name],
         "tune of this column": [*own, "--dims", short],
-        "recall of what was tuned": [*recall, *numbers, "--sample", "1000", "--seed", "3"],
+        "recall of what was tuned": [*recall, *numbers, "--sample", "400", "--seed", "3"],
         f"evaluate, {JUDGED} queries": ["evaluate", name, "--judgements", JUDGEMENTS],
     }
 

@@ -120,7 +120,10 @@ class ExactSearch:
         if not len(batch):
             return
         if batch.own is not None:
-            self.own_seen[batch.own[0]] = True
+            queries, columns = batch.own
+            kept = queries < self.queries  # the reader does not know of those that were given up
+            batch = replace(batch, own=(queries[kept], columns[kept]))
+            self.own_seen[queries[kept]] = True
         candidates = [*self._near_by_full(batch), *self._near_by_short(batch)]
         self._merge(batch, candidates)
 

@@ -51,6 +51,9 @@ NEARLY_ALL: Final = 0.8
 FEWEST: Final = 400
 """Queries, half of which choose and half check: of fewer recall is not known well enough to choose by."""
 
+FEWEST_SWEPT: Final = 200
+"""Where the column has an index: fewer queries sweep that, more would extrapolate from a part of the rows."""
+
 BATCHES: Final = 2  # whose time tells that of the others
 OVERHEAD: Final = 100  # dimensions that take as long as what comparing short vectors takes besides
 
@@ -126,12 +129,14 @@ def choose_extent(
         rows = share * inputs.rows
         if cost.seconds(rows, 1.0) > seconds:
             of_queries = (seconds / max(1.0, rows) - PASSES * cost.read) / (cost.compare * (1 + cost.ranks))
-            kept = min(count, max(FEWEST, int(of_queries * count)))
+            swept = inputs.current is not None and inputs.current.index_bytes is not None
+            kept = min(count, max(FEWEST_SWEPT if swept else FEWEST, int(of_queries * count)))
             if kept < count:
                 inputs.keep_queries(kept)
                 inputs.incomplete.append(f"{kept:,} of {count:,} queries were tried")
             least = SMALLEST * request.k / max(1, inputs.rows)  # of fewer rows there is nothing to say
             share = min(share, max(least, share * seconds / max(1e-9, cost.seconds(rows, kept / count))))
+            share = 1.0 if share >= NEARLY_ALL else share
             cost = cost._replace(compare=cost.compare * kept / count)
     if share < 1:
         inputs.table.percent = max(1e-4, 100 * share)

@@ -153,7 +153,7 @@ def test_queries_are_left_out_before_rows(module_engine: Engine, notes: Table, m
     # by this clock the first batches take so long that the time is enough for some of the queries
     clock = itertools.count(0, 20)
     monkeypatch.setattr(table_passes, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    monkeypatch.setattr(table_passes, "FEWEST", 60)
+    monkeypatch.setattr(table_passes, "FEWEST_SWEPT", 60)
     monkeypatch.setattr(table_passes, "PASSES", 0)
     few = tuned(module_engine, notes, seconds=300.0, finalists=1)
     (note,) = (note for note in few.incomplete if "queries were tried" in note)
