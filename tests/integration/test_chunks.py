@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine, ForeignKey, MetaData, Table, select, text
+from sqlalchemy import Column, Engine, ForeignKey, MetaData, Table, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -255,16 +255,14 @@ def test_names_as_they_come(engine: Engine) -> None:
         'FOREIGN KEY ("p:p", "o%s") REFERENCES "a.b\'%s"."doc:um" ("k:1", "k""2") ON DELETE CASCADE ON UPDATE CASCADE, '
         'UNIQUE ("p:p", "o%s", ordinal) DEFERRABLE)'.replace(":", "\\:"),
     )
-    metadata = MetaData()
-    with engine.connect() as connection:
-        chunks = Table("pas:sa%s", metadata, schema="a.b'%s", autoload_with=connection)
+    chunks, others = (
+        Table("pas:sa%s", MetaData(), *map(Column, ("ordinal", "start", "stop", "text")), schema="a.b'%s")
+        for _ in range(2)
+    )
     add_chunks(chunks, Chunks("te:xt", by="characters", size=9))
     with engine.connect() as connection, pytest.raises(DBAPIError, match='has no column "te:xt"'):
         chunks.dispatch.after_create(chunks, connection)
-    again = MetaData()
-    with engine.begin() as connection:
-        chunks = Table("pas:sa%s", again, schema="a.b'%s", autoload_with=connection)
-    del metadata
+    chunks = others
     name = '"a.b\'%s"."doc:um"'.replace(":", "\\:")
     run(engine, f"""ALTER TABLE {name} RENAME "te\\:xt}}" TO "te\\:xt'%s" """)
     add_chunks(chunks, Chunks("te:xt'%s", by="characters", size=9))
@@ -332,11 +330,16 @@ def test_installed_removed_and_renamed(engine: Engine) -> None:
         with pytest.raises(DBAPIError, match=r"in use by the chunks of public\.documents"):
             database.downgrade(connection)
         run(engine, "UPDATE documents SET body = 'other'")
-        table = table_of(engine, "pieces")
+        run(engine, "ALTER TABLE pieces RENAME TO parts")
+        assert chunk_table(connection, "parts") is None
+        assert install_chunks(connection, "parts", Chunks("body", by="characters", size=5)) == 5
+        assert [status.title for status in embedding_status(connection)] == ["public.documents.chunks in public.parts"]
+        assert run(engine, "SELECT count(*) FROM pgmrl.embedding_queue") == [(5,)]
+        table = table_of(engine, "parts")
         remove_chunks(connection, table)
-        assert chunk_table(connection, "pieces") is None
+        assert chunk_table(connection, "parts") is None
         assert run(engine, "SELECT count(*) FROM pgmrl.embedding_queue") == [(0,)]
-        assert run(engine, "SELECT count(*) FROM pieces") == [(10,)]
+        assert run(engine, "SELECT count(*) FROM parts") == [(10,)]
         with pytest.raises(MigrationError, match="there is no table"):
             chunk_table(connection, "nowhere")
 

@@ -59,7 +59,7 @@ DECLARE
     problem text;
     marker text;
     arguments text;
-    earlier regprocedure;
+    earlier record;
 BEGIN
     SELECT n.nspname, c.relname INTO own_schema, own_name
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = $1;
@@ -140,12 +140,16 @@ BEGIN
                    (SELECT string_agg(format('OLD.%I', w), ', ') FROM unnest(watched) AS w),
                    (SELECT string_agg(format('NEW.%I', w), ', ') FROM unnest(watched) AS w),
                    place, trigger_name, arguments);
-    -- what kept them before, of another parent or under a name of then
+    -- what kept them before, of another parent or under a name of then; and what names no table any more
     FOR earlier IN
-        SELECT t.function FROM pgmrl.chunk_tables AS t WHERE t.chunks = $1
+        SELECT t.function, t.relation, t.embedding FROM pgmrl.chunk_tables AS t
+        WHERE (t.chunks = $1 OR (t.relation = owner AND t.chunks IS NULL))
           AND t.function <> to_regprocedure(format('%s.%I()', place, trigger_name))
     LOOP
-        EXECUTE format('DROP FUNCTION %s CASCADE', earlier);
+        EXECUTE format('DROP FUNCTION %s CASCADE', earlier.function);
+        IF has_table_privilege('pgmrl.embedding_queue', 'SELECT') AND has_table_privilege('pgmrl.embedding_queue', 'DELETE') THEN
+            DELETE FROM pgmrl.embedding_queue AS q WHERE q.relation = earlier.relation AND q.embedding = earlier.embedding;
+        END IF;
     END LOOP;
 END $$;
 COMMENT ON FUNCTION pgmrl.keep_chunks_v1(regclass, text, text[], text, text, integer, integer, boolean)
