@@ -24,6 +24,7 @@ from pgmrl.alembic.operations import (
     AlterShort,
     BackfillShort,
     CreateShortIndex,
+    DistributeTable,
     DropChunks,
     DropEmbedding,
     DropFunctions,
@@ -41,11 +42,13 @@ from pgmrl.alembic.operations import (
     RemoveRotation,
     RemoveTextModel,
     SetStorage,
+    UndistributeTable,
     UpgradePgmrl,
     ValidateShort,
 )
 from pgmrl.alembic.planning import announce
 from pgmrl.database.job_log import log
+from pgmrl.database.shards import distributed_table
 from pgmrl.database.table_state import table_state
 from pgmrl.embedders import DEFAULT
 from pgmrl.embedders.token_model import load_token_model
@@ -60,6 +63,7 @@ from pgmrl.model.rotation import Rotation
 from pgmrl.names import qualified
 from pgmrl.online import (
     backfill,
+    distributing,
     filter_columns,
     index_builds,
     index_statements,
@@ -201,6 +205,12 @@ def _add_short(operations: Operations, operation: AddShort) -> None:
     if connection is not None and preconditions.check_add(connection, target, by_trigger=operation.by_trigger):
         log.info("%s is there and kept in step", target.title)
         return
+    shards = connection is not None and distributed_table(connection, target.owner) is not None
+    if shards and operation.by_trigger:
+        raise MigrationError(
+            f"{target.title}: expected a prefix in place (online=False) on a distributed table, which has no triggers: "
+            "or add it before the table is distributed"
+        )
     if connection is not None:
         if operation.online:
             backfill.short_fill(connection, target)  # needs a primary key: said before the column is there
@@ -208,7 +218,7 @@ def _add_short(operations: Operations, operation: AddShort) -> None:
     if operation.online:
         run_alone(operations, "add_short(online=True)", steps.add_online(target), target.owner)
     else:
-        run_in_migration(operations, steps.add_in_place(target), target.owner)
+        run_in_migration(operations, steps.add_in_place(target, inline=not shards), target.owner)
 
 
 @_implements(DropShort)
@@ -325,6 +335,29 @@ def _rebuild_short_index(operations: Operations, operation: RebuildShortIndex) -
             preconditions.check_there(connection, target)
             announce(connection, operation)
             index_builds.rebuild(connection, target, operation.index, build, progress=ProgressLog())
+
+
+# -- Citus ---------------------------------------------------------------------------------------------------------
+
+
+@_implements(DistributeTable)
+def _distribute_table(operations: Operations, operation: DistributeTable) -> None:
+    connection, owner = connection_of(operations), qualified(operation.schema, operation.table)
+    if connection is None:
+        statements = [distributing.create_distributed_table(owner, operation.by, operation.shards)]
+    else:
+        statements = distributing.distribution_statements(
+            connection, operation.schema, operation.table, operation.by, operation.shards
+        )
+    run_in_migration(operations, statements, owner, lock=False)
+
+
+@_implements(UndistributeTable)
+def _undistribute_table(operations: Operations, operation: UndistributeTable) -> None:
+    connection, owner = connection_of(operations), qualified(operation.schema, operation.table)
+    if connection is not None and distributed_table(connection, owner) is None:
+        return
+    run_in_migration(operations, [distributing.undistribute_table(owner)], owner, lock=False)
 
 
 # -- the full column, and side tables ------------------------------------------------------------------------------

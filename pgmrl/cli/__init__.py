@@ -15,6 +15,7 @@ from pgmrl.cli import (
     columns,
     compare,
     demo,
+    distribute,
     doctor,
     embed,
     evaluate,
@@ -67,6 +68,7 @@ app.command("upgrade", rich_help_panel=CHANGE)(upgrade.upgrade)
 app.command("fit-rotation", rich_help_panel=CHANGE)(fit_rotation.fit_rotation)
 app.command("check-migration", rich_help_panel=CHANGE)(check_migration.check_migration)
 app.command("backfill", rich_help_panel=CHANGE)(backfill.backfill)
+app.command("distribute", rich_help_panel=CHANGE)(distribute.distribute)
 app.command("progress", rich_help_panel=CHANGE)(progress.progress)
 app.add_typer(reshape.app, name="reshape", rich_help_panel=CHANGE)
 app.add_typer(functions.app, name="functions", rich_help_panel=SERVE)

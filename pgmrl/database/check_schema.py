@@ -14,10 +14,12 @@ from pgmrl.database.index_states import filter_index_states
 from pgmrl.database.ownership import strangers_objects
 from pgmrl.database.policies import policies
 from pgmrl.database.search_path import catalogue_result, relation_name
+from pgmrl.database.shards import citus_version, distributed_table, node_faults, nodes, shard_faults, shards
 from pgmrl.database.side_triggers import broken_copy
 from pgmrl.database.table_state import table_state
 from pgmrl.errors import NotMigrated, PartialIndexWarning, PolicyIndexWarning
 from pgmrl.model.columns import attachment_of, base_column, vectors_table
+from pgmrl.model.distribution import distribution_column
 from pgmrl.model.index_predicate import loose_predicate
 from pgmrl.model.server_names import server_name, translated_schema
 from pgmrl.model.shortening import Rotation
@@ -49,7 +51,8 @@ def check_schema(connection: Connection | Session, column: Any) -> ColumnInfo | 
     Raises:
         PgvectorMissing: pgvector is not installed or too old.
         NotMigrated: a table, column, trigger or index is missing or of another type, with its name, or an object of
-            pgmrl's belongs to a stranger.
+            pgmrl's belongs to a stranger; where Citus is in the database, a table that is not distributed as declared,
+            or a shard or node that lacks something.
         DefinitionError: it is no Matryoshka column.
 
     Warns:
@@ -60,11 +63,40 @@ def check_schema(connection: Connection | Session, column: Any) -> ColumnInfo | 
     attachment, table = attachment_of(column), vectors_table(column)
     check_pgvector(connection)
     check_column_types(connection, table, attachment)
+    _check_distribution(connection, table, attachment)
     for stranger in strangers_objects(connection, server_name(connection, table)):
         raise NotMigrated(f"{stranger.describe()}: {stranger.remedy()}")
     if attachment.side is not None:
         _check_copied(connection, column, table)
     return None if attachment.short is None else _check_short_column(connection, table, attachment)
+
+
+def _check_distribution(connection: Connection, table: Table, attachment: Attachment) -> None:
+    """A distributed table, as it is declared, with an index on each shard; where Citus is in the database."""
+    if citus_version(connection) is None:
+        return
+    distributed = distributed_table(connection, server_name(connection, table))
+    if attachment.distributed is False:
+        if distributed is not None and distributed.column is not None:
+            raise NotMigrated(
+                f"{table.fullname} is {distributed.describe()}: declare distributed={distributed.column!r}"
+            )
+        return
+    declared = distribution_column(table, attachment.distributed).name
+    if distributed is None or distributed.column != declared:
+        own = "a table of this node alone" if distributed is None else distributed.describe()
+        raise NotMigrated(
+            f"{table.fullname}: expected a table distributed by {declared}, got {own}: "
+            f"`pgmrl distribute {table.fullname} --by {declared}`"
+        )
+    rule, definition = attachment.definition.short.by, attachment.definition
+    faults = node_faults(nodes(connection), [rule.id] if isinstance(rule, Rotation) and rule.id else [])
+    if attachment.short is not None and attachment.indexes:
+        short = attachment.short if definition.has_column else None
+        operator_class = definition.metric.operator_class(definition.short.type)
+        faults += shard_faults(shards(connection, server_name(connection, table)), short, operator_class)
+    if faults:
+        raise NotMigrated(f"{table.fullname}: {'; '.join(faults)}")
 
 
 def check_column_types(connection: Connection, table: Table, attachment: Attachment) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from sqlalchemy import Column, MetaData, Table, text
@@ -13,8 +14,10 @@ from sqlalchemy.types import NullType
 from pgmrl.database.catalogue import columns, table_schema
 from pgmrl.database.connection import sqlalchemy_connection
 from pgmrl.database.extension import hidden_schema
+from pgmrl.database.rotations import with_axes
 from pgmrl.database.search_path import catalogue_result, pinned
 from pgmrl.database.settings import load_settings
+from pgmrl.database.shards import distributed_table
 from pgmrl.errors import DefinitionError, NotMigrated
 from pgmrl.model.argument_types import name_argument, optional_name
 from pgmrl.model.columns import INFO_KEY, Attachment
@@ -93,7 +96,12 @@ def reflect_place(
     column.type = NumpyVector(dims, full, vector_schema)
     info = _best(columns(connection) if infos is None else infos, table, column_name)
     definition, short = _definition(info, dims, full, metric, vector_schema)
-    column.info[INFO_KEY] = Attachment(definition, column_name, short, (Hnsw(),))
+    distributed = distributed_table(connection, qualified(table.schema, table.name))
+    by = False if distributed is None or distributed.column is None else distributed.column
+    rule = definition.short.by
+    if by and short is not None and isinstance(rule, Rotation):  # the client shortens for the shards
+        definition = replace(definition, short=replace(definition.short, by=with_axes(connection, rule)))
+    column.info[INFO_KEY] = Attachment(definition, column_name, short, (Hnsw(),), distributed=by)
     load_settings(connection, column)
     return column
 

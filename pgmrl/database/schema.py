@@ -15,6 +15,7 @@ from pgmrl.database.connection import execute_plain, sqlalchemy_connection
 from pgmrl.database.extension import check_pgvector, create_pgvector
 from pgmrl.database.revisions import NEWEST_REVISION, Step, check_revision, revision_statements, revision_steps
 from pgmrl.database.search_path import pinned
+from pgmrl.database.shards import on_this_node
 from pgmrl.database.sql import load as load_sql
 from pgmrl.database.sql import statements
 from pgmrl.errors import MigrationError, NotMigrated
@@ -74,7 +75,7 @@ def upgrade(connection: Connection | Session, revision: str = "head") -> None:
     if current is not None and current > NEWEST_REVISION:
         require_schema(connection)
     steps = revision_steps(current, NEWEST_REVISION if revision == "head" else revision)
-    with pinned(connection):
+    with pinned(connection), on_this_node(connection):
         if steps:
             check_schema_rights(connection)
         if current is None:

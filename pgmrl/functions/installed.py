@@ -10,8 +10,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
+from pgmrl.database.shards import distributed_table
 from pgmrl.errors import MigrationError
 from pgmrl.functions.install_statements import drop_statement, install_statements
+from pgmrl.names import qualified
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,11 +64,18 @@ def install(connection: Connection | Session, column: SearchedColumn, index: Hns
 
     Raises:
         NotMigrated: as `database.require_schema`.
-        MigrationError: something of somebody else's is in the way, or uses what has to be dropped.
+        MigrationError: something of somebody else's is in the way, or uses what has to be dropped; or the table is
+            distributed by Citus.
 
     """
     connection = database.sqlalchemy_connection(connection)
     database.require_schema(connection)
+    owner = qualified(column.schema, column.vectors_table)
+    if distributed_table(connection, owner) is not None:
+        raise MigrationError(
+            f"{owner}: expected an ordinary table, got a distributed one: a function sets the scan's parameters on the "
+            "coordinator, and the shards would search without them; search from Python (docs/citus.md)"
+        )
     _run(connection, install_statements(column, index))
 
 

@@ -165,6 +165,10 @@ class FloatArray(UserDefinedType[VectorArray]):
         """One flat array, in the form that the driver takes."""
         return array_sender(dialect)
 
+    def literal_processor(self, dialect: Dialect) -> Callable[[Any], str]:  # noqa: ARG002
+        """The same as text, for EXPLAIN of a distributed table."""
+        return lambda values: f"'{{{','.join(map(str, np.ravel(values).tolist()))}}}'"
+
     def bind_expression(self, bindvalue: BindParameter[Any]) -> ColumnElement[Any]:
         """Say the type in the statement."""
         return sql_cast(bindvalue, self)

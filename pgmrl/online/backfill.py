@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from pgmrl.database.search_path import catalogue_result
+from pgmrl.database.shards import distributed_table
 from pgmrl.errors import MigrationError
 from pgmrl.model.ddl import rule_of
 from pgmrl.names import qualified, quoted
@@ -88,6 +89,11 @@ def _fill(connection: Connection, owner: str, source: str, target: str, value: s
     ).first()
     if place is None:
         raise MigrationError(f"there is no table {owner}: check its name and schema")
+    if distributed_table(connection, owner) is not None:
+        raise MigrationError(
+            f"{owner}: expected an ordinary table, got a distributed one, on which Citus has no FOR UPDATE: "
+            f"UPDATE {owner} SET {quoted(target)} = {value} WHERE {quoted(target)} IS NULL"
+        )
     keys = catalogue_result(
         connection,
         text(

@@ -22,14 +22,20 @@ def add_online(target: Target) -> list[str]:
     return [column, *_inline(target), triggers]
 
 
-def add_in_place(target: Target) -> list[str]:
-    """A generated column, which rewrites the table; or a plain one with triggers, filled at once."""
+def add_in_place(target: Target, *, inline: bool = True) -> list[str]:
+    """A generated column, which rewrites the table; or a plain one with triggers, filled at once.
+
+    Args:
+        target: the short column.
+        inline: whether it is kept out of TOAST, which Citus refuses to set for a distributed table.
+
+    """
     definition = target.definition
     if ddl.rule_of(definition) != "prefix":
         return [*add_online(target), *ddl.fill_short(definition, target.schema, target.table, target.full)]
     generated = f"GENERATED ALWAYS AS ({target.value}) STORED"
     column = f"ALTER TABLE {target.owner} ADD COLUMN {quoted(target.short)} {definition.short_type} {generated}"
-    return [column, *_inline(target)]
+    return [column, *(_inline(target) if inline else [])]
 
 
 def _inline(target: Target) -> list[str]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from sqlalchemy import Table
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ClauseElement, Executable
+from sqlalchemy.sql.visitors import iterate
 
+from pgmrl.model.columns import is_distributed
 from pgmrl.searching.selected_rows import CANDIDATES, SHORTLIST
 
 if TYPE_CHECKING:
@@ -58,14 +61,25 @@ class _Explain(Executable, ClauseElement):
 
     inherit_cache = False
 
-    def __init__(self, statement: SelectBase, options: str) -> None:
+    def __init__(self, statement: SelectBase, options: str, literal: bool) -> None:
         self.statement = statement
         self.how = options
+        self.literal = literal
 
 
 @compiles(_Explain)
 def _compile(element: _Explain, compiler: SQLCompiler, **options: Any) -> str:
+    if element.literal:
+        options["literal_binds"] = True
     return f"EXPLAIN ({element.how}) {compiler.process(element.statement, **options)}"
+
+
+def _execute(connection: Connection, statement: Any, options: str, parameters: Mapping[str, Any] | None) -> Any:
+    """EXPLAIN; of a distributed table with literals, since Citus sends it to the shards without its parameters."""
+    literal = any(isinstance(element, Table) and is_distributed(element) for element in iterate(statement))
+    if literal and parameters:
+        statement, parameters = statement.params(parameters), None
+    return connection.execute(_Explain(statement, options, literal), parameters or {})
 
 
 def explained(
@@ -81,7 +95,7 @@ def explained(
 
     """
     more = f", {options}" if options else ""
-    document: Node = connection.execute(_Explain(statement, f"FORMAT JSON{more}"), parameters or {}).scalar_one()[0]
+    document: Node = _execute(connection, statement, f"FORMAT JSON{more}", parameters).scalar_one()[0]
     return document
 
 
@@ -90,7 +104,7 @@ def explained_text(
 ) -> str:
     """As `explained`, in the server's own words; a vector is cut to its first numbers."""
     more = f", {options}" if options else ""
-    lines = connection.execute(_Explain(statement, f"FORMAT TEXT{more}"), parameters or {}).scalars()
+    lines = _execute(connection, statement, f"FORMAT TEXT{more}", parameters).scalars()
     return without_vectors("\n".join(lines))
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import BindParameter, ColumnElement, Integer, bindparam, column,
 from sqlalchemy import cast as sql_cast
 
 from pgmrl.errors import SearchError
-from pgmrl.model.parameters import vector_sender
+from pgmrl.model.parameters import vector_sender, vector_text
 from pgmrl.model.query_lengths import scaled_sql, uncountable_sql
 from pgmrl.model.rotation import Rotation
 from pgmrl.model.shortening import FULL_LIMIT
@@ -109,6 +109,16 @@ class FullAndShortQuery(NumpyVector):
             full, both = check(value), np.empty(both_dims, np.float32)
             both[:dims], both[dims:] = full, shorten(full)
             return send(both, kind)
+
+        return process
+
+    def literal_processor(self, dialect: Dialect) -> Callable[[Any], str]:  # noqa: ARG002
+        """Both as text, for EXPLAIN of a distributed table."""
+        check, shorten, kind = self.definition.short_query, self.definition.shorten, self.kind
+
+        def process(value: Any) -> str:
+            full = check(value)
+            return f"'{vector_text(np.concatenate([full, shorten(full).astype(np.float32)]), kind)}'"
 
         return process
 

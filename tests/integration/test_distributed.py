@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from pgvector.sqlalchemy import VECTOR
-from sqlalchemy import Column, Connection, ForeignKey, Integer, MetaData, Table, bindparam, select
+from sqlalchemy import Column, Connection, ForeignKey, Integer, MetaData, Table, bindparam, event, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, joinedload, mapped_column, relationship
 
 from pgmrl import Nearest, Short, add_short, matryoshka, more_like_this, search_hybrid
@@ -23,6 +23,7 @@ from pgmrl.searching.compile_sql import compile_sql
 from pgmrl.searching.diverse import search_diverse
 from pgmrl.searching.funnel import search_funnel
 from pgmrl.searching.groups import search_groups
+from pgmrl.searching.plans import explained
 from pgmrl.searching.search import search
 from pgmrl.searching.search_many import search_many
 from tests.integration.test_more_like_this import vectors
@@ -199,6 +200,25 @@ def test_an_exact_search_never_takes_an_index_on_the_full_vector(connection: Con
     text, params = compile_sql(search(select(table.c.place, table.c.number), table.c.e, vectors()[0], exact=True))
     plan: Any = connection.exec_driver_sql(f"EXPLAIN {text}", params).scalars().all()
     assert "Index Scan using docs_e_idx" not in "\n".join(plan)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_explain_has_literals(shop: Shop, name: str) -> None:
+    """Citus sends it to the shards without parameters; the plan is the one of the statement that is executed."""
+    sent: list[Any] = []
+    with Session(shop.engine) as session:
+        connection = session.connection()
+        event.listen(connection, "before_cursor_execute", lambda _c, _k, sql, values, *_: sent.append((sql, values)))
+        assert explained(connection, SHAPES[name](Package, shop.queries[0], Maker))["Plan"]
+    assert "EXPLAIN" in sent[-1][0]
+    assert not sent[-1][1]
+
+
+def test_explain_with_a_parameter_of_the_callers(shop: Shop) -> None:
+    """Its value is put in."""
+    statement = search(select(Package.id), Package.embedding, bindparam("mine"))
+    with shop.engine.connect() as connection:
+        assert explained(connection, statement, "", {"mine": shop.queries[0]})["Plan"]
 
 
 # -- tenants ------------------------------------------------------------------------------------------------------

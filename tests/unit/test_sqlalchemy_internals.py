@@ -31,6 +31,7 @@ from pgmrl.model.sqlalchemy_internals import (
     columns_of,
     conflict_clause,
     has_loader_criteria,
+    has_options,
     hashed_once,
     is_left_out,
     limit_of,
@@ -101,6 +102,13 @@ def test_loader_criteria() -> None:
     assert has_loader_criteria(select(Item).options(joinedload(Item.parent), criteria)), broken(has_loader_criteria)
     assert not has_loader_criteria(select(Item)), broken(has_loader_criteria)
     assert not has_loader_criteria(select(Item).options(joinedload(Item.parent))), broken(has_loader_criteria)
+
+
+def test_options_of_loading() -> None:
+    """They may want columns that a search does not carry."""
+    assert has_options(select(Item).options(joinedload(Item.parent))), broken(has_options)
+    assert not has_options(select(Item)), broken(has_options)
+    assert not has_options(select(Item).execution_options(stream_results=True)), broken(has_options)
 
 
 class Noting(Text, TableType):

@@ -6,6 +6,7 @@ failure: they look at what is there first.
 
 from pgmrl.alembic.operations.base_operations import OneWay, PgmrlOperation
 from pgmrl.alembic.operations.chunk_operations import DropChunks, KeepChunks
+from pgmrl.alembic.operations.distribution_operations import DistributeTable, UndistributeTable
 from pgmrl.alembic.operations.embedding_operations import DropEmbedding, KeepEmbedding
 from pgmrl.alembic.operations.function_operations import DropFunctions, InstallFunctions
 from pgmrl.alembic.operations.index_operations import CreateShortIndex, DropShortIndex, OnIndex, RebuildShortIndex
@@ -27,6 +28,7 @@ __all__ = [
     "AlterShort",
     "BackfillShort",
     "CreateShortIndex",
+    "DistributeTable",
     "DropChunks",
     "DropEmbedding",
     "DropFunctions",
@@ -48,6 +50,7 @@ __all__ = [
     "RemoveRotation",
     "RemoveTextModel",
     "SetStorage",
+    "UndistributeTable",
     "UpgradePgmrl",
     "ValidateShort",
 ]

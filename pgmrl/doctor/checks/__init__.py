@@ -5,6 +5,7 @@ from typing import Final
 from pgmrl.doctor.checks import (
     backfills,
     declared_columns,
+    distributed_tables,
     embeddings,
     filters,
     indexes,
@@ -42,6 +43,7 @@ CHECKS: Final[tuple[Check, ...]] = tuple(
         side_table_rows,
         rotation_axes,
         indexes,
+        distributed_tables,
         filters,
         partitions,
         search_settings,

@@ -1,0 +1,84 @@
+"""Tables that Citus distributes: what their shards and its nodes lack, which the coordinator's own table does not show.
+
+Written against Citus' documentation; see docs/citus.md for what was run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pgmrl.database.shards import citus_version, distributed_table, node_faults, nodes, shard_faults, shards
+from pgmrl.doctor.checks.registry import column_check, database_check
+from pgmrl.doctor.finding import Problem
+from pgmrl.model.columns import attachment_of
+from pgmrl.model.shortening import Rotation
+from pgmrl.names import literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pgmrl.database.shards import DistributedTable
+    from pgmrl.doctor.check_context import CheckContext
+    from pgmrl.doctor.checked_columns import CheckedColumn
+
+__all__ = ["distribution_declared", "nodes_differ", "shards_differ"]
+
+
+def _distributed(context: CheckContext, column: CheckedColumn) -> DistributedTable | None:
+    tables: dict[str, DistributedTable | None] = context.cache.setdefault("distributed", {})
+    if column.owner not in tables:
+        tables[column.owner] = distributed_table(context.connection, column.owner)
+    return tables[column.owner]
+
+
+@column_check("distribution-declared", "warning", "a table of Citus's that the model does not call distributed")
+def distribution_declared(context: CheckContext, column: CheckedColumn) -> Iterator[Problem]:
+    """The model's `distributed` against Citus' catalogue; of a column that is not a model's there is nothing to say."""
+    table = _distributed(context, column)
+    if column.reflected or table is None or table.column is None:
+        return
+    if not attachment_of(column.searched).distributed:
+        yield Problem(
+            f"Citus has this table {table.describe()}, and the model does not say so: each search moves the "
+            "shortlist's full vectors between nodes, and search_many fails",
+            f'Declare distributed="{table.column}".',
+            "SELECT * FROM citus_tables",
+            {"distribution_column": table.column, "shards": table.shards},
+        )
+
+
+@column_check("shards-differ", "critical", "shards of a distributed table without a valid index, or out of reach")
+def shards_differ(context: CheckContext, column: CheckedColumn) -> Iterator[Problem]:
+    """The index of each shard: the one of the table on the coordinator is empty, and always valid."""
+    if _distributed(context, column) is None:
+        return
+    short = column.short if column.definition.has_column else None
+    faults = shard_faults(shards(context.connection, column.owner), short, column.operator_class)
+    if faults:
+        yield Problem(
+            f"{'; '.join(faults)}: searches read such a shard in whole, or fail",
+            "Mend the node; or drop the index and build it again, on the coordinator: Citus builds it on each shard.",
+            f"SELECT * FROM run_command_on_shards({literal(column.owner)}, "
+            "'SELECT count(*) FROM pg_index WHERE NOT indisvalid AND indrelid = ''%s''::regclass')",
+            {"faults": faults},
+        )
+
+
+@database_check("nodes-differ", "critical", "nodes of Citus without pgvector, with another version, or out of reach")
+def nodes_differ(context: CheckContext) -> Iterator[Problem]:
+    """Pgvector on every node, and the rotations that distributed tables need."""
+    if citus_version(context.connection) is None:
+        return
+    rotations = {
+        column.definition.short.by.id
+        for column in context.columns
+        if isinstance(column.definition.short.by, Rotation) and _distributed(context, column) is not None
+    }
+    faults = node_faults(nodes(context.connection), sorted(filter(None, rotations)))
+    if faults:
+        yield Problem(
+            f"{'; '.join(faults)}: searches and writes that reach such a node fail",
+            "Install pgvector 0.8.0 or later on each node, and for rotations run `pgmrl distribute` again.",
+            "SELECT * FROM run_command_on_all_nodes('SELECT extversion FROM pg_extension WHERE extname = ''vector''')",
+            {"faults": faults},
+        )

@@ -1,0 +1,128 @@
+"""Give a table to Citus: what has to be looked at and set before `create_distributed_table`, and that call.
+
+Written against Citus' documentation and source (12 to 14); see docs/citus.md for what was run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+from pgmrl.database.search_path import catalogue_result, relation_name
+from pgmrl.database.shards import citus_version, distributed_table, node_faults, nodes
+from pgmrl.database.table_state import table_state
+from pgmrl.errors import MigrationError
+from pgmrl.model import ddl
+from pgmrl.model.shortening import Rotation
+from pgmrl.names import literal, qualified
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from pgmrl.database.table_state import TableState
+
+__all__ = ["create_distributed_table", "distribution_statements", "undistribute_table"]
+
+
+def create_distributed_table(owner: str, by: str, shards: int | None = None) -> str:
+    """The statement that distributes a table.
+
+    Args:
+        owner: the table as SQL text.
+        by: the distribution column.
+        shards: how many; None for `citus.shard_count`, 32 by default.
+
+    """
+    more = "" if shards is None else f", shard_count => {shards}"
+    return f"SELECT pg_catalog.create_distributed_table({literal(owner)}, {literal(by)}{more})"
+
+
+def undistribute_table(owner: str) -> str:
+    """The statement that makes an ordinary table of it again."""
+    return f"SELECT pg_catalog.undistribute_table({literal(owner)})"
+
+
+def distribution_statements(
+    connection: Connection, schema: str | None, table: str, by: str, shards: int | None = None
+) -> list[str]:
+    """The statements that distribute a table with Matryoshka columns; to be run in one transaction.
+
+    Nothing is written here: the catalogue and the nodes are read.
+
+    Args:
+        connection: of the database, on the coordinator.
+        schema: of the table; None where the search_path finds it.
+        table: its name.
+        by: the distribution column.
+        shards: how many.
+
+    Returns:
+        Plain SQL; empty where the table is distributed by that column already.
+
+    Raises:
+        MigrationError: there is no Citus, no such table or column; the primary key does not contain the column; the
+            table is distributed otherwise, or has a side table; a node has no pgvector, an old one, or lacks a
+            rotation.
+
+    """
+    if citus_version(connection) is None:
+        raise MigrationError(
+            "expected the extension citus in this database, got none: CREATE EXTENSION citus, on the coordinator"
+        )
+    state = table_state(connection, schema, table)
+    if state is None:
+        raise MigrationError(f"there is no table {qualified(schema, table)}: check its name and schema")
+    owner = relation_name(connection, qualified(state.schema, state.table))
+    _check_column(connection, state, owner, by)
+    if state.sides:
+        raise MigrationError(
+            f"{owner} has a side table ({state.sides[0].side}), into which a trigger copies: over shards its inserts "
+            "fail; keep the short column in the table itself, by add_short"
+        )
+    current = distributed_table(connection, owner)
+    if current is not None and current.column != by:
+        raise MigrationError(f"{owner}: expected an ordinary table, got {current.describe()}: undistribute_table first")
+    rules = [state.shorts[name].definition.short.by for name in state.sync_triggers if name in state.shorts]
+    rotations = sorted({str(rule.id) for rule in rules if isinstance(rule, Rotation)})
+    faults = node_faults(nodes(connection), rotations)
+    if faults:
+        raise MigrationError(
+            f"{'; '.join(faults)}: on each of them CREATE EXTENSION vector, and for a rotation `pgmrl upgrade` and the "
+            "installation of its file (docs/citus.md)"
+        )
+    if current is not None:
+        return []
+    storage = [
+        ddl.set_storage(owner, name, "main")
+        for name, short in state.shorts.items()
+        if short.kept_by != "index" and short.definition.short.type != "bit" and state.columns[name].storage != "main"
+    ]  # which Citus refuses of a distributed table
+    triggers = (
+        [
+            "SELECT pg_catalog.set_config('citus.enable_unsafe_triggers', 'on', true)",
+            "SELECT pg_catalog.set_config('citus.multi_shard_modify_mode', 'sequential', true)",
+        ]
+        if state.sync_triggers
+        else []
+    )
+    return [*storage, *triggers, create_distributed_table(owner, by, shards)]
+
+
+def _check_column(connection: Connection, state: TableState, owner: str, by: str) -> None:
+    if by not in state.columns:
+        raise MigrationError(f"{owner} has no column {by}, by which it is to be distributed: it has {_names(state)}")
+    query = text(
+        "SELECT a.attname FROM pg_index AS x JOIN pg_attribute AS a ON a.attrelid = x.indrelid "
+        "AND a.attnum = ANY (x.indkey[0:x.indnkeyatts - 1]) WHERE x.indrelid = to_regclass(:owner) AND x.indisprimary"
+    )
+    key = list(catalogue_result(connection, query, {"owner": owner}).scalars())
+    if by not in key:
+        raise MigrationError(
+            f"{owner}: expected the distribution column {by} in the primary key, got ({', '.join(key) or 'none'}): "
+            "Citus has unique keys only where they contain it"
+        )
+
+
+def _names(state: TableState) -> str:
+    return ", ".join(state.columns)

@@ -1,0 +1,295 @@
+"""What only Citus can show: distributing, loading, every shape's recall over shards, tenants, bad input, the doctor.
+
+Runs where PGMRL_CITUS_URL names the coordinator of a Citus whose database may be written to; the tables are called
+`pgmrl_proof_…` and dropped at the end. The truth is NumPy's.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from sqlalchemy import Engine, insert, select, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from pgmrl import (
+    Nearest,
+    Short,
+    check_schema,
+    install_functions,
+    matryoshka,
+    more_like_this,
+    reflect,
+    search_hybrid,
+)
+from pgmrl.database.connection import connect
+from pgmrl.database.shards import DistributedTable, distributed_table, nodes, shards
+from pgmrl.doctor import doctor
+from pgmrl.errors import MigrationError, NotMigrated, SearchError
+from pgmrl.model.vectors import VectorArray
+from pgmrl.online.distributing import distribution_statements
+from pgmrl.searching.diverse import search_diverse
+from pgmrl.searching.funnel import search_funnel
+from pgmrl.searching.groups import search_groups
+from pgmrl.searching.plans import explained_text
+from pgmrl.searching.search import search
+from pgmrl.searching.search_many import search_many
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+URL = os.environ.get("PGMRL_CITUS_URL")
+pytestmark = pytest.mark.skipif(URL is None, reason="no Citus here: PGMRL_CITUS_URL is not set")
+
+ROWS, DIMS, TENANTS = 20_000, 256, 20
+
+
+class Base(DeclarativeBase):
+    """The tables of the proof."""
+
+
+class Package(Base):
+    """Distributed by its key."""
+
+    __tablename__ = "pgmrl_proof_packages"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str]
+    part: Mapped[int]
+    embedding: Mapped[VectorArray] = matryoshka(DIMS, Short(64), distributed=True)
+
+
+class Document(Base):
+    """Distributed by tenant."""
+
+    __tablename__ = "pgmrl_proof_documents"
+    tenant: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    embedding: Mapped[VectorArray] = matryoshka(DIMS, Short(64), distributed="tenant")
+
+
+class Damaged(Base):
+    """Whose shards lose their indexes."""
+
+    __tablename__ = "pgmrl_proof_damaged"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    embedding: Mapped[VectorArray] = matryoshka(DIMS, Short(64), distributed="id")
+
+
+def _vectors() -> NDArray[np.float32]:
+    """Rows, then 50 queries: their variance falls from dimension to dimension, as a Matryoshka model's does."""
+    rng = np.random.default_rng(5)
+    spread = 1 / np.sqrt(1 + np.arange(DIMS) / 12)
+    made = (rng.normal(size=(ROWS + 50, DIMS)) * spread).astype(np.float32)
+    return made.astype(np.float16).astype(np.float32)
+
+
+VECTORS = _vectors() if URL is not None else np.empty((1, DIMS), np.float32)
+DOCUMENTS, QUERIES = VECTORS[:ROWS], VECTORS[ROWS:]
+
+
+def truth(query: NDArray[np.float32], k: int, numbers: Any = None) -> list[int]:
+    """The nearest of these rows."""
+    own = np.arange(ROWS) if numbers is None else np.asarray(numbers)
+    vectors = DOCUMENTS[own]
+    similarity = vectors @ query / np.linalg.norm(vectors, axis=1)
+    return [int(n) for n in own[np.argsort(-similarity, kind="stable")[:k]]]
+
+
+@pytest.fixture(scope="module")
+def citus() -> Iterator[Engine]:
+    """An Engine on the coordinator, with the tables made, distributed over four shards and filled."""
+    assert URL is not None
+    with connect(URL) as engine:
+        Base.metadata.drop_all(engine)
+        try:
+            with engine.begin() as connection:
+                Base.metadata.create_all(connection)
+            for model, by in ((Package, "id"), (Document, "tenant"), (Damaged, "id")):
+                with engine.begin() as connection:
+                    for statement in distribution_statements(connection, None, model.__tablename__, by, 4):
+                        connection.exec_driver_sql(statement)
+            with Session(engine) as session:
+                for first in range(0, ROWS, 1000):
+                    own = range(first, min(first + 1000, ROWS))
+                    rows = [{"id": n, "name": f"package {n}", "part": n % 100, "embedding": DOCUMENTS[n]} for n in own]
+                    session.execute(insert(Package), rows)
+                    tenants = [{"tenant": n % TENANTS, "id": n, "embedding": DOCUMENTS[n]} for n in own]
+                    session.execute(insert(Document), tenants)
+                session.execute(insert(Damaged), [{"id": n, "embedding": DOCUMENTS[n]} for n in range(100)])
+                session.commit()
+            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.exec_driver_sql("ANALYZE pgmrl_proof_packages, pgmrl_proof_documents")
+            yield engine
+        finally:
+            Base.metadata.drop_all(engine)
+
+
+@pytest.fixture
+def session(citus: Engine) -> Iterator[Session]:
+    """On the coordinator."""
+    with Session(citus) as opened:
+        yield opened
+
+
+# -- the operator --------------------------------------------------------------------------------------------------
+
+
+def test_the_catalogue(citus: Engine) -> None:
+    """Distributed as asked; four shards that answer, each with its valid index; every node with pgvector."""
+    with citus.connect() as connection:
+        assert distributed_table(connection, "pgmrl_proof_packages") == DistributedTable("id", 4)
+        states = shards(connection, "pgmrl_proof_packages")
+        assert [shard.error for shard in states] == [None] * 4
+        assert all(index.valid for shard in states for index in shard.indexes)
+        assert all(len(shard.indexes) == 1 for shard in states)
+        assert all(node.error is None and node.pgvector for node in nodes(connection))
+        assert distribution_statements(connection, None, "pgmrl_proof_packages", "id") == []
+        for model in (Package, Document):
+            assert check_schema(connection, model.embedding) is not None
+
+
+def test_the_doctor(citus: Engine) -> None:
+    """Nothing critical of sound tables."""
+    with citus.connect() as connection:
+        report = doctor(connection, [Package.embedding, Document.embedding])
+    assert [finding for finding in report if finding.severity == "critical"] == []
+
+
+def test_a_shard_without_its_index(citus: Engine) -> None:
+    """The doctor and check_schema say which."""
+    drop = (
+        "DO $do$ DECLARE own regclass; BEGIN FOR own IN SELECT indexrelid FROM pg_index AS x JOIN pg_class AS i "
+        "ON i.oid = x.indexrelid JOIN pg_am AS m ON m.oid = i.relam WHERE m.amname = 'hnsw' AND x.indrelid = "
+        "%1$L::regclass LOOP EXECUTE format('DROP INDEX %%s', own); END LOOP; END $do$"
+    )
+    with citus.begin() as connection:
+        command = text("SELECT success, result FROM run_command_on_shards('pgmrl_proof_damaged', :command)")
+        answers = connection.execute(command, {"command": drop}).all()
+        assert all(answer.success for answer in answers), answers
+    with citus.connect() as connection:
+        with pytest.raises(NotMigrated, match="has no HNSW index"):
+            check_schema(connection, Damaged.embedding)
+        checks = [finding.check for finding in doctor(connection, [Damaged.embedding])]
+    assert "shards-differ" in checks
+
+
+def test_bad_input(citus: Engine) -> None:
+    """A distribution column that is not in the key; functions; another column than the table is distributed by."""
+    with citus.connect() as connection:
+        with pytest.raises(MigrationError, match="expected the distribution column part in the primary key"):
+            distribution_statements(connection, None, "pgmrl_proof_packages", "part")
+        with pytest.raises(MigrationError, match="expected an ordinary table, got distributed by tenant"):
+            distribution_statements(connection, None, "pgmrl_proof_documents", "id")
+        if connection.scalar(text("SELECT to_regclass('pgmrl.rotations')")) is not None:
+            with pytest.raises(MigrationError, match="got a distributed one"):
+                install_functions(connection, reflect(connection, "pgmrl_proof_packages.embedding"))
+
+
+# -- searches ------------------------------------------------------------------------------------------------------
+
+
+def recall(session: Session, k: int = 10, **options: Any) -> float:
+    """Of 50 queries."""
+    found = 0
+    for query in QUERIES:
+        rows = session.execute(search(select(Package.id), Package.embedding, query, k=k, **options)).all()
+        assert len(rows) == k
+        found += len({row[0] for row in rows} & set(truth(query, k)))
+    return found / (k * len(QUERIES))
+
+
+def test_recall_grows_with_the_shortlist(session: Session) -> None:
+    """`ef_search` reaches the shards: without it each would give 40 rows, whatever is asked."""
+    low, high = recall(session, shortlist=40), recall(session, shortlist=800)
+    print(f"recall@10: shortlist 40 {low:.3f}, 800 {high:.3f}, exact {recall(session, exact=True):.3f}")
+    assert high > low
+    assert high > 0.9
+    assert recall(session, exact=True) > 0.999
+    whole = session.execute(search(select(Package.id), Package.embedding, QUERIES[0], k=800, shortlist=800)).all()
+    assert len(whole) == 800
+
+
+@pytest.mark.parametrize("entity", [False, True])
+def test_filters_pages_and_thresholds(session: Session, entity: bool) -> None:
+    """What a filter leaves, all of it; pages that follow on one another; the columns of the caller."""
+    columns = (Package,) if entity else (Package.id, Package.name)
+    query = QUERIES[1]
+    for part in (3, 77):
+        own = [n for n in range(ROWS) if n % 100 == part]
+        rows = session.execute(search(select(*columns).where(Package.part == part), Package.embedding, query)).all()
+        numbers = [row[0].id if entity else row[0] for row in rows]
+        assert len(numbers) == 10
+        assert len(set(numbers) & set(truth(query, 10, own))) >= 8
+    few = session.execute(search(select(*columns).where(Package.id.in_([5, 9, 700])), Package.embedding, query)).all()
+    assert len(few) == 3
+    assert (few[0][0].name if entity else few[0][1]).startswith("package ")
+    whole = session.execute(search(select(Package.id), Package.embedding, query, k=30, shortlist=400)).all()
+    first = session.execute(search(select(Package.id), Package.embedding, query, k=10, shortlist=400)).all()
+    last = (first[-1][1], first[-1][0])
+    second = session.execute(search(select(Package.id), Package.embedding, query, after=last, shortlist=400)).all()
+    third = session.execute(search(select(Package.id), Package.embedding, query, offset=20, shortlist=400)).all()
+    assert [row[0] for row in (*first, *second, *third)] == [row[0] for row in whole]
+    near = whole[4][1]
+    limited = session.execute(search(select(Package.id), Package.embedding, query, max_distance=near, shortlist=400))
+    assert [row[0] for row in limited] == [row[0] for row in whole[:5]]
+    counted = session.execute(
+        search(select(Package.id).where(Package.id < 3), Package.embedding, query, counts=True)
+    ).all()
+    assert [tuple(row[-2:]) for row in counted] == [(10, 3)] * 3
+
+
+def shape(name: str, query: Any, **options: Any) -> Any:
+    """A search of another shape."""
+    column = Package.embedding
+    statement = select(Package.id).where(Package.part < 80)
+    if name == "groups":
+        return search_groups(statement, column, query, Package.part, k=5, per_group=2, **options)
+    if name == "diverse":
+        return search_diverse(statement, column, query, k=5, **options)
+    if name == "funnel":
+        return search_funnel(statement, column, query, [(128, 100)], k=10, **options)
+    if name == "hybrid":
+        return search_hybrid(statement, [Nearest(column, query, **options), Nearest(column, QUERIES[9], **options)])
+    if name == "examples":
+        return search(statement, column, more_like_this(column, [5, 9]), **options)
+    expression = select(Package.embedding).where(Package.id == 11).scalar_subquery()
+    return search(statement, column, expression, **options)
+
+
+@pytest.mark.parametrize("name", ["groups", "diverse", "funnel", "hybrid", "examples", "expression"])
+def test_every_shape(session: Session, name: str) -> None:
+    """Most of what the exact search of the same shape gives."""
+    made = {row[0] for row in session.execute(shape(name, QUERIES[2], shortlist=800))}
+    exact = {row[0] for row in session.execute(shape(name, QUERIES[2], exact=True))}
+    assert len(made) == len(exact) > 4
+    assert len(made & exact) >= 0.6 * len(exact)
+
+
+def test_tenants(session: Session) -> None:
+    """One shard each; also many queries at once."""
+    found = 0
+    for number, query in enumerate(QUERIES[:20]):
+        own = [n for n in range(ROWS) if n % TENANTS == number]
+        statement = select(Document.id).where(Document.tenant == number)
+        rows = session.execute(search(statement, Document.embedding, query, shortlist=200)).all()
+        assert len(rows) == 10
+        found += len({row[0] for row in rows} & set(truth(query, 10, own)))
+    assert found >= 180
+    many = search_many(select(Document.id).where(Document.tenant == 3), Document.embedding, QUERIES[:4])
+    assert len(session.execute(many).all()) == 40
+
+
+def test_many_queries_over_shards() -> None:
+    """Refused before anything runs."""
+    with pytest.raises(SearchError, match="expected id = value"):
+        search_many(select(Package.id), Package.embedding, QUERIES[:2])
+
+
+def test_the_plan(session: Session) -> None:
+    """Of a statement whose values are literals, since Citus sends EXPLAIN on without parameters."""
+    plan = explained_text(session.connection(), search(select(Package.id), Package.embedding, QUERIES[0]))
+    assert "Citus" in plan
