@@ -25,6 +25,7 @@ from pgmrl import Matryoshka, Short, compile_sql, database, ingest, local, searc
 from pgmrl.searching.plans import explained
 
 if TYPE_CHECKING:
+    from pgmrl.model.ddl import Storage
     from pgmrl.model.metrics import FullType
 
 SHORTLISTS: Final = (40, 100, 200, 400)
@@ -98,12 +99,13 @@ _TABLES: Final[dict[tuple[str, str], Table]] = {}
 
 
 def _table(kind: FullType, dims: int, *, distributed: bool = False) -> Table:
+    storage: Storage = "main" if kind == "halfvec" else "external"
     return Table(
         f"shards_{kind}",
         MetaData(),
         Column("id", Integer, primary_key=True, autoincrement=False),
         Column("name", Text),
-        Column("e", Matryoshka(dims, Short(128), full=kind, distributed=distributed)),
+        Column("e", Matryoshka(dims, Short(128), full=kind, storage=storage, distributed=distributed)),
     )
 
 

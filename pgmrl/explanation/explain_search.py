@@ -102,9 +102,9 @@ def plan_text(
 ) -> str:
     """The server's plan of a search as text, in which vectors are cut to their first numbers.
 
-    Arguments and errors are those of `explain`.
+    Arguments and errors are those of `explain`; a search of a distributed table is taken, too.
     """
-    connection, parameters = check_arguments(connection, statement), check_parameters(parameters)
+    connection, parameters = check_arguments(connection, statement, shards=True), check_parameters(parameters)
     with read_only(connection):
         options = "ANALYZE, BUFFERS, SETTINGS" if analyze else "SETTINGS"
         return explained_text(connection, statement, options, parameters)

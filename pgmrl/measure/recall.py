@@ -21,7 +21,7 @@ from pgmrl.measure.attribution import QUERY, Loss, SearchTrial
 from pgmrl.measure.intervals import Interval, mean_interval
 from pgmrl.measure.queries import Queries, sampled_queries
 from pgmrl.measure.scan_limits import EndedScan, ScanLimit, ended_scan, remedy, scan_limit
-from pgmrl.measure.session import CANCELLED, CONFLICT, ended_by_standby, measuring, until
+from pgmrl.measure.session import CANCELLED, CONFLICT, check_one_server, ended_by_standby, measuring, until
 from pgmrl.measure.table_truth import TableTruth, queries_at_once, truth_statement
 from pgmrl.model.argument_types import callable_argument, whole_number
 from pgmrl.model.columns import attachment_of, base_column, vectors_table
@@ -246,6 +246,7 @@ def measure_recall(
 
 def _check_index(connection: Connection, column: Any, *, filtered: bool) -> None:
     """Without an index on the short vectors a search reads the table: it loses nothing to HNSW, and takes long."""
+    check_one_server(column)
     attachment, base = attachment_of(column), base_column(column)
     if attachment.short is None or not attachment.definition.learned:
         raise NotMigrated(f"{base} has no short vectors, so searches are exact: `pgmrl reshape` plans how to add them")

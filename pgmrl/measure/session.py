@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pgmrl import database
 from pgmrl.errors import MeasureError
+from pgmrl.model.columns import attachment_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy import Connection
 
-__all__ = ["CANCELLED", "CONFLICT", "ended_by_standby", "measuring", "until"]
+__all__ = ["CANCELLED", "CONFLICT", "check_one_server", "ended_by_standby", "measuring", "until"]
 
 CANCELLED: Final = "57014"  # by statement_timeout
 CONFLICT: Final = "40001"  # on a standby: the primary has vacuumed a row that the snapshot still sees
@@ -26,6 +27,20 @@ def ended_by_standby() -> MeasureError:
         "the standby ended the snapshot, for it has to replay what the primary has vacuumed: set "
         "max_standby_streaming_delay or hot_standby_feedback there, or measure again in less time"
     )
+
+
+def check_one_server(column: Any) -> None:
+    """Check that a column's searches are planned by one server, whose plans are what is measured.
+
+    Raises:
+        MeasureError: its table is distributed.
+
+    """
+    if attachment_of(column).distributed:
+        raise MeasureError(
+            f"{column}: expected a table of one server, got a distributed one: compare searches with exact=True "
+            "instead, as tests/citus does"
+        )
 
 
 @contextmanager

@@ -26,6 +26,7 @@ __all__ = [
     "index_serving",
     "indexes",
     "nodes",
+    "reads_distributed",
     "serving",
     "shortlist_scans",
     "sources",
@@ -74,9 +75,14 @@ def _compile(element: _Explain, compiler: SQLCompiler, **options: Any) -> str:
     return f"EXPLAIN ({element.how}) {compiler.process(element.statement, **options)}"
 
 
+def reads_distributed(statement: SelectBase) -> bool:
+    """Whether a statement reads a table that is declared as distributed."""
+    return any(isinstance(element, Table) and is_distributed(element) for element in iterate(statement))
+
+
 def _execute(connection: Connection, statement: Any, options: str, parameters: Mapping[str, Any] | None) -> Any:
     """EXPLAIN; of a distributed table with literals, since Citus sends it to the shards without its parameters."""
-    literal = any(isinstance(element, Table) and is_distributed(element) for element in iterate(statement))
+    literal = reads_distributed(statement)
     if literal and parameters:
         statement, parameters = statement.params(parameters), None
     return connection.execute(_Explain(statement, options, literal), parameters or {})

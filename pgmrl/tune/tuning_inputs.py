@@ -12,6 +12,7 @@ from pgmrl import database
 from pgmrl.errors import DefinitionError, MeasureError, MigrationError
 from pgmrl.measure.fit_rotation import table_rows
 from pgmrl.measure.queries import Queries, sampled_queries
+from pgmrl.measure.session import check_one_server
 from pgmrl.model.columns import attachment_of, base_column, vectors_table
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.rotation import Rotation
@@ -135,6 +136,7 @@ def gather_inputs(connection: Connection, column: Any, request: TuneRequest, que
         NotMigrated: the table or the column is not in the database.
 
     """
+    check_one_server(column)
     attachment, table = attachment_of(column), vectors_table(column)
     definition = attachment.definition
     name = server_name(connection, table)

@@ -155,7 +155,7 @@ def test_the_catalogue(citus: Engine) -> None:
 def test_the_doctor(citus: Engine) -> None:
     """Nothing critical of sound tables."""
     with citus.connect() as connection:
-        report = doctor(connection, [Package.embedding, Document.embedding])
+        report = doctor(connection, Package.embedding, Document.embedding)
     assert [finding for finding in report if finding.severity == "critical"] == []
 
 
@@ -173,7 +173,7 @@ def test_a_shard_without_its_index(citus: Engine) -> None:
     with citus.connect() as connection:
         with pytest.raises(NotMigrated, match="has no HNSW index"):
             check_schema(connection, Damaged.embedding)
-        checks = [finding.check for finding in doctor(connection, [Damaged.embedding])]
+        checks = [finding.check for finding in doctor(connection, Damaged.embedding)]
     assert "shards-differ" in checks
 
 

@@ -13,8 +13,23 @@ from pgvector.sqlalchemy import VECTOR
 from sqlalchemy import Column, Connection, ForeignKey, Integer, MetaData, Table, bindparam, event, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, joinedload, mapped_column, relationship
 
-from pgmrl import Nearest, Short, add_short, matryoshka, more_like_this, search_hybrid
-from pgmrl.errors import DefinitionError, SearchError
+from pgmrl import (
+    Nearest,
+    Short,
+    add_short,
+    assert_index_used,
+    check_schema,
+    evaluate,
+    explain,
+    matryoshka,
+    more_like_this,
+    search_hybrid,
+)
+from pgmrl.doctor import doctor
+from pgmrl.errors import DefinitionError, MeasureError, SearchError
+from pgmrl.evaluation import Judged, Query
+from pgmrl.explanation import plan_text
+from pgmrl.measure import measure_recall
 from pgmrl.model.columns import Matryoshka
 from pgmrl.model.embed import Embed
 from pgmrl.model.rotation import Rotation
@@ -26,6 +41,7 @@ from pgmrl.searching.groups import search_groups
 from pgmrl.searching.plans import explained
 from pgmrl.searching.search import search
 from pgmrl.searching.search_many import search_many
+from pgmrl.tune import tune
 from tests.integration.test_more_like_this import vectors
 
 if TYPE_CHECKING:
@@ -219,6 +235,35 @@ def test_explain_with_a_parameter_of_the_callers(shop: Shop) -> None:
     statement = search(select(Package.id), Package.embedding, bindparam("mine"))
     with shop.engine.connect() as connection:
         assert explained(connection, statement, "", {"mine": shop.queries[0]})["Plan"]
+
+
+def test_what_reads_the_plan_of_one_server(connection: Connection) -> None:
+    """It says so, and does not take Citus' plan for one without an index."""
+    docs = table_of(connection)
+    statement = search(select(docs.c.number), docs.c.e, vectors()[0])
+    for plan_reader in (explain, assert_index_used):
+        with pytest.raises(SearchError, match="got one of a distributed table"):
+            plan_reader(connection, statement)
+    assert "Limit" in plan_text(connection, statement)
+    with pytest.raises(MeasureError, match="got a distributed one"):
+        measure_recall(connection, docs.c.e)
+    with pytest.raises(MeasureError, match="got a distributed one"):
+        evaluate(connection, docs.c.e, Judged([Query("1", None, vectors()[0])], {"1": {"1": 1}}))
+
+
+def test_tuning_is_for_one_server(shop: Shop) -> None:
+    """Its trials are by plans and a copy of the table."""
+    repeatable = shop.engine.execution_options(isolation_level="REPEATABLE READ")
+    with repeatable.connect() as connection, pytest.raises(MeasureError, match="got a distributed one"):
+        tune(connection, Package.embedding)
+
+
+def test_the_doctor_and_check_schema_without_citus(connection: Connection) -> None:
+    """On one server, as for development, the declaration changes the statement alone."""
+    docs = table_of(connection)
+    assert check_schema(connection, docs.c.e) is not None
+    checks = {finding.check for finding in doctor(connection, docs.c.e)}
+    assert not checks & {"plan", "shards-differ", "nodes-differ", "distribution-declared"}
 
 
 # -- tenants ------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from pgmrl.doctor.checks.search_settings import search_numbers
 from pgmrl.doctor.finding import Problem
 from pgmrl.explanation.reasons import reasons
 from pgmrl.measure import sampled_queries
-from pgmrl.model.columns import base_column
+from pgmrl.model.columns import attachment_of, base_column
 from pgmrl.searching.plans import explained, index_serving
 from pgmrl.searching.search import search
 
@@ -45,6 +45,8 @@ def _planned_search(context: CheckContext, column: CheckedColumn) -> tuple[Selec
 def plan(context: CheckContext, column: CheckedColumn) -> Iterator[Problem]:
     """Whether the short index serves the shortlist."""
     # the checks of indexes report that there is none
+    if attachment_of(column.searched).distributed:  # whose plan is made by the shards
+        return
     if not column.serves or not column.indexed or column.size.rows < context.thresholds.small_rows:
         return
     statement, top = _planned_search(context, column)
@@ -67,7 +69,7 @@ def plan(context: CheckContext, column: CheckedColumn) -> Iterator[Problem]:
 @column_check("jit", "warning", "searches that the server compiles first")
 def jit(context: CheckContext, column: CheckedColumn) -> Iterator[Problem]:
     """Whether the server would compile each search before it runs it."""
-    if not column.serves or not column.indexed:
+    if not column.serves or not column.indexed or attachment_of(column.searched).distributed:
         return
     sql = (
         "SELECT pg_jit_available() AS available, current_setting('jit')::boolean AS enabled,\n"
