@@ -83,14 +83,13 @@ def carried_columns(parameters: SearchParameters, statement: AnySelect) -> Mappi
     columns = _columns(statement, subject)
     if columns is None:
         return {}
-    vectors = {attachment.full, attachment.short}
-    names = {column.name for column in columns}
-    if names & {*vectors, DISTANCE, "full_vector", *key_names(len(subject.keys))}:
-        return {}
     own = {column.name: column for column in [*columns, *map(base_column, subject.keys)]}
-    mapper = subject.mapper
-    if mapper is not None:
-        own |= {column.name: column for column in _narrow(mapper) if column.name not in vectors}
+    others = {attachment.full, attachment.short, DISTANCE, "full_vector", *key_names(len(subject.keys))}
+    if own.keys() & others or not all(map(_stands_in_text, [table.name, *own])):
+        return {}
+    if subject.mapper is not None:
+        narrow = {column.name: column for column in _narrow(subject.mapper)}
+        own |= {name: column for name, column in narrow.items() if name not in others and _stands_in_text(name)}
     return {name: subject.own(column) for name, column in own.items()}
 
 
@@ -177,6 +176,11 @@ def _columns(statement: AnySelect, subject: Subject) -> list[Column[Any]] | None
         if isinstance(column, Column):
             columns.append(column)
     return columns
+
+
+def _stands_in_text(name: str) -> bool:
+    """Whether a name can be quoted in text whose colons are parameters."""
+    return ":" not in name and "\\" not in name
 
 
 def _is_plain(mapper: Mapper[Any]) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine, insert, select, text
+from sqlalchemy import Engine, create_engine, insert, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from pgmrl import (
@@ -24,7 +24,7 @@ from pgmrl import (
     reflect,
     search_hybrid,
 )
-from pgmrl.database.connection import connect
+from pgmrl.database import sqlalchemy_url
 from pgmrl.database.shards import DistributedTable, distributed_table, nodes, shards
 from pgmrl.doctor import doctor
 from pgmrl.errors import MigrationError, NotMigrated, SearchError
@@ -103,29 +103,30 @@ def truth(query: NDArray[np.float32], k: int, numbers: Any = None) -> list[int]:
 def citus() -> Iterator[Engine]:
     """An Engine on the coordinator, with the tables made, distributed over four shards and filled."""
     assert URL is not None
-    with connect(URL) as engine:
-        Base.metadata.drop_all(engine)
-        try:
+    engine = create_engine(sqlalchemy_url(URL))  # not pgmrl's own, whose search_path is pinned
+    Base.metadata.drop_all(engine)
+    try:
+        with engine.begin() as connection:
+            Base.metadata.create_all(connection)
+        for model, by in ((Package, "id"), (Document, "tenant"), (Damaged, "id")):
             with engine.begin() as connection:
-                Base.metadata.create_all(connection)
-            for model, by in ((Package, "id"), (Document, "tenant"), (Damaged, "id")):
-                with engine.begin() as connection:
-                    for statement in distribution_statements(connection, None, model.__tablename__, by, 4):
-                        connection.exec_driver_sql(statement)
-            with Session(engine) as session:
-                for first in range(0, ROWS, 1000):
-                    own = range(first, min(first + 1000, ROWS))
-                    rows = [{"id": n, "name": f"package {n}", "part": n % 100, "embedding": DOCUMENTS[n]} for n in own]
-                    session.execute(insert(Package), rows)
-                    tenants = [{"tenant": n % TENANTS, "id": n, "embedding": DOCUMENTS[n]} for n in own]
-                    session.execute(insert(Document), tenants)
-                session.execute(insert(Damaged), [{"id": n, "embedding": DOCUMENTS[n]} for n in range(100)])
-                session.commit()
-            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.exec_driver_sql("ANALYZE pgmrl_proof_packages, pgmrl_proof_documents")
-            yield engine
-        finally:
-            Base.metadata.drop_all(engine)
+                for statement in distribution_statements(connection, None, model.__tablename__, by, 4):
+                    connection.exec_driver_sql(statement)
+        with Session(engine) as session:
+            for first in range(0, ROWS, 1000):
+                own = range(first, min(first + 1000, ROWS))
+                rows = [{"id": n, "name": f"package {n}", "part": n % 100, "embedding": DOCUMENTS[n]} for n in own]
+                session.execute(insert(Package), rows)
+                tenants = [{"tenant": n % TENANTS, "id": n, "embedding": DOCUMENTS[n]} for n in own]
+                session.execute(insert(Document), tenants)
+            session.execute(insert(Damaged), [{"id": n, "embedding": DOCUMENTS[n]} for n in range(100)])
+            session.commit()
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("ANALYZE pgmrl_proof_packages, pgmrl_proof_documents")
+        yield engine
+    finally:
+        Base.metadata.drop_all(engine)
+        engine.dispose()
 
 
 @pytest.fixture

@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from pgvector.sqlalchemy import VECTOR
-from sqlalchemy import Column, Connection, ForeignKey, Integer, MetaData, Table, bindparam, event, select
+from sqlalchemy import (
+    Column,
+    Connection,
+    Float,
+    ForeignKey,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    bindparam,
+    event,
+    select,
+    true,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, joinedload, mapped_column, relationship
 
 from pgmrl import (
@@ -168,6 +181,31 @@ def test_an_alias(shop: Shop) -> None:
         rows = session.execute(search(select(other.id), other.embedding, shop.queries[0])).all()
         ordinary = search(select(shop.package.id), shop.package.embedding, shop.queries[0])
         assert plain(rows) == plain(session.execute(ordinary))
+
+
+@pytest.mark.parametrize("names", [("id", "Na me", "distance"), ("id", "na:me", "x"), ("key_1", "na%me", "Distance")])
+@pytest.mark.parametrize("name", ["docs", 'Do"c%s', "do:cs"])
+def test_names_of_every_kind(connection: Connection, names: tuple[str, str, str], name: str) -> None:
+    """Columns that are called like the statement's own, and what has to be quoted; plain and filtered."""
+
+    def table(*, distributed: bool) -> Table:
+        key, text, number = names
+        columns: list[Column[Any]] = [Column(key, Integer, primary_key=True), Column(text, Text), Column(number, Float)]
+        return Table(name, MetaData(), *columns, Column("e", Matryoshka(8, Short(4), distributed=distributed)))
+
+    own, ordinary = table(distributed=True), table(distributed=False)
+    ordinary.create(connection)
+    rows = [{names[0]: n, names[1]: f"row {n}", names[2]: n / 2, "e": row} for n, row in enumerate(vectors()[:50])]
+    connection.execute(ordinary.insert(), rows)
+    for condition in (lambda _: true(), lambda t: t.c[names[2]] < 9, lambda t: t.c[names[1]].like("row 1%")):
+        results = [
+            connection.execute(
+                search(select(*(t.c[column] for column in names)).where(condition(t)), t.c.e, vectors()[3], label="d")
+            ).all()
+            for t in (ordinary, own)
+        ]
+        assert plain(results[1]) == plain(results[0])
+        assert results[0]
 
 
 # -- the statement ------------------------------------------------------------------------------------------------
