@@ -31,7 +31,7 @@ def distribute(
     Example: `pgmrl distribute documents --by tenant_id --dry-run`
     """
     schema, _, name = table.rpartition(".")
-    with open_engine(url) as engine, engine.begin() as connection:
+    with open_engine(url, writes=not dry_run) as engine, engine.begin() as connection:
         statements = distribution_statements(connection, schema or None, name, by, shards)
         if not dry_run:
             for statement in statements:

@@ -196,6 +196,7 @@ WRITES = [
     "embed passages.embedding",
     "embed passages.embedding --retry",
     "chunk passages",
+    "distribute passages --by id",
     "backfill passages.embedding",
     "backfill passages.embedding --repair",
     "reshape start passages.embedding --short-dims 16",
