@@ -38,10 +38,19 @@ SELECT e.table_schema, e.table_name, e.embedding,
         JOIN pg_trigger AS u ON u.tgrelid = a.attrelid AND a.attnum = ANY (u.tgattr::int2[])
         WHERE u.tgrelid = e.relation AND u.tgfoid = e.function AND (u.tgtype & 18) = 16
     )) AS rewriters
-FROM pgmrl.embeddings AS e
+FROM (
+    SELECT relation, table_schema, table_name, embedding, function FROM pgmrl.embeddings
+    UNION ALL SELECT relation, table_schema, table_name, embedding, function FROM pgmrl.chunk_tables
+) AS e
 JOIN pg_trigger AS g ON g.tgrelid = e.relation AND g.tgfoid = e.function
 GROUP BY e.relation, e.table_schema, e.table_name, e.embedding, e.function ORDER BY 1, 2, 3
 """
+
+
+def _worker(title: str, column: str) -> str:
+    """The command that keeps a column, or the chunks in a table, in step."""
+    chunks = column.removeprefix("chunks in ")
+    return f"pgmrl embed {title}" if chunks == column else f"pgmrl chunk {chunks}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +72,19 @@ class MarkingTriggers:
     marks_updates: bool
     enabled: bool
     rewriters: list[str] | None
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.table_schema}.{self.table_name}.{self.column}"
+
+    @property
+    def install(self) -> str:
+        """How they are installed so that no row is missed."""
+        command = f"`{_worker(self.title, self.column)} --install …`"
+        if command.startswith("`pgmrl chunk"):
+            return f"{command}, which marks every row, also those that were missed."
+        return f"{command}; with --all it marks every row, also those that were missed."
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +119,7 @@ class EmbeddingStatus:
     @property
     def worker(self) -> str:
         """The command of its workers."""
-        chunks = self.column.removeprefix("chunks in ")
-        return f"pgmrl embed {self.title}" if chunks == self.column else f"pgmrl chunk {chunks}"
+        return _worker(self.title, self.column)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from pgmrl import Chunks, Embed, Short, VectorArray, add_chunks, database, matryoshka, search_groups
+from pgmrl.doctor import doctor
 from pgmrl.embedders import load_embedder
 from pgmrl.embedders.chunker import Chunker
 from pgmrl.embedding_queue import (
@@ -447,3 +448,31 @@ def test_sizes_are_the_models_tokens() -> None:
     assert shared
     assert max(_tokens(shared)) <= 15
     assert Chunker(9).chunks(" \n") == []
+
+
+def test_a_text_that_another_trigger_changes_is_marked(essays: Engine) -> None:
+    """UPDATEs that name the text are looked at; every one where a BEFORE trigger may change it besides."""
+    named = text(
+        "SELECT a.attname FROM pg_trigger AS g JOIN pg_attribute AS a ON a.attrelid = g.tgrelid "
+        "AND a.attnum = ANY (g.tgattr::int2[]) "
+        "WHERE g.tgrelid = 'essays'::regclass AND g.tgname LIKE 'zw%\\_u' ORDER BY 1"
+    )
+    with essays.connect() as connection:
+        assert connection.execute(named).scalars().all() == ["body", "id", "title"]
+    run(essays, "INSERT INTO essays (id, body) VALUES (1, 'First. Second.')")
+    run_chunk_worker(essays, table_of(essays), None, QUICK)
+    run(essays, "CREATE FUNCTION rewrite() RETURNS trigger LANGUAGE plpgsql AS "
+                "$$ BEGIN NEW.body := 'rewritten ' || NEW.stars; RETURN NEW; END $$")  # fmt: skip
+    run(essays, "CREATE TRIGGER rewrite BEFORE UPDATE ON essays FOR EACH ROW EXECUTE FUNCTION rewrite()")
+    with essays.connect() as connection:
+        messages = {finding.message: finding.remedy for finding in doctor(connection, only=["embeddings"]).findings}
+    (remedy,) = [remedy for message, remedy in messages.items() if "the trigger rewrite may change the text" in message]
+    assert "`pgmrl chunk public.passages --install …`, which marks every row" in remedy
+    with essays.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        install_chunks(connection, "passages", Chunks("{title}\n\n{body}", by="characters", size=20))
+    with essays.connect() as connection:
+        assert connection.execute(named).scalars().all() == []
+    run_chunk_worker(essays, table_of(essays), None, QUICK)
+    run(essays, "UPDATE essays SET stars = 7")
+    run_chunk_worker(essays, table_of(essays), None, QUICK)
+    assert run(essays, "SELECT text FROM passages") == [("rewritten 7",)]

@@ -20,7 +20,7 @@ GRANT SELECT ON pgmrl.chunk_tables TO PUBLIC;
 
 -- The foreign key by which chunks go with their parent.
 CREATE FUNCTION pgmrl.chunk_parent_v1(chunks regclass) RETURNS TABLE (parent regclass, columns text[], keys text[])
-LANGUAGE plpgsql STABLE
+LANGUAGE plpgsql STABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -134,9 +134,13 @@ BEGIN
     EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER INSERT ON %s FOR EACH ROW EXECUTE FUNCTION %s.%I(%s)',
                    trigger_name, target, place, trigger_name, arguments);
     SELECT array_agg(DISTINCT w.name) INTO watched FROM unnest(columns || keys) AS w (name);
-    EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER UPDATE ON %s FOR EACH ROW WHEN (record_image_ne(ROW(%s), ROW(%s))) '
+    -- of UPDATEs those that name the text, as the triggers of an embedding: see pgmrl.keep_embedding_v1
+    EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER UPDATE %s ON %s FOR EACH ROW WHEN (record_image_ne(ROW(%s), ROW(%s))) '
                    'EXECUTE FUNCTION %s.%I(%s)',
-                   trigger_name || '_u', target,
+                   trigger_name || '_u',
+                   CASE WHEN pgmrl.rewriting_triggers_v1(owner, watched) IS NULL
+                        THEN 'OF ' || (SELECT string_agg(quote_ident(w), ', ') FROM unnest(watched) AS w) END,
+                   target,
                    (SELECT string_agg(format('OLD.%I', w), ', ') FROM unnest(watched) AS w),
                    (SELECT string_agg(format('NEW.%I', w), ', ') FROM unnest(watched) AS w),
                    place, trigger_name, arguments);

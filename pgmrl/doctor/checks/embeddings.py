@@ -53,8 +53,6 @@ def embeddings(context: CheckContext) -> Iterator[Problem]:
 
 def _unmarked(triggers: MarkingTriggers) -> Iterator[Problem]:
     """How a text can change without its row being marked."""
-    title = f"{triggers.table_schema}.{triggers.table_name}.{triggers.column}"
-    again = f"`pgmrl embed {title} --install …`; with --all it marks every row, also those that were missed."
     problems = {
         "no trigger marks the rows whose text an UPDATE changes: it went with a column": not triggers.marks_updates,
         "the triggers that mark rows are disabled: those whose text changes are missed": not triggers.enabled,
@@ -65,4 +63,6 @@ def _unmarked(triggers: MarkingTriggers) -> Iterator[Problem]:
         if is_so:
             values = {"rewriters": triggers.rewriters or []}
             remedy = "ALTER TABLE … ENABLE TRIGGER, then install" if "disabled" in message else "Install"
-            yield Problem(message, f"{remedy} again: {again}", TRIGGERS_SQL.strip(), values, "warning", title)
+            yield Problem(
+                message, f"{remedy} again: {triggers.install}", TRIGGERS_SQL.strip(), values, "warning", triggers.title
+            )
