@@ -18,7 +18,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
 from benchmarks.journal import read
-from benchmarks.measure import BLOCK, WARM_UPS
+from benchmarks.measure import BLOCK, WARM_UPS, on_cpu
 from benchmarks.overhead import FRESH, PREBUILT, psycopg_ways
 from benchmarks.sides import Effort
 from benchmarks.stack import ASYNC, PREPARED, SYNC
@@ -138,11 +138,6 @@ def _ask(bench: Bench, name: str, way: Way, repeat: int, first: int) -> None:
         client.append(clock() - start)
         server.append(on_cpu(stat) - before)
     bench.journal.write("cpu", name=name, repeat=repeat, first=first, client_ns=client, server_ns=server)
-
-
-def on_cpu(stat: Path) -> int:
-    """Nanoseconds a process has run."""
-    return int(stat.read_text().split()[0])
 
 
 # -- report ----------------------------------------------------------------------------------------------------------

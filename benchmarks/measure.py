@@ -11,6 +11,7 @@ import random
 import time
 import uuid
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -185,3 +186,8 @@ def timed(search: Search, queries: Floats) -> tuple[list[int], list[list[int]]]:
     finally:
         gc.enable()
     return nanoseconds, answers
+
+
+def on_cpu(stat: Path) -> int:
+    """Nanoseconds a process has run, by its `/proc/…/schedstat`."""
+    return int(stat.read_text().split()[0])

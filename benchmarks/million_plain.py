@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from sqlalchemy import create_engine, select
 
-from benchmarks.cpu_time import on_cpu
+from benchmarks.measure import on_cpu
 from pgmrl import compile_sql, reflect, search
 from pgmrl.embedders import load_embedder
 from pgmrl.measure.recall_by_distance import recall_at_k

@@ -8,6 +8,7 @@ import subprocess
 import time
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +21,7 @@ from sqlalchemy.orm import Session
 from benchmarks.data import K
 from benchmarks.journal import read
 from benchmarks.library import bound
+from benchmarks.measure import on_cpu
 from pgmrl import SqlFunctions, install_functions, search_many
 from pgmrl.model.binary import encode
 from pgmrl.model.columns import attachment_of
@@ -28,7 +30,6 @@ from pgmrl.model.parameters import binary_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from benchmarks.data import Floats
     from benchmarks.measure import Bench
@@ -48,8 +49,9 @@ BOUNCER_PORT: Final = 6543
 
 
 def many_times(bench: Bench, side: StackSide, effort: Effort, repeats: int) -> None:
-    """The same queries in batches of each size and one by one, in turns; seconds for each."""
+    """The same queries in batches of each size and one by one, in turns; time and processor time for each."""
     column, session = side.mapped.embedding, side.session
+    stat = Path(f"/proc/{session.execute(text('SELECT pg_backend_pid()')).scalar()}/schedstat")
     queries = np.resize(bench.dataset.queries, (max(BATCHES), bench.dataset.dims))
 
     def one_by_one() -> int:
@@ -68,13 +70,13 @@ def many_times(bench: Bench, side: StackSide, effort: Effort, repeats: int) -> N
         way()
     for repeat in range(1, repeats + 1):
         for name, way in ways.items():
-            start = time.perf_counter()
+            start, before = time.perf_counter(), time.process_time_ns() + on_cpu(stat)
             rows = way()
-            seconds = time.perf_counter() - start
+            seconds, ns = time.perf_counter() - start, time.process_time_ns() + on_cpu(stat) - before
             if rows != K * len(queries):
                 raise SystemExit(f"{name}: {rows} rows for {len(queries)} queries")
             key = {"name": name, "repeat": repeat, "queries": len(queries), "fingerprint": side.fingerprint}
-            bench.journal.write("many", **key, seconds=seconds)
+            bench.journal.write("many", **key, seconds=seconds, cpu_ns=ns)
     bench.say("many queries in one statement: done")
 
 
@@ -238,7 +240,7 @@ def _pgbouncer(server: Server) -> Iterator[str | None]:
 
 # -- report ----------------------------------------------------------------------------------------------------------
 
-MANY_HEADINGS: Final = ("many queries", "ms for each", "of one by one")
+MANY_HEADINGS: Final = ("many queries", "ms for each", "of one by one", "processor ms for each", "of one by one")
 HEADINGS: Final = ("searches a second", *(f"{connections} connections" for connections in CONNECTIONS))
 NOTE: Final = """\
 Each connection is a process of its own, on the machine of the server, at the least effort measured that reaches .98;
@@ -248,12 +250,17 @@ medians of the turns. PgBouncer pools transactions on 16 connections, behind it 
 
 def many_rows(path: Path) -> list[tuple[str, ...]]:
     """One row for each size of batch."""
-    seconds: dict[str, list[float]] = {}
+    times: dict[str, list[tuple[float, float]]] = {}
     for record in read(path):
-        if record["kind"] == "many":
-            seconds.setdefault(record["name"], []).append(record["seconds"] / record["queries"])
-    found = {name: median(values) for name, values in seconds.items()}
-    return [(name, f"{1e3 * value:.2f}", f"{value / found['one by one']:.2f}") for name, value in found.items()]
+        if record["kind"] == "many" and "cpu_ns" in record:
+            both = 1e3 * record["seconds"], record["cpu_ns"] / 1e6
+            times.setdefault(record["name"], []).append((both[0] / record["queries"], both[1] / record["queries"]))
+    medians = {name: [median(column) for column in zip(*values, strict=True)] for name, values in times.items()}
+    single = medians.get("one by one", [])
+    return [
+        (name, *(part for own, one in zip(each, single, strict=True) for part in (f"{own:.2f}", f"{own / one:.2f}")))
+        for name, each in medians.items()
+    ]
 
 
 def rows(path: Path) -> list[tuple[str, ...]]:
