@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from sqlalchemy import Column, Engine, Integer, MetaData, Select, Table, Text, create_engine, select
 
-from benchmarks.cpu_time import on_cpu
 from benchmarks.data import Dataset, debian
+from benchmarks.measure import on_cpu
 from pgmrl import Matryoshka, Short, compile_sql, database, ingest, local, search
 from pgmrl.searching.plans import explained
 
