@@ -194,15 +194,10 @@ def install_embedding(connection: Connection, column: EmbeddedColumn, embed: Emb
         The rows that were marked.
 
     Raises:
-        MigrationError: missing rights, or row-level security that hides rows; a model other than the one that the
-            column is kept by, without `everything`.
+        MigrationError: missing rights, or row-level security that hides rows.
+        DBAPIError: the column holds vectors of another model; or no row can be marked, for which the server says why.
         Locked: the table was not free.
     """
-    if column.embed is not None and column.embed.by != embed.by and not everything:
-        raise MigrationError(
-            f"{column.title} holds vectors of {column.embed.by}: vectors of two models cannot be compared. Mark all "
-            f"rows anew as well (--all), or give {embed.by} a column of its own"
-        )
     check_owner(connection, column.owner)
     check_sees_all_rows(connection, column.owner)
     statement = keep_embedding_triggers(embed, column.schema, column.table, column.column)

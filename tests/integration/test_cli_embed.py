@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from pgmrl.doctor import doctor
 from pgmrl.errors import EmbedderError, MigrationError
@@ -89,8 +90,12 @@ def test_a_load_by_another_model_is_refused(place: Path) -> None:
     assert "expected the model openai:large, by which packages.embedding is kept in step" in str(error).replace(
         "public.", ""
     )
-    assert len(ok_json("embed", COLUMN, "--install", "--text", "name", "--by", "static", "--all")) == 2
+    ok("embed", COLUMN, "--install", "--text", "name", "--by", "static", "--all")
     assert ok_json(*load)["rows"] == 1
+    with pytest.raises(DBAPIError, match="holds vectors of static, with which those of openai:large cannot be"):
+        run("embed", COLUMN, "--install", "--text", "name", "--by", "openai:large", "--all")
+    ok("embed", COLUMN, "--drop")
+    ok("embed", COLUMN, "--install", "--text", "name", "--by", "openai:large")
 
 
 def test_parked_rows(packages: Engine) -> None:

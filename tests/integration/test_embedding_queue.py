@@ -366,9 +366,13 @@ def test_a_table_that_is_there(engine: Engine) -> None:
         assert work(engine, name="papers.embedding").written == 9
         check_vectors(engine, "papers", "body")
         assert install() == 0
-        with pytest.raises(MigrationError, match="holds vectors of static"):
-            install("other:model")
-        assert install("other:model", everything=True) == 9
+        for everything in (False, True):
+            with pytest.raises(DBAPIError, match="holds vectors of static, with which those of other:model"):
+                install("other:model", everything=everything)
+        assert embedded_column(connection, "papers.embedding").embed == Embed("body", "static")
+        assert install("static?batch=8", everything=True) == 9
+        run(engine, "UPDATE papers SET embedding = NULL")
+        assert install("other:model") == 9
         column = embedded_column(connection, "papers.embedding")
         assert column.embed == Embed("body", "other:model")
         remove_embedding(connection, column)

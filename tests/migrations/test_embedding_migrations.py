@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, Text, text
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import Embed, Matryoshka, Short, database
+from pgmrl.alembic import KeepEmbedding
 from pgmrl.model.embed import keep_embedding_triggers
 
 if TYPE_CHECKING:
@@ -102,6 +105,9 @@ def test_another_model_by_a_column_beside_the_old_one(project: Application) -> N
     with engine.begin() as connection:
         connection.execute(text("INSERT INTO notes (id, title, embedding) VALUES (1, 'a', '[1,2,3,4,5,6,7,8]')"))
     assert queued(engine) == 0
+    refused = pytest.raises(DBAPIError, match="holds vectors of static, with which those of other:model")
+    with engine.begin() as connection, refused:
+        Operations(MigrationContext.configure(connection)).invoke(KeepEmbedding("notes", "embedding", new))
     project.revise(engine, both, "d2")
     project.upgrade(engine, both)
     project.check(engine, both)

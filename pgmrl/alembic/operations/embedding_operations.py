@@ -38,8 +38,8 @@ class KeepEmbedding(PgmrlOperation):
     ) -> None:
         """Install the triggers that mark a row when its text changes, and mark the rows that have no vector.
 
-        Takes a lock against writers for a moment, with retries. Where another model made the vectors, all rows are
-        marked.
+        Takes a lock against writers for a moment, with retries. A column that holds vectors of another model is
+        refused: vectors of two models cannot be compared.
 
         """
         operations.invoke(cls(table, column, embed, schema))

@@ -113,6 +113,8 @@ DECLARE
     watched text[];
     parts text[];
     missing text;
+    other_model text;
+    has_vectors boolean;
     earlier regprocedure;
 BEGIN
     SELECT quote_ident(n.nspname), quote_ident(n.nspname) || '.' || quote_ident(c.relname) INTO place, target
@@ -154,6 +156,8 @@ BEGIN
         trigger_name := format('%s_%s', left(trigger_name, 40), owner::oid);
     END IF;
     PERFORM pgmrl.refuse_strangers_v1(owner, trigger_name);
+    SELECT e.embedder INTO other_model FROM pgmrl.embeddings AS e
+    WHERE e.relation = owner AND e.embedding = $3 AND split_part(e.embedder, '?', 1) <> split_part($6, '?', 1) LIMIT 1;
     EXECUTE format('CREATE OR REPLACE FUNCTION %s.%I() RETURNS trigger LANGUAGE plpgsql '
                    'SET search_path = pg_catalog, pg_temp %s AS %L',
                    place, trigger_name,
@@ -198,6 +202,15 @@ BEGIN
                        (SELECT string_agg(format('NEW.%I', p), ', ') FROM unnest(parts) AS p),
                        embedding, embedding, embedding, place, trigger_name, embedding, template, embedder,
                        CASE WHEN notify THEN 'notify' ELSE '' END);
+    END IF;
+    IF other_model IS NOT NULL THEN  -- nobody writes one now: the triggers have locked the table
+        EXECUTE format('SELECT EXISTS (SELECT FROM %s AS t WHERE t.%I IS NOT NULL)', target, embedding) INTO has_vectors;
+        IF has_vectors THEN
+            RAISE EXCEPTION 'column % of % holds vectors of %, with which those of % cannot be compared', quote_ident(embedding), owner, other_model, embedder
+                USING ERRCODE = 'object_in_use',
+                      HINT = 'Give the other model a column of its own (`pgmrl embed ... --install --to ...`), or set this one to NULL in every '
+                             'row first. If both names are of one model, drop the triggers first.';
+        END IF;
     END IF;
     -- what kept it before, under the table's or the column's name of then
     FOR earlier IN
