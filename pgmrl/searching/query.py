@@ -207,8 +207,8 @@ def vector_parameters(
         VectorError: the vector cannot be searched with.
 
     """
-    vector = definition.query(query, what) if exact else definition.short_query(query, what)
-    # checked here, by name: not a second time when it is sent
+    # checked here, by name: not a second time when it is sent; a copy, since the caller may fill the array anew
+    vector = (definition.query(query, what) if exact else definition.short_query(query, what)).copy()
     type_ = CheckedVector(definition.dims, definition.full, definition.vector_schema)
     parameter = bindparam("query", vector, type_=type_, unique=True)
     if exact or not _client_shortens(definition, prefix=shorten):
