@@ -11,8 +11,8 @@ The CTE has the name of the table, and so the caller's Select reads it in the ta
 the table would be one more round over all shards, because Citus does not know on which of them they are; on one server
 it is the join that is cheap, and columns of a hundred rows that are not.
 
-Only for a Select of plain columns of the searched table without vectors, and a table without a schema of its own, since
-no CTE has the name of a table in a schema.
+Only for a Select that reads nothing but plain columns of the searched table without vectors, and says which: what is
+in text is not known. And a table without a schema of its own, since no CTE has the name of a table in a schema.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import (
     Boolean,
     Column,
+    ColumnClause,
     ColumnElement,
     Date,
     DateTime,
@@ -32,6 +33,7 @@ from sqlalchemy import (
     Numeric,
     SelectBase,
     Table,
+    TextClause,
     Uuid,
     inspect,
     literal_column,
@@ -46,7 +48,7 @@ from pgmrl.names import quoted
 from pgmrl.searching.distributed_statement import one_shard
 from pgmrl.searching.fallback import EXACT, RERANKED, Ranking, falls_short_sql
 from pgmrl.searching.selected_rows import materialized
-from pgmrl.searching.subject import Subject
+from pgmrl.searching.subject import Subject, reads_only
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -77,15 +79,12 @@ def carried_columns(parameters: SearchParameters, statement: AnySelect) -> Mappi
     if one_shard(statement, parameters.column, attachment)[1] is not None:
         return {}
     subject = Subject.of(parameters.column, attachment)
-    table = subject.base.table
-    if table.schema is not None or subject.selectable not in {table}:
-        return {}
-    columns = _columns(statement, subject)
+    columns = _columns(statement, subject) if _reads_the_name(statement, subject) else None
     if columns is None:
         return {}
     own = {column.name: column for column in [*columns, *map(base_column, subject.keys)]}
     others = {attachment.full, attachment.short, DISTANCE, "full_vector", *key_names(len(subject.keys))}
-    if own.keys() & others or not all(map(_stands_in_text, [table.name, *own])):
+    if own.keys() & others or not all(map(_stands_in_text, [subject.base.table.name, *own])):
         return {}
     if subject.mapper is not None:
         narrow = {column.name: column for column in _narrow(subject.mapper)}
@@ -151,16 +150,33 @@ def _distance(name: str) -> ColumnElement[float]:
     return distance
 
 
+def _reads_the_name(statement: AnySelect, subject: Subject) -> bool:
+    """Whether a Select reads the table alone, and by a name that a CTE can have.
+
+    A column called as the distance would be taken for it where a schema_translate_map gives the table a schema.
+    """
+    table = subject.base.table
+    if table.schema is not None or subject.selectable not in {table}:
+        return False
+    return all(column.name != DISTANCE for column in table.columns) and reads_only(statement, table)
+
+
 def _columns(statement: AnySelect, subject: Subject) -> list[Column[Any]] | None:
     """The table's columns that a Select reads; None where it reads more than columns, or somebody else's."""
+    selected, compared = _selected(statement, subject), _compared(statement.whereclause)
+    return None if selected is None or compared is None else [*selected, *compared]
+
+
+def _selected(statement: AnySelect, subject: Subject) -> list[Column[Any]] | None:
     columns: list[Column[Any]] = []
     for description in statement.column_descriptions:
-        expression = description["expr"]
+        expression, entity = description["expr"], description.get("entity")
         if isinstance(expression, Table):
             return None  # with every column, the vectors too
-        if description.get("entity") is expression and isinstance(
-            mapper := inspect(expression, raiseerr=False), Mapper
-        ):
+        mapper = inspect(entity, raiseerr=False)
+        if isinstance(mapper, Mapper) and _has_kinds(mapper):
+            return None
+        if entity is expression and isinstance(mapper, Mapper):
             if mapper is not subject.mapper or not _is_plain(mapper):
                 return None
             columns += _loaded(mapper)
@@ -169,12 +185,19 @@ def _columns(statement: AnySelect, subject: Subject) -> list[Column[Any]] | None
         if not isinstance(column, Column) or column.table is not subject.base.table:
             return None
         columns.append(column)
-    for element in _elements(statement.whereclause):
-        if isinstance(element, SelectBase):
+    return columns
+
+
+def _compared(condition: Any) -> list[Column[Any]] | None:
+    columns: list[Column[Any]] = []
+    for element in _elements(condition):
+        if isinstance(element, SelectBase | TextClause):
             return None
         column = next(iter(getattr(element, "base_columns", ())), None) if isinstance(element, ColumnElement) else None
         if isinstance(column, Column):
             columns.append(column)
+        elif isinstance(column, ColumnClause):
+            return None  # text too
     return columns
 
 
@@ -185,12 +208,14 @@ def _stands_in_text(name: str) -> bool:
 
 def _is_plain(mapper: Mapper[Any]) -> bool:
     """Whether rows of a class are the rows of its table, and nothing is loaded with them."""
-    return (
-        mapper.inherits is None
-        and mapper.polymorphic_on is None
-        and all(relationship.lazy not in {"joined", False} for relationship in mapper.relationships)
-        and all(isinstance(attribute.columns[0], Column) for attribute in mapper.column_attrs)
+    return all(relationship.lazy not in {"joined", False} for relationship in mapper.relationships) and all(
+        isinstance(attribute.columns[0], Column) for attribute in mapper.column_attrs
     )
+
+
+def _has_kinds(mapper: Mapper[Any]) -> bool:
+    """Whether rows of a class are told from others of its table: by a condition that is not in the Select yet."""
+    return mapper.inherits is not None or mapper.polymorphic_on is not None
 
 
 def _loaded(mapper: Mapper[Any]) -> list[Column[Any]]:

@@ -178,7 +178,9 @@ def one_shard(statement: AnySelect, searched: Any, attachment: Attachment) -> tu
     """
     subject = Subject.of(searched, attachment)
     own = distribution_column(subject.base.table, attachment.distributed)
-    place = next(n for n, key in enumerate(subject.keys) if base_column(key) is own)
+    # as the attribute, which is one for the tables of a class and of its base
+    distributed_by = subject.own(own)
+    place = next(n for n, key in enumerate(subject.keys) if key is distributed_by)
     for condition in _conjuncts(statement.whereclause):
         if isinstance(condition, BinaryExpression) and condition.operator is operators.eq:
             for side, value in ((condition.left, condition.right), (condition.right, condition.left)):
