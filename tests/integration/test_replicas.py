@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -58,7 +60,6 @@ from tests.standbys import catch_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.corpus import Corpus
     from tests.integration.conftest import Replicas
@@ -245,18 +246,28 @@ OTHERS = {"check-migration", "compare", "doctor", "evaluate", "recall"}
 """Read as well; what they say on a standby is tested where they are."""
 
 
+def command_names(command: Any, *above: str) -> Iterator[str]:
+    """Of the commands of a group."""
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from command_names(inner, *above, name)
+    if not hasattr(command, "commands"):
+        yield " ".join(above)
+
+
 def test_every_command_is_known_here() -> None:
     """A new one is put on purpose among those that write, which are refused, or those that read."""
-
-    def names(command: Any, *above: str) -> Iterator[str]:
-        for name, inner in getattr(command, "commands", {}).items():
-            yield from names(inner, *above, name)
-        if not hasattr(command, "commands"):
-            yield " ".join(above)
-
     tried = [command.split() for command in (*WRITES, *READS)]
     known = OTHERS | {words[0] for words in tried} | {" ".join(words[:2]) for words in tried}
-    assert not [name for name in names(get_command(app)) if name not in known and not name.startswith("local ")]
+    assert not [name for name in command_names(get_command(app)) if name not in known and not name.startswith("local ")]
+
+
+def test_the_page_names_every_command() -> None:
+    """In its table of which goes where."""
+    page = (Path(__file__).parents[2] / "docs" / "replicas.md").read_text()
+    table = page[page.index("| on a standby |") : page.index("```console")]
+    known = set(" ".join(re.findall("`([^`]+)`", table)).split())
+    names = [name for name in command_names(get_command(app)) if not name.startswith("local ")]
+    assert [name for name in names if not known.issuperset(name.split())] == []
 
 
 @pytest.mark.parametrize("command", READS)
