@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pgmrl.database.table_state import TableState
 
-__all__ = ["create_distributed_table", "distribution_statements", "undistribute_table"]
+__all__ = ["check_triggers", "create_distributed_table", "distribution_statements", "undistribute_table"]
 
 
 def create_distributed_table(owner: str, by: str, shards: int | None = None) -> str:
@@ -62,8 +62,8 @@ def distribution_statements(
 
     Raises:
         MigrationError: there is no Citus, no such table or column; the primary key does not contain the column; the
-            table is distributed otherwise, or has a side table; a node has no pgvector, an old one, or lacks a
-            rotation.
+            table is distributed otherwise, or has a side table or a queue; a node has no pgvector, an old one, or
+            lacks a rotation.
 
     """
     if citus_version(connection) is None:
@@ -80,6 +80,7 @@ def distribution_statements(
             f"{owner} has a side table ({state.sides[0].side}), into which a trigger copies: over shards its inserts "
             "fail; keep the short column in the table itself, by add_short"
         )
+    check_triggers(connection, state, owner)
     current = distributed_table(connection, owner)
     if current is not None and current.column != by:
         raise MigrationError(f"{owner}: expected an ordinary table, got {current.describe()}: undistribute_table first")
@@ -107,6 +108,36 @@ def distribution_statements(
         else []
     )
     return [*storage, *triggers, create_distributed_table(owner, by, shards)]
+
+
+def check_triggers(connection: Connection, state: TableState, owner: str) -> None:
+    """Check that of pgmrl's triggers a table has none but those of its short columns.
+
+    On a shard the others would write into that node's own queue, which nobody works off, or compute with models that it
+    does not have; and where a rotation has Citus take triggers at all, it takes them too.
+
+    Args:
+        connection: of the database.
+        state: of the table.
+        owner: the table as SQL text.
+
+    Raises:
+        MigrationError: it has one.
+
+    """
+    query = text(
+        "SELECT DISTINCT g.tgname FROM pg_trigger AS g JOIN pg_proc AS p ON p.oid = g.tgfoid "
+        "WHERE g.tgrelid = to_regclass(:owner) AND NOT g.tgisinternal AND p.proname LIKE 'z_\\_pgmrl\\_%' "
+        "AND p.proname <> ALL (CAST(:names AS text[])) ORDER BY 1"
+    )
+    names = [trigger.name for trigger in state.sync_triggers.values()]
+    triggers = list(catalogue_result(connection, query, {"owner": owner, "names": names}).scalars())
+    if triggers:
+        raise MigrationError(
+            f"{owner} has the triggers {', '.join(triggers)}, which embed or cut its texts, or belong to a reshape "
+            "under way: over shards they would write elsewhere. End that first: `pgmrl embed --drop`, `pgmrl chunk "
+            "--drop`, `pgmrl model keep --stop` or `pgmrl reshape contract`"
+        )
 
 
 def _check_column(connection: Connection, state: TableState, owner: str, by: str) -> None:

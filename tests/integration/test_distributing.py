@@ -9,14 +9,26 @@ from typing import TYPE_CHECKING
 import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
+from sqlalchemy import Column, Integer, MetaData, Table, Text, text
 
+from pgmrl import Short, database
 from pgmrl.alembic.operations import DistributeTable
+from pgmrl.database.table_state import table_state
 from pgmrl.errors import MigrationError
-from pgmrl.online.distributing import create_distributed_table, distribution_statements, undistribute_table
+from pgmrl.model.columns import Matryoshka
+from pgmrl.model.embed import Embed, drop_embedding_triggers, keep_embedding_triggers
+from pgmrl.online.distributing import (
+    check_triggers,
+    create_distributed_table,
+    distribution_statements,
+    undistribute_table,
+)
 from tests.cli import failed
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+    from pgmrl.model.rotation import Rotation
 
 
 def test_without_citus(
@@ -27,6 +39,35 @@ def test_without_citus(
         distribution_statements(connection, None, "docs", "tenant_id")
     command = ("distribute", "docs", "--by", "tenant_id", "--database-url", database_url)
     assert "expected the extension citus" in failed(capsys, monkeypatch, *command)
+
+
+def test_triggers_that_write_elsewhere(connection: Connection, small_rotation: Rotation) -> None:
+    """A rotation's come along, and Citus is told to take triggers; those of a queue would fill the shards' own."""
+    database.upgrade(connection)
+    database.install_rotation(connection, small_rotation)
+    docs = Table(
+        "docs",
+        MetaData(),
+        Column("id", Integer, primary_key=True),
+        Column("title", Text),
+        Column("embedding", Matryoshka(8, Short(4, by=small_rotation))),
+    )
+    docs.create(connection)
+
+    def check() -> None:
+        state = table_state(connection, None, "docs")
+        assert state is not None
+        assert len(state.sync_triggers) == 1
+        check_triggers(connection, state, "docs")
+
+    check()
+    connection.exec_driver_sql("CREATE TRIGGER own BEFORE UPDATE ON docs EXECUTE FUNCTION tsvector_update_trigger()")
+    check()
+    connection.execute(text(keep_embedding_triggers(Embed("title", "static"), None, "docs", "embedding")))
+    with pytest.raises(MigrationError, match=r"docs has the triggers zx_\S+, zx_\S+_u, which embed or cut its texts"):
+        check()
+    connection.execute(text(drop_embedding_triggers(None, "docs", "embedding")))
+    check()
 
 
 def test_the_statements_quote_their_names() -> None:
