@@ -33,6 +33,7 @@ __all__ = [
     "has_options",
     "hashed_once",
     "is_left_out",
+    "keep_until_changed",
     "limit_of",
     "memoize_cache_key",
     "selected_names",
@@ -165,6 +166,12 @@ def memoize_cache_key(statement: Select[*tuple[Any, ...]], key: Any) -> None:
     """Give a statement its key, as if it had been worked out."""
     statement.__dict__["_generate_cache_key"] = lambda *_: key
     statement._memoized_keys |= {"_generate_cache_key"}
+
+
+def keep_until_changed(statement: Select[*tuple[Any, ...]], name: str, value: Any) -> None:
+    """Give a statement an attribute that no copy of it has, so that it is gone once something is added."""
+    statement.__dict__[name] = value
+    statement._memoized_keys |= {name}
 
 
 def structure_names() -> tuple[list[str], list[str]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack, cast
 
+import numpy as np
 from sqlalchemy import ColumnElement, Float, Integer, literal_column
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -18,7 +19,7 @@ from pgmrl.searching.carried_rows import carried_columns, carried_statement
 from pgmrl.searching.fallback import Ranking
 from pgmrl.searching.options import SearchOptions, SearchParameters
 from pgmrl.searching.pages import Page
-from pgmrl.searching.search_result import Ts, search_result
+from pgmrl.searching.search_result import Ts, search_result, with_whole_rows
 from pgmrl.searching.statement import RESULTS, Results, join_results, labelled, results_table, shaped
 from pgmrl.searching.subject import AnySelect
 from pgmrl.searching.templates import search_of_shape
@@ -105,14 +106,11 @@ def search(
     names = _Names(label, similarity, counts)
     page = Page.of(parameters, offset, after, max_distance)
 
-    def build(rows: SelectedRows, bound: BoundQuery) -> Select[Any]:
-        return _built(parameters, select_, rows, bound, page, names)
-
-    own = list(page.parameters.values())
     # what counts the results reads them by name
     carried = {} if counts else carried_columns(parameters, select_)
-    shape = shaped(parameters, select_, query, build, "search", names, page.shape, own=own, extra=carried)
-    return search_of_shape(select_, shape)
+    if carried and isinstance(query, np.ndarray | list):  # it may be built once more, when the array holds another one
+        query = query.copy()
+    return _made(parameters, select_, query, page, names, carried)
 
 
 class _Names(NamedTuple):
@@ -121,6 +119,29 @@ class _Names(NamedTuple):
     distance: str
     similarity: str | None
     counts: bool
+
+
+def _made(
+    parameters: SearchParameters,
+    statement: AnySelect,
+    query: Any,
+    page: Page,
+    names: _Names,
+    carried: Mapping[str, Any],
+) -> Select[Any]:
+    def build(rows: SelectedRows, bound: BoundQuery) -> Select[Any]:
+        built = _built(parameters, statement, rows, bound, page, names)
+        if not rows.extra or not _selects_objects(statement):
+            return built
+        return with_whole_rows(built, partial(_made, parameters, statement, query, page, names, {}))
+
+    own = list(page.parameters.values())
+    shape = shaped(parameters, statement, query, build, "search", names, page.shape, own=own, extra=carried)
+    return search_of_shape(statement, shape)
+
+
+def _selects_objects(statement: AnySelect) -> bool:
+    return any(description["expr"] is description.get("entity") for description in statement.column_descriptions)
 
 
 def _built(

@@ -6,13 +6,15 @@ the k that there are. SQLAlchemy would do that without a word.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar, TypeVarTuple, cast
 
-from sqlalchemy import Select
+from sqlalchemy import CTE, Lateral, Select, Subquery
 
 from pgmrl.errors import SearchError
+from pgmrl.model.sqlalchemy_internals import keep_until_changed
 
-__all__ = ["SearchResult", "Ts", "search_result"]
+__all__ = ["SearchResult", "Ts", "search_result", "with_whole_rows"]
 
 Ts = TypeVarTuple("Ts")
 AnySelectT = TypeVar("AnySelectT", bound=Select[*tuple[Any, ...]])
@@ -68,6 +70,40 @@ class SearchResult(Select[*Ts]):
     def slice(self, *_: Any, **__: Any) -> NoReturn:
         """Refused."""
         raise SearchError(ROWS)
+
+    def subquery(self, name: str | None = None) -> Subquery:
+        """With every column of what is selected, deferred ones too: see `with_whole_rows`."""
+        return cast("Subquery", _whole_rows(self).subquery(name))
+
+    def cte(self, name: str | None = None, recursive: bool = False, nesting: bool = False) -> CTE:
+        """As `subquery`."""
+        return cast("CTE", _whole_rows(self).cte(name, recursive, nesting))
+
+    def lateral(self, name: str | None = None) -> Lateral:
+        """As `subquery`."""
+        return cast("Lateral", _whole_rows(self).lateral(name))
+
+
+WHOLE_ROWS = "pgmrl_whole_rows"
+
+
+def with_whole_rows(result: AnySelectT, build: Callable[[], AnySelectT]) -> AnySelectT:
+    """A search whose rows have only what is read at the top of a statement, and the same one with every column.
+
+    Inside another statement an object is all of its columns, vectors among them.
+
+    Args:
+        result: the search.
+        build: makes the other one, for as long as nothing is added to `result`.
+
+    """
+    keep_until_changed(result, WHOLE_ROWS, build)
+    return result
+
+
+def _whole_rows(result: SearchResult[*tuple[Any, ...]]) -> Any:
+    build = result.__dict__.get(WHOLE_ROWS)
+    return super(SearchResult, result if build is None else build())
 
 
 def search_result(statement: AnySelectT) -> AnySelectT:

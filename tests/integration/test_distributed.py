@@ -183,6 +183,26 @@ def test_an_alias(shop: Shop) -> None:
         assert plain(rows) == plain(session.execute(ordinary))
 
 
+@pytest.mark.parametrize("kind", ["subquery", "cte"])
+def test_objects_inside_another_statement(shop: Shop, kind: str) -> None:
+    """There an object is all of its columns, the vector too; built, of a known shape, and from a buffer filled anew."""
+    for query in shop.queries[:3]:
+        buffer = query.copy()
+        results = [search(select(package), package.embedding, buffer, k=5) for package in (shop.package, Package)]
+        buffer[:] = 1
+        with Session(shop.engine) as session:
+            sources = [getattr(result, kind)() for result in results]
+            ordinary, distributed = (
+                session.execute(select(source.c.part, source.c.embedding).order_by(source.c.distance)).all()
+                for source in sources
+            )
+            assert plain(distributed) == plain(ordinary)
+            objects = session.scalars(select(aliased(Package, sources[1])).order_by(sources[1].c.distance))
+            assert [package.part for package in objects] == [row.part for row in ordinary]
+    columns = search(select(Package.id), Package.embedding, shop.queries[0])
+    assert "pgmrl_results" not in text_of(select(getattr(columns, kind)()))  # which is one round also there
+
+
 @pytest.mark.parametrize("names", [("id", "Na me", "distance"), ("id", "na:me", "x"), ("key_1", "na%me", "Distance")])
 @pytest.mark.parametrize("name", ["docs", 'Do"c%s', "do:cs"])
 def test_names_of_every_kind(connection: Connection, names: tuple[str, str, str], name: str) -> None:

@@ -34,6 +34,7 @@ from pgmrl.model.sqlalchemy_internals import (
     has_options,
     hashed_once,
     is_left_out,
+    keep_until_changed,
     limit_of,
     memoize_cache_key,
     selected_names,
@@ -251,6 +252,17 @@ def test_a_key_with_its_hash() -> None:
     once = hashed_once(key._replace(key=(Part("a"), 1)))
     assert hash(once.key) == hash(once.key) == hash(("a", 1)), broken(hashed_once)
     assert len(asked) == 1
+
+
+def test_an_attribute_that_no_copy_has() -> None:
+    """Whatever is added makes a copy, also one of a copy; the statement itself keeps it."""
+    table = Table("docs", MetaData(), Column("id", Integer, primary_key=True))
+    statement = select(table)
+    keep_until_changed(statement, "own", 3)
+    assert statement.__dict__["own"] == 3, broken(keep_until_changed)
+    for other in (statement.add_columns(literal_column("1")), statement.execution_options(x=1), statement._clone()):
+        assert "own" not in other.__dict__, broken(keep_until_changed)
+    assert statement.__dict__["own"] == 3, broken(keep_until_changed)
 
 
 def test_what_a_select_is_made_of() -> None:
