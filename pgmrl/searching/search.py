@@ -19,7 +19,7 @@ from pgmrl.searching.carried_rows import carried_columns, carried_statement
 from pgmrl.searching.fallback import Ranking
 from pgmrl.searching.options import SearchOptions, SearchParameters
 from pgmrl.searching.pages import Page
-from pgmrl.searching.search_result import Ts, search_result, with_whole_rows
+from pgmrl.searching.search_result import Ts, search_result, with_joined
 from pgmrl.searching.statement import RESULTS, Results, join_results, labelled, results_table, shaped
 from pgmrl.searching.subject import AnySelect
 from pgmrl.searching.templates import search_of_shape
@@ -131,17 +131,13 @@ def _made(
 ) -> Select[Any]:
     def build(rows: SelectedRows, bound: BoundQuery) -> Select[Any]:
         built = _built(parameters, statement, rows, bound, page, names)
-        if not rows.extra or not _selects_objects(statement):
+        if not rows.extra:
             return built
-        return with_whole_rows(built, partial(_made, parameters, statement, query, page, names, {}))
+        return with_joined(built, partial(_made, parameters, statement, query, page, names, {}))
 
     own = list(page.parameters.values())
     shape = shaped(parameters, statement, query, build, "search", names, page.shape, own=own, extra=carried)
     return search_of_shape(statement, shape)
-
-
-def _selects_objects(statement: AnySelect) -> bool:
-    return any(description["expr"] is description.get("entity") for description in statement.column_descriptions)
 
 
 def _built(

@@ -7,14 +7,14 @@ the k that there are. SQLAlchemy would do that without a word.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar, TypeVarTuple, cast
+from typing import Any, NoReturn, Self, TypeVar, TypeVarTuple, cast
 
 from sqlalchemy import CTE, Lateral, Select, Subquery
 
 from pgmrl.errors import SearchError
 from pgmrl.model.sqlalchemy_internals import keep_until_changed
 
-__all__ = ["SearchResult", "Ts", "search_result", "with_whole_rows"]
+__all__ = ["SearchResult", "Ts", "search_result", "with_joined"]
 
 Ts = TypeVarTuple("Ts")
 AnySelectT = TypeVar("AnySelectT", bound=Select[*tuple[Any, ...]])
@@ -72,38 +72,47 @@ class SearchResult(Select[*Ts]):
         raise SearchError(ROWS)
 
     def subquery(self, name: str | None = None) -> Subquery:
-        """With every column of what is selected, deferred ones too: see `with_whole_rows`."""
-        return cast("Subquery", _whole_rows(self).subquery(name))
+        """With every column of an object that is selected: see `with_joined`."""
+        return cast("Subquery", _inside(self).subquery(name))
 
     def cte(self, name: str | None = None, recursive: bool = False, nesting: bool = False) -> CTE:
         """As `subquery`."""
-        return cast("CTE", _whole_rows(self).cte(name, recursive, nesting))
+        return cast("CTE", _inside(self).cte(name, recursive, nesting))
 
     def lateral(self, name: str | None = None) -> Lateral:
         """As `subquery`."""
-        return cast("Lateral", _whole_rows(self).lateral(name))
+        return cast("Lateral", _inside(self).lateral(name))
+
+    def with_for_update(self, **options: Any) -> Self:
+        """Of the table's rows: see `with_joined`."""
+        return cast("Self", _joined(self).with_for_update(**options))
 
 
-WHOLE_ROWS = "pgmrl_whole_rows"
+JOINED = "pgmrl_joined"
 
 
-def with_whole_rows(result: AnySelectT, build: Callable[[], AnySelectT]) -> AnySelectT:
-    """A search whose rows have only what is read at the top of a statement, and the same one with every column.
+def with_joined(result: AnySelectT, build: Callable[[], AnySelectT]) -> AnySelectT:
+    """A search whose rows are not the table's: they have some of its columns, and cannot be locked.
 
     Inside another statement an object is all of its columns, vectors among them.
 
     Args:
         result: the search.
-        build: makes the other one, for as long as nothing is added to `result`.
+        build: makes the same one, joined to the table, for as long as nothing is added to `result`.
 
     """
-    keep_until_changed(result, WHOLE_ROWS, build)
+    keep_until_changed(result, JOINED, build)
     return result
 
 
-def _whole_rows(result: SearchResult[*tuple[Any, ...]]) -> Any:
-    build = result.__dict__.get(WHOLE_ROWS)
+def _joined(result: SearchResult[*tuple[Any, ...]]) -> Any:
+    build = result.__dict__.get(JOINED)
     return super(SearchResult, result if build is None else build())
+
+
+def _inside(result: SearchResult[*tuple[Any, ...]]) -> Any:
+    objects = any(description["expr"] is description.get("entity") for description in result.column_descriptions)
+    return _joined(result) if objects else super(SearchResult, result)
 
 
 def search_result(statement: AnySelectT) -> AnySelectT:

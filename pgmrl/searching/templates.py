@@ -222,5 +222,5 @@ def _method(name: str) -> Callable[..., Any]:
 _PARTS, _METHODS = structure_names()
 for _name in _PARTS:
     setattr(PendingSearch, _name, _property(_name))
-for _name in (*_METHODS, "subquery", "cte", "lateral"):
+for _name in (*_METHODS, "subquery", "cte", "lateral", "with_for_update"):
     setattr(PendingSearch, _name, _method(_name))

@@ -203,6 +203,19 @@ def test_objects_inside_another_statement(shop: Shop, kind: str) -> None:
     assert "pgmrl_results" not in text_of(select(getattr(columns, kind)()))  # which is one round also there
 
 
+def test_rows_are_locked(shop: Shop) -> None:
+    """Those of the table: FOR UPDATE would pass over a CTE of its name without a word."""
+    choices: list[dict[str, Any]] = [{"of": Package}, {}]
+    for _ in range(2):
+        for options in choices:
+            locking = search(select(Package.id), Package.embedding, shop.queries[0], k=3).with_for_update(**options)
+            with Session(shop.engine) as session, Session(shop.engine) as other:
+                numbers = session.scalars(locking).all()
+                free = select(Package.id).where(Package.id.in_(numbers)).with_for_update(skip_locked=True)
+                assert len(numbers) == 3
+                assert other.scalars(free).all() == []
+
+
 @pytest.mark.parametrize("names", [("id", "Na me", "distance"), ("id", "na:me", "x"), ("key_1", "na%me", "Distance")])
 @pytest.mark.parametrize("name", ["docs", 'Do"c%s', "do:cs"])
 def test_names_of_every_kind(connection: Connection, names: tuple[str, str, str], name: str) -> None:
