@@ -116,7 +116,8 @@ BEGIN
                AND g.tgfoid = to_regprocedure(format('%s.%I()', place, trigger_name)))
        OR EXISTS (SELECT FROM pgmrl.chunk_tables AS t WHERE t.function = to_regprocedure(format('%s.%I()', place, trigger_name))
                   AND t.chunks IS NOT NULL AND t.chunks <> $1) THEN
-        trigger_name := format('%s_%s', left(trigger_name, 40), $1::oid);
+        trigger_name := format('%s_%s_%s', left(trigger_name, 16), left(encode(sha256(convert_to(trigger_name, 'UTF8')), 'hex'), 8),
+                               $1::oid);  -- at most 57 bytes: what is added to it must not be cut off
     END IF;
     PERFORM pgmrl.refuse_strangers_v1(owner, trigger_name);
     EXECUTE format('CREATE OR REPLACE FUNCTION %s.%I() RETURNS trigger LANGUAGE plpgsql '

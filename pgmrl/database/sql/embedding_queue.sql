@@ -153,7 +153,8 @@ BEGIN
     END IF;
     IF EXISTS (SELECT FROM pg_trigger AS g WHERE g.tgrelid <> owner AND g.tgparentid = 0
                AND g.tgfoid = to_regprocedure(format('%s.%I()', place, trigger_name))) THEN
-        trigger_name := format('%s_%s', left(trigger_name, 40), owner::oid);
+        trigger_name := format('%s_%s_%s', left(trigger_name, 16), left(encode(sha256(convert_to(trigger_name, 'UTF8')), 'hex'), 8),
+                               owner::oid);  -- at most 57 bytes: what is added to it must not be cut off
     END IF;
     PERFORM pgmrl.refuse_strangers_v1(owner, trigger_name);
     SELECT e.embedder INTO other_model FROM pgmrl.embeddings AS e
