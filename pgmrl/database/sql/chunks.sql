@@ -2,7 +2,7 @@
 -- in pgmrl.embedding_queue, whose `embedding` says then which table of chunks it is; a column's name has at most 63 bytes.
 CREATE VIEW pgmrl.chunk_tables AS
 SELECT c.oid::regclass AS relation, n.nspname::text AS table_schema, c.relname::text AS table_name,
-    to_regclass(quote_ident(v.a[1]) || '.' || quote_ident(v.a[2])) AS chunks, v.a[1] AS chunk_schema, v.a[2] AS chunk_table,
+    k.oid::regclass AS chunks, v.a[1] AS chunk_schema, v.a[2] AS chunk_table,
     'chunks in ' || quote_ident(v.a[1]) || '.' || quote_ident(v.a[2]) AS embedding,
     v.a[3] AS template, v.a[4] AS model, v.a[5]::integer AS size, v.a[6]::integer AS overlap, v.a[7] = 'notify' AS notifies,
     g.tgfoid::regprocedure AS function
@@ -14,7 +14,13 @@ CROSS JOIN LATERAL (
     SELECT string_to_array(convert_from(decode(
         replace(replace(encode(g.tgargs, 'escape'), '\\', '\134'), '\000', '\001'), 'escape'), getdatabaseencoding()), E'\x01') AS a
 ) AS v
-WHERE g.tgparentid = 0 AND g.tgnargs = 7 AND (g.tgtype & 4) = 4 AND v.a[5] ~ '^[0-9]{1,9}$' AND v.a[6] ~ '^[0-9]{1,9}$';
+-- not to_regclass, which fails for whoever may not use the schema
+LEFT JOIN (pg_class AS k JOIN pg_namespace AS m ON m.oid = k.relnamespace) ON m.nspname = v.a[1] AND k.relname = v.a[2]
+-- whoever has a table may name any other one in a trigger: of a stranger's table only if the chunks refer to it
+WHERE (k.relowner = c.relowner OR k.oid IS NULL OR EXISTS (
+        SELECT FROM pg_constraint AS f
+        WHERE f.conrelid = k.oid AND f.contype = 'f' AND f.confdeltype = 'c' AND f.confrelid = c.oid))
+    AND g.tgparentid = 0 AND g.tgnargs = 7 AND (g.tgtype & 4) = 4 AND v.a[5] ~ '^[0-9]{1,9}$' AND v.a[6] ~ '^[0-9]{1,9}$';
 COMMENT ON VIEW pgmrl.chunk_tables IS 'Tables of chunks that are kept in step with a text of another table, as its triggers say';
 GRANT SELECT ON pgmrl.chunk_tables TO PUBLIC;
 
