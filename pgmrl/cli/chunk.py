@@ -13,6 +13,7 @@ from pgmrl.cli.embed import FROM_DATABASE
 from pgmrl.cli.options import DatabaseUrl, Json
 from pgmrl.cli.output import console, counted, escaped, write_json
 from pgmrl.cli.progress_report import progress_report
+from pgmrl.cli.text_template import unescaped
 from pgmrl.embedders import load_embedder
 from pgmrl.embedding_queue import (
     WorkerOptions,
@@ -90,7 +91,7 @@ def chunk(
     with open_engine(url, writes=True) as engine:
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             if install:
-                declaration = Chunks(str(template), str(by), size, overlap, notify)
+                declaration = Chunks(unescaped(str(template)), str(by), size, overlap, notify)
                 marked = install_chunks(connection, table, declaration)
                 _report(json, {"table": table, "marked": marked}, f"{counted(marked, 'row')} marked")
                 return

@@ -13,6 +13,7 @@ from pgmrl.cli.connect import open_engine
 from pgmrl.cli.options import DatabaseUrl, Json
 from pgmrl.cli.output import console, counted, errors, escaped, print_table, write_json
 from pgmrl.cli.progress_report import progress_report
+from pgmrl.cli.text_template import unescaped
 from pgmrl.doctor import embedding_metrics
 from pgmrl.embedders import load_embedder
 from pgmrl.embedding_queue import (
@@ -146,7 +147,7 @@ def _declared(
     connection: Connection, target: EmbeddedColumn, template: str | None, by: str, to: str | None
 ) -> tuple[EmbeddedColumn, Embed]:
     """What is to be kept in step, and with what: with `to` a column beside the target, and its text by default."""
-    declaration = Embed(template or _installed(target).template, by)
+    declaration = Embed(unescaped(template) if template else _installed(target).template, by)
     return (target if to is None else add_column(connection, target, to, load_embedder(by).dims)), declaration
 
 

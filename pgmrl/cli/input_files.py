@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from pgmrl.cli.column_types import TYPES, ColumnType
 from pgmrl.cli.input_rows import Survey, file_source, text_lines
 from pgmrl.errors import IngestError
+from pgmrl.model.argument_types import is_unicode
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -67,7 +69,12 @@ class _Files:
                 text = "".join(line for _, line in text_lines(path))
             except OSError as error:
                 raise IngestError(f"{path}: {error.strerror}") from None
-            yield {"path": path.relative_to(self.folder).as_posix(), "text": text}
+            name = path.relative_to(self.folder).as_posix()
+            if not is_unicode(name):
+                raise IngestError(
+                    f"{safe_repr(name)}: the file's name is not UTF-8, and no key could be made of it: rename it"
+                )
+            yield {"path": name, "text": text}
 
 
 @contextmanager

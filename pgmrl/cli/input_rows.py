@@ -259,6 +259,12 @@ class _Csv:
 # -- sources that say what their columns are -----------------------------------------------------------------------
 
 
+def _check_names(names: list[str], place: str, how: str) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise IngestError(f"{place}: two columns {safe_repr(name)}: name each once, {how}")
+
+
 @dataclass(frozen=True)
 class _Parquet:
     """A Parquet file; its schema has the types."""
@@ -270,6 +276,7 @@ class _Parquet:
             schema, count = opened.schema_arrow, opened.metadata.num_rows
         if template is not None:
             template.check_columns(schema.names, str(self.path))
+        _check_names(schema.names, str(self.path), "in the file")
         names = [name for name in schema.names if name not in skipped]
         column_types = {name: types.get(name) or self._type(name, schema.field(name).type) for name in names}
         return Survey(column_types, types, count)
@@ -338,6 +345,7 @@ class _Query:
             described = [(column.name, column.type_code) for column in result.cursor.description]
         if template is not None:
             template.check_columns([name for name, _ in described], "--select")
+        _check_names([name for name, _ in described], "--select", "with AS")
         oids = {name: oid for name, oid in described if name not in skipped}
         column_types = {name: types.get(name) or self._type(oid) for name, oid in oids.items()}
         return Survey(column_types, types, None)

@@ -16,7 +16,7 @@ from pgmrl.cli.options import DatabaseUrl, EmbedderName, Json, RotationFolder, k
 from pgmrl.cli.output import console, counted, escaped, write_json
 from pgmrl.cli.progress_report import progress_report
 from pgmrl.cli.table_load import TableLoad
-from pgmrl.cli.text_template import TextTemplate
+from pgmrl.cli.text_template import TextTemplate, unescaped
 from pgmrl.doctor.thresholds import Thresholds
 from pgmrl.embedders import DEFAULT, load_embedder
 from pgmrl.model.shortening import Prefix, Rotation, Short
@@ -116,7 +116,7 @@ def load(
         key=key or ("id" if files is None else "path"),
         column=column,
         types=_types(types or []),
-        template=None if text is None else TextTemplate.of(text),
+        template=None if text is None else TextTemplate.of(unescaped(text)),
         vector_column=vector_column,
         model=None if text is None else load_embedder(model),
         max_chars=max_chars,

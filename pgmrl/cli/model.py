@@ -13,6 +13,7 @@ from pgmrl import database
 from pgmrl.cli.connect import open_engine
 from pgmrl.cli.options import ColumnPath, DatabaseUrl, Json
 from pgmrl.cli.output import console, counted, escaped, write_json
+from pgmrl.cli.text_template import unescaped
 from pgmrl.embedders.token_model import load_token_model
 from pgmrl.functions.text_models import install_model, models, remove_model
 from pgmrl.model.argument_types import is_unicode
@@ -109,6 +110,7 @@ def keep(
         raise typer.BadParameter("expected either --text or --stop")
     if not all(map(is_unicode, (column, template or "", model))):
         raise typer.BadParameter("expected Unicode, got half of a surrogate pair")
+    template = None if template is None else unescaped(template)
     with open_engine(url, writes=True) as engine, engine.begin() as connection:
         schema, name, vector_column = column_parts(column)
         table = database.relation_name(connection, qualified(schema, name))

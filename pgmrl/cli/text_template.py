@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from string import Formatter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pgmrl.errors import IngestError
 from pgmrl.reprs import safe_repr
@@ -12,7 +12,9 @@ from pgmrl.reprs import safe_repr
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-__all__ = ["TextTemplate"]
+__all__ = ["TextTemplate", "unescaped"]
+
+BLANK: Final = " \t\n\r\f\v"  # as `Embed` has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +59,12 @@ class TextTemplate:
                 raise IngestError(f"{place}: --text names {safe_repr(name)}; the rows have {', '.join(columns)}")
 
     def fill(self, row: Mapping[str, Any]) -> str | None:
-        """The text of a row; None where all of its columns are NULL.
+        """The text of a row; None where all of its columns are NULL or blank.
 
         Raises:
             IngestError: a pattern that cannot be filled.
         """
-        if all(row[name] is None for name in self.names):
+        if all(row[name] is None or not str(row[name]).strip(BLANK) for name in self.names):
             return None
         try:
             return self.pattern.format(**{name: "" if row[name] is None else row[name] for name in self.names})
@@ -70,3 +72,8 @@ class TextTemplate:
             raise IngestError(
                 f"--text {safe_repr(self.option)}: {error}; write a column, or columns in braces"
             ) from error
+
+
+def unescaped(option: str) -> str:
+    r"""A text of the command line with its line breaks: a shell leaves `\n` and `\t` in quotes as they are."""
+    return option.replace("\\n", "\n").replace("\\t", "\t")

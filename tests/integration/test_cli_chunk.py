@@ -63,3 +63,13 @@ def test_no_code_is_run_because_a_database_names_it(manuals: Engine) -> None:
     assert "does not count its tokens" in str(asked)
     assert run("chunk", "passages", "--install").exit_code == 2
     assert run("chunk", "passages", "--drop", "--watch").exit_code == 2
+
+
+def test_line_breaks_of_the_command_line(manuals: Engine) -> None:
+    r"""A shell leaves `\n` in quotes as it is; the text has a line break, in chunks as in what is embedded."""
+    ok("chunk", "passages", "--install", "--text", r"{title}\n\n{body}", "--by", "characters")
+    ok("chunk", "passages")
+    ok("embed", "passages.embedding", "--install", "--text", r"{text}\t.", "--by", "static")
+    with manuals.begin() as connection:
+        assert connection.execute(text("SELECT text FROM passages")).scalars().all() == ["Steam\n\nOil the bearings."]
+        assert connection.execute(text("SELECT template FROM pgmrl.embeddings")).scalars().all() == ["{text}\t."]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
@@ -145,3 +148,37 @@ def test_what_is_left_early_is_closed() -> None:
     ahead.close()
     assert closed.is_set()
     assert threading.active_count() == before
+
+
+def test_a_file_whose_name_is_no_text(place: Path) -> None:
+    """It is named before anything is written."""
+    folder = place / "docs"
+    folder.mkdir()
+    (folder / "a.md").write_text("a game")
+    (folder / os.fsdecode(b"bad\xff.md")).write_text("bread")
+    assert "the file's name is not UTF-8" in str(failure("load", "--files", folder, "*.md", "--table", "pages"))
+
+
+def test_columns_of_one_name(place: Path) -> None:
+    """One of them would be lost: in a SELECT, and in a Parquet file."""
+    query = "SELECT 1 AS id, 'a game' AS body, 2 AS id"
+    message = "two columns 'id': name each once"
+    assert message in str(failure("load", "--select", query, "--table", "pages", "--text", "body"))
+    table = pa.table([[1], ["a game"], [2]], names=["id", "body", "id"])
+    parquet.write_table(table, place / "twice.parquet")
+    assert message in str(failure("load", place / "twice.parquet", "--table", "pages", "--text", "body"))
+
+
+def test_a_blank_text_has_no_vector(place: Path, engine: Engine) -> None:
+    r"""As with the workers, whatever the pattern adds; and `\n` in the pattern is a line break to both."""
+    texts = ["a game", "", " \n", None]
+    lines = [json.dumps({"id": number, "body": value}) for number, value in enumerate(texts)]
+    (place / "texts.jsonl").write_text("\n".join(lines))
+    counts = ok_json("load", place / "texts.jsonl", "--table", "pages", "--text", r"{body}\nof {body}")
+    assert (counts["null_vectors"], counts["zero_vectors"]) == (3, 0)
+    assert rows(engine, "SELECT id FROM pages WHERE embedding IS NOT NULL") == [(0,)]
+    loaded = rows(engine, "SELECT embedding::text FROM pages ORDER BY id")
+    run("upgrade")
+    run("embed", "pages.embedding", "--install", "--all", "--text", r"{body}\nof {body}", "--by", "static")
+    assert ok_json("embed", "pages.embedding")["written"] == 1
+    assert rows(engine, "SELECT embedding::text FROM pages ORDER BY id") == loaded
