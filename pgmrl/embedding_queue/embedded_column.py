@@ -12,9 +12,10 @@ from pgmrl.database.search_path import catalogue_result, relation_name
 from pgmrl.errors import DefinitionError, EmbedderError, MigrationError
 from pgmrl.model import ddl
 from pgmrl.model.embed import Embed, drop_embedding_triggers, keep_embedding_triggers, queue_embeddings
-from pgmrl.names import column_parts, qualified, quoted
+from pgmrl.names import LIMIT, column_parts, qualified, quoted
 from pgmrl.online.locks import in_transaction
 from pgmrl.online.preconditions import check_owner, check_sees_all_rows
+from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -134,17 +135,26 @@ def add_column(connection: Connection, column: EmbeddedColumn, name: str, dims: 
         dims: of the new one.
 
     Raises:
+        DefinitionError: no name of a column.
         MigrationError: missing rights; a column of that name with another type.
         Locked: the table was not free.
     """
+    path = f"{column.schema}.{column.table}.{name}"
+    if not name or "." in name or len(name.encode()) > LIMIT or name == column.column:
+        raise DefinitionError(
+            f"{safe_repr(name)}: expected another column's name, of 1 to {LIMIT} bytes, without a dot"
+        )
+    there = catalogue_result(connection, _COLUMN, {"owner": column.owner, "column": name}).one()
+    if there.column_name is not None:
+        added = embedded_column(connection, path)
+        if (added.kind, added.dims) != (column.kind, dims):
+            raise MigrationError(f"{added.title}: expected {column.kind}({dims}), got {added.kind}({added.dims})")
+        return added
     check_owner(connection, column.owner)
     type_ = f"{qualified(column.vector_schema, column.kind)}({dims})"
     add = f"ALTER TABLE {column.owner} ADD COLUMN IF NOT EXISTS {quoted(name)} {type_}"
     in_transaction(connection, [add, ddl.set_storage(column.owner, name, "main")], column.owner)
-    added = embedded_column(connection, f"{column.schema}.{column.table}.{name}")
-    if (added.kind, added.dims) != (column.kind, dims):
-        raise MigrationError(f"{added.title}: expected {column.kind}({dims}), got {added.kind}({added.dims})")
-    return added
+    return embedded_column(connection, path)
 
 
 def check_model(title: str, by: str | None, name: str) -> None:

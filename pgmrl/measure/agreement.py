@@ -55,8 +55,9 @@ def row_queries(
     """Rows that have a vector of both models, as queries for each.
 
     Raises:
-        MeasureError: there are none.
+        MeasureError: there are none, or the columns are of two tables.
     """
+    _check_one_table(first, second)
     sample, keys = sampled_queries(connection, first, count, seed=seed), [*second.table.primary_key.columns]
     sampled_keys = sample.keys or []
     chosen = connection.execute(select(*keys, second).where(tuple_(*keys).in_(sampled_keys)))
@@ -96,8 +97,9 @@ def measure_agreement(
         MeasureError: no query, or the columns are of two tables.
     """
     k = positive_integer("k", k)
-    if first.table.fullname != second.table.fullname or len(queries[0]) != len(queries[1]) or not len(queries[0]):
-        raise MeasureError(f"expected two columns of one table and queries for both, got {first} and {second}")
+    _check_one_table(first, second)
+    if len(queries[0]) != len(queries[1]) or not len(queries[0]):
+        raise MeasureError(f"expected queries for both columns, got {len(queries[0]):,} and {len(queries[1]):,}")
     statements = [
         search(select(*column.table.primary_key.columns), column, bindparam("query"), k=k + 1, exact=_unindexed(column))
         for column in (first, second)
@@ -130,6 +132,11 @@ def measure_agreement(
         same_best=sum(best) / len(best),
         p50_ms=(median[0], median[1]),
     )
+
+
+def _check_one_table(first: Column[Any], second: Column[Any]) -> None:
+    if first.table.fullname != second.table.fullname:
+        raise MeasureError(f"expected two columns of one table, got {first} and {second}")
 
 
 def _unindexed(column: Column[Any]) -> bool:

@@ -73,3 +73,26 @@ def test_a_column_of_that_name_with_another_type(docs: Engine) -> None:
     assert isinstance(error, MigrationError)
     assert "expected halfvec(8), got halfvec(3)" in str(error)
     assert ok_json(*install, "embedding_3")["marked"] == ROWS
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "embedding", "e" * 64, "title"])
+def test_a_name_that_is_none_leaves_the_table_as_it_is(docs: Engine, name: str) -> None:
+    """It is refused before anything is altered."""
+    state = text(
+        "SELECT array_agg(attname || attstorage::text ORDER BY attnum) FROM pg_attribute "
+        "WHERE attrelid = 'docs'::regclass"
+    )
+    with docs.begin() as connection:
+        connection.execute(text("ALTER TABLE docs ADD COLUMN title text"))
+        before = connection.execute(state).scalar_one()
+    error = failure("embed", "docs.embedding", "--install", "--to", name, "--by", OWN)
+    assert "expected a" in str(error)
+    with docs.begin() as connection:
+        assert connection.execute(state).scalar_one() == before
+
+
+def test_columns_of_two_tables_are_not_compared(docs: Engine) -> None:
+    """Which is said, and not that workers are to fill one of them."""
+    with docs.begin() as connection:
+        connection.execute(text("CREATE TABLE others (id int PRIMARY KEY, embedding halfvec(256))"))
+    assert "expected two columns of one table" in str(failure("compare", "docs.embedding", "others.embedding"))
