@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Hashable
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
@@ -32,7 +33,7 @@ from pgmrl.model.columns import Matryoshka, attachment_of
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.metrics import metric_named
 from pgmrl.model.shortening import Definition, Prefix, Rotation, Short
-from pgmrl.names import qualified
+from pgmrl.names import LIMIT, qualified
 from pgmrl.online import index_builds, steps
 from pgmrl.online.target import Target
 from pgmrl.reprs import safe_repr
@@ -226,8 +227,14 @@ class TableLoad:
         key = existing.table.c[self.key]
         keys = [row[self.key] for row in rows if row.get(self.key) is not None]
         with engine.connect() as connection:
-            there = set(map(str, connection.execute(select(key).where(key.in_(keys))).scalars()))
-        return [row for row in rows if str(row.get(self.key)) not in there]
+            there = set(connection.execute(select(key).where(key.in_(keys))).scalars())
+        written = set(map(str, there))  # the server's uuid, say, of a text
+
+        def absent(value: Any) -> bool:
+            # a time is the same in each zone, a number with more or fewer places
+            return value is None or not ((isinstance(value, Hashable) and value in there) or str(value) in written)
+
+        return [row for row in rows if absent(row.get(self.key))]
 
     def _unfinished(self, engine: Engine) -> bool:
         """Whether a table that was there lacks what a load makes last: its index, or before it the rotation."""
@@ -244,6 +251,9 @@ class TableLoad:
         unknown = [name for name in self.types if name not in survey.types]
         if unknown:
             raise IngestError(f"--type names {safe_repr(unknown[0])}; the rows have {', '.join(survey.types)}")
+        for name in (self.table, self.column, self.key, *survey.types):
+            if not name or len(name.encode()) > LIMIT:
+                raise IngestError(f"{safe_repr(name)}: expected a name of 1 to {LIMIT} bytes of a table or column")
         dims = self.model.dims if self.model is not None else self._dims(first)
         metric = metric_named(self.metric).name
         columns = {name: kind.sql for name, kind in survey.types.items() if name not in {self.key, self.column}}

@@ -55,7 +55,7 @@ class ModelCard:
         if self.trained_from is None:
             return tuple(number for number in self.trained_dims if number <= dims)
         powers = {2**power for power in range(16) if self.trained_from <= 2**power < dims}
-        return tuple(sorted({*powers, self.trained_from, dims}))
+        return tuple(sorted({*powers, min(self.trained_from, dims), dims}))
 
 
 def model_card(spec: str) -> ModelCard | None:
@@ -101,6 +101,8 @@ def _card(path: Path, name: str, values: Any) -> ModelCard:
     numbers = [*trained, *(values[key] for key in ("dims", "trained_from") if key in values)]
     if any(type(number) is not int or not 0 < number <= (dims or number) for number in numbers):
         raise EmbedderError(f"{place}: expected numbers of dimensions from 1 to dims, got {safe_repr(numbers)}")
+    if (":" not in name and name != "static") or "?" in name:
+        raise EmbedderError(f"{place}: expected a model's name without options, static or openai:model")
     return ModelCard(**{**values, "trained_dims": tuple(sorted(set(trained)))})
 
 

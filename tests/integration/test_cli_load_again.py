@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, inspect, text
 
 from pgmrl import database
 from pgmrl.cli import main
@@ -175,3 +175,34 @@ def test_the_index_of_a_table_that_is_there(place: Path, engine: Engine) -> None
     more = write_rows(place, rows=[{"id": 6, "name": "openttd", "body": "trains", "stars": 1}])
     ok("load", more, "--table", "things", "--text", "body")
     assert valid_index(engine)
+
+
+@pytest.mark.parametrize(
+    ("type_", "key"),
+    [
+        ("timestamptz", "2026-01-01T00:00:00+05:00"),
+        ("numeric(9,3)", 1.5),
+        ("uuid", "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11"),
+    ],
+)
+def test_keys_that_the_server_writes_otherwise(place: Path, engine: Engine, type_: str, key: object) -> None:
+    """They are known again by their value."""
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE TABLE things (id {type_} PRIMARY KEY, name text, embedding halfvec(256))"))
+    (place / "keys.jsonl").write_text(json.dumps({"id": key, "name": "a game"}))
+    load = ("load", "keys.jsonl", "--table", "things", "--text", "name")
+    assert ok_json(*load)["rows"] == 1
+    again = ok_json(*load, "--resume")
+    assert (again["rows"], again["skipped"]) == (0, 1)
+
+
+@pytest.mark.parametrize("name", ["", "ü" * 32])
+def test_names_that_no_table_may_have(place: Path, engine: Engine, name: str) -> None:
+    """Of the table or a column: the server would cut a long one; nothing is made."""
+    (place / "a.jsonl").write_text(json.dumps({"id": 1, "name": "a game"}))
+    (place / "b.jsonl").write_text(json.dumps({"id": 1, name: "a game", "name": ""}))
+    message = "expected a name of 1 to 63 bytes"
+    assert message in str(failure("load", "a.jsonl", "--table", name, "--text", "name"))
+    assert message in str(failure("load", "a.jsonl", "--table", "t", "--text", "name", "--column", name))
+    assert message in str(failure("load", "b.jsonl", "--table", "t", "--text", "name"))
+    assert not inspect(engine).get_table_names()

@@ -76,6 +76,8 @@ def test_the_users_file_comes_first(own: Path) -> None:
         ('["x"]\ndims = 8\ntrained_dims = [4, 9]', "from 1 to dims"),
         ('["x"]\ntrained_dims = ["4"]', "from 1 to dims"),
         ('["x"]\ntrained_from = 0', "from 1 to dims"),
+        ('["x"]\ndims = 8', "'x': expected a model's name without options"),
+        ('["openai:x?dimensions=8"]\ndims = 8', "expected a model's name without options"),
     ],
 )
 def test_a_card_that_cannot_be_is_named(own: Path, text: str, message: str) -> None:
@@ -98,3 +100,4 @@ def test_a_truncation_that_was_not_trained() -> None:
     card = model_card("sentence-transformers:Qwen/Qwen3-Embedding-0.6B")
     assert card is not None
     assert card.truncations(1024) == (32, 64, 128, 256, 512, 1024)
+    assert ModelCard(trained_from=300).truncations(256) == (256,)
