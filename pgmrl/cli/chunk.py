@@ -9,7 +9,7 @@ import typer
 
 from pgmrl.cli.backfill_options import stop_requested
 from pgmrl.cli.connect import open_engine
-from pgmrl.cli.embed import FROM_DATABASE
+from pgmrl.cli.embed import FROM_DATABASE, check_form
 from pgmrl.cli.options import DatabaseUrl, Json
 from pgmrl.cli.output import console, counted, escaped, write_json
 from pgmrl.cli.progress_report import progress_report
@@ -91,6 +91,8 @@ def chunk(
     with open_engine(url, writes=True) as engine:
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             if install:
+                if by != CHARACTERS:
+                    check_form(str(by))
                 declaration = Chunks(unescaped(str(template)), str(by), size, overlap, notify)
                 marked = install_chunks(connection, table, declaration)
                 _report(json, {"table": table, "marked": marked}, f"{counted(marked, 'row')} marked")

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pgmrl.embedders import Embedder
     from pgmrl.embedding_queue import EmbeddedColumn, EmbeddingStatus, EmbedProgress
 
-__all__ = ["column_model", "embed"]
+__all__ = ["check_form", "column_model", "embed"]
 
 FROM_DATABASE = ("static", "sentence-transformers", "openai")
 """The kinds of models that a name in the database may load: another names code, which the command line must name."""
@@ -147,8 +147,15 @@ def _declared(
     connection: Connection, target: EmbeddedColumn, template: str | None, by: str, to: str | None
 ) -> tuple[EmbeddedColumn, Embed]:
     """What is to be kept in step, and with what: with `to` a column beside the target, and its text by default."""
-    declaration = Embed(unescaped(template) if template else _installed(target).template, by)
+    check_form(by)
+    declaration = Embed(unescaped(template) if template is not None else _installed(target).template, by)
     return (target if to is None else add_column(connection, target, to, load_embedder(by).dims)), declaration
+
+
+def check_form(by: str) -> None:
+    """Refuse what is no name of a model, before rows are marked for it."""
+    if ":" not in by and by != "static":
+        load_embedder(by)
 
 
 def _advise(connection: Connection, target: EmbeddedColumn) -> None:

@@ -200,6 +200,7 @@ class QueueWorker:
         """Work until there is nothing left to do, or until told to stop."""
         self.connection, self.notified = connection, False
         check_sees_all_rows(connection, self.queue.column.owner)  # a hidden row would be taken for a deleted one
+        self.queue.check_rights(connection)
         if self.options.listen:
             driver = psycopg_connection(connection, "a worker")
             driver.add_notify_handler(self._notify)

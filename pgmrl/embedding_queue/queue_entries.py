@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import bindparam, text
 
-from pgmrl.database.search_path import caller_path
+from pgmrl.database.search_path import caller_path, catalogue_result
 from pgmrl.errors import MigrationError
 from pgmrl.model.embed import text_sql
 from pgmrl.model.types import NumpyVector
@@ -70,6 +70,11 @@ FROM pgmrl.embedding_queue WHERE relation = to_regclass(:owner) AND embedding = 
 """)
 _INSTALLED: Final = text("""
 SELECT template, embedder FROM pgmrl.embeddings WHERE relation = to_regclass(:owner) AND embedding = :column
+""")
+_RIGHTS: Final = text("""
+SELECT current_user AS who, (
+    SELECT string_agg(r.name, ', ') FROM (VALUES ('SELECT'), ('UPDATE'), ('DELETE')) AS r (name)
+    WHERE NOT has_table_privilege('pgmrl.embedding_queue', r.name)) AS missing
 """)
 # no trigger of the server's tells of a dropped table but to a superuser
 _FORGET_DROPPED: Final = text("""
@@ -176,6 +181,19 @@ class QueueEntries:
             raise Reinstalled(
                 f"{self.column.title} is kept {now}, expected {self.embed.template!r} by {self.embed.by}: start the "
                 "worker again, with the model that the triggers name"
+            )
+
+    def check_rights(self, connection: Connection) -> None:
+        """Check that this role may take entries.
+
+        Raises:
+            MigrationError: it may not.
+        """
+        row = catalogue_result(connection, _RIGHTS).one()
+        if row.missing is not None:
+            raise MigrationError(
+                f"a worker needs {row.missing} on pgmrl.embedding_queue: GRANT SELECT, UPDATE, DELETE ON "
+                f"pgmrl.embedding_queue TO {quoted(row.who)}"
             )
 
     def forget_dropped(self, connection: Connection) -> None:

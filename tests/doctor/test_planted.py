@@ -824,6 +824,25 @@ def test_what_is_not_understood(patient: Patient) -> None:
     assert finding.values == {"trigger": "zz_pgmrl_odd", "table": "public.notes"}
 
 
+def test_triggers_of_embeddings_and_chunks(patient: Patient) -> None:
+    """They are understood, whatever is in their templates; and said where their table of chunks is gone."""
+    patient.run(
+        "CREATE TABLE texts (id integer PRIMARY KEY, body text, embedding halfvec(96))",
+        "CREATE TABLE parts (id integer PRIMARY KEY, text_id integer NOT NULL REFERENCES texts ON DELETE CASCADE, "
+        "ordinal integer, start integer, stop integer, text text)",
+        "ALTER TABLE parts ALTER id ADD GENERATED ALWAYS AS IDENTITY",
+        r"SELECT pgmrl.keep_embedding_v1('texts', 'zx_pgmrl_e', 'embedding', '{body}', '\000 {body}', 'm', true)",
+        r"SELECT pgmrl.keep_chunks_v1('parts', 'zw_pgmrl_parts', '{body}', '\000 {body}', 'm', 20, 0, true)",
+        "CREATE FUNCTION zt_pgmrl_t() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+        "CREATE TRIGGER zt_pgmrl_t BEFORE INSERT ON texts FOR EACH ROW EXECUTE FUNCTION zt_pgmrl_t('e', 'm', '{body}')",
+    )
+    assert not {"not-understood", "embeddings"} & set(patient.found())
+    patient.run("DROP TABLE parts")
+    finding = only(patient.found(), "embeddings", "warning")
+    assert "not there any more" in finding.message
+    assert finding.remedy.endswith("DROP FUNCTION zw_pgmrl_parts() CASCADE;")
+
+
 def test_rows_that_nobody_embeds(patient: Patient) -> None:
     """Marked an hour ago; and one that is parked. A row that was marked just now is a hint."""
     patient.run(

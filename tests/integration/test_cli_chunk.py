@@ -73,3 +73,14 @@ def test_line_breaks_of_the_command_line(manuals: Engine) -> None:
     with manuals.begin() as connection:
         assert connection.execute(text("SELECT text FROM passages")).scalars().all() == ["Steam\n\nOil the bearings."]
         assert connection.execute(text("SELECT template FROM pgmrl.embeddings")).scalars().all() == ["{text}\t."]
+
+
+def test_what_names_no_model_or_text_is_refused(manuals: Engine) -> None:
+    """Before rows are marked for it."""
+    ok("embed", "passages.embedding", "--install", "--text", "text", "--by", "static")
+    for command, column in (("chunk", "passages"), ("embed", "passages.embedding")):
+        message = "got the embedder 'stattic'"
+        assert message in str(failure(command, column, "--install", "--text", "text", "--by", "stattic"))
+        assert "expected a text" in str(failure(command, column, "--install", "--text", "", "--by", "static"))
+    with manuals.begin() as connection:
+        assert connection.execute(text("SELECT count(*) FROM pgmrl.chunk_tables")).scalar_one() == 0

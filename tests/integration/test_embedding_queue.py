@@ -493,6 +493,19 @@ def test_row_level_security_hides_no_row_from_a_worker(notes: Engine, writer: st
         assert work(own).written == 1
 
 
+def test_a_worker_without_the_rights_is_told_which(notes: Engine, writer: str) -> None:
+    """Before it takes anything."""
+    run(notes, f"ALTER ROLE \"{writer}\" LOGIN PASSWORD 'secret'")
+    url = notes.url.set(username=writer, password="secret").render_as_string(hide_password=False)  # noqa: S106
+    for missing in ("SELECT, UPDATE, DELETE", "DELETE"):
+        with (
+            connect(url, pin=True) as own,
+            pytest.raises(MigrationError, match=f"needs {missing} on .*: GRANT SELECT, "),
+        ):
+            work(own)
+        run(notes, f'GRANT SELECT, UPDATE ON pgmrl.embedding_queue TO "{writer}"')
+
+
 def test_parked_rows_are_for_who_may_read_the_table(notes: Engine, writer: str) -> None:
     """And for nobody else: what a model says of a row may quote it."""
     run(notes, "INSERT INTO notes (id, title) VALUES (1, 'bad')")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pgmrl.doctor.checks.registry import database_check
 from pgmrl.doctor.finding import Problem
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from pgmrl.embedding_queue.queue_status import MarkingTriggers
 
 __all__ = ["embeddings"]
+
+GONE_SQL: Final = """SELECT table_schema, table_name, embedding, function::text AS function
+FROM pgmrl.chunk_tables WHERE chunks IS NULL ORDER BY 1, 2, 3"""
 
 
 @database_check("embeddings", "warning", "rows whose text waits long to be embedded, or cannot be")
@@ -45,6 +48,17 @@ def embeddings(context: CheckContext) -> Iterator[Problem]:
                 values,
                 "warning",
                 status.title,
+            )
+    for row in context.rows(GONE_SQL):
+        if context.includes(row.table_schema, row.table_name):
+            yield Problem(
+                "rows are marked for chunks in a table that is not there any more: renamed, or dropped",
+                "Of a table that was renamed, install again: `pgmrl chunk … --install …`; of one that was dropped: "
+                f"DROP FUNCTION {row.function} CASCADE;",
+                GONE_SQL,
+                {"function": row.function},
+                "warning",
+                f"{row.table_schema}.{row.table_name}.{row.embedding}",
             )
     for triggers in marking_triggers(context.connection):
         if context.includes(triggers.table_schema, triggers.table_name):

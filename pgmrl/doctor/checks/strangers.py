@@ -32,9 +32,12 @@ def ownership(context: CheckContext) -> Iterator[Problem]:
 
 TRIGGERS_SQL: Final = """SELECT g.tgname AS name, g.tgrelid::regclass::text AS relation
 FROM pg_trigger AS g JOIN pg_proc AS p ON p.oid = g.tgfoid
-CROSS JOIN LATERAL string_to_array(replace(encode(g.tgargs, 'escape'), '\\000', E'\\x01'), E'\\x01') AS a
+CROSS JOIN LATERAL string_to_array(
+    replace(replace(encode(g.tgargs, 'escape'), '\\\\', '\\134'), '\\000', E'\\x01'), E'\\x01') AS a
 WHERE p.proname LIKE 'z_\\_pgmrl\\_%' AND NOT g.tgisinternal AND g.tgparentid = 0 AND NOT coalesce(CASE
     WHEN p.proname LIKE 'zx\\_%' THEN g.tgnargs = 4 AND a[4] IN ('', 'notify')
+    WHEN p.proname LIKE 'zw\\_%' THEN g.tgnargs = 7 AND a[5] || a[6] ~ '^[0-9]+$' AND a[7] IN ('', 'notify')
+    WHEN p.proname LIKE 'zt\\_%' THEN g.tgnargs = 3
     WHEN p.proname LIKE 'zy\\_%' THEN g.tgnargs = 2
     WHEN g.tgnargs = 4 THEN a[3] ~ '^(prefix|r[0-9a-f]{12})$' AND a[4] IN ('cosine', 'l2', 'inner_product')
     WHEN p.proname LIKE 'zz\\_%' THEN g.tgnargs = 1 AND p.prosrc ~ 'DO UPDATE SET .* = EXCLUDED' END, false)
