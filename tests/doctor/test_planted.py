@@ -840,7 +840,7 @@ def test_triggers_of_embeddings_and_chunks(patient: Patient) -> None:
     patient.run("DROP TABLE parts")
     finding = only(patient.found(), "embeddings", "warning")
     assert "not there any more" in finding.message
-    assert finding.remedy.endswith("DROP FUNCTION zw_pgmrl_parts() CASCADE;")
+    assert finding.remedy.endswith("DROP FUNCTION public.zw_pgmrl_parts() CASCADE;")
 
 
 def test_rows_that_nobody_embeds(patient: Patient) -> None:
