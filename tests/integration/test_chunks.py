@@ -476,3 +476,39 @@ def test_a_text_that_another_trigger_changes_is_marked(essays: Engine) -> None:
     run(essays, "UPDATE essays SET stars = 7")
     run_chunk_worker(essays, table_of(essays), None, QUICK)
     assert run(essays, "SELECT text FROM passages") == [("rewritten 7",)]
+
+
+def test_what_a_strangers_trigger_says(essays: Engine) -> None:
+    """It names what it likes, and calls the function of others: theirs stays; and a closed schema closes no view."""
+    stranger = f"stranger_{essays.url.database}"
+    cut_again = Chunks("{title}\n\n{body}", by="characters", size=20)
+    run(essays, "CREATE TABLE more (id bigserial PRIMARY KEY, essay_id int NOT NULL REFERENCES essays "
+                "ON DELETE CASCADE, ordinal int, start int, stop int, text text)")  # fmt: skip
+    run(essays, f"CREATE ROLE {stranger}")
+    try:
+        run(essays, f"CREATE SCHEMA closed AUTHORIZATION {stranger}")
+        with essays.begin() as connection:
+            function = connection.exec_driver_sql("SELECT function FROM pgmrl.chunk_tables").scalar()
+            connection.exec_driver_sql(f"SET LOCAL ROLE {stranger}")
+            connection.exec_driver_sql("CREATE TABLE closed.evil (id int)")
+            connection.exec_driver_sql(
+                f"CREATE TRIGGER evil AFTER INSERT ON closed.evil FOR EACH ROW EXECUTE FUNCTION {function}".replace(
+                    "()", "('public', 'more', '{id}', 'characters', '9', '0', '')"
+                )
+            )
+        with essays.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            install_chunks(connection, "more", cut_again)
+        kept = "SELECT chunk_schema, chunk_table FROM pgmrl.chunk_tables ORDER BY 2"
+        assert run(essays, kept) == [("public", "more"), ("public", "passages")]
+        with essays.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            remove_chunks(connection, table_of(essays, "more"))
+        assert run(essays, kept) == [("public", "passages")]
+        run(essays, "REVOKE ALL ON SCHEMA public FROM PUBLIC")
+        with essays.begin() as connection:
+            connection.exec_driver_sql(f"SET LOCAL ROLE {stranger}")
+            assert connection.exec_driver_sql(
+                "SELECT chunk_table FROM pgmrl.chunk_tables WHERE chunks IS NOT NULL"
+            ).scalars().all() == ["passages"]
+    finally:
+        run(essays, f"DROP OWNED BY {stranger}")
+        run(essays, f"DROP ROLE {stranger}")

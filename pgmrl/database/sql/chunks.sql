@@ -44,6 +44,33 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgmrl.chunk_parent_v1(regclass) IS 'The table that chunks are made of, and the columns that refer to it';
 
+-- Ends what marks the rows of a table. A trigger says what its maker likes, and may call the function of another one's:
+-- so such a function stays, and of a table that is not the chunks' parent what belongs to others.
+CREATE FUNCTION pgmrl.end_chunks_v1(chunks regclass, marked regclass, marker regprocedure, embedding text) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    shared boolean := EXISTS (SELECT FROM pg_trigger AS g WHERE g.tgfoid = marker AND g.tgrelid <> marked AND g.tgparentid = 0);
+    belongs_to oid := CASE WHEN shared THEN (SELECT c.relowner FROM pg_class AS c WHERE c.oid = marked)
+                           ELSE (SELECT p.proowner FROM pg_proc AS p WHERE p.oid = marker) END;
+    trigger_name name;
+BEGIN
+    IF NOT pg_has_role(belongs_to, 'USAGE') AND NOT EXISTS (SELECT FROM pgmrl.chunk_parent_v1($1) AS p WHERE p.parent = marked) THEN
+        RETURN;
+    ELSIF shared THEN
+        FOR trigger_name IN SELECT g.tgname FROM pg_trigger AS g WHERE g.tgrelid = marked AND g.tgfoid = marker AND g.tgparentid = 0 LOOP
+            EXECUTE format('DROP TRIGGER %I ON %s', trigger_name, marked);
+        END LOOP;
+    ELSE
+        EXECUTE format('DROP FUNCTION %s CASCADE', marker);
+    END IF;
+    IF has_table_privilege('pgmrl.embedding_queue', 'SELECT') AND has_table_privilege('pgmrl.embedding_queue', 'DELETE') THEN
+        DELETE FROM pgmrl.embedding_queue AS q WHERE q.relation = marked AND q.embedding = $4;
+    END IF;
+END $$;
+COMMENT ON FUNCTION pgmrl.end_chunks_v1(regclass, regclass, regprocedure, text) IS 'Removes the triggers of one table that mark rows to be cut into chunks';
+
 CREATE FUNCTION pgmrl.keep_chunks_v1(
     chunks regclass, trigger_name text, columns text[], template text, model text, size integer, overlap integer, notify boolean
 ) RETURNS void
@@ -153,14 +180,11 @@ BEGIN
                    place, trigger_name, arguments);
     -- what kept them before, of another parent or under a name of then; and what names no table any more
     FOR earlier IN
-        SELECT t.function, t.relation, t.embedding FROM pgmrl.chunk_tables AS t
+        SELECT DISTINCT t.function, t.relation, t.embedding FROM pgmrl.chunk_tables AS t
         WHERE (t.chunks = $1 OR (t.relation = owner AND t.chunks IS NULL))
           AND t.function <> to_regprocedure(format('%s.%I()', place, trigger_name))
     LOOP
-        EXECUTE format('DROP FUNCTION %s CASCADE', earlier.function);
-        IF has_table_privilege('pgmrl.embedding_queue', 'SELECT') AND has_table_privilege('pgmrl.embedding_queue', 'DELETE') THEN
-            DELETE FROM pgmrl.embedding_queue AS q WHERE q.relation = earlier.relation AND q.embedding = earlier.embedding;
-        END IF;
+        PERFORM pgmrl.end_chunks_v1($1, earlier.relation, earlier.function, earlier.embedding);
     END LOOP;
 END $$;
 COMMENT ON FUNCTION pgmrl.keep_chunks_v1(regclass, text, text[], text, text, integer, integer, boolean)
@@ -208,11 +232,8 @@ AS $$
 DECLARE
     kept record;
 BEGIN
-    FOR kept IN SELECT t.function, t.relation, t.embedding FROM pgmrl.chunk_tables AS t WHERE t.chunks = $1 LOOP
-        EXECUTE format('DROP FUNCTION %s CASCADE', kept.function);
-        IF has_table_privilege('pgmrl.embedding_queue', 'SELECT') AND has_table_privilege('pgmrl.embedding_queue', 'DELETE') THEN
-            DELETE FROM pgmrl.embedding_queue AS q WHERE q.relation = kept.relation AND q.embedding = kept.embedding;
-        END IF;
+    FOR kept IN SELECT DISTINCT t.function, t.relation, t.embedding FROM pgmrl.chunk_tables AS t WHERE t.chunks = $1 LOOP
+        PERFORM pgmrl.end_chunks_v1($1, kept.relation, kept.function, kept.embedding);
     END LOOP;
 END $$;
 COMMENT ON FUNCTION pgmrl.drop_chunks_v1(regclass) IS 'Removes the triggers that mark rows to be cut into chunks; the chunks stay';

@@ -35,6 +35,7 @@ DROP VIEW pgmrl.embeddings;
 DROP FUNCTION pgmrl.drop_chunks_v1(regclass);
 DROP FUNCTION pgmrl.queue_chunks_v1(regclass);
 DROP FUNCTION pgmrl.keep_chunks_v1(regclass, text, text[], text, text, integer, integer, boolean);
+DROP FUNCTION pgmrl.end_chunks_v1(regclass, regclass, regprocedure, text);
 DROP FUNCTION pgmrl.chunk_parent_v1(regclass);
 DROP VIEW pgmrl.chunk_tables;
 DROP TABLE pgmrl.embedding_queue;
