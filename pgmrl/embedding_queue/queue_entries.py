@@ -221,8 +221,10 @@ class QueueEntries:
         parameters = {**self._place, "keys": json.dumps([entry.key for entry in entries])}
         ids = {tuple(row.key): tuple(row.ids) for row in connection.execute(_ENTRIES, parameters)}
         entries = [replace(e, ids=tuple(dict.fromkeys((*e.ids, *ids.get(e.key, ()))))) for e in entries]
-        rows = connection.execute(self._read, {**self._keys(entries), "most": most_bytes}).all()
-        texts = [RowText(entries[n - 1], value, size or 0, bytes(digest)) for n, value, size, digest in rows]
+        # whoever may write the table may mark what is the key of none of its rows
+        whole = [entry for entry in entries if len(entry.key) == len(self.column.keys)]
+        rows = connection.execute(self._read, {**self._keys(whole), "most": most_bytes}).all()
+        texts = [RowText(whole[n - 1], value, size or 0, bytes(digest)) for n, value, size, digest in rows]
         there = {row.entry.key for row in texts}
         return texts, [entry for entry in entries if entry.key not in there]
 

@@ -175,3 +175,18 @@ def test_a_key_is_nowhere(
     ((rows,),) = query(docs, "SELECT json_agg(q)::text FROM pgmrl.embedding_queue AS q")
     everything = [*(result.output for result in results), *shown, rows, caplog.text]
     assert [KEY in page for page in everything] == [False] * len(everything)
+
+
+def test_a_key_of_no_row(docs: Engine) -> None:
+    """Whoever may write the table may mark what he likes: the worker goes on, and another shape is refused."""
+    mark = "INSERT INTO pgmrl.embedding_queue (relation, embedding, key) VALUES ('docs', 'embedding', {})"
+    for key in ("'{}'", "ARRAY[ARRAY['1']]"):
+        with pytest.raises(DBAPIError, match="violates check constraint"):
+            query(docs, mark.format(key))
+    query(docs, "INSERT INTO docs (id, title) VALUES (1, 'a')")
+    query(docs, mark.format("ARRAY['1', '1']"))
+    query(docs, mark.format("ARRAY['no number']"))
+    query(docs, "DELETE FROM pgmrl.embedding_queue WHERE key = ARRAY['1']")
+    done, (parked,) = work(docs, Letters())
+    assert (done.written, parked.key) == (0, ("no number",))
+    assert query(docs, "SELECT count(*) FROM pgmrl.embedding_queue WHERE NOT parked") == [(0,)]

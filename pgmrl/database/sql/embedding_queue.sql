@@ -5,7 +5,7 @@ CREATE TABLE pgmrl.embedding_queue (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     relation regclass NOT NULL,
     embedding text NOT NULL,
-    key text[] NOT NULL,
+    key text[] NOT NULL CHECK (array_ndims(key) IS NOT DISTINCT FROM 1),
     queued_at timestamptz NOT NULL DEFAULT now(),
     due_at timestamptz NOT NULL DEFAULT now(),
     attempts integer NOT NULL DEFAULT 0,
