@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 import time
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from pgmrl.functions.installed import installed_markers
 from pgmrl.model.columns import attachment_of
 from pgmrl.model.types import NumpyVector
 from pgmrl.names import qualified
-from pgmrl.reprs import safe_repr
+from pgmrl.reprs import printable, safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,19 +45,22 @@ LONGEST_QUESTION: Final = 1000  # bytes
 AGAIN: Final = 1.0  # seconds in which a question that was answered is not asked again: its asker is about to see it
 TRIM_EVERY: Final = 100  # answers
 LONGEST_PAUSE: Final = 60.0  # seconds between two attempts to connect
+LOCK_PAUSE: Final = 1.0  # seconds between two attempts at the lock by which askers see a worker
 ERROR_CHARACTERS: Final = 500
+SHORT_WORD: Final = 3  # characters, which are in many a reason
 
 _PRESENCE: Final = text(
-    f"SELECT pg_advisory_lock_shared({FIRST_LOCK - 1}, "
+    f"SELECT pg_try_advisory_lock_shared({FIRST_LOCK - 1}, "
     "pgmrl.question_channel_v1(to_regclass(:relation), :column, :model))"
 )
-# a lock tells its process, and a process whose it is: that role, or one that it may take, may read the vectors
+# a lock tells its process, and a process whose it is: that role, or one that it may take, may read the vectors.
+# One of a prepared transaction tells none.
 _ASKED: Final = text(f"""
 WITH asked AS MATERIALIZED (
     SELECT l.pid, array_agg(l.classid::bigint - {FIRST_LOCK} ORDER BY l.classid) AS places,
         array_agg(l.objid::bigint ORDER BY l.classid) AS pieces
     FROM pg_locks AS l
-    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.pid IS NOT NULL
         AND l.classid::bigint BETWEEN {FIRST_LOCK} AND {FIRST_LOCK + 2 + LONGEST_QUESTION // 4}
         AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
     GROUP BY l.pid
@@ -202,7 +206,10 @@ class _Worker:
     def run(self, connection: Connection, stop_event: threading.Event, poll: float) -> None:
         """Answer what is asked, until told to stop."""
         database.execute_plain(connection, f"SET search_path = {PINNED}")
-        connection.execute(_PRESENCE, self.place)
+        while not connection.execute(_PRESENCE, self.place).scalar():
+            log.warning("questions to %s: another session holds the worker's advisory lock", self.place["relation"])
+            if stop_event.wait(LOCK_PAUSE):
+                return
         while not stop_event.wait(poll):
             questions = self._new_questions(connection)
             if questions:
@@ -241,19 +248,24 @@ class _Worker:
         except Exception as error:  # whatever a model raises
             if len(questions) > 1:  # which one, each alone says
                 return [answer for question in questions for answer in self._vectors([question])]
-            return [_reason(error)]
-        return [self._checked(vector) for vector in vectors]
+            return [_reason(error, questions[0])]
+        return [self._checked(*pair) for pair in zip(vectors, questions, strict=True)]
 
-    def _checked(self, vector: Any) -> Any:
+    def _checked(self, vector: Any, question: str) -> Any:
         try:
             return self.definition.query(vector, "the question's vector")
         except PgmrlError as error:
-            return _reason(error)
+            return _reason(error, question)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, question: str) -> str:
+    """Without the question, which whoever reads the vectors would see; and as the server takes it."""
     kind = "" if isinstance(error, PgmrlError) else f"{type(error).__name__}: "
-    return f"{kind}{error}".replace("\0", "")[:ERROR_CHARACTERS] or "no reason was given"
+    words = f"{kind}{error}"
+    for quotation in (question, repr(question)[1:-1], json.dumps(question)[1:-1]):
+        if len(quotation) > SHORT_WORD:
+            words = words.replace(quotation, "…")
+    return printable(words[:ERROR_CHARACTERS], keep="\n\t")[:ERROR_CHARACTERS] or "no reason was given"
 
 
 def _spelled(places: Sequence[int], pieces: Sequence[int]) -> str | None:

@@ -18,12 +18,14 @@ from sqlalchemy import Column, Engine, Integer, MetaData, Table, Text, create_en
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from pgmrl import Matryoshka, Short, SqlFunctions
+from pgmrl import Matryoshka, Short, SqlFunctions, database, local
 from pgmrl.embedders import embed_query, load_embedder
 from pgmrl.errors import EmbedderError, MigrationError, NotMigrated
 from pgmrl.functions.install import install_functions
 from pgmrl.functions.named_queries import add_query
 from pgmrl.functions.question_worker import QuestionProgress, answer_questions
+from tests.databases import connected
+from tests.standbys import primary_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -54,6 +56,8 @@ class Moody:
         self.asked.extend(texts)
         if "refused" in texts:
             raise RuntimeError("no such luck")
+        if "secret words" in texts:
+            raise RuntimeError("cannot read 'secret words' \ud83d\0")
         vectors = load_embedder("static").embed_queries(texts)
         return np.where([[words != "nothing"] for words in texts], vectors, 0)
 
@@ -61,6 +65,11 @@ class Moody:
 @pytest.fixture
 def docs(engine: Engine) -> Table:
     """A table of the bundled model, whose functions ask it as one outside the database."""
+    return docs_in(engine)
+
+
+def docs_in(engine: Engine) -> Table:
+    """That table in a database with pgmrl's schema."""
     table = Table(
         "docs",
         MetaData(),
@@ -298,3 +307,69 @@ def test_what_cannot_be_answered(engine: Engine, docs: Table) -> None:
         connection.exec_driver_sql("DROP SCHEMA pgmrl CASCADE")
     with pytest.raises(NotMigrated):
         answer_questions(engine, docs.c.embedding, model, model=MODEL)
+
+
+def test_a_reason_that_quotes_the_question(engine: Engine, docs: Table) -> None:
+    """Others may read it: without the words; and what no text of the server can hold is written out."""
+    with worker(engine, docs, Moody()):
+        message = refusal(engine, "secret words")[1]
+        assert "RuntimeError: cannot read '…' \\ud83d\\x00" in message
+        assert refusal(engine, "refused")[0] == "38000"  # it goes on
+    with engine.connect() as connection:
+        errors = connection.exec_driver_sql("SELECT error FROM pgmrl.questions WHERE error IS NOT NULL").scalars().all()
+    assert len(errors) == 2
+    assert not [error for error in errors if "secret" in error]
+
+
+def test_a_session_that_holds_the_workers_lock(engine: Engine, docs: Table) -> None:
+    """Whoever can log in can: the worker tries again, and can be stopped meanwhile."""
+    tries = (
+        "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+        "AND strpos(query, 'advisory_lock_shared(1346830335') > 0"
+    )
+    stop = threading.Event()
+    options: dict[str, Any] = {"model": MODEL, "stop_event": stop}
+    thread = threading.Thread(
+        target=answer_questions, args=(engine, docs.c.embedding, load_embedder("static")), kwargs=options, daemon=True
+    )
+    with engine.connect() as connection:
+        channel = f"pgmrl.question_channel_v1('docs', 'embedding', '{MODEL}')"
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock(1346830335, {channel})")
+        thread.start()
+        try:
+            until(engine, tries)
+        finally:
+            stop.set()
+            thread.join(30)
+        assert not thread.is_alive()
+    with worker(engine, docs), engine.connect() as connection:
+        assert len(ask(connection, "game")) == 3
+
+
+def test_a_prepared_transaction_is_not_answered() -> None:
+    """It has no session, so that nobody knows who asks; and it would be asked for ever."""
+    spelled = (
+        "SELECT pg_advisory_xact_lock_shared(1346830336 + v.n, v.value) FROM (VALUES "
+        f"(0, pgmrl.question_channel_v1('docs', 'embedding', '{MODEL}')), (1, 4), "
+        "(2, ('x' || substr(encode(sha256('mine'), 'hex'), 1, 8))::bit(32)::integer), "
+        "(3, ('x' || encode('mine', 'hex'))::bit(32)::integer)) AS v (n, value)"
+    )
+    with primary_server("prepared") as server:
+        with connected(server.url("prepared")) as engine:
+            with engine.begin() as connection:
+                database.upgrade(connection)
+            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.exec_driver_sql("ALTER SYSTEM SET max_prepared_transactions = 2")
+        folder = server.data_dir
+        local.stop(folder)
+        with local.start(folder, database="prepared") as again, connected(again.url("prepared")) as engine:
+            docs, embedder = docs_in(engine), Moody()
+            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.exec_driver_sql("CREATE ROLE stranger LOGIN")
+                connection.exec_driver_sql("SET ROLE stranger")
+                for statement in ("BEGIN", spelled, "PREPARE TRANSACTION 'asked'"):
+                    connection.exec_driver_sql(statement)
+            with worker(engine, docs, embedder), engine.connect() as connection:
+                for words in ("game", "trains"):  # each is seen in a look at all that is asked
+                    assert len(ask(connection, words)) == 3
+            assert embedder.asked == ["game", "trains"]
