@@ -58,9 +58,15 @@ NODE_COMMAND: Final = """
 SELECT pg_catalog.json_build_object(
     'pgvector', (SELECT e.extversion FROM pg_catalog.pg_extension AS e
         WHERE e.extname OPERATOR(pg_catalog.=) 'vector'),
-    'schema', pg_catalog.to_regclass('pgmrl.rotations') IS NOT NULL
+    'schema', EXISTS (SELECT FROM pg_catalog.pg_class AS c
+        JOIN pg_catalog.pg_attribute AS a ON a.attrelid OPERATOR(pg_catalog.=) c.oid
+            AND a.attname OPERATOR(pg_catalog.=) 'id'
+            AND a.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.text'::pg_catalog.regtype::pg_catalog.oid
+        WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass('pgmrl.rotations')::pg_catalog.oid
+            AND c.relkind OPERATOR(pg_catalog.=) 'r' AND NOT c.relrowsecurity)
 )::pg_catalog.text
 """
+"""What a node has, as JSON. A view in the place of the table, or a type of somebody's, would run there as this role."""
 _ROTATIONS: Final = (
     "SELECT coalesce(pg_catalog.json_agg(r.id), '[]'::pg_catalog.json)::pg_catalog.text FROM pgmrl.rotations AS r"
 )

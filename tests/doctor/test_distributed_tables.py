@@ -98,6 +98,13 @@ def test_what_a_node_is_asked(connection: Connection) -> None:
     answer = json.loads(connection.exec_driver_sql(NODE_COMMAND).scalar_one())
     assert answer.keys() == {"pgvector", "schema"}
     assert answer["pgvector"].startswith("0.")
+    assert answer["schema"] is True
+    connection.exec_driver_sql("ALTER TABLE pgmrl.rotations RENAME TO kept")
+    for stranger in ("VIEW pgmrl.rotations AS SELECT id FROM pgmrl.kept", "TABLE pgmrl.rotations (id regclass)"):
+        with connection.begin_nested() as savepoint:
+            connection.exec_driver_sql(f"CREATE {stranger}")
+            assert json.loads(connection.exec_driver_sql(NODE_COMMAND).scalar_one())["schema"] is False
+            savepoint.rollback()
 
 
 def test_a_server_without_citus(connection: Connection) -> None:
