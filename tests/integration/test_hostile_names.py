@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +44,7 @@ from pgmrl import (
 from pgmrl.database.settings import Setting, forget_setting, store_setting
 from pgmrl.doctor import Thresholds, doctor, health
 from pgmrl.embedders.token_model import load_token_model
-from pgmrl.errors import NotMigrated
+from pgmrl.errors import MigrationError, NotMigrated
 from pgmrl.evaluation import Judged, Query
 from pgmrl.functions.install import drop_functions
 from pgmrl.functions.installed import functions
@@ -160,6 +163,9 @@ COMMANDS: dict[str, list[list[Any]]] = {
         ["embed", "docs.e", "--embedder", "tests.letters:Letters"],
         ["embed", "--status"],
         ["embed", "docs.e", "--parked"],
+        ["embed", "docs.e", "--install", "--to", "e2", "--text", "{section} {id}", "--by", "tests.letters:Letters"],
+        ["embed", "docs.e2", "--embedder", "tests.letters:Letters"],
+        ["compare", "docs.e", "docs.e2", "--sample", 5, "--k", 3],
         ["embed", "docs.e", "--drop"],
     ],
     "chunk": [
@@ -228,6 +234,36 @@ def test_no_command_runs_them(place: Engine, name: str) -> None:
         assert "the check failed" not in result.output
         assert "does not exist" not in result.output, (command, result.output)
     assert called(place) == []
+
+
+def test_distribute_runs_none(place: Engine) -> None:
+    """It looks for Citus first."""
+    with pytest.raises(MigrationError, match="expected the extension citus"):
+        run("distribute", "docs", "--by", "id", "--dry-run")
+    assert called(place) == []
+
+
+def test_a_worker_runs_none(place: Engine) -> None:
+    """`pgmrl query serve`, and the function that asks it."""
+    model = "tests.letters:Letters"
+    assert run("functions", "install", "docs.e", "--model", model).exit_code == 0
+    command = [sys.executable, "-m", "pgmrl.cli", "query", "serve", "docs.e", "--embedder", model]
+    served = "SELECT count(*) FROM pg_locks WHERE classid = 1346830335"
+    with subprocess.Popen(command) as process:  # noqa: S603
+        with place.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("SET search_path = pg_catalog")
+            while not connection.exec_driver_sql(served).scalar():
+                assert process.poll() is None
+                time.sleep(0.02)
+            connection.exec_driver_sql("RESET search_path")
+            connection.exec_driver_sql("SET pgmrl.question_seconds = 60")
+            for words in ("game", "trains", "game"):
+                assert connection.exec_driver_sql(f"SELECT * FROM public.docs_search_text('{words}', 3)").all()
+        process.terminate()
+        assert process.wait(60) == 0
+    place.dispose()
+    own = "public.docs_search"  # the functions that were installed just now
+    assert [name for name in called(place) if not name.startswith(own)] == []
 
 
 # -- in an application's own connection ----------------------------------------------------------------------------
