@@ -49,7 +49,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Build", "build", "drop", "rebuild"]
 
-TAKEN: Final = "42P07"  # duplicate_table: somebody else built an index of this name meanwhile
+# by another run of this, most likely: duplicate_table, it was quicker; deadlock_detected, concurrent builds on one table
+# wait for each other's lock and snapshot, and the server ends all but one
+OVERTAKEN: Final = {"42P07", "40P01"}
 
 
 def build(
@@ -181,7 +183,7 @@ def _build_one(connection: Connection, target: Target, index: ShortIndex, name: 
                 f"the connection was lost while index {name} was built: run this again, it waits where the server is "
                 "still at it and begins anew where it is not"
             ) from error
-        if sqlstate(error) == TAKEN:  # by another run of this, most likely
+        if sqlstate(error) in OVERTAKEN:
             _build(connection, target, index, name, progress)
             return
         if settled_index(connection, target, name, progress) is None:

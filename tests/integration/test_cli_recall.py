@@ -156,10 +156,10 @@ def test_time_that_runs_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """And what was tried until then is reported."""
     search, tried = SearchTrial.run, 0
 
-    def count(*arguments: Any) -> Loss:
+    def count(*arguments: Any, **options: Any) -> Loss:
         nonlocal tried
         tried += 1
-        return search(*arguments)
+        return search(*arguments, **options)
 
     monkeypatch.setattr(SearchTrial, "run", count)
     monkeypatch.setattr(Clock, "left", property(lambda _: 60.0 if tried < 40 else 0.0))

@@ -33,7 +33,10 @@ COLUMN = "items.embedding"
 COMMANDS: dict[str, tuple[str, ...]] = {
     "backfill": (COLUMN,),
     "check-migration": (COLUMN,),
+    "chunk": ("items",),
     "columns": (),
+    "compare": (COLUMN, COLUMN, "--sample", "3", "--seconds", "5"),
+    "distribute": ("items", "--by", "id", "--dry-run"),
     "doctor": (COLUMN, "--seconds", "1"),
     "embed": (COLUMN, "--install", "--text", "{name}", "--by", "static"),
     "evaluate": (COLUMN, "--queries", "queries.jsonl", "--qrels", "qrels.txt"),

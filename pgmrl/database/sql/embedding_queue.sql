@@ -71,7 +71,7 @@ GRANT SELECT ON pgmrl.parked_embeddings TO PUBLIC;
 -- an UPDATE names would miss that. Only those are left out that certainly do not: the server's own which write one other
 -- column, and PL/pgSQL that neither names such a column nor uses NEW but by its columns.
 CREATE FUNCTION pgmrl.rewriting_triggers_v1(owner regclass, columns text[]) RETURNS text[]
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT array_agg(DISTINCT g.tgname::text)
