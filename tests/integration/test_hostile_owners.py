@@ -319,7 +319,7 @@ MARKERS = [
 @pytest.mark.usefixtures("place")
 @pytest.mark.parametrize("name", ODD)
 def test_an_odd_trigger_blinds_nobody(engine: Engine, name: str) -> None:
-    """It is one finding at most, and everything else is checked."""
+    """It is one finding of a check at most, and everything else is checked."""
     docs = table_of()
     make(engine, docs)
     function, arguments = ODD[name]
@@ -334,7 +334,10 @@ def test_an_odd_trigger_blinds_nobody(engine: Engine, name: str) -> None:
     with engine.connect() as connection:
         report = doctor(connection)
         assert report.not_checked == ()
-        assert {(finding.check, finding.subject) for finding in report} - before <= {("not-understood", "database")}
+        said = {(finding.check, finding.subject) for finding in report} - before
+        about = {subject for check, subject in said if check == "embeddings"}  # no trigger of it marks an UPDATE's rows
+        assert said - {("embeddings", subject) for subject in about} <= {("not-understood", "database")}
+        assert len(about) <= function.startswith(("zx_", "zw_"))
         assert [info.short_column for info in database.columns(connection)] == ["short"]
         info = check_schema(connection, docs.c.e)
         assert info is not None
