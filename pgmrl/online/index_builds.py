@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Build", "build", "drop", "rebuild"]
 
-# by another run of this, most likely: duplicate_table, it was quicker; deadlock_detected, concurrent builds on one table
-# wait for each other's lock and snapshot, and the server ends all but one
+# by another run of this: duplicate_table, it was quicker; deadlock_detected, concurrent builds of one table wait for
+# each other, and the server ends all but one
 OVERTAKEN: Final = {"42P07", "40P01"}
 
 
