@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from benchmarks.data import Truth, debian, principal_axes, stored
+from benchmarks.measure import on_cpu
 from benchmarks.server import Server, environment
 from benchmarks.sides import Effort, gated, query_shortener
 from benchmarks.tables import Shortened, copy, prewarm
@@ -139,11 +140,11 @@ def measure(rows: int | None, queries: int, counts: Sequence[int], work: Path) -
         for number, query in enumerate(dataset.queries):
             for place in order.permutation(len(every)):
                 ask = every[place]
-                before, start = _on_cpu(process), time.perf_counter_ns()
+                before, start = on_cpu(process), time.perf_counter_ns()
                 found = search(ask, query)
                 passed = time.perf_counter_ns() - start
                 hits, times, cpu = results[ask]
-                cpu.append(_on_cpu(process) - before)
+                cpu.append(on_cpu(process) - before)
                 times.append(passed / 1e6)
                 hits.append(truth.hits(number, found))
         about = environment(connection)
@@ -159,11 +160,6 @@ def measure(rows: int | None, queries: int, counts: Sequence[int], work: Path) -
             for ask, (hits, times, cpu) in results.items()
         ],
     }
-
-
-def _on_cpu(process: Path) -> int:
-    """Nanoseconds that a process has run."""
-    return int(process.read_text().split()[0])
 
 
 def page(measured: dict[str, Any]) -> str:

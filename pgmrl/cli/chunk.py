@@ -9,12 +9,22 @@ import typer
 
 from pgmrl.cli.backfill_options import stop_requested
 from pgmrl.cli.connect import open_engine
-from pgmrl.cli.embed import FROM_DATABASE, check_form
 from pgmrl.cli.options import DatabaseUrl, Json
-from pgmrl.cli.output import console, counted, escaped, write_json
+from pgmrl.cli.output import counted
 from pgmrl.cli.progress_report import progress_report
 from pgmrl.cli.text_template import unescaped
-from pgmrl.embedders import load_embedder
+from pgmrl.cli.worker_options import (
+    Attempts,
+    Lease,
+    Listen,
+    Notify,
+    Poll,
+    Retry,
+    Watch,
+    check_form,
+    installed_embedder,
+    report_line,
+)
 from pgmrl.embedding_queue import (
     WorkerOptions,
     chunk_table,
@@ -23,7 +33,7 @@ from pgmrl.embedding_queue import (
     retry_parked,
     run_chunk_worker,
 )
-from pgmrl.errors import EmbedderError, MigrationError
+from pgmrl.errors import MigrationError
 from pgmrl.model.chunks import CHARACTERS, Chunks
 
 if TYPE_CHECKING:
@@ -51,26 +61,20 @@ def chunk(
     ] = None,
     size: Annotated[int, typer.Option(help="With --install: tokens of a chunk, at most.")] = 256,
     overlap: Annotated[int, typer.Option(help="With --install: tokens in common with the chunk before, at most.")] = 0,
-    notify: Annotated[
-        bool, typer.Option("--notify/--no-notify", help="With --install: whether writers wake the workers at once.")
-    ] = True,
+    notify: Notify = True,
     drop: Annotated[bool, typer.Option("--drop", help="Remove the triggers; the chunks stay.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on for ever, with each row that is marked.")] = False,
-    poll: Annotated[float, typer.Option(help="Seconds between two looks, where no notification comes.")] = 5.0,
-    listen: Annotated[
-        bool, typer.Option("--listen/--no-listen", help="Whether NOTIFY wakes it; not through a pooler.")
-    ] = True,
+    watch: Watch = False,
+    poll: Poll = 5.0,
+    listen: Listen = True,
     batch: Annotated[int, typer.Option(help="Texts that are cut and stored together.")] = 16,
-    lease: Annotated[
-        float, typer.Option(help="Seconds after which others take the rows of a worker that died.")
-    ] = 60.0,
-    attempts: Annotated[int, typer.Option(help="After which a row that fails is parked.")] = 6,
+    lease: Lease = 60.0,
+    attempts: Attempts = 6,
     max_bytes: Annotated[int, typer.Option(help="A longer text is parked.")] = 10_000_000,
     embedder: Annotated[
         str | None,
         typer.Option("--embedder", help="The model whose tokens are counted, where it is one of your own."),
     ] = None,
-    retry: Annotated[bool, typer.Option("--retry", help="Try parked rows again.")] = False,
+    retry: Retry = False,
     url: DatabaseUrl = None,
     json: Json = False,
 ) -> None:
@@ -95,14 +99,14 @@ def chunk(
                     check_form(str(by))
                 declaration = Chunks(unescaped(str(template)), str(by), size, overlap, notify)
                 marked = install_chunks(connection, table, declaration)
-                _report(json, {"table": table, "marked": marked}, f"{counted(marked, 'row')} marked")
+                report_line(json, "table", table, f"{counted(marked, 'row')} marked", {"marked": marked})
                 return
             target = chunk_table(connection, table)
             if target is None:
                 raise MigrationError(f"no trigger keeps the chunks in {table}: `pgmrl chunk --install` installs it")
             if drop:
                 remove_chunks(connection, target)
-                _report(json, {"table": target.title}, "the triggers are removed")
+                report_line(json, "table", target.title, "the triggers are removed")
                 return
             if retry:
                 retry_parked(connection, target.parent)
@@ -119,25 +123,13 @@ def _work(engine: Engine, target: ChunkTable, model: Embedder | None, options: W
         done = run_chunk_worker(engine, target, model, options, stop_event=over, progress=show)
     empty = f", {done.empty:,} without a text" if done.empty else ""
     failed = f", {done.parked:,} parked (see pgmrl.parked_embeddings)" if done.parked else ""
-    _report(json, {"table": target.title} | asdict(done), f"{counted(done.written, 'text')} cut{empty}{failed}")
+    line = f"{counted(done.written, 'text')} cut{empty}{failed}"
+    report_line(json, "table", target.title, line, asdict(done))
     if done.parked or (over.is_set() and not options.watch):
         raise typer.Exit(1)
 
 
 def _model(target: ChunkTable, embedder: str | None) -> Embedder | None:
-    """The model that the triggers name; one that is code only if the command line names it as well."""
+    """The model whose tokens are counted; None where characters are."""
     by = target.chunks.by
-    if by == CHARACTERS:
-        return None
-    if embedder != by and by.partition(":")[0] not in FROM_DATABASE:
-        raise EmbedderError(
-            f"the database names the model {by!r}, and no code is run because a database names it: give --embedder {by}"
-        )
-    return load_embedder(by)
-
-
-def _report(json: bool, document: dict[str, object], line: str) -> None:
-    if json:
-        write_json(document)
-    else:
-        console.print(f"{escaped(document['table'])}: {escaped(line)}", soft_wrap=True)
+    return None if by == CHARACTERS and embedder is None else installed_embedder(target.title, by, embedder)

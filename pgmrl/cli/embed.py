@@ -11,9 +11,21 @@ from pgmrl import database
 from pgmrl.cli.backfill_options import stop_requested
 from pgmrl.cli.connect import open_engine
 from pgmrl.cli.options import DatabaseUrl, Json
-from pgmrl.cli.output import console, counted, errors, escaped, print_table, write_json
+from pgmrl.cli.output import counted, errors, escaped, print_table, write_json
 from pgmrl.cli.progress_report import progress_report
 from pgmrl.cli.text_template import unescaped
+from pgmrl.cli.worker_options import (
+    Attempts,
+    Lease,
+    Listen,
+    Notify,
+    Poll,
+    Retry,
+    Watch,
+    check_form,
+    installed_embedder,
+    report_line,
+)
 from pgmrl.doctor import embedding_metrics
 from pgmrl.embedders import load_embedder
 from pgmrl.embedding_queue import (
@@ -28,9 +40,8 @@ from pgmrl.embedding_queue import (
     run_worker,
     untrained_truncations,
 )
-from pgmrl.errors import EmbedderError, MigrationError
+from pgmrl.errors import MigrationError
 from pgmrl.model.embed import Embed
-from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -38,10 +49,7 @@ if TYPE_CHECKING:
     from pgmrl.embedders import Embedder
     from pgmrl.embedding_queue import EmbeddedColumn, EmbeddingStatus, EmbedProgress
 
-__all__ = ["check_form", "column_model", "embed"]
-
-FROM_DATABASE = ("static", "sentence-transformers", "openai")
-"""The kinds of models that a name in the database may load: another names code, which the command line must name."""
+__all__ = ["column_model", "embed"]
 
 
 def embed(
@@ -67,20 +75,14 @@ def embed(
         ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="With --install: mark every row.")] = False,
-    notify: Annotated[
-        bool, typer.Option("--notify/--no-notify", help="With --install: whether writers wake the workers at once.")
-    ] = True,
+    notify: Notify = True,
     drop: Annotated[bool, typer.Option("--drop", help="Remove the triggers; the vectors stay.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on for ever, with each row that is marked.")] = False,
-    poll: Annotated[float, typer.Option(help="Seconds between two looks, where no notification comes.")] = 5.0,
-    listen: Annotated[
-        bool, typer.Option("--listen/--no-listen", help="Whether NOTIFY wakes it; not through a pooler.")
-    ] = True,
+    watch: Watch = False,
+    poll: Poll = 5.0,
+    listen: Listen = True,
     batch: Annotated[int, typer.Option(help="Rows that are embedded and stored together.")] = 128,
-    lease: Annotated[
-        float, typer.Option(help="Seconds after which others take the rows of a worker that died.")
-    ] = 60.0,
-    attempts: Annotated[int, typer.Option(help="After which a row that fails is parked.")] = 6,
+    lease: Lease = 60.0,
+    attempts: Attempts = 6,
     max_bytes: Annotated[int, typer.Option(help="A longer text is parked.")] = 1_000_000,
     embedder: Annotated[
         str | None,
@@ -91,7 +93,7 @@ def embed(
         bool, typer.Option("--prometheus", help="With --status: in Prometheus' text format.")
     ] = False,
     parked: Annotated[bool, typer.Option("--parked", help="Show the rows that are not tried again, and why.")] = False,
-    retry: Annotated[bool, typer.Option("--retry", help="Try parked rows again.")] = False,
+    retry: Retry = False,
     url: DatabaseUrl = None,
     json: Json = False,
 ) -> None:
@@ -124,12 +126,12 @@ def embed(
                 marked = install_embedding(
                     connection, target, replace(declaration, notify=notify), everything=everything
                 )
-                _report(json, {"column": target.title, "marked": marked}, f"{counted(marked, 'row')} marked")
+                report_line(json, "column", target.title, f"{counted(marked, 'row')} marked", {"marked": marked})
                 _advise(connection, target)
                 return
             if drop:
                 remove_embedding(connection, target)
-                _report(json, {"column": target.title}, "the triggers are removed")
+                report_line(json, "column", target.title, "the triggers are removed")
                 return
             if parked:
                 _parked(connection, target, json=json)
@@ -152,12 +154,6 @@ def _declared(
     return (target if to is None else add_column(connection, target, to, load_embedder(by).dims)), declaration
 
 
-def check_form(by: str) -> None:
-    """Refuse what is no name of a model, before rows are marked for it."""
-    if ":" not in by and by != "static":
-        load_embedder(by)
-
-
 def _advise(connection: Connection, target: EmbeddedColumn) -> None:
     """Say where the model was not trained for the short vectors' length."""
     for short in untrained_truncations(connection):
@@ -176,35 +172,21 @@ def _work(engine: Engine, target: EmbeddedColumn, model: Embedder, options: Work
         done = run_worker(engine, target, model, options, stop_event=over, progress=show)
     empty = f", {done.empty:,} without a text" if done.empty else ""
     failed = f", {done.parked:,} parked (`pgmrl embed {target.title} --parked`)" if done.parked else ""
-    _report(json, {"column": target.title} | asdict(done), f"{counted(done.written, 'vector')} stored{empty}{failed}")
+    line = f"{counted(done.written, 'vector')} stored{empty}{failed}"
+    report_line(json, "column", target.title, line, asdict(done))
     if done.parked or (over.is_set() and not options.watch):
         raise typer.Exit(1)
 
 
 def column_model(target: EmbeddedColumn, embedder: str | None) -> Embedder:
-    """The model that the triggers name; one that is code only if the command line names it as well."""
-    by = _installed(target).by
-    if embedder is not None and embedder != by:
-        raise EmbedderError(f"{target.title} holds vectors of {by}, expected none of {safe_repr(embedder)}")
-    if embedder is None and by.partition(":")[0] not in FROM_DATABASE:
-        raise EmbedderError(
-            f"the database names the model {safe_repr(by)}, and no code is run because a database names it: give "
-            f"--embedder {by}"
-        )
-    return load_embedder(by)
+    """The model that the triggers of a column name: see `installed_embedder`."""
+    return installed_embedder(target.title, _installed(target).by, embedder)
 
 
 def _installed(target: EmbeddedColumn) -> Embed:
     if target.embed is None:
         raise MigrationError(f"no trigger marks the rows of {target.title}: `pgmrl embed --install` installs it")
     return target.embed
-
-
-def _report(json: bool, document: dict[str, object], line: str) -> None:
-    if json:
-        write_json(document)
-    else:
-        console.print(f"{escaped(document['column'])}: {escaped(line)}", soft_wrap=True)
 
 
 def _statuses(engine: Engine, target: EmbeddedColumn | None) -> list[EmbeddingStatus]:

@@ -95,14 +95,9 @@ class ShardedRows(SelectedRows):
         # a bound LIMIT would not go to the shards
         return ShardShortlist(rows.limit(literal_column(str(scan.shortlist))), scan.shortlist)
 
-    def every_row(
-        self, definition: Definition, query: Any, carry: Mapping[str, ColumnElement[Any]] = MappingProxyType({})
-    ) -> AnySelect:
-        """All rows with their full distance, in no order; by an expression that no index on the full vector has."""
-        distance = self.distance(definition, query) + literal_column("CAST(0 AS double precision)")
-        keys = [key.label(f"key_{number}") for number, key in enumerate(self.inner_keys, 1)]
-        carried = [column.label(label) for label, column in carry.items()]
-        return self.select.with_only_columns(*keys, *carried, distance.label(DISTANCE), maintain_column_froms=True)
+    def exact_distance(self, definition: Definition, query: Any) -> ColumnElement[float]:
+        """The full distance by an expression that no index on the full vector has."""
+        return self.distance(definition, query) + literal_column("CAST(0 AS double precision)")
 
     def exact_ranking(
         self,

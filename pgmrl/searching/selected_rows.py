@@ -146,10 +146,14 @@ class SelectedRows:
             carry: columns that come along, by their labels.
 
         """
-        distance = self.distance(definition, query).label("distance")
+        distance = self.exact_distance(definition, query).label("distance")
         return self.select.with_only_columns(
             *_as_keys(self.inner_keys), *_labelled(carry), distance, maintain_column_froms=True
         )
+
+    def exact_distance(self, definition: Definition, query: Any) -> ColumnElement[float]:
+        """The full distance for a ranking of all rows; arguments as of `every_row`."""
+        return self.distance(definition, query)
 
     def exact_ranking(
         self,

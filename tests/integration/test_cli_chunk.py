@@ -61,6 +61,8 @@ def test_no_code_is_run_because_a_database_names_it(manuals: Engine) -> None:
     assert message in str(failure("chunk", "passages"))
     asked = failure("chunk", "passages", "--embedder", "tests.letters:Letters")
     assert "does not count its tokens" in str(asked)
+    other = failure("chunk", "passages", "--embedder", "static")
+    assert "public.passages is kept by the model tests.letters:Letters, expected none of 'static'" in str(other)
     assert run("chunk", "passages", "--install").exit_code == 2
     assert run("chunk", "passages", "--drop", "--watch").exit_code == 2
 

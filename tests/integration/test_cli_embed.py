@@ -124,7 +124,7 @@ def test_no_code_is_run_because_a_database_names_it(place: Path, monkeypatch: py
     assert f"give --embedder {by}" in str(error)
     assert "own_model_of_embed" not in sys.modules
     assert "imported" in str(failure("embed", COLUMN, "--embedder", by))
-    assert "holds vectors of own_model_of_embed:model" in str(failure("embed", COLUMN, "--embedder", "static"))
+    assert "is kept by the model own_model_of_embed:model" in str(failure("embed", COLUMN, "--embedder", "static"))
 
 
 def test_what_cannot_be(packages: Engine) -> None:

@@ -87,7 +87,6 @@ DECLARE
     keys text[];
     place text;
     target text;
-    plain boolean;
     watched text[];
     problem text;
     marker text;
@@ -143,26 +142,13 @@ BEGIN
         RAISE EXCEPTION 'table % has a column %', owner, quote_ident(marker)
             USING ERRCODE = 'duplicate_object', HINT = 'Rename it: the queue knows the chunks by this name.';
     END IF;
-    SELECT bool_and(a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype, 'text'::regtype, 'varchar'::regtype))
-    INTO plain FROM pg_attribute AS a WHERE a.attrelid = owner AND a.attname = ANY (keys);
     IF EXISTS (SELECT FROM pg_trigger AS g WHERE g.tgrelid <> owner AND g.tgparentid = 0
                AND g.tgfoid = to_regprocedure(format('%s.%I()', place, trigger_name)))
        OR EXISTS (SELECT FROM pgmrl.chunk_tables AS t WHERE t.function = to_regprocedure(format('%s.%I()', place, trigger_name))
                   AND t.chunks IS NOT NULL AND t.chunks <> $1) THEN
-        trigger_name := format('%s_%s_%s', left(trigger_name, 16), left(encode(sha256(convert_to(trigger_name, 'UTF8')), 'hex'), 8),
-                               $1::oid);  -- at most 57 bytes: what is added to it must not be cut off
+        trigger_name := pgmrl.other_name_v1(trigger_name, $1);
     END IF;
-    PERFORM pgmrl.refuse_strangers_v1(owner, trigger_name);
-    EXECUTE format('CREATE OR REPLACE FUNCTION %s.%I() RETURNS trigger LANGUAGE plpgsql '
-                   'SET search_path = pg_catalog, pg_temp %s AS %L',
-                   place, trigger_name,
-                   CASE WHEN plain THEN ''
-                        ELSE 'SET DateStyle = ''ISO, YMD'' SET IntervalStyle = postgres SET extra_float_digits = 1 SET bytea_output = hex' END,
-                   format(E'BEGIN\n    INSERT INTO pgmrl.embedding_queue (relation, embedding, key)\n'
-                          '    VALUES (coalesce(pg_partition_root(TG_RELID), TG_RELID), %L, ARRAY[%s]);\n%s    RETURN NULL;\nEND',
-                          marker, (SELECT string_agg(format('NEW.%I::text', k), ', ') FROM unnest(keys) AS k),
-                          CASE WHEN notify THEN E'    PERFORM pg_notify(''pgmrl_embed'', '''');\n' ELSE '' END));
-    EXECUTE format('COMMENT ON FUNCTION %s.%I() IS %L', place, trigger_name, format('pgmrl: marks rows whose %s are to be cut', marker));
+    PERFORM pgmrl.marking_function_v1(owner, trigger_name, marker, keys, format('marks rows whose %s are to be cut', marker), notify);
     arguments := format('%L, %L, %L, %L, %L, %L, %L', own_schema, own_name, template, model, size, overlap,
                         CASE WHEN notify THEN 'notify' ELSE '' END);
     EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER INSERT ON %s FOR EACH ROW EXECUTE FUNCTION %s.%I(%s)',
@@ -193,35 +179,17 @@ COMMENT ON FUNCTION pgmrl.keep_chunks_v1(regclass, text, text[], text, text, int
 CREATE FUNCTION pgmrl.queue_chunks_v1(chunks regclass) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
-SET DateStyle = 'ISO, YMD'
-SET IntervalStyle = postgres
-SET extra_float_digits = 1
-SET bytea_output = hex
 AS $$
 DECLARE
     owner regclass;
     marker text;
-    keys text[];
-    queued bigint;
 BEGIN
-    SELECT t.relation, t.embedding, p.keys INTO owner, marker, keys
+    SELECT t.relation, t.embedding INTO owner, marker
     FROM pgmrl.chunk_tables AS t CROSS JOIN pgmrl.chunk_parent_v1($1) AS p WHERE t.chunks = $1 AND p.parent = t.relation;
     IF owner IS NULL THEN
         RAISE EXCEPTION 'no trigger keeps the chunks in %', $1 USING ERRCODE = 'undefined_object', HINT = 'Install it first.';
     END IF;
-    IF row_security_active(owner) THEN
-        RAISE EXCEPTION 'row-level security may hide rows of % from %', owner, current_user
-            USING ERRCODE = 'insufficient_privilege', HINT = 'Mark them as a role with BYPASSRLS, or while the table has no '
-                                                              'FORCE ROW LEVEL SECURITY.';
-    END IF;
-    EXECUTE format('INSERT INTO pgmrl.embedding_queue (relation, embedding, key) SELECT $1, $2, ARRAY[%s] FROM %s AS t',
-                   (SELECT string_agg(format('t.%I::text', k), ', ') FROM unnest(keys) AS k),
-                   (SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname)
-                    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = owner))
-    USING owner, marker;
-    GET DIAGNOSTICS queued = ROW_COUNT;
-    PERFORM pg_notify('pgmrl_embed', '');
-    RETURN queued;
+    RETURN pgmrl.queue_rows_v1(owner, marker, NULL);
 END $$;
 COMMENT ON FUNCTION pgmrl.queue_chunks_v1(regclass) IS 'Marks every row of the table that chunks are made of';
 

@@ -96,6 +96,34 @@ $$;
 COMMENT ON FUNCTION pgmrl.rewriting_triggers_v1(regclass, text[])
     IS 'BEFORE triggers of a table that may change one of these columns in an UPDATE which does not name it';
 
+-- What the triggers of an embedding, and of chunks, call. A key is written as every session writes it.
+CREATE FUNCTION pgmrl.marking_function_v1(
+    owner regclass, function_name text, entry text, keys text[], purpose text, notify boolean
+) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    place text := (SELECT quote_ident(n.nspname) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = owner);
+    plain boolean := (
+        SELECT bool_and(a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype, 'text'::regtype, 'varchar'::regtype))
+        FROM pg_attribute AS a WHERE a.attrelid = owner AND a.attname = ANY (keys));
+BEGIN
+    PERFORM pgmrl.refuse_strangers_v1(owner, function_name);
+    EXECUTE format('CREATE OR REPLACE FUNCTION %s.%I() RETURNS trigger LANGUAGE plpgsql '
+                   'SET search_path = pg_catalog, pg_temp %s AS %L',
+                   place, function_name,
+                   CASE WHEN plain THEN ''
+                        ELSE 'SET DateStyle = ''ISO, YMD'' SET IntervalStyle = postgres SET extra_float_digits = 1 SET bytea_output = hex' END,
+                   format(E'BEGIN\n    INSERT INTO pgmrl.embedding_queue (relation, embedding, key)\n'
+                          '    VALUES (coalesce(pg_partition_root(TG_RELID), TG_RELID), %L, ARRAY[%s]);\n%s    RETURN NEW;\nEND',
+                          entry, (SELECT string_agg(format('NEW.%I::text', k), ', ') FROM unnest(keys) AS k),
+                          CASE WHEN notify THEN E'    PERFORM pg_notify(''pgmrl_embed'', '''');\n' ELSE '' END));
+    EXECUTE format('COMMENT ON FUNCTION %s.%I() IS %L', place, function_name, 'pgmrl: ' || purpose);
+END $$;
+COMMENT ON FUNCTION pgmrl.marking_function_v1(regclass, text, text, text[], text, boolean)
+    IS 'Makes the function by which triggers mark rows of a table in the queue';
+
 -- Installs the triggers that mark a row when its text changes. They are AFTER triggers, so that they see what the others
 -- made of the row. Of an UPDATE they look at those that name a column of the text (UPDATE OF), which costs every other
 -- one least; unless a BEFORE trigger may change the text besides: then at every one.
@@ -109,7 +137,6 @@ DECLARE
     place text;
     target text;
     keys text[];
-    plain boolean;
     watched text[];
     parts text[];
     missing text;
@@ -123,9 +150,7 @@ BEGIN
         RAISE EXCEPTION '% is a partition', owner
             USING ERRCODE = 'wrong_object_type', HINT = 'Name the table that it is a partition of.';
     END IF;
-    SELECT array_agg(a.attname::text ORDER BY k.n),
-        bool_and(a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype, 'text'::regtype, 'varchar'::regtype))
-    INTO keys, plain
+    SELECT array_agg(a.attname::text ORDER BY k.n) INTO keys
     FROM pg_index AS x
     CROSS JOIN LATERAL unnest(x.indkey[0:x.indnkeyatts - 1]) WITH ORDINALITY AS k (attnum, n)
     JOIN pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = k.attnum
@@ -153,22 +178,11 @@ BEGIN
     END IF;
     IF EXISTS (SELECT FROM pg_trigger AS g WHERE g.tgrelid <> owner AND g.tgparentid = 0
                AND g.tgfoid = to_regprocedure(format('%s.%I()', place, trigger_name))) THEN
-        trigger_name := format('%s_%s_%s', left(trigger_name, 16), left(encode(sha256(convert_to(trigger_name, 'UTF8')), 'hex'), 8),
-                               owner::oid);  -- at most 57 bytes: what is added to it must not be cut off
+        trigger_name := pgmrl.other_name_v1(trigger_name, owner);
     END IF;
-    PERFORM pgmrl.refuse_strangers_v1(owner, trigger_name);
     SELECT e.embedder INTO other_model FROM pgmrl.embeddings AS e
     WHERE e.relation = owner AND e.embedding = $3 AND split_part(e.embedder, '?', 1) <> split_part($6, '?', 1) LIMIT 1;
-    EXECUTE format('CREATE OR REPLACE FUNCTION %s.%I() RETURNS trigger LANGUAGE plpgsql '
-                   'SET search_path = pg_catalog, pg_temp %s AS %L',
-                   place, trigger_name,
-                   CASE WHEN plain THEN ''
-                        ELSE 'SET DateStyle = ''ISO, YMD'' SET IntervalStyle = postgres SET extra_float_digits = 1 SET bytea_output = hex' END,
-                   format(E'BEGIN\n    INSERT INTO pgmrl.embedding_queue (relation, embedding, key)\n'
-                          '    VALUES (coalesce(pg_partition_root(TG_RELID), TG_RELID), %L, ARRAY[%s]);\n%s    RETURN NEW;\nEND',
-                          embedding, (SELECT string_agg(format('NEW.%I::text', k), ', ') FROM unnest(keys) AS k),
-                          CASE WHEN notify THEN E'    PERFORM pg_notify(''pgmrl_embed'', '''');\n' ELSE '' END));
-    EXECUTE format('COMMENT ON FUNCTION %s.%I() IS %L', place, trigger_name, format('pgmrl: marks rows whose %s is to be computed', embedding));
+    PERFORM pgmrl.marking_function_v1(owner, trigger_name, embedding, keys, format('marks rows whose %s is to be computed', embedding), notify);
     -- a row that comes with a vector has been embedded by whoever writes it
     EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER INSERT ON %s FOR EACH ROW WHEN (NEW.%I IS NULL) '
                    'EXECUTE FUNCTION %s.%I(%L, %L, %L, %L)',
@@ -224,7 +238,7 @@ END $$;
 COMMENT ON FUNCTION pgmrl.keep_embedding_v1(regclass, text, text, text[], text, text, boolean)
     IS 'Installs the triggers that mark rows whose text is to be embedded';
 
-CREATE FUNCTION pgmrl.queue_embeddings_v1(owner regclass, embedding text, everything boolean) RETURNS bigint
+CREATE FUNCTION pgmrl.queue_rows_v1(owner regclass, entry text, missing text) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET DateStyle = 'ISO, YMD'
@@ -247,12 +261,19 @@ BEGIN
                     WHERE x.indrelid = owner AND x.indisprimary),
                    (SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname)
                     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = owner),
-                   CASE WHEN everything THEN 'true' ELSE format('t.%I IS NULL', embedding) END)
-    USING owner, embedding;
+                   CASE WHEN missing IS NULL THEN 'true' ELSE format('t.%I IS NULL', missing) END)
+    USING owner, entry;
     GET DIAGNOSTICS queued = ROW_COUNT;
     PERFORM pg_notify('pgmrl_embed', '');
     RETURN queued;
 END $$;
+COMMENT ON FUNCTION pgmrl.queue_rows_v1(regclass, text, text)
+    IS 'Marks the rows of a table in the queue: those where a column is NULL, or all of them';
+
+CREATE FUNCTION pgmrl.queue_embeddings_v1(owner regclass, embedding text, everything boolean) RETURNS bigint
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT pgmrl.queue_rows_v1($1, $2, CASE WHEN $3 THEN NULL ELSE $2 END) $$;
 COMMENT ON FUNCTION pgmrl.queue_embeddings_v1(regclass, text, boolean)
     IS 'Marks the rows of a table that have no vector, or all of them';
 

@@ -33,3 +33,13 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgmrl.refuse_strangers_v1(regclass, text)
     IS 'Refuses a trigger function that is there and belongs to a stranger';
+
+CREATE FUNCTION pgmrl.other_name_v1(usual text, relation regclass) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- at most 57 bytes: the server would cut off what is added to it
+    SELECT format('%s_%s_%s', left(usual, 16), left(encode(sha256(convert_to(usual, 'UTF8')), 'hex'), 8), relation::oid)
+$$;
+COMMENT ON FUNCTION pgmrl.other_name_v1(text, regclass)
+    IS 'The name of a table''s trigger where the usual one is another table''s, as of one that was renamed';

@@ -27,8 +27,7 @@ BEGIN
     -- A table that was renamed keeps the function of its old name, which the next table of that name must not replace.
     IF EXISTS (SELECT FROM pg_trigger AS g WHERE g.tgrelid <> owner AND g.tgparentid = 0
                AND g.tgfoid = to_regprocedure(format('%s.%I()', place, trigger_name))) THEN
-        trigger_name := format('%s_%s_%s', left(trigger_name, 16), left(encode(sha256(convert_to(trigger_name, 'UTF8')), 'hex'), 8),
-                               owner::oid);  -- at most 57 bytes: what is added to it must not be cut off
+        trigger_name := pgmrl.other_name_v1(trigger_name, owner);
     END IF;
     PERFORM pgmrl.refuse_strangers_v1(owner, trigger_name);
     -- Where a column was renamed, the record has none of the name in this text: the condition knows its name now.
