@@ -366,8 +366,8 @@ def test_a_prepared_transaction_is_not_answered() -> None:
             docs, embedder = docs_in(engine), Moody()
             with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 connection.exec_driver_sql("CREATE ROLE stranger LOGIN")
-                connection.exec_driver_sql("SET ROLE stranger")
-                for statement in ("BEGIN", spelled, "PREPARE TRANSACTION 'asked'"):
+                # the pool keeps a session's role, and the worker shares the pool
+                for statement in ("SET ROLE stranger", "BEGIN", spelled, "PREPARE TRANSACTION 'asked'", "RESET ROLE"):
                     connection.exec_driver_sql(statement)
             with worker(engine, docs, embedder), engine.connect() as connection:
                 for words in ("game", "trains"):  # each is seen in a look at all that is asked
