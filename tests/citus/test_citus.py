@@ -1,34 +1,16 @@
-"""What only Citus can show: distributing, loading, every shape's recall over shards, tenants, bad input, the doctor.
-
-Runs where PGMRL_CITUS_URL names the coordinator of a Citus whose database may be written to; the tables are called
-`pgmrl_proof_…` and dropped at the end. The truth is NumPy's.
-"""
+"""What only Citus can show: distributing, loading, every shape's recall over shards, tenants, bad input, the doctor."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
-from sqlalchemy import Engine, create_engine, insert, select, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy import Engine, select, text
 
-from pgmrl import (
-    Nearest,
-    Short,
-    check_schema,
-    install_functions,
-    matryoshka,
-    more_like_this,
-    reflect,
-    search_hybrid,
-)
-from pgmrl.database import sqlalchemy_url
+from pgmrl import Nearest, check_schema, install_functions, more_like_this, reflect, search_hybrid
 from pgmrl.database.shards import DistributedTable, distributed_table, nodes, shards
 from pgmrl.doctor import doctor
 from pgmrl.errors import MigrationError, NotMigrated, SearchError
-from pgmrl.model.vectors import VectorArray
 from pgmrl.online.distributing import distribution_statements
 from pgmrl.searching.diverse import search_diverse
 from pgmrl.searching.funnel import search_funnel
@@ -36,104 +18,12 @@ from pgmrl.searching.groups import search_groups
 from pgmrl.searching.plans import explained_text
 from pgmrl.searching.search import search
 from pgmrl.searching.search_many import search_many
+from tests.citus.proof import NEEDS_CITUS, QUERIES, ROWS, TENANTS, Damaged, Document, Package, truth
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from sqlalchemy.orm import Session
 
-    from numpy.typing import NDArray
-
-URL = os.environ.get("PGMRL_CITUS_URL")
-pytestmark = pytest.mark.skipif(URL is None, reason="no Citus here: PGMRL_CITUS_URL is not set")
-
-ROWS, DIMS, TENANTS = 10_000, 256, 20
-
-
-class Base(DeclarativeBase):
-    """The tables of the proof."""
-
-
-class Package(Base):
-    """Distributed by its key."""
-
-    __tablename__ = "pgmrl_proof_packages"
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    name: Mapped[str]
-    part: Mapped[int]
-    embedding: Mapped[VectorArray] = matryoshka(DIMS, Short(64), distributed=True)
-
-
-class Document(Base):
-    """Distributed by tenant."""
-
-    __tablename__ = "pgmrl_proof_documents"
-    tenant: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    embedding: Mapped[VectorArray] = matryoshka(DIMS, Short(64), distributed="tenant")
-
-
-class Damaged(Base):
-    """Whose shards lose their indexes."""
-
-    __tablename__ = "pgmrl_proof_damaged"
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    embedding: Mapped[VectorArray] = matryoshka(DIMS, Short(64), distributed="id")
-
-
-def _vectors() -> NDArray[np.float32]:
-    """Rows, then 50 queries: their variance falls from dimension to dimension, as a Matryoshka model's does."""
-    rng = np.random.default_rng(5)
-    spread = 1 / np.sqrt(1 + np.arange(DIMS) / 12)
-    made = (rng.normal(size=(ROWS + 50, DIMS)) * spread).astype(np.float32)
-    return made.astype(np.float16).astype(np.float32)
-
-
-VECTORS = _vectors() if URL is not None else np.empty((1, DIMS), np.float32)
-DOCUMENTS, QUERIES = VECTORS[:ROWS], VECTORS[ROWS:]
-
-
-def truth(query: NDArray[np.float32], k: int, numbers: Any = None) -> list[int]:
-    """The nearest of these rows."""
-    own = np.arange(ROWS) if numbers is None else np.asarray(numbers)
-    vectors = DOCUMENTS[own]
-    similarity = vectors @ query / np.linalg.norm(vectors, axis=1)
-    return [int(n) for n in own[np.argsort(-similarity, kind="stable")[:k]]]
-
-
-@pytest.fixture(scope="module")
-def citus() -> Iterator[Engine]:
-    """An Engine on the coordinator, with the tables made, distributed over four shards and filled."""
-    assert URL is not None
-    engine = create_engine(sqlalchemy_url(URL))  # not pgmrl's own, whose search_path is pinned
-    Base.metadata.drop_all(engine)
-    try:
-        with engine.begin() as connection:
-            Base.metadata.create_all(connection)
-        for model, by in ((Package, "id"), (Document, "tenant"), (Damaged, "id")):
-            with engine.begin() as connection:
-                for statement in distribution_statements(connection, None, model.__tablename__, by, 4):
-                    connection.exec_driver_sql(statement)
-        with Session(engine) as session:
-            for first in range(0, ROWS, 1000):
-                own = range(first, min(first + 1000, ROWS))
-                rows = [{"id": n, "name": f"package {n}", "part": n % 100, "embedding": DOCUMENTS[n]} for n in own]
-                session.execute(insert(Package), rows)
-                tenants = [{"tenant": n % TENANTS, "id": n, "embedding": DOCUMENTS[n]} for n in own]
-                session.execute(insert(Document), tenants)
-            session.execute(insert(Damaged), [{"id": n, "embedding": DOCUMENTS[n]} for n in range(100)])
-            session.commit()
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.exec_driver_sql("ANALYZE pgmrl_proof_packages, pgmrl_proof_documents")
-        yield engine
-    finally:
-        Base.metadata.drop_all(engine)
-        engine.dispose()
-
-
-@pytest.fixture
-def session(citus: Engine) -> Iterator[Session]:
-    """On the coordinator."""
-    with Session(citus) as opened:
-        yield opened
+pytestmark = NEEDS_CITUS
 
 
 # -- the operator --------------------------------------------------------------------------------------------------
