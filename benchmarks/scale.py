@@ -1,15 +1,18 @@
 """What a million to a billion rows would take: the table of docs/scale.md, from a model of what was measured.
 
     python -m benchmarks.scale
+    python -m benchmarks.scale --memory-price 6.5 --disk-price 0.08     # what your provider takes
 
 Reads benchmarks/results/raw; measures nothing. Sizes follow PostgreSQL's and pgvector's page layouts. The time of a
 build grows as rows * log(rows) from the largest table that was measured. The median time of a search at a recall@10 of
 .98 is given between two curves through the measured sizes: a * rows ** b, and a + b * log(rows). At 3,072 dimensions
-one size was measured; its times grow as those of 768 do.
+one size was measured; its times grow as those of 768 do. The cost is of one server without a standby: memory that holds
+the index and its build, by the price of memory-optimised machines with their processors, and a disk of twice the data.
 """
 
 from __future__ import annotations
 
+import argparse
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -37,6 +40,14 @@ PAGE, PAGE_USED = 8192, 8168
 ROW_HEADER, ITEM_POINTER, KEY = 24, 4, 4
 KEY_INDEX: Final = 22.5
 """Bytes of the primary key's index for each row: 16 and a pointer, on pages that are filled to 90 %."""
+MEMORY_PRICE: Final = 10.3
+"""Dollars for a GB and month: a managed PostgreSQL with 16 GB for two processors at 0.225 an hour, on demand."""
+DISK_PRICE: Final = 0.115
+"""Dollars for a GB and month."""
+INDEX_SHARE: Final = 0.75
+"""Of the memory, which the index may take."""
+DISK_FACTOR: Final = 2
+"""Disk for one GB of table and indexes: a rebuild stands beside the old ones."""
 
 
 class Measured(NamedTuple):
@@ -119,10 +130,18 @@ def build_hours(side: str, dims: int, rows: int) -> float:
     return last.build * build_growth(last.rows, rows) / 3600
 
 
+def month_cost(side: str, dims: int, rows: int, memory_price: float, disk_price: float) -> float:
+    """Dollars a month."""
+    graph = graph_bytes(target(side, dims), INDEX[side], rows)
+    memory = max(graph, index_size(side, dims, rows) / INDEX_SHARE)
+    disk = DISK_FACTOR * total_size(side, dims, rows)
+    return (memory * memory_price + disk * disk_price) / 1e9
+
+
 # -- the page --------------------------------------------------------------------------------------------------------
 
 
-def predicted() -> Iterator[str]:
+def predicted(memory_price: float, disk_price: float) -> Iterator[str]:
     """Rows of the table; one server, whatever its size."""
     for dims in DIMS:
         for rows in SIZES:
@@ -136,6 +155,7 @@ def predicted() -> Iterator[str]:
                     _gigabytes(graph_bytes(target(side, dims), INDEX[side], rows)),
                     _hours(build_hours(side, dims, rows)),
                     f"{low:.1f} to {high:.1f}",
+                    _dollars(month_cost(side, dims, rows, memory_price, disk_price)),
                 )
                 yield f"| {' | '.join(cells)} |"
 
@@ -175,12 +195,17 @@ def _hours(hours: float) -> str:
     return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.0f} days"
 
 
-def tables() -> str:
+def _dollars(cost: float) -> str:
+    digits = max(0, len(f"{cost:.0f}") - 2)
+    return f"${round(cost, -digits):,.0f}"
+
+
+def tables(memory_price: float = MEMORY_PRICE, disk_price: float = DISK_PRICE) -> str:
     """Both tables of docs/scale.md."""
     lines_of_page = [
-        "| rows | way | index | table and indexes | memory of the build | build, two cores | search, p50 ms |",
-        "|---|---|---|---|---|---|---|",
-        *predicted(),
+        "| rows | way | index | table and indexes | memory of the build | build, two cores | search, p50 ms | cost |",
+        "|---|---|---|---|---|---|---|---|",
+        *predicted(memory_price, disk_price),
         "",
         "| dimensions | way | rows measured | index | table and indexes | build | search |",
         "|---|---|---|---|---|---|---|",
@@ -190,4 +215,8 @@ def tables() -> str:
 
 
 if __name__ == "__main__":
-    print(tables())
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--memory-price", type=float, default=MEMORY_PRICE, help="dollars for a GB of memory and month")
+    parser.add_argument("--disk-price", type=float, default=DISK_PRICE, help="dollars for a GB of disk and month")
+    options = parser.parse_args()
+    print(tables(options.memory_price, options.disk_price))
