@@ -54,7 +54,7 @@ from pgmrl.embedders import DEFAULT
 from pgmrl.embedders.token_model import load_token_model
 from pgmrl.errors import MigrationError, NotMigrated
 from pgmrl.functions import installed, text_models
-from pgmrl.functions.install_statements import drop_statement, install_statements
+from pgmrl.functions.install_statements import drop_statement, printed_statements
 from pgmrl.model import ddl
 from pgmrl.model.chunks import drop_chunk_triggers, keep_chunk_triggers, queue_chunks
 from pgmrl.model.embed import drop_embedding_triggers, keep_embedding_triggers, queue_embeddings
@@ -445,7 +445,7 @@ def _install_functions(operations: Operations, operation: InstallFunctions) -> N
     searched = operation.searched_column(default_schema(operations), vector_schema)
     connection = connection_of(operations)
     if connection is None:
-        print_sql(operations, install_statements(searched, Hnsw()))
+        print_sql(operations, printed_statements(searched, Hnsw()))
     else:
         installed.install(connection, searched, Hnsw())
 

@@ -13,7 +13,7 @@ from pgmrl.cli.output import console, escaped, write_json
 from pgmrl.database.reflection import reflect
 from pgmrl.functions import SqlFunctions, installed
 from pgmrl.functions.install import drop_functions, install_functions, searched_column_in
-from pgmrl.functions.install_statements import install_statements
+from pgmrl.functions.install_statements import printed_statements
 from pgmrl.model.columns import attachment_of
 from pgmrl.names import qualified
 
@@ -76,7 +76,7 @@ def install(
     with open_engine(url, writes=not sql) as engine, engine.begin() as connection:
         searched = reflect(connection, column)
         if sql:
-            statements = install_statements(
+            statements = printed_statements(
                 searched_column_in(connection, searched, declared), attachment_of(searched).index
             )
             typer.echo(";\n\n".join(statements) + ";")

@@ -44,6 +44,7 @@ def diverse_ranking(column: SearchedColumn) -> ShortlistRanking:
         ranking,
         rows=f"{K}::numeric",
         tuned=False,
+        carried="" if column.distributed is None else f", {column.full_vector} AS full_vector",
         argument="relevance double precision",
         refusals=(
             Refusal(

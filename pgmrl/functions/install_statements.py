@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pgmrl.functions.searched_column import SearchedColumn
     from pgmrl.model.hnsw import Hnsw
 
-__all__ = ["drop_statement", "install_statements"]
+__all__ = ["drop_statement", "install_statements", "printed_statements"]
 
 HIT_COLUMNS = {"distance": "double precision", "similarity": "double precision", "rank": "integer"}
 
@@ -63,6 +63,18 @@ def install_statements(column: SearchedColumn, index: Hnsw) -> list[str]:
     if functions.related is not None:
         statements += related_views(column, functions.related)
     return [*statements, *_grants(column)]
+
+
+def printed_statements(column: SearchedColumn, index: Hnsw) -> list[str]:
+    """As `install_statements`, to be run by hand in one transaction: on Citus, made on the coordinator alone."""
+    statements = install_statements(column, index)
+    if column.distributed is None:
+        return statements
+    return [
+        "SELECT pg_catalog.set_config('citus.enable_ddl_propagation', 'off', true)",
+        *statements,
+        "SELECT pg_catalog.set_config('citus.enable_ddl_propagation', 'on', true)",
+    ]
 
 
 def drop_statement(schema: str, name: str) -> str:

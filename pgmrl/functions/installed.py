@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
-from pgmrl.database.shards import distributed_table
+from pgmrl.database.shards import distributed_table, on_this_node
 from pgmrl.errors import MigrationError
 from pgmrl.functions.install_statements import drop_statement, install_statements
 from pgmrl.names import qualified
@@ -64,17 +64,19 @@ def install(connection: Connection | Session, column: SearchedColumn, index: Hns
 
     Raises:
         NotMigrated: as `database.require_schema`.
-        MigrationError: something of somebody else's is in the way, or uses what has to be dropped; or the table is
-            distributed by Citus.
+        MigrationError: something of somebody else's is in the way, or uses what has to be dropped; or Citus distributes
+            the table otherwise than is declared.
 
     """
     connection = database.sqlalchemy_connection(connection)
     database.require_schema(connection)
     owner = qualified(column.schema, column.vectors_table)
-    if distributed_table(connection, owner) is not None:
+    table = distributed_table(connection, owner)
+    if table is not None and (table.column is None or table.column != column.distributed):
+        declared = "an ordinary table" if column.distributed is None else f"one distributed by {column.distributed}"
         raise MigrationError(
-            f"{owner}: expected an ordinary table, got a distributed one: a function sets the scan's parameters on the "
-            "coordinator, and the shards would search without them; search from Python (docs/citus.md)"
+            f"{owner}: expected {declared}, got {table.describe()}: functions set the scan's parameters where the "
+            "vectors are, by what the model declares as distributed= (docs/citus.md)"
         )
     _run(connection, install_statements(column, index))
 
@@ -97,7 +99,7 @@ def _run(connection: Connection, statements: Sequence[str]) -> Any:
     value = None
     try:
         # types of the table's columns are found by the caller's path; all else in the statements has its schema
-        with _atomic(connection), database.caller_path(connection):
+        with _atomic(connection), on_this_node(connection), database.caller_path(connection):
             for statement in statements:
                 result = database.execute_plain(connection, statement)
                 value = result.scalar() if result.returns_rows else None

@@ -13,7 +13,7 @@ from pgmrl.functions.callable_function import (
     shared_arguments,
 )
 from pgmrl.functions.plpgsql import value_of
-from pgmrl.functions.shortlist_ranking import QUERY, K, ShortlistRanking, exact_shortlist, winner_arrays
+from pgmrl.functions.shortlist_ranking import K, ShortlistRanking, exact_shortlist, nearest_distance, winner_arrays
 from pgmrl.model.ranking_sql import nearest_sql
 
 if TYPE_CHECKING:
@@ -25,13 +25,15 @@ __all__ = ["nearest_ranking", "search_function"]
 def nearest_ranking(column: SearchedColumn) -> ShortlistRanking:
     """The k nearest of the shortlist, as `search` ranks it."""
     keys = column.key_names
-    nearest = nearest_sql(column.qualified_definition, QUERY, keys, "shortlist", value_of(K))
+    nearest = nearest_sql(nearest_distance(column), keys, "shortlist", value_of(K))
     arrays = winner_arrays(column, ", ".join(["distance", *keys]))
     ranking = (
         f", ranked AS ({nearest}) SELECT (SELECT count(*) FROM shortlist) AS listed, {arrays} FROM ranked "
         "WHERE distance <> 'NaN'"
     )
-    return ShortlistRanking("search", exact_shortlist(column), ranking, rows=f"{K}::numeric")
+    # each shard sends as many rows as there are asked for
+    exact = exact_shortlist(column) if column.distributed is None else exact_shortlist(column, K)
+    return ShortlistRanking("search", exact, ranking, rows=f"{K}::numeric")
 
 
 def search_function(column: SearchedColumn) -> list[str]:

@@ -10,14 +10,16 @@ from textwrap import indent
 from typing import TYPE_CHECKING, Final
 
 from pgmrl.functions.filter_arguments import filter_arguments, filter_conditions
-from pgmrl.functions.plpgsql import Refusal, dynamic_text, filled, lines, numbered, refuse, static_text
+from pgmrl.functions.plpgsql import Refusal, dynamic_text, filled, lines, numbered, refuse, static_text, value_of
 from pgmrl.functions.query_argument import length_refusals, scale_query
 from pgmrl.functions.shortlist_argument import size_refusals, stored_or_usual_shortlist, usual_shortlist
 from pgmrl.functions.shortlist_ranking import all_rows, filtered_shortlist, kept_shortlist, shortlist
 from pgmrl.limits import EF_SEARCH_LIMIT
 from pgmrl.model.scan_settings import (
+    NO_LIMIT,
     PGVECTOR_DEFAULTS,
     default_ef_search_sql,
+    gated_vector_sql,
     long_scan_settings,
     max_scan_tuples_sql,
     scan_settings,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COST", "search_worker"]
 
+_EF_SEARCH: Final = f"{default_ef_search_sql('coalesce(ef_search, shortlist_size)')}::text"
 COST: Final = 10_000
 """A search costs as much as this many comparisons: the planner should not repeat it lightly."""
 
@@ -64,16 +67,22 @@ def _body(column: SearchedColumn, ranking: ShortlistRanking, index: Hnsw) -> str
     definition, keys = column.qualified_definition, column.key_names
     index_name = literal(qualified(column.schema, index.index_name(column.vectors_table, column.short_column)))
     # inside the dynamic statement $1 and $2 are the query; the rest follows in the worker's order
-    first, passed = ranking.fixed_arguments + 1, len(keys) + len(column.functions.tests)
+    first = ranking.fixed_arguments + 1
+    count = len(keys) + len(column.functions.tests)
+    passed = "".join(f", {argument}" for argument in numbered(first, count))
     order = f" ORDER BY {column.short_vector} {definition.short_operator}"
-    nearest, candidates = f"{order} $2 LIMIT ", all_rows(column, ranking.carried)
-    kept = kept_shortlist(candidates, f"{order} worker.short_query LIMIT ")
+    candidates = all_rows(column, ranking.carried)
     conditions = [
         _without_row(column, 3, first),
         "    unfiltered := conditions;",
         *filter_conditions(column, 3 + len(keys), first + len(keys)),
     ]
-    gave_up = f"winners.listed < shortlist_size AND pgmrl.gave_up_v1({index_name}, scans)"
+    if column.distributed is None:
+        scanned = _scanned(column, ranking, order, candidates, passed)
+        counted = f"    scans bigint := pg_catalog.pg_stat_get_xact_numscans(pg_catalog.to_regclass({index_name}));\n"
+        few = f"pgmrl.gave_up_v1({index_name}, scans)"
+    else:
+        scanned, counted, few = _scanned_by_shards(ranking, order, passed), "", "conditions <> unfiltered"
     return filled(
         "search",
         option=f"$5 {ranking.argument.split()[0]}, " if ranking.argument else "",
@@ -82,31 +91,60 @@ def _body(column: SearchedColumn, ranking: ShortlistRanking, index: Hnsw) -> str
         ),
         short_type=definition.short_type,
         candidates=literal(candidates),
-        plain=_plain(column),
-        static=static_text(f"{kept}{ranking.ranking}"),
-        shortlist=shortlist(nearest),
-        filtered_shortlist=filtered_shortlist(column, nearest, ranking.carried),
-        index=index_name,
+        counted=counted,
+        scanned=scanned,
         checks=refuse(_refusals(column, ranking)),
         scale_query=scale_query(column),
         conditions="\n".join(conditions),
         short_query=definition.sql("$1"),
         zero_short=_zero_short_check(column),
         caller_settings=lines(_read_settings(), 4),
-        set_scan=lines(_set_scan(), 8),
-        ef_limit=EF_SEARCH_LIMIT,
-        set_long_scan=lines(_set_long_scan(), 12),
-        restore_settings=lines(_restore_settings(scan_settings("")), 8),
-        restore_long_settings=lines(_restore_settings(long_scan_settings("")), 12),
         ranking=dynamic_text(ranking.ranking),
         exact_shortlist=ranking.exact_shortlist,
-        incomplete=ranking.incomplete or gave_up,
-        passed="".join(f", {argument}" for argument in numbered(first, passed)),
+        incomplete=ranking.incomplete or f"winners.listed < shortlist_size AND {few}",
+        passed=passed,
         results=", ".join(f"d.{name}" for name in keys),
         similarity=definition.metric.similarity_sql("d.distance"),
         returned=ranking.returned,
         unnested=", ".join(f"unnest(winners.{name})" for name in keys),
         unnested_names=", ".join(keys),
+    )
+
+
+def _scanned(column: SearchedColumn, ranking: ShortlistRanking, order: str, candidates: str, passed: str) -> str:
+    """Lines that take the shortlist through the short index and rank it."""
+    nearest = f"{order} $2 LIMIT "
+    kept = kept_shortlist(candidates, f"{order} worker.short_query LIMIT ")
+    return filled(
+        "search_here",
+        plain=_plain(column),
+        static=static_text(f"{kept}{ranking.ranking}"),
+        shortlist=shortlist(nearest),
+        filtered_shortlist=filtered_shortlist(column, nearest, ranking.carried),
+        ranking=dynamic_text(ranking.ranking),
+        set_scan=lines(_set_scan(), 8),
+        ef_limit=EF_SEARCH_LIMIT,
+        set_long_scan=lines(_set_long_scan(), 12),
+        restore_settings=lines(_restore_settings(scan_settings("")), 8),
+        restore_long_settings=lines(_restore_settings(long_scan_settings("")), 12),
+        passed=passed,
+    )
+
+
+def _scanned_by_shards(ranking: ShortlistRanking, order: str, passed: str) -> str:
+    """The same of a distributed table, in the form of pgmrl.searching.distributed_statement.
+
+    Without a filter there is no exact fallback, and the scan goes on until the shortlist is full or the index ends.
+    """
+    limited = max_scan_tuples_sql("shortlist_size")
+    limit = f"CASE WHEN conditions = unfiltered THEN {NO_LIMIT}::text ELSE {limited} END"
+    settings = scan_settings(f"'{value_of(_EF_SEARCH)}'") | long_scan_settings(f"'{value_of(limit)}'")
+    return filled(
+        "search_shards",
+        shortlist=shortlist(f"{order} {gated_vector_sql('$2', settings)} LIMIT "),
+        ranking=dynamic_text(ranking.ranking),
+        restore_settings=lines(_restore_settings(PGVECTOR_DEFAULTS), 8),
+        passed=passed,
     )
 
 
@@ -134,8 +172,7 @@ def _read_settings() -> list[str]:
 
 
 def _set_scan() -> list[str]:
-    ef_search = f"{default_ef_search_sql('coalesce(ef_search, shortlist_size)')}::text"
-    return [_set_config(name, value) for name, value in scan_settings(ef_search).items()]
+    return [_set_config(name, value) for name, value in scan_settings(_EF_SEARCH).items()]
 
 
 def _set_long_scan() -> list[str]:

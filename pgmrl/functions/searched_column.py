@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.dialects import postgresql
 
 from pgmrl.errors import DefinitionError
+from pgmrl.model.distribution import distribution_column
 from pgmrl.model.fulltext import config_of
 from pgmrl.model.ranking_sql import key_names
 from pgmrl.model.shortening import Rotation
@@ -81,6 +82,7 @@ class SearchedColumn:
         side_table: the side table, where the vectors are searched there; in the table's schema.
         vector_schema: the schema pgvector lives in.
         managed: whether a model declares the functions, so that autogenerate drops what no model declares any more.
+        distributed: the distribution column of a table of Citus's, whose searches go to the shards; None for another.
 
     Raises:
         DefinitionError: no primary key, a filter on an unknown column, or nothing to search by.
@@ -97,6 +99,7 @@ class SearchedColumn:
     side_table: str | None = None
     vector_schema: str = "public"
     managed: bool = False
+    distributed: str | None = None
 
     def __post_init__(self) -> None:
         if not self.key_columns:
@@ -121,6 +124,12 @@ class SearchedColumn:
         for name in (self.functions.group_by, self.functions.words):
             if name is not None and name not in known:
                 raise DefinitionError(f"functions of {self.table}: it has no column {safe_repr(name)}")
+        if self.distributed is not None and self.functions.related is not None:
+            raise DefinitionError(
+                f"functions of {self.table}: related={self.functions.related} is a view that calls a function for each "
+                "row, which the shards of a distributed table do not have: leave it out, and call the function "
+                f"{self.object_name('similar')} for a row"
+            )
 
     @classmethod
     def of(
@@ -164,6 +173,7 @@ class SearchedColumn:
             side_table,
             vector_schema,
             managed,
+            distribution_column(table, attachment.distributed).name if attachment.distributed else None,
         )
 
     # -- what is made ------------------------------------------------------------------------------------------
@@ -334,6 +344,7 @@ class SearchedColumn:
             "model": functions.model,
             "grant_to": sorted(functions.grant_to),
             "managed": self.managed,
+            **({"distributed": self.distributed} if self.distributed is not None else {}),
             "keys": [list(column) for column in self.key_columns],
             "types": [list(column) for column in self.other_columns],
             "signature": self.signature,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from pgmrl.functions.plpgsql import dynamic_text, value_of
 from pgmrl.limits import EF_SEARCH_LIMIT
-from pgmrl.model.ranking_sql import distances_sql
+from pgmrl.model.ranking_sql import distance_sql, distances_sql
 from pgmrl.model.scan_settings import EXPECTED_CANDIDATES
 from pgmrl.names import quoted
 
@@ -25,6 +25,7 @@ __all__ = [
     "exact_shortlist",
     "filtered_shortlist",
     "kept_shortlist",
+    "nearest_distance",
     "shortlist",
     "winner_arrays",
 ]
@@ -75,13 +76,16 @@ class ShortlistRanking:
 
 
 def all_rows(column: SearchedColumn, carried: str) -> str:
-    """Key and full vector of all rows, ready for conditions.
+    """Key and full vector of all rows, ready for conditions; of a distributed table the distance for the vector.
 
     Args:
         column: the column.
         carried: of the ranking.
     """
-    return f"SELECT {_keys(column)}, {column.full_vector} AS full_vector{carried} FROM {column.from_clause} WHERE true"
+    ranked = f"{column.full_vector} AS full_vector"
+    if column.distributed is not None:
+        ranked = f"{_distance(column)} AS distance"
+    return f"SELECT {_keys(column)}, {ranked}{carried} FROM {column.from_clause} WHERE true"
 
 
 def shortlist(nearest: str) -> str:
@@ -135,12 +139,16 @@ def _keys(column: SearchedColumn) -> str:
     return ", ".join(f"t.{quoted(name)} AS {key}" for (name, _), key in names)
 
 
-def exact_shortlist(column: SearchedColumn) -> str:
-    """An expression: the rows of the candidates that are nearest by their full vectors."""
+def exact_shortlist(column: SearchedColumn, size: str = "shortlist_size") -> str:
+    """An expression: the rows of the candidates that are nearest by their full vectors.
+
+    Args:
+        column: the column.
+        size: how many, as an expression of PL/pgSQL.
+    """
     keys = ", ".join(f"t.{quoted(name)}" for name, _ in column.key_columns)
     # + 0 keeps an index on the full vector out
-    distance = f"({column.full_vector} {column.qualified_definition.full_operator} {QUERY}) + 0"
-    body = f"{value_of('candidates')} ORDER BY {distance}, {keys} LIMIT {value_of('shortlist_size')}"
+    body = f"{value_of('candidates')} ORDER BY ({_distance(column)}) + 0, {keys} LIMIT {value_of(size)}"
     return dynamic_text(f"MATERIALIZED ({body})")
 
 
@@ -152,7 +160,18 @@ def distances(column: SearchedColumn, *more: str) -> str:
         *more: columns of the shortlist that come along, besides the keys.
     """
     columns = ", ".join([*column.key_names, *more])
+    if column.distributed is not None:
+        return f"(SELECT {columns}, distance FROM shortlist)"
     return f"({distances_sql(column.qualified_definition, QUERY, columns, 'shortlist')})"
+
+
+def nearest_distance(column: SearchedColumn) -> str:
+    """The distance of a row of the shortlist: computed there, or by its shard."""
+    return distance_sql(column.qualified_definition, QUERY) if column.distributed is None else "distance"
+
+
+def _distance(column: SearchedColumn) -> str:
+    return f"{column.full_vector} {column.qualified_definition.full_operator} {QUERY}"
 
 
 def winner_arrays(column: SearchedColumn, order: str) -> str:

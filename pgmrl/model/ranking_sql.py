@@ -45,18 +45,17 @@ def distance_sql(definition: Definition, query: str) -> str:
     return f"full_vector {definition.full_operator} {query} AS distance"
 
 
-def nearest_sql(definition: Definition, query: str, keys: Sequence[str], source: str, k: str) -> str:
+def nearest_sql(distance: str, keys: Sequence[str], source: str, k: str) -> str:
     """The k nearest rows of a shortlist: keys and distance, nearest first; ties go by key.
 
     Args:
-        definition: of the column.
-        query: the query's full vector, as SQL text.
+        distance: the column of that name, as `distance_sql` computes it, or as the shortlist has it.
         keys: names of the key's columns.
         source: name of the shortlist, or a subquery with its alias.
         k: how many.
     """
     names = ", ".join(keys)
-    return f"SELECT {names}, {distance_sql(definition, query)} FROM {source} ORDER BY distance, {names} LIMIT {k}"  # noqa: S608
+    return f"SELECT {names}, {distance} FROM {source} ORDER BY distance, {names} LIMIT {k}"  # noqa: S608
 
 
 def distances_sql(definition: Definition, query: str, columns: str, source: str) -> str:

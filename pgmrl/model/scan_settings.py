@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXPECTED_CANDIDATES",
+    "NO_LIMIT",
     "PGVECTOR_DEFAULTS",
     "default_ef_search",
     "default_ef_search_sql",
     "default_shortlist",
     "default_shortlist_sql",
+    "gated_vector_sql",
     "long_scan_settings",
     "max_scan_tuples",
     "max_scan_tuples_sql",
@@ -46,6 +48,8 @@ PGVECTOR_DEFAULTS: Final[Mapping[str, str]] = MappingProxyType(
 ITERATIVE_SCAN: Final = "relaxed_order"  # the rerank sorts anyway, and a strict order loses rows behind a filter
 SCAN_MEM_MULTIPLIER: Final = 8
 TUPLES_PER_SHORTLIST_ROW: Final = 4
+NO_LIMIT: Final = 2**31 - 1
+"""The largest number of rows that pgvector takes."""
 
 EXPECTED_CANDIDATES: Final = 10
 """The rows that the planner is told to expect of a scan under a filter, for each row of the shortlist.
@@ -72,6 +76,19 @@ def long_scan_settings(max_scan_tuples: str) -> dict[str, str]:
         max_scan_tuples: rows after which the scan gives up.
     """
     return {"hnsw.max_scan_tuples": max_scan_tuples, "hnsw.scan_mem_multiplier": f"'{SCAN_MEM_MULTIPLIER}'"}
+
+
+def gated_vector_sql(vector: str, settings: Mapping[str, str]) -> str:
+    """A query's short vector as a subquery that sets a scan's parameters, as SQL text.
+
+    In its WHERE: of a subquery without FROM Citus looks at the SELECT alone, and sends it to the shards.
+
+    Args:
+        vector: the short vector, as SQL text.
+        settings: names and values, as `scan_settings` has them.
+    """
+    calls = " || ".join(f"pg_catalog.set_config('{name}', {value}, true)" for name, value in settings.items())
+    return f"(SELECT {vector} WHERE ({calls}) IS NOT NULL)"
 
 
 def max_scan_tuples(shortlist: int) -> int | None:

@@ -7,19 +7,22 @@ opens the index: the gate.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import Integer, bindparam, text
 
-from pgmrl.model.scan_settings import long_scan_settings, max_scan_tuples, scan_settings
+from pgmrl.model.scan_settings import (
+    NO_LIMIT,
+    gated_vector_sql,
+    long_scan_settings,
+    max_scan_tuples,
+    scan_settings,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import TextClause
 
 __all__ = ["Scan", "custom_plan", "gated_sql"]
-
-NO_LIMIT: Final = 2**31 - 1
-"""The largest number of rows that pgvector takes."""
 
 
 class Scan(NamedTuple):
@@ -51,8 +54,7 @@ def gated_sql(vector: str, scan: Scan, *, endless: bool = False) -> str:
     limit = NO_LIMIT if endless else max_scan_tuples(scan.shortlist)
     if limit is not None:
         settings |= long_scan_settings(f"'{limit}'")
-    calls = " || ".join(f"pg_catalog.set_config('{name}', {value}, true)" for name, value in settings.items())
-    return f"(SELECT {vector} WHERE ({calls}) IS NOT NULL)"
+    return gated_vector_sql(vector, settings)
 
 
 @lru_cache(maxsize=1)

@@ -161,7 +161,8 @@ def test_what_tuning_chose(connection: Connection, docs: Table, setting: Setting
 
 def test_nearest(docs: Table, source: Callable[[str], str]) -> None:
     """The exact order of a shortlist."""
-    in_function = ranking_sql.nearest_sql(definition(docs), "$1", KEYS, "shortlist", value_of("$2"))
+    distance = ranking_sql.distance_sql(definition(docs), "$1")
+    in_function = ranking_sql.nearest_sql(distance, KEYS, "shortlist", value_of("$2"))
     assert inside(in_function) in source("docs_search_v1")
     made = compiled(search(select(docs.c.id), docs.c.e, QUERY, k=7, complete=False))
     own = attachment_of(docs.c.e).definition

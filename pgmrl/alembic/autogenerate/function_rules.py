@@ -82,6 +82,7 @@ def _declared_sets(table: ComparedTable, schema: str) -> Iterator[tuple[tuple[st
             searched.key_columns,
             searched.other_columns,
             searched.side_table,
+            searched.distributed,
         )
         yield (searched.functions_schema, searched.prefix), operation, dict(searched.marker())
 
@@ -116,6 +117,7 @@ def _as_operation(functions_schema: str, marker: Marker, schema: str | None) -> 
         tuple((name, type_) for name, type_ in marker["keys"]),
         tuple((name, type_) for name, type_ in marker["types"]),
         marker["side"],
+        marker.get("distributed"),
     )
 
 

@@ -304,6 +304,7 @@ def _install_functions(context: AutogenContext, op: InstallFunctions) -> str:
     named = {"keys": repr({str(name): type_ for name, type_ in op.keys})}
     named |= {"types": repr({str(name): type_ for name, type_ in op.types})} if op.types else {}
     named |= {"side": _name(op.side)} if op.side else {}
+    named |= {"distributed": _name(op.distributed)} if op.distributed else {}
     searched = (_name(op.table), _name(op.column), _definition(context, op.definition))
     functions = _functions(context, op.functions)
     return _call(context, "install_functions", *searched, functions, schema=op.schema, **named)

@@ -30,6 +30,7 @@ class InstallFunctions(OnShort):
         keys: the primary key's columns with their types, in order.
         types: the filters' columns with their types.
         side: the side table, where the vectors are searched there.
+        distributed: the distribution column, on Citus.
         previous: what was installed before; None for nothing.
 
     """
@@ -38,6 +39,7 @@ class InstallFunctions(OnShort):
     keys: tuple[tuple[str, str], ...] = ()
     types: tuple[tuple[str, str], ...] = ()
     side: str | None = None
+    distributed: str | None = None
     previous: InstallFunctions | None = None
 
     @classmethod
@@ -53,6 +55,7 @@ class InstallFunctions(OnShort):
         types: Mapping[str, str] | None = None,
         side: str | None = None,
         schema: str | None = None,
+        distributed: str | None = None,
     ) -> None:
         """Install the SQL functions of a column, or replace those of another version or declaration.
 
@@ -69,6 +72,7 @@ class InstallFunctions(OnShort):
             types: the filters' columns with their types as SQL.
             side: the side table, where the vectors are searched there.
             schema: of the table.
+            distributed: the distribution column of a table of Citus's, whose searches go to the shards.
 
         Raises:
             DefinitionError: a filter without a type, no key, or a rotation that has not been learned.
@@ -77,7 +81,8 @@ class InstallFunctions(OnShort):
 
         """
         filters = tuple((types or {}).items())
-        operations.invoke(cls(table, column, definition, schema, functions, tuple(keys.items()), filters, side))
+        described = cls(table, column, definition, schema, functions, tuple(keys.items()), filters, side, distributed)
+        operations.invoke(described)
 
     def searched_column(self, default_schema: str, vector_schema: str) -> SearchedColumn:
         """The functions with everything their text needs.
@@ -101,6 +106,7 @@ class InstallFunctions(OnShort):
             self.side,
             vector_schema,
             managed=True,
+            distributed=self.distributed,
         )
 
     def reverse(self) -> MigrateOperation:

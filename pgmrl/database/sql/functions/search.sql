@@ -11,8 +11,7 @@ DECLARE
     shortlist_text text;
     -- one text each, so that the plan is made for these numbers and filters
     candidates text := {candidates};
-    scans bigint := pg_catalog.pg_stat_get_xact_numscans(pg_catalog.to_regclass({index}));
-{caller_settings}
+{counted}{caller_settings}
     unused text;
     incomplete boolean := $4;
     winners record;  -- its fields have the key's types, also those that the fixed search_path hides
@@ -25,28 +24,7 @@ BEGIN
     IF NOT $4 THEN
         short_query := {short_query};
 {zero_short}
-{set_scan}
-        IF shortlist_size > {ef_limit} THEN
-{set_long_scan}
-        END IF;
-        IF {plain} THEN
-            -- nothing that the best plan would depend on: it is made once for the session
-            {static}
-                INTO winners;
-        ELSE
-            IF conditions = unfiltered THEN
-                shortlist_text := {shortlist};
-            ELSE
-                shortlist_text := {filtered_shortlist};
-            END IF;
-            EXECUTE shortlist_text || {ranking}
-                INTO winners USING $1, short_query{passed};
-        END IF;
-        -- the settings of whoever called, also within a longer transaction; an error rolls them back
-{restore_settings}
-        IF shortlist_size > {ef_limit} THEN
-{restore_long_settings}
-        END IF;
+{scanned}
         incomplete := {incomplete};
     END IF;
     -- An index scan gives up after so many rows that the filters do not let through. Then every row they leave is read,
