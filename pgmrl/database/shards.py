@@ -1,7 +1,7 @@
 """Tables that Citus distributes: what its catalogue says of them, and what their shards and its nodes have.
 
 Written against Citus' documentation and source (12 to 14): `pg_dist_partition`, `run_command_on_shards` and
-`run_command_on_all_nodes`. The commands that go to other nodes run there under the role's own search_path, and so
+`run_command_on_workers`. The commands that go to other nodes run there under the role's own search_path, and so
 qualify every name and operator.
 """
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NODE_COMMAND",
+    "SCHEMA_COMMAND",
     "SHARD_COMMAND",
     "DistributedTable",
     "Node",
@@ -58,18 +59,25 @@ NODE_COMMAND: Final = """
 SELECT pg_catalog.json_build_object(
     'pgvector', (SELECT e.extversion FROM pg_catalog.pg_extension AS e
         WHERE e.extname OPERATOR(pg_catalog.=) 'vector'),
-    'schema', EXISTS (SELECT FROM pg_catalog.pg_class AS c
+    'schema', CASE WHEN pg_catalog.to_regclass('pgmrl.rotations') IS NOT NULL THEN 2 OPERATOR(pg_catalog.=) (SELECT pg_catalog.count(*) FROM (VALUES
+            ('pgmrl.rotations', 'id', 'pg_catalog.text'),
+            ('pgmrl.alembic_version', 'version_num', 'pg_catalog.varchar')) AS v (relation, name, type)
+        JOIN pg_catalog.pg_class AS c
+            ON c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(v.relation)::pg_catalog.oid
+            AND c.relkind OPERATOR(pg_catalog.=) 'r' AND NOT c.relrowsecurity
         JOIN pg_catalog.pg_attribute AS a ON a.attrelid OPERATOR(pg_catalog.=) c.oid
-            AND a.attname OPERATOR(pg_catalog.=) 'id'
-            AND a.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.text'::pg_catalog.regtype::pg_catalog.oid
-        WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass('pgmrl.rotations')::pg_catalog.oid
-            AND c.relkind OPERATOR(pg_catalog.=) 'r' AND NOT c.relrowsecurity)
+            AND a.attname OPERATOR(pg_catalog.=) v.name::pg_catalog.name
+            AND a.atttypid OPERATOR(pg_catalog.=) v.type::pg_catalog.regtype::pg_catalog.oid) END
 )::pg_catalog.text
 """
-"""What a node has, as JSON. A view in the place of the table, or a type of somebody's, would run there as this role."""
-_ROTATIONS: Final = (
-    "SELECT coalesce(pg_catalog.json_agg(r.id), '[]'::pg_catalog.json)::pg_catalog.text FROM pgmrl.rotations AS r"
-)
+"""What a node has, as JSON. A view in the place of a table, or a type of somebody's, would run there as this role."""
+SCHEMA_COMMAND: Final = """
+SELECT pg_catalog.json_build_object(
+    'revision', (SELECT pg_catalog.max(v.version_num) FROM pgmrl.alembic_version AS v),
+    'rotations', (SELECT coalesce(pg_catalog.json_agg(r.id), '[]'::pg_catalog.json) FROM pgmrl.rotations AS r)
+)::pg_catalog.text
+"""
+"""What a node's schema pgmrl has, as JSON; where there is one."""
 
 _READ_SETTING: Final = text("SELECT pg_catalog.current_setting(:name)")
 _SET_SETTING: Final = text("SELECT pg_catalog.set_config(:name, :value, true)")
@@ -134,6 +142,7 @@ class Node(NamedTuple):
         error: what it says instead, or the connection to it; None where it answers.
         pgvector: the extension's version there; None where it is not installed.
         rotations: the ids of the rotations there; None where pgmrl's schema is not.
+        revision: of pgmrl's schema there.
 
     """
 
@@ -141,6 +150,7 @@ class Node(NamedTuple):
     error: str | None
     pgvector: str | None = None
     rotations: frozenset[str] | None = None
+    revision: str | None = None
 
 
 def citus_version(connection: Connection) -> str | None:
@@ -212,31 +222,47 @@ def _shard(number: int, success: bool, result: str | None) -> Shard:
 
 
 def nodes(connection: Connection) -> list[Node]:
-    """The nodes of Citus, by what they answer."""
-    answers = _on_all_nodes(connection, NODE_COMMAND)
-    states: dict[str, Any] = {
-        name: json.loads(result) if success and result else None for name, success, result in answers
-    }
-    rotations: dict[str, frozenset[str]] = {}
-    if any(state is not None and state["schema"] for state in states.values()):
-        for name, success, result in _on_all_nodes(connection, _ROTATIONS):
-            if success and result:
-                rotations[name] = frozenset(json.loads(result))
-    return [
-        Node(name, result or "no answer")
-        if states[name] is None
-        else Node(name, None, states[name]["pgvector"], rotations.get(name))
-        for name, _, result in answers
-    ]
+    """This node and the workers of Citus, by what they answer.
+
+    This one answers in the connection's own transaction, which another would not see, or wait for.
+    """
+    answers = _answers(connection, NODE_COMMAND)
+    states = {name: json.loads(result) for name, result, error in answers if error is None}
+    own, schemas = answers[0][0], {}
+    if states[own]["schema"] and not any(state["schema"] is False for state in states.values()):
+        schemas = {
+            name: json.loads(result) for name, result, error in _answers(connection, SCHEMA_COMMAND) if error is None
+        }
+    return [_node(name, error, states.get(name), schemas.get(name)) for name, _, error in answers]
 
 
-def _on_all_nodes(connection: Connection, command: str) -> list[tuple[str, bool, str | None]]:
+def _node(name: str, error: str | None, state: Any, schema: Any) -> Node:
+    if error is None and state["schema"] is False:
+        error = "the tables in its schema pgmrl are not pgmrl's: look at them, and drop the schema"
+    if error is not None:
+        return Node(name, error)
+    rotations = None if schema is None else frozenset(schema["rotations"])
+    return Node(name, None, state["pgvector"], rotations, None if schema is None else schema["revision"])
+
+
+def _answers(connection: Connection, command: str) -> list[tuple[str, str, str | None]]:
+    """The name, the answer, and the error or None of this node, which is the first, and of the workers."""
+    own: str = catalogue_result(
+        connection,
+        "SELECT coalesce((SELECT n.nodename || ':' || n.nodeport FROM pg_catalog.pg_dist_node AS n "
+        "JOIN pg_catalog.pg_dist_local_group AS g ON g.groupid = n.groupid WHERE n.noderole = 'primary' LIMIT 1), "
+        "'this node')",
+    ).scalar_one()
     query = text(
-        "SELECT coalesce(n.nodename || ':' || n.nodeport, 'this node') AS name, r.success, r.result "
-        "FROM run_command_on_all_nodes(:command) AS r LEFT JOIN pg_catalog.pg_dist_node AS n ON n.nodeid = r.nodeid "
-        "ORDER BY r.nodeid"
+        "SELECT nodename || ':' || nodeport AS name, success, result FROM run_command_on_workers(:command) ORDER BY 1"
     )
-    return [(row[0], row[1], row[2]) for row in catalogue_result(connection, query, {"command": command})]
+    rows = catalogue_result(connection, query, {"command": command})
+    here = (own, str(catalogue_result(connection, command).scalar_one()), None)
+    return [
+        here,
+        *((name, result or "", None if success and result else result or "no answer")
+          for name, success, result in rows if name != own),
+    ]
 
 
 # -- what is wrong with them ---------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from pgmrl.database.extension import check_pgvector
 from pgmrl.database.search_path import catalogue_result, relation_name
 from pgmrl.database.shards import citus_version, distributed_table, node_faults, nodes
 from pgmrl.database.table_state import table_state
@@ -16,6 +17,7 @@ from pgmrl.errors import MigrationError
 from pgmrl.model import ddl
 from pgmrl.model.shortening import Rotation
 from pgmrl.names import literal, qualified
+from pgmrl.online.node_preparation import preparation_statements
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -86,14 +88,16 @@ def distribution_statements(
         raise MigrationError(f"{owner}: expected an ordinary table, got {current.describe()}: undistribute_table first")
     rules = [state.shorts[name].definition.short.by for name in state.sync_triggers if name in state.shorts]
     rotations = sorted({str(rule.id) for rule in rules if isinstance(rule, Rotation)})
-    faults = node_faults(nodes(connection), rotations)
+    states = nodes(connection)
+    faults = node_faults(states)
     if faults:
         raise MigrationError(
-            f"{'; '.join(faults)}: on each of them CREATE EXTENSION vector, and for a rotation `pgmrl upgrade` and the "
-            "installation of its file (docs/citus.md)"
+            f"{'; '.join(faults)}: start it, or remove it by citus_remove_node; pgvector comes to all of them by SELECT * "
+            "FROM run_command_on_workers('CREATE EXTENSION IF NOT EXISTS vector')"
         )
+    prepared = preparation_statements(connection, states, rotations, check_pgvector(connection))
     if current is not None:
-        return []
+        return prepared
     storage = [
         ddl.set_storage(owner, name, "main")
         for name, short in state.shorts.items()
@@ -107,7 +111,7 @@ def distribution_statements(
         if state.sync_triggers
         else []
     )
-    return [*storage, *triggers, create_distributed_table(owner, by, shards)]
+    return [*prepared, *storage, *triggers, create_distributed_table(owner, by, shards)]
 
 
 def check_triggers(connection: Connection, state: TableState, owner: str) -> None:
