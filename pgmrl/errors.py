@@ -22,7 +22,8 @@
     ├── ExactSearchWarning
     ├── PartialIndexWarning
     ├── PgvectorVersionWarning
-    └── PolicyIndexWarning
+    ├── PolicyIndexWarning
+    └── UntrainedTruncationWarning
 
 A docstring is the default message and ends with the remedy.
 """
@@ -56,6 +57,7 @@ __all__ = [
     "RotationError",
     "SearchError",
     "Unreachable",
+    "UntrainedTruncationWarning",
     "VectorError",
     "WrongConnection",
 ]
@@ -160,3 +162,7 @@ class PolicyIndexWarning(PgmrlWarning):
 
 class PgvectorVersionWarning(PgmrlWarning):
     """pgvector before 0.8.4 has defects when vacuuming HNSW indexes. Update the extension."""
+
+
+class UntrainedTruncationWarning(PgmrlWarning):
+    """The short vector's length is none the model was trained for. Take one that is, or `pgmrl fit-rotation`."""

@@ -21,7 +21,6 @@ from pgmrl.cli.progress_report import ProgressReport, job_progress
 from pgmrl.database.reflection import reflect
 from pgmrl.database.table_state import table_state
 from pgmrl.embedders import embed_batches
-from pgmrl.embedders.model_cards import truncation_advice
 from pgmrl.embedding_queue import check_model, installed_model
 from pgmrl.errors import DefinitionError, IngestError, MeasureError, NotMigrated, PgmrlError
 from pgmrl.ingestion.ingest import IngestReport, ingest
@@ -33,6 +32,7 @@ from pgmrl.model.columns import Matryoshka, attachment_of
 from pgmrl.model.hnsw import Hnsw
 from pgmrl.model.metrics import metric_named
 from pgmrl.model.shortening import Definition, Prefix, Rotation, Short
+from pgmrl.model_cards import truncation_advice
 from pgmrl.names import LIMIT, qualified
 from pgmrl.online import index_builds, steps
 from pgmrl.online.target import Target

@@ -17,12 +17,12 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import numpy as np
 
 from pgmrl.embedders.base import layer_normalised, text_list, unit_length
-from pgmrl.embedders.model_cards import ModelCard, model_card
 from pgmrl.errors import EmbedderError, EmbedderUnavailable
+from pgmrl.model_cards import ModelCard, model_card
 from pgmrl.reprs import safe_repr, safe_str
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -86,6 +86,7 @@ class OpenAIEmbedder:
         card = model_card(f"openai:{model}") or ModelCard()
         prompts = ((query_prompt, card.query_prompt), (document_prompt, card.document_prompt))
         self._prompts = tuple((known or "") if prompt is None else prompt for prompt, known in prompts)
+        self._fields = card.query_fields, card.document_fields
         self._normalise = card.normalise if normalise is None else normalise
         self._layer_norm = card.layer_norm
         self._batch_size = batch_size
@@ -96,7 +97,7 @@ class OpenAIEmbedder:
         given = {"dimensions": dimensions, "query_prompt": query_prompt, "document_prompt": document_prompt}
         options = urlencode({name: value for name, value in given.items() if value is not None})
         self.name: str = f"openai:{model}{f'?{options}' if options else ''}"
-        self.dims: int = len(self._request(["a"])[0])
+        self.dims: int = len(self._request(["a"], self._fields[1])[0])
         self.trained_dims: tuple[int, ...] = card.truncations(self.dims)
 
     @classmethod
@@ -125,16 +126,15 @@ class OpenAIEmbedder:
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of documents; shape (len(texts), dims), float32."""
-        return self._embed(texts, self._prompts[1])
+        return self._embed(texts, self._prompts[1], self._fields[1])
 
     def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of queries; shape (len(texts), dims), float32."""
-        return self._embed(texts, self._prompts[0])
+        return self._embed(texts, self._prompts[0], self._fields[0])
 
-    def _embed(self, texts: Sequence[str], prompt: str) -> NDArray[np.float32]:
-        vectors = [
-            v for batch in self._batches([prompt + value for value in text_list(texts)]) for v in self._request(batch)
-        ]
+    def _embed(self, texts: Sequence[str], prompt: str, fields: Mapping[str, str]) -> NDArray[np.float32]:
+        batches = self._batches([prompt + value for value in text_list(texts)])
+        vectors = [vector for batch in batches for vector in self._request(batch, fields)]
         try:
             array = np.array(vectors, np.float32).reshape(len(vectors), -1 if vectors else self.dims)
         except (TypeError, ValueError) as error:
@@ -157,11 +157,12 @@ class OpenAIEmbedder:
 
     # -- requests --------------------------------------------------------------------------------------------------
 
-    def _request(self, texts: list[str]) -> list[Any]:
+    def _request(self, texts: list[str], fields: Mapping[str, str]) -> list[Any]:
         """One vector for each text, in their order."""
-        body: dict[str, Any] = {"model": self._model, "input": texts, "encoding_format": "float"}
+        body: dict[str, Any] = {"encoding_format": "float", **fields, "model": self._model, "input": texts}
         if self._dimensions is not None:
             body["dimensions"] = self._dimensions
+        body = {name: value for name, value in body.items() if value != ""}
         for remaining in range(self._attempts - 1, -1, -1):
             try:
                 return self._answer(json.dumps(body).encode(), len(texts))

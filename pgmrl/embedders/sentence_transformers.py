@@ -1,7 +1,7 @@
 """Any sentence-transformers model: from the Hugging Face hub, or from a folder without network access.
 
 Rules that a model's files do not contain (prompts, layer normalization before truncation, trained dimensions) come from
-`models.toml` or a file of your own, see `pgmrl.embedders.model_cards`; or pass them.
+`models.toml` or a file of your own, see `pgmrl.model_cards`; or pass them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from urllib.parse import parse_qsl
 import numpy as np
 
 from pgmrl.embedders.base import layer_normalised, text_list, unit_length
-from pgmrl.embedders.model_cards import ModelCard, model_card
 from pgmrl.errors import EmbedderError
+from pgmrl.model_cards import ModelCard, model_card
 from pgmrl.reprs import safe_repr
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pgmrl.database.search_path import catalogue_result
-from pgmrl.embedders.model_cards import truncation_advice
+from pgmrl.model_cards import truncation_advice
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

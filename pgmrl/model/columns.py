@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
@@ -21,7 +23,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import MappedColumn, QueryableAttribute, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-from pgmrl.errors import DefinitionError
+from pgmrl.errors import DefinitionError, UntrainedTruncationWarning
 from pgmrl.model import (
     ddl,
     inserts,  # noqa: F401 - has INSERT compiled without short columns
@@ -37,6 +39,7 @@ from pgmrl.model.short_expression import IndexedShort
 from pgmrl.model.shortening import Definition, Prefix, Short
 from pgmrl.model.sqlalchemy_internals import TableType, unselected_column
 from pgmrl.model.types import NumpyVector
+from pgmrl.model_cards import truncation_advice
 from pgmrl.names import identifier, qualified, quoted
 from pgmrl.reprs import safe_repr, safe_str
 
@@ -545,6 +548,7 @@ def _attach(
 def _attach_embed(column: Column[Any], table: Table, embed: Embed) -> None:
     full = column.name
     column.info[INFO_KEY] = replace(column.info[INFO_KEY], embed=embed)
+    _warn_of_truncation(table, column, column.info[INFO_KEY].definition, embed)
     event.listen(
         table,
         "after_create",
@@ -557,6 +561,21 @@ def _attach_embed(column: Column[Any], table: Table, embed: Embed) -> None:
         table_statement(lambda schema, name: drop_embedding_triggers(schema, name, full)),
         propagate=True,
     )
+
+
+def _warn_of_truncation(table: Table, column: Column[Any], definition: Definition, embed: Embed) -> None:
+    """Say where a prefix has a length that its model was not trained for, at the line that declares it."""
+    if not isinstance(definition.short.by, Prefix):
+        return
+    advice = truncation_advice(embed.by, definition.short.dims, definition.dims)
+    if advice is None:
+        return
+    level, libraries = 1, {"pgmrl", "sqlalchemy", "sqlmodel"}
+    # up to the application, which declares a class far from here
+    while sys._getframe(level).f_globals.get("__name__", "sqlalchemy").split(".")[0] in libraries:
+        level += 1
+    message = f"{table.name}.{column.name}: {advice}"
+    warnings.warn(message, UntrainedTruncationWarning, stacklevel=level + 1)
 
 
 def _holds(column: Column[Any], definition: Definition) -> bool:

@@ -9,6 +9,7 @@ from sqlalchemy import Column, Engine, Integer, MetaData, Table, Text
 
 from pgmrl import Embed, Matryoshka, Short
 from pgmrl.embedding_queue import embedding_status, untrained_truncations
+from pgmrl.errors import UntrainedTruncationWarning
 from tests.cli import run
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ def make(engine: Engine, dims: int, embed: Embed | None = None) -> None:
 
 def test_it_is_found(engine: Engine) -> None:
     """A trained length is none."""
-    for dims in (100, 128):
-        make(engine, dims, Embed("body", NOMIC))
+    with pytest.warns(UntrainedTruncationWarning, match="not to 100"):
+        make(engine, 100, Embed("body", NOMIC))
+    make(engine, 128, Embed("body", NOMIC))
     with engine.connect() as connection:
         assert [(short.table_name, short.dims) for short in untrained_truncations(connection)] == [("docs_100", 100)]
 

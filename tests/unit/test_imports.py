@@ -16,7 +16,7 @@ import pgmrl
 PACKAGE = Path(pgmrl.__file__).parent
 # A folder imports from its own row's folder and from the rows above; imports for type checking count as any other.
 LAYERS = (
-    ("errors", "names", "units", "limits", "reprs", "urls"),
+    ("errors", "names", "units", "limits", "reprs", "urls", "model_cards"),
     ("model", "embedders", "local"),
     ("database",),
     ("searching", "ingestion", "functions", "online"),

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import pgmrl.embedders
-from pgmrl.embedders.model_cards import ModelCard, model_card, truncation_advice
+import pgmrl
 from pgmrl.errors import EmbedderError
+from pgmrl.model_cards import ModelCard, model_card, truncation_advice
 
 NOMIC = "sentence-transformers:nomic-ai/nomic-embed-text-v1.5"
 OWN = """
@@ -36,7 +36,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_every_card_can_be_read_and_says_where_it_is_from() -> None:
     """Names as `load_embedder` takes them."""
-    names = tomllib.loads((Path(pgmrl.embedders.__file__).parent / "models.toml").read_text(encoding="utf-8"))
+    names = tomllib.loads((Path(pgmrl.__file__).parent / "models.toml").read_text(encoding="utf-8"))
     assert len(names) >= 10
     for name in names:
         card = model_card(name)
@@ -70,6 +70,7 @@ def test_the_users_file_comes_first(own: Path) -> None:
     [
         ("x = [", "models.toml: "),
         ("x = 3", "'x': expected a table"),
+        ('["openai:x"]\nquery_fields = { n = 3 }', "expected texts as fields of a request"),
         ('["x"]\ndim = 3', "got 'dim'"),
         ('["x"]\ndims = "3"', "dims: expected int, got '3'"),
         ('["x"]\ndims = true', "dims: expected int, got True"),

@@ -251,3 +251,20 @@ def test_rules_of_the_models_card(endpoint: Endpoint, tmp_path: Path, monkeypatc
     plain.embed_queries(["a text"])
     assert endpoint.requests[-1][0]["input"] == ["a text"]
     assert plain.name == "openai:m?query_prompt="
+
+
+def test_fields_of_the_models_card(endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server may take the side of a text in a field of its own, and none of the protocol's."""
+    path = tmp_path / "models.toml"
+    path.write_text(
+        '["openai:m"]\nquery_fields = { task = "query", encoding_format = "" }\n'
+        'document_fields = { task = "passage", model = "other" }\n'
+    )
+    monkeypatch.setenv("PGMRL_MODELS", str(path))
+    model = load_embedder("openai:m")
+    model.embed_documents(["a"])
+    model.embed_queries(["a"])
+    passage = {"model": "m", "input": ["a"], "task": "passage", "encoding_format": "float"}
+    bodies = [body for body, _ in endpoint.requests]
+    assert bodies == [passage, passage, {"model": "m", "input": ["a"], "task": "query"}]
+    assert model.name == "openai:m"

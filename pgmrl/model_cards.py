@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pgmrl.errors import EmbedderError
 from pgmrl.reprs import safe_repr
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["MODELS_VARIABLE", "ModelCard", "model_card", "truncation_advice"]
 
@@ -18,7 +21,7 @@ MODELS_VARIABLE: Final = "PGMRL_MODELS"
 _PACKAGED: Final = Path(__file__).parent / "models.toml"
 _TYPES: Final = {
     "dims": int, "trained_dims": list, "trained_from": int, "layer_norm": bool, "normalise": bool, "query_prompt": str,
-    "document_prompt": str, "source": str,
+    "document_prompt": str, "query_fields": dict, "document_fields": dict, "source": str,
 }  # fmt: skip
 
 
@@ -34,6 +37,8 @@ class ModelCard:
         normalise: whether vectors are scaled to unit length.
         query_prompt: prefix of a query; None where the model's files have it, if there is one.
         document_prompt: prefix of a document, likewise.
+        query_fields: of a request over HTTP for queries, besides the protocol's own; "" leaves one of those out.
+        document_fields: for documents, likewise.
         source: the page that says so.
     """
 
@@ -44,6 +49,8 @@ class ModelCard:
     normalise: bool = True
     query_prompt: str | None = None
     document_prompt: str | None = None
+    query_fields: Mapping[str, str] = field(default_factory=dict)
+    document_fields: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
 
     def truncations(self, dims: int) -> tuple[int, ...]:
@@ -97,6 +104,9 @@ def _card(path: Path, name: str, values: Any) -> ModelCard:
             raise EmbedderError(f"{place}: expected some of {', '.join(_TYPES)}, got {safe_repr(key)}")
         if type(value) is not _TYPES[key]:
             raise EmbedderError(f"{place}: {key}: expected {_TYPES[key].__name__}, got {safe_repr(value)}")
+    fields = [value for key in ("query_fields", "document_fields") for value in values.get(key, {}).values()]
+    if not all(isinstance(value, str) for value in fields):
+        raise EmbedderError(f"{place}: expected texts as fields of a request, got {safe_repr(fields)}")
     dims, trained = values.get("dims"), values.get("trained_dims", [])
     numbers = [*trained, *(values[key] for key in ("dims", "trained_from") if key in values)]
     if any(type(number) is not int or not 0 < number <= (dims or number) for number in numbers):
