@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import Engine, select, text
 
-from pgmrl import Nearest, check_schema, install_functions, more_like_this, reflect, search_hybrid
+from pgmrl import Nearest, check_schema, more_like_this, search_hybrid
 from pgmrl.database.shards import DistributedTable, distributed_table, nodes, shards
 from pgmrl.doctor import doctor
 from pgmrl.errors import MigrationError, NotMigrated, SearchError
@@ -69,15 +69,12 @@ def test_a_shard_without_its_index(citus: Engine) -> None:
 
 
 def test_bad_input(citus: Engine) -> None:
-    """A distribution column that is not in the key; functions; another column than the table is distributed by."""
+    """A distribution column that is not in the key; another column than the table is distributed by."""
     with citus.connect() as connection:
         with pytest.raises(MigrationError, match="expected the distribution column part in the primary key"):
             distribution_statements(connection, None, "pgmrl_proof_packages", "part")
         with pytest.raises(MigrationError, match="expected an ordinary table, got distributed by tenant"):
             distribution_statements(connection, None, "pgmrl_proof_documents", "id")
-        if connection.scalar(text("SELECT to_regclass('pgmrl.rotations')")) is not None:
-            with pytest.raises(MigrationError, match="got a distributed one"):
-                install_functions(connection, reflect(connection, "pgmrl_proof_packages.embedding"))
 
 
 # -- searches ------------------------------------------------------------------------------------------------------

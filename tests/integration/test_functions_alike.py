@@ -1,4 +1,7 @@
-"""The SQL functions and the Python searches give the same rows, also where distances tie and for every metric."""
+"""The SQL functions and the Python searches give the same rows, also where distances tie and for every metric.
+
+Those of a table declared as distributed too, on one server; what only Citus can show is in tests/citus.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,10 @@ else:
     Engine = MetricName = Any
 
 ROWS, DIMS = 400, 16
-METRICS: tuple[MetricName, ...] = ("cosine", "l2", "inner_product")
+METRICS: dict[str, MetricName] = {
+    "cosine": "cosine", "l2": "l2", "inner_product": "inner_product", "shards": "cosine", "shards_l2": "l2"
+}  # fmt: skip
+"""By what the tables are called."""
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +56,15 @@ def tables(module_engine: Engine) -> dict[str, Table]:
         for n, (vector, group) in enumerate(zip(vectors, groups, strict=True))
     ]
     tables: dict[str, Table] = {}
-    for metric in METRICS:
-        tables[metric] = table = Table(
-            f"alike_{metric}",
+    for name, metric in METRICS.items():
+        tables[name] = table = Table(
+            f"alike_{name}",
             MetaData(),
             Column("id", Integer, primary_key=True, autoincrement=False),
             Column("part", Text),
             Column("title", Text),
             Column("words", FullText("title", config="simple")),
-            Column("embedding", Matryoshka(DIMS, Short(8), metric=metric)),
+            Column("embedding", Matryoshka(DIMS, Short(8), metric=metric, distributed=name.startswith("shards"))),
         )
         with module_engine.begin() as connection:
             table.create(connection)

@@ -300,7 +300,7 @@ OPERATORS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("by", ["prefix", "rotation"])
+@pytest.mark.parametrize("by", ["prefix", "rotation", "shards"])
 @pytest.mark.parametrize("place", ["decoy", "pg_temp"])
 def test_nothing_on_the_search_path_is_run(
     connection: Connection, small_rotation: Rotation, place: str, by: str
@@ -314,7 +314,7 @@ def test_nothing_on_the_search_path_is_run(
         Column("kind", Text),
         Column("tags", ARRAY(Text)),
         Column("size", Integer),
-        Column("e", Matryoshka(8, Short(4, rule))),
+        Column("e", Matryoshka(8, Short(4, rule), distributed=by == "shards")),
         Column("words", TSVECTOR),
     )
     database.install_rotation(connection, small_rotation)
@@ -322,10 +322,13 @@ def test_nothing_on_the_search_path_is_run(
     rows = [{"id": n, "kind": "ab"[n % 2], "tags": ["x"], "size": n, "e": VECTOR + n, "words": "a"} for n in range(6)]
     connection.execute(docs.insert(), rows)
     filters = ("kind", "size >=", "size <=", "kind in", "tags contains")
+    related = None if by == "shards" else 2
     install_functions(
         connection,
         docs.c.e,
-        SqlFunctions(filters=filters, related=2, stored=True, group_by="kind", words="words", config="simple"),
+        SqlFunctions(
+            filters=filters, related=related, stored=bool(related), group_by="kind", words="words", config="simple"
+        ),
     )
     connection.exec_driver_sql(f"INSERT INTO pgmrl.queries VALUES ('docs', 'e', 'q', NULL, NULL, '{QUERY}')")
     given = "kind => 'b', size_min => 1, size_max => 5, kind_any => '{a,b}', tags_with => '{x}'"
@@ -338,7 +341,7 @@ def test_nothing_on_the_search_path_is_run(
         f"SELECT id FROM public.docs_search_groups('{QUERY}', {given})",
         f"SELECT id, score FROM public.docs_hybrid('{QUERY}', 'a b', {given})",
         f"SELECT id, score FROM public.docs_hybrid('{QUERY}', 'a', match => 'web', fusion => 'weighted', {given})",
-        "SELECT id, related_id FROM public.docs_related",
+        *(["SELECT id, related_id FROM public.docs_related"] if related else []),
     ]
     before = [connection.execute(text(call)).all() for call in calls]
     if place != "pg_temp":
@@ -351,7 +354,8 @@ def test_nothing_on_the_search_path_is_run(
             text("SELECT 'a'::text = 'a'::text") if place == "decoy" else text("SELECT pg_temp.to_regclass('a')")
         )
     assert [connection.execute(text(call)).all() for call in calls] == before
-    connection.exec_driver_sql("REFRESH MATERIALIZED VIEW public.docs_related_stored")
+    if related:
+        connection.exec_driver_sql("REFRESH MATERIALIZED VIEW public.docs_related_stored")
 
 
 def plant(connection: Connection, place: str) -> None:

@@ -242,6 +242,13 @@ FUNCTIONS = [
     Case(
         "functions with words", beside(), called(worded(), words="words", group_by="title"), (INSTALL, "words='words'")
     ),
+    Case(
+        "functions of a table to be distributed",
+        typed(),
+        called(typed(distributed=True), filters=("title",)),
+        (INSTALL, "distributed='id'"),
+    ),
+    Case("functions once distributed", called(typed()), called(typed(distributed="id")), (INSTALL, "distributed='id'")),
     Case("functions unchanged", called(typed(), related=3), called(typed(), related=3), silent=True),
 ]
 CASES = [
