@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Table, event
 
 from pgmrl import database
+from pgmrl.database.function_sets import installed_markers
 from pgmrl.errors import DefinitionError
 from pgmrl.functions import installed
 from pgmrl.functions.searched_column import SearchedColumn
@@ -91,7 +92,7 @@ def drop_functions(connection: Connection | Session, column: InstrumentedAttribu
     schema = _schema_of(connection, base.table)
     prefixes = [
         (functions_schema, marker["name"])
-        for functions_schema, marker in installed.installed_markers(connection)
+        for functions_schema, marker in installed_markers(connection)
         if (marker["schema"], marker["table"], marker["column"]) == (schema, base.table.name, base.name)
     ]
     for functions_schema, prefix in prefixes:

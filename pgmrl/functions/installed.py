@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pgmrl.functions.searched_column import SearchedColumn
     from pgmrl.model.hnsw import Hnsw
 
-__all__ = ["FunctionInfo", "drop", "functions", "install", "installed_markers"]
+__all__ = ["FunctionInfo", "drop", "functions", "install"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +150,3 @@ def functions(connection: Connection | Session) -> list[FunctionInfo]:
     with database.caller_path(connection):  # which says how types of arguments are written; nothing else in it depends
         rows = connection.execute(text(f"SELECT {names} FROM pgmrl.functions ORDER BY 1, 2"))
         return [FunctionInfo(*row) for row in rows]
-
-
-def installed_markers(connection: Connection) -> list[tuple[str, dict[str, Any]]]:
-    """Schema and declaration of every set of functions; none where pgmrl's schema is missing."""
-    if database.installed_revision(connection) is None:
-        return []
-    rows = database.catalogue_result(connection, text("SELECT function_schema, marker FROM pgmrl.function_sets"))
-    return [(functions_schema, marker) for functions_schema, marker in rows]

@@ -17,12 +17,12 @@ from sqlalchemy import bindparam, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from pgmrl import database
+from pgmrl.database.function_sets import installed_markers
 from pgmrl.database.job_log import log
 from pgmrl.database.search_path import PINNED
 from pgmrl.embedders import check_vectors
 from pgmrl.errors import EmbedderError, MigrationError, PgmrlError
 from pgmrl.functions.install import searched_column_in
-from pgmrl.functions.installed import installed_markers
 from pgmrl.model.columns import attachment_of
 from pgmrl.model.types import NumpyVector
 from pgmrl.names import qualified

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from pgmrl.database.extension import check_pgvector
+from pgmrl.database.function_sets import installed_markers
 from pgmrl.database.search_path import catalogue_result, relation_name
 from pgmrl.database.shards import citus_version, distributed_table, node_faults, nodes
 from pgmrl.database.table_state import table_state
@@ -24,7 +25,13 @@ if TYPE_CHECKING:
 
     from pgmrl.database.table_state import TableState
 
-__all__ = ["check_triggers", "create_distributed_table", "distribution_statements", "undistribute_table"]
+__all__ = [
+    "check_functions",
+    "check_triggers",
+    "create_distributed_table",
+    "distribution_statements",
+    "undistribute_table",
+]
 
 
 def create_distributed_table(owner: str, by: str, shards: int | None = None) -> str:
@@ -64,8 +71,8 @@ def distribution_statements(
 
     Raises:
         MigrationError: there is no Citus, no such table or column; the primary key does not contain the column; the
-            table is distributed otherwise, or has a side table or a queue; a node has no pgvector, an old one, or
-            lacks a rotation.
+            table is distributed otherwise, has a side table, a queue, or functions for a table of one node; a node has no
+            pgvector, an old one, or lacks a rotation.
 
     """
     if citus_version(connection) is None:
@@ -83,6 +90,7 @@ def distribution_statements(
             "fail; keep the short column in the table itself, by add_short"
         )
     check_triggers(connection, state, owner)
+    check_functions(connection, state, by)
     current = distributed_table(connection, owner)
     if current is not None and current.column != by:
         raise MigrationError(f"{owner}: expected an ordinary table, got {current.describe()}: undistribute_table first")
@@ -141,6 +149,33 @@ def check_triggers(connection: Connection, state: TableState, owner: str) -> Non
             f"{owner} has the triggers {', '.join(triggers)}, which embed or cut its texts, or belong to a reshape "
             "under way: over shards they would write elsewhere. End that first: `pgmrl embed --drop`, `pgmrl chunk "
             "--drop`, `pgmrl model keep --stop` or `pgmrl reshape contract`"
+        )
+
+
+def check_functions(connection: Connection, state: TableState, by: str) -> None:
+    """Check that the SQL functions of a table, where it has any, are those for its shards.
+
+    Others would set the scan's parameters on the coordinator, and each shard would give 40 rows, whatever is asked.
+
+    Args:
+        connection: of the database.
+        state: of the table.
+        by: the distribution column.
+
+    Raises:
+        MigrationError: it has others.
+
+    """
+    names = [
+        f"{qualified(schema, marker['name'])}_…"
+        for schema, marker in installed_markers(connection)
+        if (marker["schema"], marker["table"]) == (state.schema, state.table) and marker.get("distributed") != by
+    ]
+    if names:
+        raise MigrationError(
+            f"{qualified(state.schema, state.table)} is searched by the functions {', '.join(names)}, made for a table "
+            "of one node. Drop them (`pgmrl functions drop`) and install them once it is distributed, or declare "
+            f"distributed={by!r} and install them again before"
         )
 
 

@@ -11,13 +11,15 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import Column, Integer, MetaData, Table, Text, text
 
-from pgmrl import Short, database
+from pgmrl import Short, database, install_functions
 from pgmrl.alembic.operations import DistributeTable
 from pgmrl.database.table_state import table_state
 from pgmrl.errors import MigrationError
+from pgmrl.functions.install import drop_functions
 from pgmrl.model.columns import Matryoshka
 from pgmrl.model.embed import Embed, drop_embedding_triggers, keep_embedding_triggers
 from pgmrl.online.distributing import (
+    check_functions,
     check_triggers,
     create_distributed_table,
     distribution_statements,
@@ -68,6 +70,29 @@ def test_triggers_that_write_elsewhere(connection: Connection, small_rotation: R
         check()
     connection.execute(text(drop_embedding_triggers(None, "docs", "embedding")))
     check()
+
+
+def test_functions_for_a_table_of_one_node(connection: Connection) -> None:
+    """Are to be made again for the shards, before the table is distributed or after."""
+    for distributed, fails in ((False, True), ("id", True), ("tenant", False)):
+        docs = Table(
+            "docs",
+            MetaData(),
+            Column("tenant", Integer, primary_key=True),
+            Column("id", Integer, primary_key=True),
+            Column("embedding", Matryoshka(8, Short(4), distributed=distributed)),
+        )
+        docs.create(connection, checkfirst=True)
+        state = table_state(connection, None, "docs")
+        assert state is not None
+        check_functions(connection, state, "tenant")
+        install_functions(connection, docs.c.embedding)
+        if fails:
+            with pytest.raises(MigrationError, match=r"public.docs is searched by the functions public.docs_…, made"):
+                check_functions(connection, state, "tenant")
+        else:
+            check_functions(connection, state, "tenant")
+        drop_functions(connection, docs.c.embedding)
 
 
 def test_the_statements_quote_their_names() -> None:

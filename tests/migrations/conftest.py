@@ -18,9 +18,9 @@ from pgvector.sqlalchemy import HALFVEC, VECTOR
 from sqlalchemy import Engine, MetaData, Table, inspect, text
 
 from pgmrl import database
+from pgmrl.database.function_sets import installed_markers
 from pgmrl.database.table_state import table_state
 from pgmrl.functions import installed
-from pgmrl.functions.installed import installed_markers
 from pgmrl.model.columns import INFO_KEY, Attachment
 from pgmrl.names import qualified
 from pgmrl.online import validation

@@ -40,12 +40,12 @@ from pgmrl.alembic.operations import (
     PgmrlOperation,
     UpgradePgmrl,
 )
+from pgmrl.database.function_sets import installed_markers
 from pgmrl.database.job_log import log
 from pgmrl.database.printed_predicates import printed_index
 from pgmrl.database.search_path import catalogue_result
 from pgmrl.database.table_state import TableState, table_state
 from pgmrl.errors import MigrationError, RotationError
-from pgmrl.functions.installed import installed_markers
 from pgmrl.model.columns import INFO_KEY, Attachment, Matryoshka
 from pgmrl.model.hnsw import Hnsw
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from pgmrl.database.function_sets import installed_markers
+from pgmrl.database.shards import distributed_table
 from pgmrl.database.table_state import table_state
 from pgmrl.doctor.checks.registry import database_check
 from pgmrl.doctor.finding import Problem, Unchecked
-from pgmrl.functions.installed import installed_markers
 from pgmrl.functions.searched_column import VERSION
 from pgmrl.model import ddl
 from pgmrl.names import literal, qualified
@@ -71,6 +72,9 @@ def _fault(context: CheckContext, owner: str, marker: dict[str, Any]) -> tuple[S
     changed = [
         f"{name} {marker[name]}, now {value}" for name, value in actual.items() if marker.get(name, value) != value
     ]
+    distributed = distributed_table(context.connection, owner)
+    if distributed is not None and marker.get("distributed") != distributed.column:
+        changed.append(f"distributed by {marker.get('distributed')}, now {distributed.column}")
     if changed:
         return "critical", f"were made for another {marker['short']} ({'; '.join(changed)})"
     if short.stage == "retired":
