@@ -6,6 +6,7 @@ from alembic import context
 from sqlalchemy import Connection, create_engine, text
 
 from pgmrl import database
+from pgmrl.database.shards import on_this_node
 
 VERSION_TABLE: dict[str, Any] = {"version_table": database.VERSION_TABLE, "version_table_schema": database.SCHEMA}
 
@@ -23,7 +24,7 @@ def offline() -> None:
 
 def online(connection: Connection) -> None:
     """Run on this connection; whoever opened its transaction ends it."""
-    with database.pinned(connection):
+    with database.pinned(connection), on_this_node(connection):
         for statement in database.create_schema():  # the version table lives in it
             connection.execute(text(statement))
         context.configure(connection=connection, **VERSION_TABLE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,7 +48,7 @@ from pgmrl.alembic.operations import (
 )
 from pgmrl.alembic.planning import announce
 from pgmrl.database.job_log import log
-from pgmrl.database.shards import distributed_table
+from pgmrl.database.shards import distributed_table, on_this_node
 from pgmrl.database.table_state import table_state
 from pgmrl.embedders import DEFAULT
 from pgmrl.embedders.token_model import load_token_model
@@ -78,6 +78,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection
+
+    from pgmrl.online.target import Target
 
 __all__ = ["collected"]
 
@@ -124,13 +126,13 @@ def _upgrade_pgmrl(operations: Operations, operation: UpgradePgmrl) -> None:
         return  # somebody brought it further already: a step of a history never goes back unasked
     if connection is not None and current != operation.to:
         database.check_schema_rights(connection)
-    if current is None:
-        for statement in (*database.create_schema(), database.create_version_table()):
-            operations.execute(text(statement))
+    statements = [] if current is not None else [*database.create_schema(), database.create_version_table()]
     vector_schema = database.vector_schema_of(operations.migration_context)
     for step in database.revision_steps(current, None if operation.to == "base" else operation.to):
-        statements = database.revision_statements(step.revision, step.up, vector_schema)
-        for statement in (*statements, *database.set_version(step.reached)):
+        statements += database.revision_statements(step.revision, step.up, vector_schema)
+        statements += database.set_version(step.reached)
+    with nullcontext() if connection is None else on_this_node(connection):
+        for statement in statements:
             operations.execute(text(statement))
 
 
@@ -205,20 +207,22 @@ def _add_short(operations: Operations, operation: AddShort) -> None:
     if connection is not None and preconditions.check_add(connection, target, by_trigger=operation.by_trigger):
         log.info("%s is there and kept in step", target.title)
         return
-    shards = connection is not None and distributed_table(connection, target.owner) is not None
-    if shards and operation.by_trigger:
-        raise MigrationError(
-            f"{target.title}: expected a prefix in place (online=False) on a distributed table, which has no triggers: "
-            "or add it before the table is distributed"
-        )
-    if connection is not None:
-        if operation.online:
-            backfill.short_fill(connection, target)  # needs a primary key: said before the column is there
-        announce(connection, operation)
-    if operation.online:
-        run_alone(operations, "add_short(online=True)", steps.add_online(target), target.owner)
+    if connection is not None and _on_shards(connection, target):
+        statements = distributing.add_to_shards(connection, target, filled=not operation.online)
     else:
-        run_in_migration(operations, steps.add_in_place(target, inline=not shards), target.owner)
+        statements = steps.add_online(target) if operation.online else steps.add_in_place(target)
+        if connection is not None:
+            if operation.online:
+                backfill.short_fill(connection, target)  # needs a primary key: said before the column is there
+            announce(connection, operation)
+    if operation.online:
+        run_alone(operations, "add_short(online=True)", statements, target.owner)
+    else:
+        run_in_migration(operations, statements, target.owner)
+
+
+def _on_shards(connection: Connection, target: Target) -> bool:
+    return distributed_table(connection, target.owner) is not None
 
 
 @_implements(DropShort)
@@ -237,7 +241,11 @@ def _alter_short(operations: Operations, operation: AlterShort) -> None:
     if connection is not None and not preconditions.check_alter(connection, target):
         return
     dropped = steps.drop_short(operation.schema, operation.table, target.short)
-    run_in_migration(operations, [*dropped, *steps.add_in_place(target)], target.owner)
+    if connection is not None and _on_shards(connection, target):
+        added = distributing.add_to_shards(connection, target, filled=True)
+    else:
+        added = steps.add_in_place(target)
+    run_in_migration(operations, [*dropped, *added], target.owner)
 
 
 @_implements(BackfillShort)
@@ -248,7 +256,11 @@ def _backfill_short(operations: Operations, operation: BackfillShort) -> None:
         if connection is None:
             print_sql(operations, [printed_scripts.backfill_script(target)])
             return
-        preconditions.check_there(connection, target)
+        state = preconditions.check_there(connection, target)
+        if _on_shards(connection, target) and state.shorts[target.short].kept_by == "trigger":
+            preconditions.check_sees_all_rows(connection, target.owner)
+            database.execute_plain(connection, distributing.fill_shards(target))
+            return
         announce(connection, operation)
         throttle = backfill.Throttle(max_rows_per_second=operation.max_rows_per_second)
         backfill.backfill_on(connection, backfill.short_fill(connection, target), throttle, progress=ProgressLog())

@@ -97,7 +97,7 @@ def downgrade(connection: Connection | Session, revision: str = "base") -> None:
     connection.execute(_WAIT, {"key": LOCK})
     current = installed_revision(connection)
     if current is not None:
-        with pinned(connection):
+        with pinned(connection), on_this_node(connection):
             _run(connection, revision_steps(current, None if revision == "base" else revision))
 
 

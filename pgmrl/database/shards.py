@@ -59,7 +59,8 @@ NODE_COMMAND: Final = """
 SELECT pg_catalog.json_build_object(
     'pgvector', (SELECT e.extversion FROM pg_catalog.pg_extension AS e
         WHERE e.extname OPERATOR(pg_catalog.=) 'vector'),
-    'schema', CASE WHEN pg_catalog.to_regclass('pgmrl.rotations') IS NOT NULL THEN 2 OPERATOR(pg_catalog.=) (SELECT pg_catalog.count(*) FROM (VALUES
+    'schema', CASE WHEN pg_catalog.to_regclass('pgmrl.rotations') IS NOT NULL THEN 2 OPERATOR(pg_catalog.=)
+        (SELECT pg_catalog.count(*) FROM (VALUES
             ('pgmrl.rotations', 'id', 'pg_catalog.text'),
             ('pgmrl.alembic_version', 'version_num', 'pg_catalog.varchar')) AS v (relation, name, type)
         JOIN pg_catalog.pg_class AS c
@@ -87,17 +88,21 @@ class DistributedTable(NamedTuple):
     """A table of Citus's.
 
     Attributes:
-        column: the distribution column's name; None for a reference table, which every node has in whole.
+        column: the distribution column's name; None for a table in one shard.
         shards: how many there are.
+        reference: whether every node has that shard; else one node has it, such as all tables of a distributed schema.
 
     """
 
     column: str | None
     shards: int
+    reference: bool = False
 
     def describe(self) -> str:
         """What it is, in words."""
-        return "a reference table" if self.column is None else f"distributed by {self.column}"
+        if self.column is not None:
+            return f"distributed by {self.column}"
+        return "a reference table" if self.reference else "in a single shard, as the tables of a distributed schema are"
 
 
 class ShardIndex(NamedTuple):
@@ -181,7 +186,7 @@ def on_this_node(connection: Connection) -> Iterator[None]:
 
 
 def distributed_table(connection: Connection, owner: str) -> DistributedTable | None:
-    """What Citus says of a table; None for an ordinary one, and where there is no Citus.
+    """What Citus says of a table; None where there is no Citus, and for one of this node alone.
 
     Args:
         connection: of the database, on the coordinator.
@@ -192,11 +197,12 @@ def distributed_table(connection: Connection, owner: str) -> DistributedTable | 
         return None
     query = text(
         "SELECT CASE WHEN p.partkey IS NOT NULL THEN column_to_column_name(p.logicalrelid, p.partkey) END, "
-        "(SELECT count(*) FROM pg_catalog.pg_dist_shard AS s WHERE s.logicalrelid = p.logicalrelid) "
-        "FROM pg_catalog.pg_dist_partition AS p WHERE p.logicalrelid = to_regclass(:name)"
+        "(SELECT count(*) FROM pg_catalog.pg_dist_shard AS s WHERE s.logicalrelid = p.logicalrelid), p.repmodel = 't' "
+        "FROM pg_catalog.pg_dist_partition AS p WHERE p.logicalrelid = to_regclass(:name) "
+        "AND (p.partkey IS NOT NULL OR p.colocationid <> 0)"  # else one of this node that is in Citus' metadata
     )
     row = catalogue_result(connection, query, {"name": owner}).first()
-    return None if row is None else DistributedTable(row[0], row[1])
+    return None if row is None else DistributedTable(*row)
 
 
 def shards(connection: Connection, owner: str) -> list[Shard]:
@@ -260,8 +266,11 @@ def _answers(connection: Connection, command: str) -> list[tuple[str, str, str |
     here = (own, str(catalogue_result(connection, command).scalar_one()), None)
     return [
         here,
-        *((name, result or "", None if success and result else result or "no answer")
-          for name, success, result in rows if name != own),
+        *(
+            (name, result or "", None if success and result else result or "no answer")
+            for name, success, result in rows
+            if name != own
+        ),
     ]
 
 
@@ -285,8 +294,12 @@ def shard_faults(states: Iterable[Shard], column: str | None, operator_class: st
         own = [index for index in shard.indexes if (index.column, index.operator_class) == (column, operator_class)]
         if not own:
             faults.append(f"shard {shard.number} has no HNSW index ({operator_class}) on its short vectors")
-        elif not any(index.valid for index in own):
-            faults.append(f"the HNSW index of shard {shard.number} is invalid")
+        else:
+            faults += [
+                f"the {'partial ' if partial else ''}HNSW index of shard {shard.number} is invalid"
+                for partial in (False, True)
+                if {index.valid for index in own if index.partial is partial} == {False}
+            ]
     return faults
 
 

@@ -89,10 +89,13 @@ def _fill(connection: Connection, owner: str, source: str, target: str, value: s
     ).first()
     if place is None:
         raise MigrationError(f"there is no table {owner}: check its name and schema")
-    if distributed_table(connection, owner) is not None:
+    table = distributed_table(connection, owner)
+    if table is not None:
         raise MigrationError(
-            f"{owner}: expected an ordinary table, got a distributed one, on which Citus has no FOR UPDATE: "
-            f"UPDATE {owner} SET {quoted(target)} = {value} WHERE {quoted(target)} IS NULL"
+            f"{owner} is {table.describe()}, and Citus has no FOR UPDATE over shards, which batches need. A generated "
+            "column is in step; one that has triggers they compute anew: "
+            f"UPDATE {owner} SET {quoted(target)} = NULL, with WHERE {quoted(target)} IS NULL where it is only to be "
+            "filled (op.backfill_short does that)"
         )
     keys = catalogue_result(
         connection,

@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from pgmrl.database.connection import execute_plain
 from pgmrl.database.search_path import catalogue_result
+from pgmrl.database.shards import distributed_table
 from pgmrl.errors import MigrationError
 from pgmrl.model import ddl
 from pgmrl.names import qualified, quoted
@@ -71,6 +72,11 @@ def pending_contraction(connection: Connection, table: str, full: str, *, schema
         MigrationError: no reshape is under way here.
     """
     state = existing_table(connection, schema, table)
+    shards = distributed_table(connection, qualified(schema, table))
+    if shards is not None:  # the coordinator does not know which index is searched, and cannot compare in batches
+        raise MigrationError(
+            f"{table} is {shards.describe()}: op.drop_short drops the old column, when nothing reads it any more"
+        )
     mirror = next((pair for pair in state.mirrors if full in pair), None)
     fulls = set(mirror) if mirror else {full}
     shorts = [short for short in state.shorts.values() if short.full in fulls]

@@ -5,7 +5,7 @@ Written against Citus' documentation and source (12 to 14); see docs/citus.md fo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import text
 
@@ -17,21 +17,34 @@ from pgmrl.database.table_state import table_state
 from pgmrl.errors import MigrationError
 from pgmrl.model import ddl
 from pgmrl.model.shortening import Rotation
-from pgmrl.names import literal, qualified
+from pgmrl.names import literal, qualified, quoted
+from pgmrl.online import steps
 from pgmrl.online.node_preparation import preparation_statements
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Connection
 
     from pgmrl.database.table_state import TableState
+    from pgmrl.model.shortening import Definition
+    from pgmrl.online.target import Target
 
 __all__ = [
+    "add_to_shards",
     "check_functions",
     "check_triggers",
     "create_distributed_table",
     "distribution_statements",
+    "fill_shards",
     "undistribute_table",
 ]
+
+TRIGGER_SETTINGS: Final = (
+    "SELECT pg_catalog.set_config('citus.enable_unsafe_triggers', 'on', true)",
+    "SELECT pg_catalog.set_config('citus.multi_shard_modify_mode', 'sequential', true)",
+)
+"""With which Citus makes triggers on shards, in the transaction; writes that fire them need neither."""
 
 
 def create_distributed_table(owner: str, by: str, shards: int | None = None) -> str:
@@ -67,12 +80,13 @@ def distribution_statements(
         shards: how many.
 
     Returns:
-        Plain SQL; empty where the table is distributed by that column already.
+        Plain SQL. The first brings pgmrl's schema and the rotations of its triggers to nodes that lack them, outside
+        that transaction; of a table that is distributed by that column already it is the only one, or there is none.
 
     Raises:
         MigrationError: there is no Citus, no such table or column; the primary key does not contain the column; the
-            table is distributed otherwise, has a side table, a queue, or functions for a table of one node; a node has no
-            pgvector, an old one, or lacks a rotation.
+            table is distributed otherwise, or has a side table, a queue, or functions for a table of one node; a node is
+            out of reach, or has no pgvector or an old one.
 
     """
     if citus_version(connection) is None:
@@ -94,16 +108,8 @@ def distribution_statements(
     current = distributed_table(connection, owner)
     if current is not None and current.column != by:
         raise MigrationError(f"{owner}: expected an ordinary table, got {current.describe()}: undistribute_table first")
-    rules = [state.shorts[name].definition.short.by for name in state.sync_triggers if name in state.shorts]
-    rotations = sorted({str(rule.id) for rule in rules if isinstance(rule, Rotation)})
-    states = nodes(connection)
-    faults = node_faults(states)
-    if faults:
-        raise MigrationError(
-            f"{'; '.join(faults)}: start it, or remove it by citus_remove_node; pgvector comes to all of them by SELECT * "
-            "FROM run_command_on_workers('CREATE EXTENSION IF NOT EXISTS vector')"
-        )
-    prepared = preparation_statements(connection, states, rotations, check_pgvector(connection))
+    shorts = [state.shorts[name].definition for name in state.sync_triggers if name in state.shorts]
+    prepared = _prepared(connection, shorts)
     if current is not None:
         return prepared
     storage = [
@@ -111,15 +117,55 @@ def distribution_statements(
         for name, short in state.shorts.items()
         if short.kept_by != "index" and short.definition.short.type != "bit" and state.columns[name].storage != "main"
     ]  # which Citus refuses of a distributed table
-    triggers = (
-        [
-            "SELECT pg_catalog.set_config('citus.enable_unsafe_triggers', 'on', true)",
-            "SELECT pg_catalog.set_config('citus.multi_shard_modify_mode', 'sequential', true)",
-        ]
-        if state.sync_triggers
-        else []
-    )
+    triggers = TRIGGER_SETTINGS if state.sync_triggers else ()
     return [*prepared, *storage, *triggers, create_distributed_table(owner, by, shards)]
+
+
+def _prepared(connection: Connection, definitions: Sequence[Definition]) -> list[str]:
+    """What brings to the nodes what the triggers of short columns call there; without any the nodes are looked at.
+
+    Raises:
+        MigrationError: a node is out of reach, or has no pgvector or an old one.
+
+    """
+    states = nodes(connection)
+    faults = node_faults(states)
+    if faults:
+        raise MigrationError(
+            f"{'; '.join(faults)}. A node that is down: start it, or citus_remove_node. Pgvector comes to all by "
+            "SELECT * FROM run_command_on_workers('CREATE EXTENSION IF NOT EXISTS vector')"
+        )
+    if not definitions:
+        return []
+    rotations = {str(each.short.by.id) for each in definitions if isinstance(each.short.by, Rotation)}
+    return preparation_statements(connection, states, sorted(rotations), check_pgvector(connection))
+
+
+def add_to_shards(connection: Connection, target: Target, *, filled: bool) -> list[str]:
+    """The statements that add a short column to a distributed table; to be run in one transaction.
+
+    A prefix that is filled is a generated column, which each shard computes. Everything else has triggers, of which
+    one UPDATE makes use: of an expression that reads the rotation Citus says that it is not immutable.
+
+    Args:
+        connection: of the database, on the coordinator.
+        target: the short column.
+        filled: at once, in that transaction; else by `fill_shards`.
+
+    Raises:
+        MigrationError: a node is out of reach, or has no pgvector or an old one.
+
+    """
+    if filled and ddl.rule_of(target.definition) == "prefix":
+        return steps.add_in_place(target, inline=False)
+    added = steps.add_online(target, inline=False)
+    fill = [fill_shards(target)] if filled else []
+    return [*_prepared(connection, [target.definition]), *TRIGGER_SETTINGS, *added, *fill]
+
+
+def fill_shards(target: Target) -> str:
+    """The statement by which the triggers of each shard fill a short column, all in one transaction."""
+    return f"UPDATE {target.owner} SET {quoted(target.short)} = NULL WHERE {target.missing}"
 
 
 def check_triggers(connection: Connection, state: TableState, owner: str) -> None:

@@ -1,8 +1,8 @@
 """What the other nodes of Citus need of pgmrl's for a table's triggers: its schema and rotations, made from here.
 
 Each worker is sent one statement, which does there what is not done yet, in a transaction of its own: Citus has none
-around what it runs on nodes by `run_command_on_workers`, and `CREATE FUNCTION` through it fails, since pgmrl's functions
-depend on one another and on tables that each node has for itself.
+around what it runs on nodes by `run_command_on_workers`. Its own way, to send each CREATE FUNCTION on, brings functions
+there without the tables that they read.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def preparation_statements(
     Args:
         connection: of the database, on the coordinator, which has the rotations.
         states: of the nodes.
-        rotations: the ids that are needed; none need no schema either.
+        rotations: the ids that are needed.
         vector_schema: pgvector's, on every node.
 
     Returns:
@@ -46,13 +46,13 @@ def preparation_statements(
     """
     states, needed = list(states), list(rotations)
     newer = [node for node in states if node.revision is not None and node.revision not in REVISIONS]
-    if needed and newer:
+    if newer:
         raise MigrationError(
             f"{newer[0].name} has pgmrl's schema at revision {newer[0].revision}: expected {NEWEST_REVISION} at most; "
             "install the version of pgmrl that brought it"
         )
     lacking = [id_ for id_ in needed if any(id_ not in (node.rotations or ()) for node in states)]
-    if not lacking and (not needed or all(node.revision == NEWEST_REVISION for node in states)):
+    if not lacking and all(node.revision == NEWEST_REVISION for node in states):
         return []
     axes = [rotation_statements(installed_rotation(connection, id_)) for id_ in lacking]
     return [prepare_workers(node_script([text for statements in axes for text in statements], vector_schema))]
@@ -79,7 +79,7 @@ BEGIN
     SELECT max(v.version_num) INTO current FROM pgmrl.alembic_version AS v;
 {_lines(steps)}
 {_lines(map(_executed, more))}
-END """  # noqa: S608 - constants, and statements quoted as literals
+END """
     return f"DO {dollar_quoted(body)}"
 
 
@@ -96,15 +96,18 @@ BEGIN
     PERFORM pg_catalog.set_config('search_path', path, true);
     IF faults IS NOT NULL THEN
         RAISE EXCEPTION 'pgmrl could not be installed on every node: %', faults
-            USING HINT = 'This role needs CREATE on the database of each node, as on the coordinator.';
+            USING HINT = 'This role needs CREATE on the database of each node. A schema pgmrl with functions and '
+                'no tables came with a dump that was restored here: drop it on that node.';
     END IF;
-END """  # noqa: S608 - quoted as a literal
+END """
     return f"DO {dollar_quoted(body)}"
 
 
 def _step(revision: str, vector_schema: str) -> str:
     statements = (*revision_statements(revision, True, vector_schema), *set_version(revision))
-    return f"IF current IS NULL OR current < {literal(revision)} THEN\n{_lines(map(_executed, statements))}\n    END IF;"
+    return (
+        f"IF current IS NULL OR current < {literal(revision)} THEN\n{_lines(map(_executed, statements))}\n    END IF;"
+    )
 
 
 def _executed(statement: str) -> str:

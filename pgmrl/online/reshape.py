@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from pgmrl import database
+from pgmrl.database.shards import distributed_table
 from pgmrl.errors import MigrationError
 from pgmrl.model import ddl
 from pgmrl.model.hnsw import Hnsw, index_source
@@ -155,6 +156,13 @@ def reshape(
     filters = tuple(filter_index.index for filter_index in current.filter_indexes)
     change = Reshape(old, new, old_index, index or old_index or Hnsw(), rotation, filters, partial)
     _check(connection, state, change)
+    distributed = None if change.same_columns else distributed_table(connection, new.owner)
+    if distributed is not None:
+        raise MigrationError(
+            f"{new.owner} is {distributed.describe()}, and Citus has no FOR UPDATE over shards, which batches "
+            "need. With the new definition: op.add_short(..., online=True), op.backfill_short, op.create_short_index; "
+            "deploy the model; op.drop_short of the old one"
+        )
     return change
 
 

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 __all__ = ["add_in_place", "add_online", "drop_short", "mark", "remove_rotation"]
 
 
-def add_online(target: Target) -> list[str]:
-    """A plain column and its triggers: no rewrite, no row read."""
+def add_online(target: Target, *, inline: bool = True) -> list[str]:
+    """A plain column and its triggers: no rewrite, no row read; arguments as of `add_in_place`."""
     definition = target.definition
     column = f"ALTER TABLE {target.owner} ADD COLUMN IF NOT EXISTS {quoted(target.short)} {definition.short_type}"
     triggers = ddl.create_short_sync_triggers(definition, target.schema, target.table, target.full)
-    return [column, *_inline(target), triggers]
+    return [column, *(_inline(target) if inline else []), triggers]
 
 
 def add_in_place(target: Target, *, inline: bool = True) -> list[str]:

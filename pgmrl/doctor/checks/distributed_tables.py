@@ -69,16 +69,22 @@ def nodes_differ(context: CheckContext) -> Iterator[Problem]:
     """Pgvector on every node, and the rotations that distributed tables need."""
     if citus_version(context.connection) is None:
         return
-    rotations = {
-        column.definition.short.by.id
-        for column in context.columns
-        if isinstance(column.definition.short.by, Rotation) and _distributed(context, column) is not None
-    }
-    faults = node_faults(nodes(context.connection), sorted(filter(None, rotations)))
+    rotations, commands = set(), set()
+    for column in context.columns:
+        rule, table = column.definition.short.by, _distributed(context, column)
+        if isinstance(rule, Rotation) and rule.id is not None and table is not None:
+            rotations.add(rule.id)
+            commands.add(f"`pgmrl distribute {column.owner} --by {table.column}`")
+    faults = node_faults(nodes(context.connection), sorted(rotations))
     if faults:
+        remedies = [
+            "Start a node that is down, or SELECT citus_remove_node('host', port).",
+            "SELECT * FROM run_command_on_workers('CREATE EXTENSION IF NOT EXISTS vector'), or ALTER … UPDATE.",
+            *(f"{command} brings the rotation to each node." for command in sorted(commands)),
+        ]
         yield Problem(
             f"{'; '.join(faults)}: searches and writes that reach such a node fail",
-            "Install pgvector 0.8.0 or later on each node, and for rotations run `pgmrl distribute` again.",
+            " ".join(remedies),
             "SELECT * FROM run_command_on_all_nodes('SELECT extversion FROM pg_extension WHERE extname = ''vector''')",
             {"faults": faults},
         )
