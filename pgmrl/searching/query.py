@@ -133,6 +133,7 @@ class BoundQuery(NamedTuple):
         ctes: what comes first in the statement.
         both: whether the parameter holds the short vector behind the full one.
         short_parameter: what is sent as the short vector; None where it comes from the full one.
+        source: the CTE that `short` is a column of; None where it is an expression.
 
     """
 
@@ -142,6 +143,7 @@ class BoundQuery(NamedTuple):
     ctes: tuple[CTE, ...] = ()
     both: bool = False
     short_parameter: BindParameter[Any] | None = None
+    source: str | None = None
 
     def text(self, sql: str) -> TextClause:
         """SQL text that has `full` in it."""
@@ -155,7 +157,10 @@ class BoundQuery(NamedTuple):
             endless: whether the scan gives up only at the end of the index or of its memory.
 
         """
-        sql = f"(SELECT {self.short})" if scan is None else gated_sql(str(self.short), scan, endless=endless)
+        short = str(self.short)
+        if self.source is not None:  # in its FROM: of a subquery without FROM Citus would evaluate the gate itself
+            short = f"{short} FROM {self.source}"
+        sql = f"(SELECT {short})" if scan is None else gated_sql(short, scan, endless=endless)
         return self.text(sql) if self.short_parameter is None else sql_text(sql).bindparams(self.short_parameter)
 
     @property
@@ -275,8 +280,8 @@ def _bind_expression(definition: Definition, expression: ColumnElement[Any], *, 
         names.append(literal_column(definition.sql("full_vector")).label("short_vector"))
     body = select(*names).select_from(checked.offset(zero).subquery("pgmrl_checked"))
     cte = body.cte(QUERY).prefix_with("MATERIALIZED", dialect="postgresql")
-    short = None if exact else f"(SELECT short_vector FROM {QUERY})"  # noqa: S608
-    return BoundQuery(None, f"(SELECT full_vector FROM {QUERY})", short, (cte,))  # noqa: S608
+    full = f"(SELECT full_vector FROM {QUERY})"  # noqa: S608
+    return BoundQuery(None, full, None if exact else "short_vector", (cte,), source=QUERY)
 
 
 def _checked(definition: Definition, *, exact: bool) -> str:

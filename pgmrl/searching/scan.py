@@ -45,7 +45,7 @@ def gated_sql(vector: str, scan: Scan, *, endless: bool = False) -> str:
     The order of the scan depends on it, so that it is evaluated, once, before the index is opened.
 
     Args:
-        vector: the short vector, as SQL text.
+        vector: the short vector, as SQL text; of a column, with its FROM.
         scan: how the short index is read.
         endless: whether the scan goes on until the shortlist is full, the index ends, or its memory is full.
 
