@@ -12,7 +12,7 @@ from pgmrl.cli.backfill_options import stop_requested
 from pgmrl.cli.connect import open_engine
 from pgmrl.cli.options import DatabaseUrl, Json
 from pgmrl.cli.output import counted, errors, escaped, print_table, write_json
-from pgmrl.cli.progress_report import progress_report
+from pgmrl.cli.progress_report import job_progress, progress_report
 from pgmrl.cli.text_template import unescaped
 from pgmrl.cli.worker_options import (
     Attempts,
@@ -42,12 +42,16 @@ from pgmrl.embedding_queue import (
 )
 from pgmrl.errors import MigrationError
 from pgmrl.model.embed import Embed
+from pgmrl.model.shortening import Rotation
+from pgmrl.online.first_short import add_first_short, complete_first_short, first_short
+from pgmrl.online.preconditions import check_owner
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from pgmrl.embedders import Embedder
     from pgmrl.embedding_queue import EmbeddedColumn, EmbeddingStatus, EmbedProgress
+    from pgmrl.online.first_short import FirstShort
 
 __all__ = ["column_model", "embed"]
 
@@ -74,9 +78,20 @@ def embed(
             help="With --install, the model: static, sentence-transformers:NAME, openai:NAME or a.module:name."
         ),
     ] = None,
+    short_dims: Annotated[
+        int | None,
+        typer.Option(
+            help="With --install or --index: of the short column that the vectors get, where they have none.  "
+            "[default: with --to, and with --index, as of the table's other column]"
+        ),
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="With --install: mark every row.")] = False,
     notify: Notify = True,
     drop: Annotated[bool, typer.Option("--drop", help="Remove the triggers; the vectors stay.")] = False,
+    index: Annotated[
+        bool,
+        typer.Option("--index", help="When no row is left: build the index of the short vectors, where there is none."),
+    ] = False,
     watch: Watch = False,
     poll: Poll = 5.0,
     listen: Listen = True,
@@ -110,6 +125,8 @@ def embed(
         ({template is not None or to is not None, by is not None} != {install}, "give --install with --text and --by"),
         (sum((install, drop, watch, status, parked)) > 1, "give one of --install, --drop, --watch, --status, --parked"),
         (as_metrics and not status, "--prometheus belongs to --status"),
+        (index and any((install, drop, watch, status, parked)), "--index belongs to a run that ends"),
+        (short_dims is not None and not (install or index), "--short-dims belongs to --install or --index"),
     ):
         if wrong:
             raise typer.BadParameter(message)
@@ -122,11 +139,13 @@ def embed(
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             target = embedded_column(connection, column)
             if install:
+                beside = None if to is None else target.column
                 target, declaration = _declared(connection, target, template, str(by), to)
+                short = _added_short(connection, target, beside, short_dims)
                 marked = install_embedding(
                     connection, target, replace(declaration, notify=notify), everything=everything
                 )
-                report_line(json, "column", target.title, f"{counted(marked, 'row')} marked", {"marked": marked})
+                _report_install(target, marked, short, json=json)
                 _advise(connection, target)
                 return
             if drop:
@@ -138,11 +157,12 @@ def embed(
                 return
             if retry:
                 retry_parked(connection, target)
-        if status:
-            _status(engine, target, json=json, as_metrics=as_metrics)
-            return
+            if status:
+                _status(engine, target, json=json, as_metrics=as_metrics)
+                return
+            first = _short_to_index(connection, target, short_dims) if index else None
         options = WorkerOptions(batch, watch, poll, listen, lease, attempts, max_bytes=max_bytes)
-        _work(engine, target, column_model(target, embedder), options, json=json)
+        _work(engine, target, column_model(target, embedder), options, first, json=json)
 
 
 def _declared(
@@ -154,6 +174,46 @@ def _declared(
     return (target if to is None else add_column(connection, target, to, load_embedder(by).dims)), declaration
 
 
+def _added_short(
+    connection: Connection, target: EmbeddedColumn, beside: str | None, dims: int | None
+) -> FirstShort | None:
+    """The short column that a column gets before it is filled: as the one beside has, or as is said; None for none."""
+    if beside is None and dims is None:
+        return None
+    first = first_short(connection, target.table, target.column, schema=target.schema, like=beside, dims=dims)
+    if first is None:
+        return None
+    add_first_short(connection, first)
+    if first.model is not None and isinstance(first.model.definition.short.by, Rotation):
+        note = (
+            f"note: the rotation of {first.model.short} was learned from another model's vectors: {first.target.short} "
+            f"is a prefix. When it is filled: `pgmrl fit-rotation {target.title}`, then `pgmrl reshape start "
+            f"{target.title} --by …`"
+        )
+        errors.print(escaped(note), soft_wrap=True)
+    return first
+
+
+def _short_to_index(connection: Connection, target: EmbeddedColumn, dims: int | None) -> FirstShort:
+    """The short column whose index is to be built; what would be in the way is said before any row is embedded."""
+    check_owner(connection, target.owner)
+    first = first_short(connection, target.table, target.column, schema=target.schema, dims=dims)
+    if first is None:
+        raise MigrationError(f"{target.title} has no short column whose index could be built: give --short-dims")
+    add_first_short(connection, first)
+    return first
+
+
+def _report_install(target: EmbeddedColumn, marked: int, short: FirstShort | None, *, json: bool) -> None:
+    line = f"{counted(marked, 'row')} marked"
+    document: dict[str, object] = {"marked": marked}
+    if short is not None:
+        document["short"] = short.target.short
+        if not short.indexed:
+            line += f"; `pgmrl embed {target.title} --index` fills it, and builds the index on {short.target.short}"
+    report_line(json, "column", target.title, line, document)
+
+
 def _advise(connection: Connection, target: EmbeddedColumn) -> None:
     """Say where the model was not trained for the short vectors' length."""
     for short in untrained_truncations(connection):
@@ -161,7 +221,15 @@ def _advise(connection: Connection, target: EmbeddedColumn) -> None:
             errors.print(escaped(f"note: {short.advice}"), soft_wrap=True)
 
 
-def _work(engine: Engine, target: EmbeddedColumn, model: Embedder, options: WorkerOptions, *, json: bool) -> None:
+def _work(
+    engine: Engine,
+    target: EmbeddedColumn,
+    model: Embedder,
+    options: WorkerOptions,
+    first: FirstShort | None,
+    *,
+    json: bool,
+) -> None:
     total = None if options.watch else sum(status.stale for status in _statuses(engine, target))
     with progress_report(quiet=json) as report, stop_requested() as over:
 
@@ -170,6 +238,8 @@ def _work(engine: Engine, target: EmbeddedColumn, model: Embedder, options: Work
             report(f"embedding {target.title}", done, total and max(total, done))
 
         done = run_worker(engine, target, model, options, stop_event=over, progress=show)
+        if first is not None and not over.is_set():
+            complete_first_short(engine, first, progress=job_progress(report), stop_event=over)
     empty = f", {done.empty:,} without a text" if done.empty else ""
     failed = f", {done.parked:,} parked (`pgmrl embed {target.title} --parked`)" if done.parked else ""
     line = f"{counted(done.written, 'vector')} stored{empty}{failed}"

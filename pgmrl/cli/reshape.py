@@ -34,8 +34,11 @@ from pgmrl.cli.output import console, errors, escaped, write_json
 from pgmrl.cli.plan_report import CheckedPlan, print_plan, refuse_errors, write_plans
 from pgmrl.cli.progress_report import job_progress, progress_report
 from pgmrl.cli.repeat import Watch, repeated
-from pgmrl.names import column_parts
+from pgmrl.embedding_queue import installed_model
+from pgmrl.model.embed import drop_embedding_triggers
+from pgmrl.names import column_parts, qualified
 from pgmrl.online import contract as contraction
+from pgmrl.online import removal as removing
 from pgmrl.online import reshape as reshaping
 from pgmrl.online.expand import expand, plan_expand
 from pgmrl.online.index_builds import Build
@@ -190,6 +193,38 @@ def undo(column: ColumnPath, dry_run: DryRun = False, url: DatabaseUrl = None, j
         with _autocommit(engine) as connection, progress_report(quiet=json) as report:
             contraction.undo(connection, change, progress=job_progress(report))
     _show_dropped([change.new.short], kept=[short.short for short in change.old], json=json)
+
+
+@app.command()
+def drop(
+    column: ColumnPath,
+    wait_seconds: Annotated[
+        float, typer.Option(help="How long to wait for a search of it, which would stop this.")
+    ] = 60.0,
+    force: Annotated[bool, typer.Option("--force", help="Drop it although it is searched; waits for nothing.")] = False,
+    dry_run: DryRun = False,
+    url: DatabaseUrl = None,
+    json: Json = False,
+) -> None:
+    """Drop a column of full vectors, its short ones, their indexes and triggers: another model's has taken its place.
+
+    Drops nothing where a search uses its index while it waits, a view or a function of the database reads it, a
+    reshape moves it, or a side table copies it. Its vectors are gone then; whoever wants them embeds again.
+
+    Example: `pgmrl reshape drop documents.embedding`
+    """
+    schema, table, full = column_parts(column)
+    with open_engine(url, writes=not dry_run) as engine, _autocommit(engine) as connection:
+        marked = installed_model(connection, qualified(schema, table), full) is not None
+        triggers = [drop_embedding_triggers(schema, table, full)] if marked else []
+        going = removing.removal(connection, table, full, schema=schema, before=triggers)
+        _show_drop(CheckedPlan(going.owner, removing.plan_removal(going), []), json=json, dry_run=dry_run)
+        if dry_run:
+            return
+        if not json and not force:
+            errors.print(f"waiting {wait_seconds:g} s for searches of {escaped(column)}")
+        removing.remove(connection, going, watch=wait_seconds, force=force)
+    _show_dropped(going.columns, kept=[], json=json)
 
 
 def _autocommit(engine: Engine) -> Connection:

@@ -20,7 +20,7 @@ from pgmrl.online.preconditions import existing_table
 from pgmrl.online.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy import Connection
 
@@ -28,7 +28,16 @@ if TYPE_CHECKING:
     from pgmrl.online.jobs import Job
     from pgmrl.online.plan import PlannedStep
 
-__all__ = ["Contraction", "contract", "pending_contraction", "plan_contract", "plan_undo", "undo"]
+__all__ = [
+    "Contraction",
+    "check_unread",
+    "contract",
+    "pending_contraction",
+    "plan_contract",
+    "plan_undo",
+    "readers",
+    "undo",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +143,11 @@ def contract(
     """
     if not any(index.valid for index in pending.new.indexes):
         raise MigrationError(f"{pending.new.short} has no valid index yet: run the reshape to its end first")
-    for problem in readers(connection, pending):
+    columns = [short.short for short in pending.old] + ([pending.old_full] if pending.old_full else [])
+    for problem in readers(connection, pending.owner, columns):
         raise MigrationError(problem)
     if not force:
-        _check_unread(connection, pending, watch)
+        check_unread(connection, pending.old, watch)
     _compare(connection, pending, progress)
     for short in pending.old:
         for index in short.indexes:
@@ -227,7 +237,7 @@ _VIEWS: Final = (
 )
 _FUNCTIONS: Final = (
     "SELECT p.oid::regprocedure::text FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace "
-    "WHERE p.prosrc ~ :word AND p.proname NOT LIKE 'z_\\_pgmrl\\_%' "
+    "WHERE p.prosrc ~ :word AND p.prosrc ~ :table AND p.proname NOT LIKE 'z_\\_pgmrl\\_%' "
     "AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgmrl') ORDER BY 1"
 )
 _SCANS: Final = (
@@ -237,31 +247,49 @@ _SCANS: Final = (
 )
 
 
-def readers(connection: Connection, pending: Contraction) -> list[str]:
-    """Views and functions of the database that read what would be dropped; a sentence for each."""
-    columns = [short.short for short in pending.old] + ([pending.old_full] if pending.old_full else [])
+def readers(connection: Connection, owner: str, columns: Sequence[str], *, table: str | None = None) -> list[str]:
+    """Views and functions of the database that read a table's columns; a sentence for each.
+
+    Args:
+        connection: of the database.
+        owner: the table as SQL text.
+        columns: which would be dropped.
+        table: its name, where only functions count that name it as well: of columns whose names others have, too.
+    """
     sentences = []
+    words = {"table": "" if table is None else rf"\m{re.escape(table)}\M"}
     for column in columns:
-        views = catalogue_result(connection, text(_VIEWS), {"owner": pending.owner, "column": column}).scalars()
-        functions = catalogue_result(connection, text(_FUNCTIONS), {"word": rf"\m{re.escape(column)}\M"}).scalars()
+        views = catalogue_result(connection, text(_VIEWS), {"owner": owner, "column": column}).scalars()
+        words["word"] = rf"\m{re.escape(column)}\M"
+        functions = catalogue_result(connection, text(_FUNCTIONS), words).scalars()
         names = [*(f"view {view}" for view in views), *(f"function {function}" for function in functions)]
         sentences += [f"{name} reads {column}: change it first" for name in names]
     return sentences
 
 
-def index_scans(connection: Connection, pending: Contraction) -> int:
-    """How often the old indexes have been searched so far, on this server; a standby counts its own."""
-    oids = [index.oid for short in pending.old for index in short.indexes]
+def index_scans(connection: Connection, shorts: Sequence[ShortState]) -> int:
+    """How often the indexes on short columns have been searched so far, on this server; a standby counts its own."""
+    oids = [index.oid for short in shorts for index in short.indexes]
     return int(catalogue_result(connection, text(_SCANS), {"oids": oids}).scalar_one())
 
 
-def _check_unread(connection: Connection, pending: Contraction, watch: float) -> None:
-    scans_before = index_scans(connection, pending)
+def check_unread(connection: Connection, shorts: Sequence[ShortState], watch: float) -> None:
+    """Look for a while whether a search uses the indexes on short columns.
+
+    Args:
+        connection: in autocommit.
+        shorts: the short columns.
+        watch: seconds.
+
+    Raises:
+        MigrationError: one does.
+    """
+    scans_before = index_scans(connection, shorts)
     time.sleep(watch)
     execute_plain(connection, "SELECT pg_stat_clear_snapshot()")
-    scans = index_scans(connection, pending) - scans_before
+    scans = index_scans(connection, shorts) - scans_before
     if scans:
-        names = ", ".join(short.short for short in pending.old)
+        names = ", ".join(short.short for short in shorts)
         raise MigrationError(
             f"{names} was searched {scans:,} times in the last {watch:g} s: old code still runs. Wait until it is "
             "gone, or say --force"

@@ -58,6 +58,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "query remove": (COLUMN, "mine"),
     "recall": (COLUMN, "--sample", "3", "--seconds", "5"),
     "reshape contract": (COLUMN, "--dry-run"),
+    "reshape drop": (COLUMN, "--dry-run"),
     "reshape start": (COLUMN, "--short-dims", "2", "--dry-run"),
     "reshape status": (COLUMN,),
     "reshape undo": (COLUMN, "--dry-run"),
