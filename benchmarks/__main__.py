@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.journal import HERE, RAW
 
 QUICK = HERE / "results" / "tmp" / "quick"
-ORDER = ("main", "stack", "cpu", "confined", "dims3072", "overhead", "ingest", "drivers", "curve")
+ORDER = ("main", "stack", "cpu", "confined", "dims3072", "overhead", "ingest", "drivers", "objects", "curve")
 HELP = """
 examples:
   python -m benchmarks all                          everything, three builds each, then the report

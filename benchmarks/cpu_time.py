@@ -77,7 +77,7 @@ def cpu_times(
                 order = list(ways)
                 random.Random(f"{repeat} {first}").shuffle(order)  # noqa: S311 - an order to measure in
                 for name in order:
-                    _ask(bench, name, ways[name], repeat, first)
+                    ask(bench, "cpu", name, ways[name], repeat, first)
             bench.say(f"cpu: {repeat} of {repeats}")
 
 
@@ -128,7 +128,8 @@ def _backend(sessions: Sessions, variant: str) -> int:
     return int(sessions.execute(variant, text("SELECT pg_backend_pid()"))[0][0])
 
 
-def _ask(bench: Bench, name: str, way: Way, repeat: int, first: int) -> None:
+def ask(bench: Bench, kind: str, name: str, way: Way, repeat: int, first: int) -> None:
+    """Ask a block of queries, and write the nanoseconds of each as a line of this kind."""
     stat, clock, client, server = Path(f"/proc/{way.backend}/schedstat"), time.process_time_ns, [], []
     for query in bench.dataset.warm_up[:WARM_UPS]:
         way.search(query)
@@ -137,7 +138,7 @@ def _ask(bench: Bench, name: str, way: Way, repeat: int, first: int) -> None:
         way.search(query)
         client.append(clock() - start)
         server.append(on_cpu(stat) - before)
-    bench.journal.write("cpu", name=name, repeat=repeat, first=first, client_ns=client, server_ns=server)
+    bench.journal.write(kind, name=name, repeat=repeat, first=first, client_ns=client, server_ns=server)
 
 
 # -- report ----------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from benchmarks.drivers import driver_times
 from benchmarks.journal import Journal
 from benchmarks.library import LibrarySide, library_commit
 from benchmarks.measure import BLOCK, WARM_UPS, Bench, Budget
+from benchmarks.objects import object_times
 from benchmarks.overhead import ingest_times, search_times
 from benchmarks.server import CONFINED, Cgroup, Server, environment
 from benchmarks.sides import (
@@ -303,6 +304,13 @@ def drivers(options: Options) -> None:
         driver_times(bench, side, repeats=options.builds)
 
 
+def objects(options: Options) -> None:
+    """Mapped objects of a search beside loading them by key; the clone makes its data."""
+    dataset = data.docstrings(options.queries)
+    with _bench(options, "objects", dataset) as (bench, server):
+        object_times(bench, server, data.principal_axes(dataset.sample(), STATED), repeats=options.builds)
+
+
 def explore(options: Options) -> None:
     """Questions about the parameters of scan and index: see NOTES.md."""
     dataset = data.debian(options.rows, options.queries)
@@ -333,6 +341,7 @@ PARTS: Final[Mapping[str, Callable[[Options], None]]] = {
     "overhead": overhead,
     "ingest": ingest,
     "drivers": drivers,
+    "objects": objects,
     "explore": explore,
 }
 

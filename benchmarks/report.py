@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import cpu_time, drivers, imports, plots, throughput
+from benchmarks import cpu_time, drivers, imports, objects, plots, throughput
 from benchmarks.stats import RECALLS, Line, Value, environment, lines, loads, times
 from benchmarks.targets import OVERHEADS, added, median, targets
 
@@ -43,6 +43,7 @@ def write_report(raw: Path, results: Path) -> None:
         _overhead(raw),
         _ingest(raw),
         _drivers(raw),
+        _objects(raw),
         _imports(raw),
     ]
     results.mkdir(parents=True, exist_ok=True)
@@ -173,6 +174,16 @@ def _drivers(raw: Path) -> str:
     table = _table(drivers.HEADINGS, rows)
     command = f"python -m benchmarks drivers --builds {drivers.repeats(path)}"
     return _section(title, command, _about(raw, "drivers"), drivers.note(path), table)
+
+
+def _objects(raw: Path) -> str:
+    path = raw / "objects.jsonl"
+    rows = objects.rows(path)
+    if not rows:
+        return ""
+    table = _table(objects.HEADINGS, rows)
+    command = "python -m benchmarks objects"
+    return _section("Mapped objects", command, _about(raw, "objects"), objects.note(path), table)
 
 
 def _imports(raw: Path) -> str:

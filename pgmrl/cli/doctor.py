@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from sqlalchemy.exc import DBAPIError
+from typer.core import TyperCommand
 
 from pgmrl import database
 from pgmrl.cli.connect import open_engine
@@ -16,7 +18,7 @@ from pgmrl.cli.output import console, counted, escaped, write_json
 from pgmrl.cli.progress_report import progress_report
 from pgmrl.doctor import CHECKS, Health, Measurement, Report, health, measure_columns, prometheus_metrics
 from pgmrl.doctor import doctor as examine
-from pgmrl.doctor.bounded_reads import read_catalogue
+from pgmrl.doctor.bounded_reads import read_catalogue, time_limit
 from pgmrl.doctor.checked_columns import checked_columns
 from pgmrl.doctor.finding import SEVERITIES
 from pgmrl.doctor.recall_series import SUFFIXES, RecallSeries, draw_series, recall_series, sparkline
@@ -26,9 +28,11 @@ from pgmrl.errors import NotMigrated
 from pgmrl.reprs import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy import Connection
 
-__all__ = ["doctor"]
+__all__ = ["MonitoringCommand", "doctor"]
 
 EXIT: Final = {None: 0, "info": 0, "warning": 10, "critical": 20}
 """Not 1 and 2, which say that the command itself failed or was called wrongly."""
@@ -42,6 +46,45 @@ The short vector is the leading dimensions of the full one (prefix), or its inne
 the index gives, to be ranked by full vectors. A side table holds both vectors beside the application's table.
 docs/doctor.md says of each check what follows from it, and what to do."""
 COLORS: Final = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
+
+
+class MonitoringCommand(TyperCommand):
+    """A command with `--nagios`, under which every failure is UNKNOWN, that of reading the options too."""
+
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
+        """Read the options."""
+        with _unknown_if_failed(nagios="--nagios" in args):
+            return super().make_context(info_name, args, *more, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run."""
+        with _unknown_if_failed(nagios=ctx.params["nagios"]):
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _unknown_if_failed(*, nagios: bool) -> Iterator[None]:
+    """Python's own exit code 1 would say WARNING to a monitor, and 2, of a wrong option, CRITICAL.
+
+    Raises:
+        Exit: something failed.
+
+    """
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except Exception as error:
+        if not nagios:
+            raise
+        typer.echo(f"PGMRL UNKNOWN - {_line(_message(error))}")
+        raise typer.Exit(UNKNOWN) from None
+
+
+def _message(error: Exception) -> object:
+    if isinstance(error, typer.BadParameter):
+        return error.format_message()  # with the option's name
+    return error.orig if isinstance(error, DBAPIError) else error
 
 
 def doctor(
@@ -87,21 +130,14 @@ def doctor(
             recorded = _history(connection, names, seconds)
         _show_history(recorded, plot, json=json)
         return
-    try:
-        with open_engine(url) as engine, engine.connect() as connection:
-            select_checks(only or (), skip or ())  # a wrong name is said before anything is measured
-            measured = _measured(connection, names, seconds, quiet=json or as_metrics or nagios) if take else []
-            recalls = {
-                column.name: column.recall for column in measured if column.recall is not None and not column.recorded
-            }
-            report = examine(connection, *names, only=only or (), skip=skip or (), seconds=seconds, recalls=recalls)
-            metrics = _metrics(connection, report, names) if as_metrics else ""
-    except Exception as error:
-        if not nagios:
-            raise
-        # whatever fails: Python's own exit code 1 would say WARNING to a monitor
-        typer.echo(f"PGMRL UNKNOWN - {_line(error.orig if isinstance(error, DBAPIError) else error)}")
-        raise typer.Exit(UNKNOWN) from None
+    with open_engine(url) as engine, engine.connect() as connection:
+        select_checks(only or (), skip or ())  # a wrong name is said before anything is measured
+        measured = _measured(connection, names, seconds, quiet=json or as_metrics or nagios) if take else []
+        recalls = {
+            column.name: column.recall for column in measured if column.recall is not None and not column.recorded
+        }
+        report = examine(connection, *names, only=only or (), skip=skip or (), seconds=seconds, recalls=recalls)
+        metrics = _metrics(connection, report, names) if as_metrics else ""
     if json:
         write_json(_as_json(report, measured))
     elif as_metrics:
@@ -245,7 +281,7 @@ def _as_json(report: Report, measured: list[Measurement]) -> dict[str, Any]:
 
 
 def _history(connection: Connection, names: list[str], seconds: float) -> list[RecallSeries]:
-    with read_catalogue(connection, seconds):
+    with read_catalogue(connection, time_limit(seconds)):
         serving = [column for column in checked_columns(connection, names).columns if column.serves]
         return [series for column in serving for series in recall_series(connection, column.searched, column.name)]
 

@@ -99,6 +99,7 @@ def as_json(measured: Recall) -> dict[str, Any]:
     """A measurement as a JSON document."""
     document = asdict(measured)
     document["recall"] = measured.recall._asdict()
+    document["searched"] = measured.searched
     document["losses"] = [loss._asdict() for loss in measured.losses]
     document["worst"] = [{**query.loss._asdict(), "needed": query.needed, "why": query.why} for query in measured.worst]
     return document
@@ -128,6 +129,13 @@ def print_recall(measured: Recall, key: Sequence[str]) -> None:
     if measured.index is None:
         console.print(
             f"no index serves the shortlist: {escaped(measured.instead)} (see `pgmrl explain`)",
+            style="yellow",
+            soft_wrap=True,
+        )
+    if measured.searched < measured.queries:
+        console.print(
+            f"each search sorts these rows again: {measured.searched:,} were made, which lost what the exact shortlist "
+            f"loses, and the losses of the other {measured.queries - measured.searched:,} are computed as that",
             style="yellow",
             soft_wrap=True,
         )

@@ -10,15 +10,24 @@ from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
 from pgmrl.database.connection import sqlstate
-from pgmrl.errors import DatabaseError, ExactSearchWarning, Locked, PgvectorVersionWarning
+from pgmrl.errors import DatabaseError, ExactSearchWarning, Locked, PgvectorVersionWarning, SearchError
 from pgmrl.measure.session import CANCELLED
+from pgmrl.searching.arguments import MOST_SECONDS, finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy import Connection
 
-__all__ = ["OUT_OF_TIME", "bounded_read", "failure_reason", "first_line", "read_catalogue", "without_warnings"]
+__all__ = [
+    "OUT_OF_TIME",
+    "bounded_read",
+    "failure_reason",
+    "first_line",
+    "read_catalogue",
+    "time_limit",
+    "without_warnings",
+]
 
 LOCK_SECONDS: Final = 2.0
 """How long to wait for a table that another transaction holds in ACCESS EXCLUSIVE mode."""
@@ -26,6 +35,19 @@ LOCK_SECONDS: Final = 2.0
 OUT_OF_TIME: Final = "the time limit was reached: raise it with --seconds"
 LOCK_NOT_AVAILABLE: Final = "55P03"
 INSUFFICIENT_PRIVILEGE: Final = "42501"
+
+
+def time_limit(seconds: float) -> float:
+    """The argument `seconds`, as a limit of time that a server can be given.
+
+    Raises:
+        SearchError: it is no finite number, or below 0.
+
+    """
+    number = finite("seconds", seconds)
+    if number < 0:
+        raise SearchError(f"seconds={number:g}: expected at least 0")
+    return min(number, MOST_SECONDS)
 
 
 @contextmanager

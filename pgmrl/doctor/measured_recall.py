@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
-from pgmrl.doctor.bounded_reads import first_line, read_catalogue
+from pgmrl.doctor.bounded_reads import first_line, read_catalogue, time_limit
 from pgmrl.doctor.checked_columns import checked_columns
 from pgmrl.doctor.checks.search_settings import search_numbers
 from pgmrl.errors import MeasureError, PgmrlError
 from pgmrl.measure import measure_recall, record_recall
 from pgmrl.measure.recall import SAMPLE, SECONDS
-from pgmrl.searching.arguments import MOST_SECONDS, finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +68,7 @@ def measure_columns(
         progress: called after each query with what is measured, the number tried and the number to try.
 
     Raises:
-        SearchError: `seconds` is no finite number.
+        SearchError: `seconds` is no finite number, or below 0.
         MeasureError: the connection is in a transaction.
         DefinitionError: a column is not a Matryoshka column.
         NotMigrated: there is no table or column of a name.
@@ -81,7 +80,7 @@ def measure_columns(
     connection = database.sqlalchemy_connection(connection)
     if connection.in_transaction() and not database.in_autocommit(connection):
         raise MeasureError("the connection is in a transaction, and each measurement is committed: end it first")
-    seconds = min(finite("seconds", seconds), MOST_SECONDS)
+    seconds = time_limit(seconds)
     deadline = time.monotonic() + seconds
     with read_catalogue(connection, seconds):
         selection = checked_columns(connection, columns)

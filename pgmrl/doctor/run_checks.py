@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.exc import DBAPIError
 
 from pgmrl import database
-from pgmrl.doctor.bounded_reads import OUT_OF_TIME, bounded_read, failure_reason, read_catalogue, without_warnings
+from pgmrl.doctor.bounded_reads import (
+    OUT_OF_TIME,
+    bounded_read,
+    failure_reason,
+    read_catalogue,
+    time_limit,
+    without_warnings,
+)
 from pgmrl.doctor.check_context import CheckContext, Server
 from pgmrl.doctor.checked_columns import checked_columns
 from pgmrl.doctor.checks import CHECKS
@@ -17,7 +24,6 @@ from pgmrl.doctor.finding import SEVERITIES, Finding, NotChecked, Problem, Repor
 from pgmrl.doctor.thresholds import Thresholds
 from pgmrl.errors import DefinitionError, PgmrlError, PgvectorMissing
 from pgmrl.reprs import safe_repr
-from pgmrl.searching.arguments import MOST_SECONDS, finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -70,7 +76,7 @@ def doctor(
         Findings, the worst first, and what could not be checked.
 
     Raises:
-        SearchError: `seconds` is no finite number.
+        SearchError: `seconds` is no finite number, or below 0.
         DefinitionError: there is no check of a name, or a column is not a Matryoshka column.
         NotMigrated: there is no table or column of a name.
         Locked: another transaction holds a table, so that not even its size can be read.
@@ -80,7 +86,7 @@ def doctor(
     connection = database.sqlalchemy_connection(connection)
     checks = select_checks(only, skip)
     names = [check.name for check in checks]
-    seconds = min(finite("seconds", seconds), MOST_SECONDS)
+    seconds = time_limit(seconds)
     deadline = time.monotonic() + seconds
     with without_warnings():
         try:
@@ -116,7 +122,6 @@ def select_checks(only: Iterable[str], skip: Iterable[str]) -> Sequence[Check]:
     """The checks to run.
 
     Raises:
-        SearchError: `seconds` is no finite number.
         DefinitionError: there is no check of a name.
 
     """

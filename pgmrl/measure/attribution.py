@@ -15,11 +15,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import bindparam, func, tuple_
+from sqlalchemy import Integer, bindparam, func, literal_column, tuple_
 
 from pgmrl.limits import EF_SEARCH_LIMIT
 from pgmrl.measure.session import until
 from pgmrl.model.columns import attachment_of
+from pgmrl.searching.fallback import RERANKED
 from pgmrl.searching.options import SearchOptions, SearchParameters
 from pgmrl.searching.query import bind_query
 from pgmrl.searching.search import search
@@ -28,7 +29,7 @@ from pgmrl.searching.selected_rows import SelectedRows, selected_rows
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import BindParameter, Connection, Row
+    from sqlalchemy import BindParameter, Connection
 
     from pgmrl.measure.table_truth import QueryTruth
     from pgmrl.model.shortening import Definition
@@ -55,7 +56,7 @@ class Loss(NamedTuple):
         completed: given back by the exact fallback.
         returned: rows that came back.
         expected: rows there were to return, at most k.
-        ms: the time of the search, in milliseconds, as the client sees it.
+        ms: the time of the search, in milliseconds, as the client sees it; None where the loss was computed.
 
     """
 
@@ -68,20 +69,22 @@ class Loss(NamedTuple):
     completed: float
     returned: int
     expected: int
-    ms: float
+    ms: float | None
 
 
 class _Searches(NamedTuple):
     """The statements of a search for so many results.
 
     Attributes:
-        searched: as the application searches.
+        searched: as the application searches; with an exact fallback its last column is how many rows the scan gave.
         scanned: the same without the exact fallback; None where it has none.
+        shortlist: rows of a full shortlist.
 
     """
 
     searched: AnySelect
     scanned: AnySelect | None
+    shortlist: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +147,12 @@ class SearchTrial:
                 "shortlist": parameters.scan.shortlist + more,
                 "ef_search": min(EF_SEARCH_LIMIT, parameters.scan.ef_search + more),
             }
-            scanned = search(keys, column, query, complete=False, **numbers) if complete else None
-            return _Searches(search(keys, column, query, complete=complete, **numbers), scanned)
+            searched: AnySelect = search(keys, column, query, complete=complete, **numbers)
+            if not complete:
+                return _Searches(searched, None, numbers["shortlist"])
+            scanned: AnySelect = search(keys, column, query, complete=False, **numbers)
+            found: Any = literal_column(f"(SELECT count(*) FROM {RERANKED})", Integer())  # noqa: S608 - a constant
+            return _Searches(searched.add_columns(found), scanned, numbers["shortlist"])
 
         reach = _reach(rows, parameters, query)
         return cls(k, *parameters.scan, parameters.definition, rows, len(rows.keys), searches(0), searches(1), reach)
@@ -171,7 +178,7 @@ class SearchTrial:
             truth: of the query.
             end: by `time.monotonic`, when the server cancels what is not done.
             through_index: whether an HNSW index serves the shortlist; one that is sorted exactly needs no fallback, so
-                that the search is not made a second time without it.
+                that the search is not made a second time without it. Nor is it where the shortlist is full.
 
         """
         searches = self.beside if truth.own_seen else self.plain
@@ -180,10 +187,13 @@ class SearchTrial:
         start = time.perf_counter_ns()
         rows = connection.execute(searches.searched, parameters).all()
         elapsed = (time.perf_counter_ns() - start) / 1e6
-        returned = scanned = self._others(rows, key)
-        if searches.scanned is not None and through_index:
-            until(connection, end)
-            scanned = self._others(connection.execute(searches.scanned, parameters).all(), key)
+        if searches.scanned is None:
+            returned = scanned = self._others(rows, key)
+        else:
+            returned = scanned = self._others([row[:-1] for row in rows], key)
+            if through_index and (not rows or rows[0][-1] < searches.shortlist):
+                until(connection, end)
+                scanned = self._others(connection.execute(searches.scanned, parameters).all(), key)
         recall, of_scan, of_short = (
             truth.recall(returned),
             truth.recall(scanned),
@@ -193,6 +203,11 @@ class SearchTrial:
         ann = of_short - of_scan - missing
         losses = (recall, 1 - of_short, ann, missing, recall - of_scan)
         return Loss(number, key, *losses, len(returned), truth.count, elapsed)
+
+    def computed(self, number: int, key: tuple[Any, ...] | None, truth: QueryTruth) -> Loss:
+        """What a query loses whose shortlist is sorted exactly: what the exact shortlist of the pass does."""
+        recall = truth.shortlist_recall(self.shortlist)
+        return Loss(number, key, recall, 1 - recall, 0.0, 0.0, 0.0, truth.count, truth.count, None)
 
     def scanned(self, vector: VectorArray, truth: QueryTruth) -> tuple[AnySelect, int]:
         """The search of a query without the exact fallback, and the rows of its shortlist."""
@@ -209,7 +224,7 @@ class SearchTrial:
         parameters = {QUERY: vector, AMONG: truth.keys[: truth.count], OWN: own}
         return int(connection.execute(self.reach, parameters).scalar_one())
 
-    def _others(self, rows: Sequence[Row[Any]], key: tuple[Any, ...] | None) -> list[tuple[tuple[Any, ...], float]]:
+    def _others(self, rows: Sequence[Any], key: tuple[Any, ...] | None) -> list[tuple[tuple[Any, ...], float]]:
         """Key and distance of the first k rows that are not the query's own."""
         keyed = [(tuple(row[-1 - self.width : -1]), float(row[-1])) for row in rows]
         return [row for row in keyed if key is None or row[0] != key][: self.k]

@@ -49,6 +49,12 @@ WORST: Final = 5
 LOOKED: Final = 10
 """Queries whose scan under a filter is run once more, to see what ended it."""
 
+SEARCHED: Final = 20
+SEARCH_SECONDS: Final = 10.0
+"""Where no index serves the shortlist, each search reads the rows of the filter again and sorts them, to the exact
+shortlist that the pass over the table has found. So once this many searches have lost what the pass says, and have
+taken this long together, the losses of the others are computed."""
+
 MOST_WORKERS: Final = 1024  # that PostgreSQL takes
 
 READING: Final = 0.7
@@ -132,6 +138,11 @@ class Recall:
         """How many were tried."""
         return len(self.losses)
 
+    @property
+    def searched(self) -> int:
+        """How many were searched for: all, where an index serves the shortlist; of others the loss is computed."""
+        return sum(loss.ms is not None for loss in self.losses)
+
 
 def measure_recall(
     connection: Connection | Session,
@@ -214,7 +225,9 @@ def measure_recall(
         rows = None if tried.cancelled else database.row_estimate(connection, server_name(connection, table))
     losses = tried.losses
     means = np.asarray([loss[3:7] for loss in losses], np.float64).mean(axis=0)
-    times = [loss.ms for loss in losses[1:] or losses]  # the first one compiles the statement and opens files
+    times = [
+        loss.ms for loss in losses[1:] or losses if loss.ms is not None
+    ]  # the first one compiles the statement and opens files
     return Recall(
         column=str(base),
         short_column=str(attachment_of(column).short),
@@ -334,6 +347,8 @@ class _Tried:
         scans: how those that were looked into ended, by the query's number.
         reading_since: by `time.monotonic`.
         search_seconds: that the searches of one query take, about.
+        search_ms: that searches took until now.
+        settled: whether the losses of the queries that follow are computed.
 
     """
 
@@ -350,6 +365,8 @@ class _Tried:
     scans: dict[int, EndedScan] = field(default_factory=dict)
     reading_since: float = 0.0
     search_seconds: float = 0.0
+    search_ms: float = 0.0
+    settled: bool = False
 
     @classmethod
     def of(
@@ -400,12 +417,7 @@ class _Tried:
             for number, truth in enumerate(truths, first):
                 if self.clock.left <= 0:
                     return False
-                key = None if keys is None else keys[number]
-                vector = self.queries.vectors[number]
-                loss = self.trial.run(
-                    connection, number, vector, key, truth, self.clock.end, through_index=self.through_index
-                )
-                self.losses.append(loss)
+                self.losses.append(self._loss(number, truth))
                 self.truths.append(truth)
                 self.report("queries", len(self.losses), len(self.queries))
         except DBAPIError as error:
@@ -415,13 +427,30 @@ class _Tried:
             return False
         return len(truths) == end - first
 
+    def _loss(self, number: int, truth: QueryTruth) -> Loss:
+        key = None if self.queries.keys is None else self.queries.keys[number]
+        if self.settled:
+            return self.trial.computed(number, key, truth)
+        vector, clock = self.queries.vectors[number], self.clock
+        loss = self.trial.run(clock.connection, number, vector, key, truth, clock.end, through_index=self.through_index)
+        self.search_ms += loss.ms or 0.0
+        if not self.through_index and number + 1 >= SEARCHED and self.search_ms >= 1000 * SEARCH_SECONDS:
+            differing = (each.ann or each.shortfall or each.completed for each in [*self.losses, loss])
+            self.settled = not any(differing)
+        return loss
+
+    def _searches_seconds(self) -> float:
+        """How long the searches take, about."""
+        whole = len(self.queries) * self.search_seconds
+        return whole if self.through_index else min(whole, max(SEARCHED * self.search_seconds, SEARCH_SECONDS))
+
     def _read(self, rows: int) -> None:
         expected = max(rows, round(self.truth.expected))
         self.report("reading the table", rows, expected)
         if self.on_estimate is not None:
             reading = (time.monotonic() - self.reading_since) * expected / max(1, rows)
             passes = -(-len(self.queries) // queries_at_once(self.trial.shortlist))
-            whole = self.reading_since - self.clock.started + passes * reading + len(self.queries) * self.search_seconds
+            whole = self.reading_since - self.clock.started + passes * reading + self._searches_seconds()
             self.on_estimate(min(whole, self.clock.seconds))
             self.on_estimate = None
 

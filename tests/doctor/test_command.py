@@ -371,7 +371,27 @@ def test_measuring_wants_a_connection_of_its_own(patient: Patient) -> None:
     assert set(told) == {"recall of public.papers_embedding.embedding"}
 
 
-@pytest.mark.parametrize("option", ["--prometheus", "--nagios", "--measure"])
+def test_a_wrong_option_is_unknown_to_a_monitor() -> None:
+    """Exit code 2 would be CRITICAL; wherever --nagios stands, in one line."""
+    wrong = {
+        "--nonsense": ["--nonsense"],
+        "'--seconds'": ["--seconds", "a while"],
+        "seconds=-1: expected at least 0": ["--seconds", "-1"],
+        "no check 'nothing'": ["--only", "nothing"],
+        "--nagios with --history": ["--history"],
+        "--nagios with --history or --plot": ["--plot", "recall.png"],
+        "not of the form": ["--database-url", "sqlite://"],
+    }
+    for message, options in wrong.items():
+        for arguments in ([*options, "--nagios"], ["--nagios", *options]):
+            result = looked(*arguments)
+            assert result.exit_code == 3
+            assert result.stdout.startswith("PGMRL UNKNOWN - ")
+            assert result.stdout.count("\n") == 1
+            assert message in result.stdout
+
+
+@pytest.mark.parametrize("option", ["--prometheus", "--measure"])
 @pytest.mark.parametrize("shown", [["--history"], ["--plot", "recall.png"]])
 def test_the_history_is_no_check(option: str, shown: list[str]) -> None:
     """A monitor must not take it for one."""

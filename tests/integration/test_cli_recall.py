@@ -16,6 +16,7 @@ from pgmrl.cli.recall import print_recall
 from pgmrl.database.settings import Setting, store_setting
 from pgmrl.errors import DatabaseError, DefinitionError, MeasureError, NotMigrated, VectorError
 from pgmrl.measure import Loss, measure_recall
+from pgmrl.measure import recall as recall_module
 from pgmrl.measure.attribution import SearchTrial
 from pgmrl.measure.recall import Clock
 from pgmrl.model.columns import Matryoshka
@@ -170,6 +171,22 @@ def test_time_that_runs_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "stopped after 40 of 300 queries" in shown
     assert "40 of 300 rows of public.packages as queries" in shown
     assert "a longer shortlist would hold them; there was no time to find out how long" in " ".join(shown.split())
+
+
+def test_losses_that_were_computed_are_said(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many searches were made, of a filter without an index."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"ALTER DATABASE {engine.url.database} SET enable_seqscan = on")
+    engine.dispose()
+    monkeypatch.setattr(recall_module, "SEARCHED", 3)
+    monkeypatch.setattr(recall_module, "SEARCH_SECONDS", 0)
+    arguments = ["recall", "packages.embedding", "--where", "id % 20 = 3", "--sample", 8]
+    shown = " ".join(ok(*arguments).split())
+    assert "each search sorts these rows again: 3 were made" in shown
+    assert "the losses of the other 5 are computed" in shown
+    document = json.loads(ok(*arguments, "--json"))
+    assert document["searched"] == 3
+    assert [loss["ms"] is None for loss in document["losses"]] == [False] * 3 + [True] * 5
 
 
 def test_no_loss_is_no_minus(packages: Table, engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,6 +23,7 @@ from pgmrl.measure import (
     selected_queries,
     vector_queries,
 )
+from pgmrl.measure import recall as recall_module
 from pgmrl.measure.recall import Clock
 from pgmrl.model.types import NumpyVector
 from pgmrl.names import quoted
@@ -277,15 +278,41 @@ def test_one_pass_for_all_queries(asked: Connection, packages: Table, fetched: l
 def test_a_shortlist_that_is_sorted_is_searched_for_once(
     asked: Connection, packages: Table, fetched: list[tuple[str, int]]
 ) -> None:
-    """Where no index serves it there is nothing that the exact fallback could give back; through an index, twice."""
+    """Where no index serves it there is nothing that the exact fallback could give back; through an index, twice.
+
+    Nor is there where the scan fills the shortlist.
+    """
     few = select(packages.c.id).where(packages.c.id % 200 == 3)
-    for through_index, searches in ((False, 10), (True, 20)):
+    for through_index, statement, searches in ((False, few, 10), (True, few, 20), (True, None, 10)):
         asked.exec_driver_sql(f"SET enable_seqscan = {'off' if through_index else 'on'}")
         del fetched[:]
-        measured = measure_recall(asked, packages.c.embedding, few, queries=10, worst=0)
+        measured = measure_recall(asked, packages.c.embedding, statement, queries=10, worst=0)
         assert (measured.index is not None) == through_index
-        sent = [statement for statement, _ in fetched if statement.startswith("WITH pgmrl_")]
+        sent = [sql for sql, _ in fetched if sql.startswith("WITH pgmrl_")]
         assert len(sent) == searches
+
+
+def test_long_searches_of_a_sorted_shortlist_are_not_all_made(
+    asked: Connection, packages: Table, fetched: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once some have lost what the exact shortlist loses; the numbers are the same. Through an index all are made."""
+    few = select(packages.c.id).where(packages.c.id % 20 == 3)
+    options: dict[str, Any] = {"queries": 12, "shortlist": 11, "worst": 0}
+    every = measure_recall(asked, packages.c.embedding, few, **options)
+    assert every.index is None
+    assert every.searched == 12
+    assert 0 < every.truncation < 1
+    monkeypatch.setattr(recall_module, "SEARCHED", 3)
+    monkeypatch.setattr(recall_module, "SEARCH_SECONDS", 0)
+    del fetched[:]
+    some = measure_recall(asked, packages.c.embedding, few, **options)
+    assert some.searched == len([sql for sql, _ in fetched if sql.startswith("WITH pgmrl_")]) == 3
+    assert [loss._replace(ms=None) for loss in some.losses] == [loss._replace(ms=None) for loss in every.losses]
+    assert (some.recall, some.truncation) == (every.recall, every.truncation)
+    asked.exec_driver_sql("SET enable_seqscan = off")
+    through = measure_recall(asked, packages.c.embedding, few, **options)
+    assert through.index is not None
+    assert through.searched == 12
 
 
 def test_a_large_table_is_not_read_whole(engine: Engine, corpus: Corpus, statements: list[str]) -> None:
