@@ -1054,7 +1054,7 @@ def test_a_connection_killed_in_the_middle(
             if n == 5:
                 with other.connect() as killer:
                     victim = pid if kind == "SQLAlchemy" else driver.info.backend_pid
-                    assert killer.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": victim}).scalar()
+                    assert killer.execute(text("SELECT pg_terminate_backend(:pid, 60000)"), {"pid": victim}).scalar()
             yield row
 
     with pytest.raises(IngestError, match=r"terminat|closed|connection"):

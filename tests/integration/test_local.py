@@ -115,7 +115,7 @@ def query(url: str, statement: str) -> Any:
 
 def wait_until(condition: Callable[[], bool]) -> None:
     """Wait for what another process is about to do."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)

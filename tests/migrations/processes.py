@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DBAPIError
 
 from pgmrl.database.connection import execute_plain
 from pgmrl.online.backfill import backfill, short_fill
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection as Pipe
     from multiprocessing.process import BaseProcess
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Engine
 
     from pgmrl.model.hnsw import Hnsw
     from pgmrl.online.backfill import Throttle
@@ -63,8 +65,8 @@ def backfill_and_build(url: str, target: Target, throttle: Throttle, index: Hnsw
     build_index(url, target, index)
 
 
-def until(question: Callable[[], Any], seconds: float = 30) -> Any:
-    """Wait until something is so."""
+def until(question: Callable[[], Any], seconds: float = 120) -> Any:
+    """Wait until something is so; on a busy machine that takes its time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         answer = question()
@@ -81,3 +83,30 @@ def waiting(connection: Connection) -> int:
         "WHERE NOT l.granted AND a.datname = current_database()"
     )
     return int(execute_plain(connection, query).scalar_one())
+
+
+def interrupt_build(engine: Engine, owner: str, statement: str) -> None:
+    """Leave an invalid index: CREATE INDEX CONCURRENTLY is cancelled while it waits for one who writes the table.
+
+    A time limit would end it at another place on a busy machine, before there is an index.
+    """
+    errors: list[DBAPIError] = []
+    autocommit = {"isolation_level": "AUTOCOMMIT"}
+    with engine.connect() as writer, engine.connect().execution_options(**autocommit) as builder:
+        execute_plain(writer, f"LOCK TABLE {owner} IN ROW EXCLUSIVE MODE")
+        pid = execute_plain(builder, "SELECT pg_backend_pid()").scalar_one()
+
+        def build_it() -> None:
+            try:
+                execute_plain(builder, statement)
+            except DBAPIError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=build_it)
+        thread.start()
+        with engine.connect().execution_options(**autocommit) as other:
+            waits = text("SELECT phase LIKE 'waiting for writers%' FROM pg_stat_progress_create_index WHERE pid = :pid")
+            until(lambda: other.execute(waits, {"pid": pid}).scalar())
+            other.execute(text("SELECT pg_cancel_backend(:pid)"), {"pid": pid})
+        thread.join()
+    assert "user request" in str(errors[0])

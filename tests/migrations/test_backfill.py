@@ -557,31 +557,39 @@ def test_what_is_not_there(auto: Connection, engine: Engine) -> None:
     assert jobs(auto) == []
 
 
-KEEPS = "GRANT SELECT, INSERT, UPDATE, DELETE ON pgmrl.backfills, pgmrl.backfill_ranges TO clerk"
+KEEPS = "GRANT SELECT, INSERT, UPDATE, DELETE ON pgmrl.backfills, pgmrl.backfill_ranges TO {clerk}"
 RIGHTS = {
-    "no update": (["GRANT SELECT, INSERT ON documents TO clerk", KEEPS], "clerk may not update .*GRANT SELECT, UPDATE"),
-    "no select": (["GRANT UPDATE ON documents TO clerk", KEEPS], "clerk may not update"),
+    "no update": (
+        ["GRANT SELECT, INSERT ON documents TO {clerk}", KEEPS],
+        "{clerk} may not update .*GRANT SELECT, UPDATE",
+    ),
+    "no select": (["GRANT UPDATE ON documents TO {clerk}", KEEPS], "{clerk} may not update"),
     "row security": (
-        ["GRANT SELECT, UPDATE ON documents TO clerk", KEEPS, "ALTER TABLE documents ENABLE ROW LEVEL SECURITY"],
+        ["GRANT SELECT, UPDATE ON documents TO {clerk}", KEEPS, "ALTER TABLE documents ENABLE ROW LEVEL SECURITY"],
         "row-level security may hide rows .*BYPASSRLS",
     ),
-    "no job": (["GRANT SELECT, UPDATE ON documents TO clerk"], "may not keep a backfill: GRANT .* TO clerk"),
+    "no job": (["GRANT SELECT, UPDATE ON documents TO {clerk}"], "may not keep a backfill: GRANT .* TO {clerk}"),
     "job half": (
-        ["GRANT SELECT, UPDATE ON documents TO clerk", KEEPS.replace("UPDATE, DELETE", "UPDATE")],
+        ["GRANT SELECT, UPDATE ON documents TO {clerk}", KEEPS.replace("UPDATE, DELETE", "UPDATE")],
         "may not keep a backfill",
     ),
 }  # fmt: skip
 
 
+def clerk_name(engine: Engine) -> str:
+    """The role: one for each database, as roles are the server's and several of these tests run at once."""
+    return f"clerk_of_{engine.url.database}"
+
+
 @pytest.fixture
 def clerk(auto: Connection, engine: Engine) -> Iterator[Engine]:
     """Connections of a role that owns nothing."""
-    run(auto, "DROP ROLE IF EXISTS clerk")
-    run(auto, "CREATE ROLE clerk")
-    other = create_engine(engine.url, connect_args={"options": "-c role=clerk"})
+    name = clerk_name(engine)
+    run(auto, f"CREATE ROLE {name}")
+    other = create_engine(engine.url, connect_args={"options": f"-c role={name}"})
     yield other
     other.dispose()
-    run(auto, "DROP OWNED BY clerk; DROP ROLE clerk")
+    run(auto, f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
 @pytest.mark.parametrize("missing", RIGHTS)
@@ -590,8 +598,8 @@ def test_missing_rights(auto: Connection, clerk: Engine, missing: str) -> None:
     table(auto, rows=50)
     statements, message = RIGHTS[missing]
     for statement in statements:
-        run(auto, statement)
-    with pytest.raises(MigrationError, match=message):
+        run(auto, statement.format(clerk=clerk_name(clerk)))
+    with pytest.raises(MigrationError, match=message.format(clerk=clerk_name(clerk))):
         backfill(clerk, short_fill(auto, TARGET), QUICK)
     assert jobs(auto) == []
     assert left(auto, short_fill(auto, TARGET)) == 45
@@ -600,8 +608,8 @@ def test_missing_rights(auto: Connection, clerk: Engine, missing: str) -> None:
 def test_no_more_rights_than_needed(auto: Connection, clerk: Engine) -> None:
     """SELECT, UPDATE of one column, and the job's tables; switching triggers off needs one more."""
     table(auto, rows=50)
-    for statement in (KEEPS, "GRANT SELECT, UPDATE (embedding_short_4) ON documents TO clerk"):
-        run(auto, statement)
+    for statement in (KEEPS, "GRANT SELECT, UPDATE (embedding_short_4) ON documents TO {clerk}"):
+        run(auto, statement.format(clerk=clerk_name(clerk)))
     with pytest.raises(MigrationError, match=r"may not switch triggers off: .*GRANT SET ON PARAMETER"):
         backfill(clerk, short_fill(auto, TARGET), Throttle(without_triggers=True))
     assert jobs(auto) == []

@@ -19,6 +19,7 @@ from pgmrl.online.index_builds import build, rebuild
 from pgmrl.online.index_statements import Build, create_statement
 from pgmrl.online.reshape import reshape
 from tests.databases import vacuum
+from tests.migrations.processes import interrupt_build
 from tests.migrations.test_indexes import TARGET, table
 
 if TYPE_CHECKING:
@@ -65,12 +66,7 @@ def test_build_and_rebuild(auto: Connection) -> None:
 def test_an_invalid_leftover(auto: Connection) -> None:
     """It is removed, and the index built; the old one serves while another is built beside it."""
     filtered(auto)
-    with auto.engine.connect() as holder:
-        run(holder, "LOCK TABLE documents IN ROW EXCLUSIVE MODE")
-        with auto.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as doomed:
-            run(doomed, "SET statement_timeout = '300ms'")
-            with pytest.raises(Exception, match="statement timeout"):
-                run(doomed, create_statement(TARGET, BY_FILTER, concurrently=True))
+    interrupt_build(auto.engine, "documents", create_statement(TARGET, BY_FILTER, concurrently=True))
     assert [valid for _, valid in built(auto).values()] == [False]
     build(auto, TARGET, BY_FILTER)
     assert built(auto) == {NAME: (FilterIndex(ODD, include=["id"]), True)}

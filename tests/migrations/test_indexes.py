@@ -20,7 +20,7 @@ from pgmrl.online.index_builds import build, drop, rebuild
 from pgmrl.online.index_statements import Build, create_statement
 from pgmrl.online.target import Target
 from tests.migrations import processes
-from tests.migrations.processes import until, waiting
+from tests.migrations.processes import interrupt_build, until, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,17 +80,9 @@ def as_built(index: Hnsw) -> tuple[bool, list[str]]:
 
 
 def invalid(connection: Connection, name: str = NAME, index: Hnsw = SMALL, target: Target = TARGET) -> None:
-    """A real INVALID leftover: a concurrent build that waits for an old transaction is ended by its time limit."""
-    with connection.engine.connect() as holder:
-        run(holder, f"SELECT FROM {target.owner}")
-        run(holder, "CREATE TEMPORARY TABLE held (id int)")  # a transaction that has written is waited for
-        run(holder, f"LOCK TABLE {target.owner} IN ROW EXCLUSIVE MODE")
-        statement = create_statement(target, index, concurrently=True, name=name)
-        with connection.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as doomed:
-            run(doomed, "SET statement_timeout = '300ms'")
-            with pytest.raises(Exception, match="statement timeout"):
-                run(doomed, statement)
-            run(doomed, "RESET statement_timeout")
+    """A real INVALID leftover, of a concurrent build that was interrupted."""
+    statement = create_statement(target, index, concurrently=True, name=name)
+    interrupt_build(connection.engine, target.owner, statement)
     assert all_indexes(connection)[name][0] is False
 
 

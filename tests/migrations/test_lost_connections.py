@@ -70,7 +70,7 @@ class Ending:
             pid = connection.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]
             killer = create_engine(self.engine.url)
             with killer.connect() as other:
-                assert run(other, f"SELECT pg_terminate_backend({pid}, 5000)").scalar_one(), "it was alive"
+                assert run(other, f"SELECT pg_terminate_backend({pid}, 60000)").scalar_one(), "it was alive"
             killer.dispose()
             self.ended = statement
 

@@ -315,22 +315,23 @@ def test_a_transaction_that_is_not_alembics(empty: Engine, application: Applicat
 def clerk(empty: Engine) -> Iterator[Callable[[], Engine]]:
     """Connections of a role that owns nothing; the role is made when it is asked for."""
     engines: list[Engine] = []
+    name = f"stranger_in_{empty.url.database}"
 
     def make() -> Engine:
         with empty.begin() as connection:
-            run(connection, "DROP ROLE IF EXISTS stranger; CREATE ROLE stranger")
+            run(connection, f"CREATE ROLE {name}")
             run(
                 connection,
-                "GRANT ALL ON documents, alembic_version TO stranger; GRANT ALL ON SCHEMA public TO stranger",
+                f"GRANT ALL ON documents, alembic_version TO {name}; GRANT ALL ON SCHEMA public TO {name}",
             )
-        engines.append(create_engine(empty.url, connect_args={"options": "-c role=stranger"}))
+        engines.append(create_engine(empty.url, connect_args={"options": f"-c role={name}"}))
         return engines[0]
 
     yield make
     for engine in engines:
         engine.dispose()
     with empty.begin() as connection:
-        run(connection, "DROP OWNED BY stranger; DROP ROLE stranger")
+        run(connection, f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
 def test_not_the_owner(empty: Engine, application: Application, clerk: Callable[[], Engine]) -> None:

@@ -24,6 +24,7 @@ from pgmrl.online.index_statements import Build, create_statement
 from pgmrl.online.target import Target
 from pgmrl.online.validation import validate
 from tests.cli import failure, ok, ok_json, run
+from tests.migrations.processes import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -190,7 +191,9 @@ def test_a_table_that_was_never_analyzed(engine: Engine) -> None:
 def test_check_migration_changes_nothing(auto: Connection) -> None:
     """It prints steps, SQL, locks and room; a second run says the same."""
     before = auto.exec_driver_sql("SELECT count(*) FROM pg_attribute WHERE attrelid = 'documents'::regclass").scalar()
-    first = ok("check-migration", "documents.embedding", "--short-dims", 16)
+    # what is free on the disk, which others use, would be another number each time
+    command = ("check-migration", "documents.embedding", "--short-dims", 16, "--free-space", "50GB")
+    first = ok(*command)
     for part in (
         "ALTER TABLE documents ADD COLUMN",
         "ACCESS EXCLUSIVE, a moment",
@@ -198,7 +201,7 @@ def test_check_migration_changes_nothing(auto: Connection) -> None:
         "of disk",
     ):
         assert part in first
-    assert ok("check-migration", "documents.embedding", "--short-dims", 16) == first
+    assert ok(*command) == first
     assert (
         auto.exec_driver_sql("SELECT count(*) FROM pg_attribute WHERE attrelid = 'documents'::regclass").scalar()
         == before
@@ -459,12 +462,20 @@ def test_the_lock_of_a_concurrent_build(auto: Connection, engine: Engine) -> Non
                 )
                 seen.update(modes.scalars())
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        index_builds.build(auto, TARGET, Hnsw(16, 200))
-    finally:
-        over.set()
-        thread.join()
+    def free_the_table() -> None:
+        until(lambda: seen)  # the build waits for a writer until it has been looked at
+        writer.rollback()
+
+    threads = [threading.Thread(target=look), threading.Thread(target=free_the_table)]
+    with engine.connect() as writer:
+        writer.exec_driver_sql("LOCK TABLE documents IN ROW EXCLUSIVE MODE")
+        for thread in threads:
+            thread.start()
+        try:
+            index_builds.build(auto, TARGET, Hnsw(16, 200))
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
     assert "ShareUpdateExclusiveLock" in seen
     assert max(seen, key=STRENGTH.index) == "ShareUpdateExclusiveLock"

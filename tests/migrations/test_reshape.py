@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from pgmrl.online.reshape import Reshape, reshape
 from pgmrl.online.target import Target
 from pgmrl.online.validation import validate
 from tests.databases import connected, new_database, vacuum
+from tests.migrations.processes import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -141,6 +141,7 @@ class Traffic:
             assert len(rows) == 10
             assert rows[0].distance < 0.01  # the row itself, or one that was given its vector
             assert [row.distance for row in rows] == sorted(row.distance for row in rows)
+            connection.execute(text("SELECT pg_stat_force_next_flush()"))  # else it is counted up to a second later
         self.searches += 1
         self.next += 1
         with self.engine.begin() as connection:
@@ -156,6 +157,8 @@ def running(*versions: Traffic) -> Iterator[None]:
         version.thread.start()
     try:
         yield
+        for version in versions:
+            until(lambda version=version: version.searches or version.failed)
     finally:
         for version in versions:
             version.over.set()
@@ -164,6 +167,17 @@ def running(*versions: Traffic) -> Iterator[None]:
         if version.failed:
             raise version.failed[0]
         assert version.searches > 0
+
+
+def nobody_connected(engine: Engine, *others: Connection) -> None:
+    """Wait for the end of every other session: one that ends reports what it has read, which counts no more then."""
+    engine.dispose()
+    remaining = text(
+        "SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = current_database() AND pid <> ALL (:pids)"
+    )
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        pids = [one.execute(text("SELECT pg_backend_pid()")).scalar_one() for one in (connection, *others)]
+        until(lambda: connection.execute(remaining, {"pids": pids}).scalar())
 
 
 def same_everywhere(connection: Connection, *shorts: tuple[str, Any]) -> None:
@@ -200,7 +214,7 @@ def test_old_and_new_code_side_by_side(
         assert expand(shop, change, Build())
         new = Traffic(shop, after, vectors, 200_000)
         with running(new):
-            time.sleep(0.5)
+            until(lambda: new.failed or old.failed or min(new.searches, old.searches) > 10)
     with shop.connect() as connection:
         same_everywhere(
             connection,
@@ -209,7 +223,7 @@ def test_old_and_new_code_side_by_side(
         )
         written = connection.execute(select(after.c.id).where(after.c.id > 100_000)).all()
         assert len(written) >= old.searches + new.searches - 2
-    shop.dispose()  # a backend that is idle reports what it read only after a while; one that ends does at once
+    nobody_connected(shop)
     late = Traffic(shop, after, vectors, 300_000)
     with running(late), shop.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         contract(connection, pending_contraction(connection, "documents", change.new.full), watch=0.2)
@@ -298,8 +312,7 @@ def test_it_can_tell_that_the_old_one_is_read(shop: Engine, auto: Connection, ve
         with pytest.raises(MigrationError, match=r"embedding_short_16 was searched \d+ times in the last 2 s"):
             contract(auto, what, watch=2)
         assert len(index_states(auto, "documents", "embedding_short_16")) == 1
-    shop.dispose()  # what an idle backend has not reported yet would still count
-    time.sleep(0.5)
+    nobody_connected(shop, auto)
     contract(auto, what, watch=0.2)
 
 
