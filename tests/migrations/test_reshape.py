@@ -125,6 +125,10 @@ class Traffic:
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._run)
 
+    def under_way(self) -> bool:
+        """Whether it has searched, or cannot."""
+        return bool(self.failed) or self.searches > 10
+
     def _run(self) -> None:
         random = np.random.default_rng(self.next)
         while not self.over.is_set():
@@ -158,7 +162,7 @@ def running(*versions: Traffic) -> Iterator[None]:
     try:
         yield
         for version in versions:
-            until(lambda version=version: version.searches or version.failed)
+            until(version.under_way)
     finally:
         for version in versions:
             version.over.set()
@@ -214,7 +218,7 @@ def test_old_and_new_code_side_by_side(
         assert expand(shop, change, Build())
         new = Traffic(shop, after, vectors, 200_000)
         with running(new):
-            until(lambda: new.failed or old.failed or min(new.searches, old.searches) > 10)
+            until(lambda: old.under_way() and new.under_way())
     with shop.connect() as connection:
         same_everywhere(
             connection,
