@@ -137,5 +137,10 @@ class Scratch:
 
 def vacuum(engine: Engine, table: str = "") -> None:
     """Visibility and statistics as autovacuum, which does not run in the tests, would have left them."""
+    with engine.begin() as connection:
+        # VACUUM marks no page whose rows' commit is not on disk yet, and no commit of the tests waits for that: this
+        # one does, for itself and for all before it
+        connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
+        connection.exec_driver_sql("SELECT pg_current_xact_id()")
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql(f"VACUUM ANALYZE {table}")

@@ -142,6 +142,7 @@ class Patient:
         The statistics of each are there when the next one runs: else they come up to a second later, after a VACUUM.
         """
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("SET synchronous_commit = on")  # for VACUUM, as in tests/databases.py
             for one in statements:
                 database.execute_plain(connection, one)
                 connection.exec_driver_sql("SELECT pg_stat_force_next_flush()")

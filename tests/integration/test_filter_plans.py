@@ -66,8 +66,6 @@ def items(module_engine: Engine, vectors: NDArray[np.float32]) -> Table:
     )
     lots, tenants = _numbers()
     with module_engine.begin() as connection:
-        # VACUUM marks a page once its rows' commit is on disk, and the tests' server does not wait for that
-        connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
         table.create(connection)
         rows = [
             {"id": n, "lot": int(lots[n]), "part": n % 20 or None, "tenant": int(tenants[n])}
