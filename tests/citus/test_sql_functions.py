@@ -27,16 +27,21 @@ from pgmrl import (
 )
 from pgmrl.database.shards import on_this_node
 from pgmrl.doctor import doctor
+from pgmrl.embedders.token_model import load_token_model
 from pgmrl.errors import DefinitionError, MigrationError
 from pgmrl.functions.install import drop_functions
+from pgmrl.functions.installed import drop as drop_functions_named
 from pgmrl.functions.installed import functions
 from pgmrl.functions.named_queries import add_query, remove_query
+from pgmrl.functions.text_models import install_model, remove_model
 from pgmrl.online.distributing import distribution_statements
 from tests.citus.proof import DIMS, DOCUMENTS, NEEDS_CITUS, QUERIES, ROWS, TENANTS, URL, Document, Package, truth
 from tests.conftest import vector_text
+from tests.small_model import write_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from psycopg import Connection
 
@@ -273,6 +278,24 @@ def test_a_named_query(installed: Engine, asked: Connection[Any]) -> None:
     finally:
         with installed.begin() as connection:
             assert remove_query(connection, Package.embedding, "second")
+
+
+def test_words(installed: Engine, asked: Connection[Any], tmp_path: Path) -> None:
+    """That a model in the coordinator's database embeds."""
+    model = load_token_model(str(write_model(tmp_path / "model", dims=DIMS)))
+    with installed.begin() as connection:
+        install_model(connection, "pgmrl_proof", model)
+        install_functions(connection, Article.embedding, SqlFunctions(name="pgmrl_proof_words", model="pgmrl_proof"))
+    try:
+        rows = ids(asked, "pgmrl_proof_words_search_text('a game with trains', 10, exact => true)")
+        embedded = "pgmrl.embed_text('pgmrl_proof', 'a game with trains')::halfvec"
+        assert rows == ids(asked, f"pgmrl_proof_words_search({embedded}, 10, exact => true)")
+        assert len(rows) == 10
+        assert len(ids(asked, "pgmrl_proof_words_search_text('a game with trains', 10)")) == 10
+    finally:
+        with installed.begin() as connection:
+            drop_functions_named(connection, "public", "pgmrl_proof_words")
+            assert remove_model(connection, "pgmrl_proof")
 
 
 @pytest.mark.parametrize("call", [
