@@ -17,7 +17,7 @@ from pgmrl.names import qualified
 from pgmrl.units import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy import Connection
 
@@ -71,7 +71,7 @@ def _place(info: database.ColumnInfo) -> tuple[str, str, str]:
 
 
 def _distributions(
-    connection: Connection, infos: Iterable[database.ColumnInfo]
+    connection: Connection, infos: Sequence[database.ColumnInfo]
 ) -> dict[tuple[str, str, str], _Distribution]:
     """Of the columns of distributed tables, by their place."""
     made: dict[tuple[str, str, str], _Distribution] = {}
@@ -82,9 +82,9 @@ def _distributions(
         table = distributed_table(connection, owner)
         if table is not None and info.operator_class is not None:
             short = None if info.kept_by == "index" else info.short_column
-            made[_place(info)] = _Distribution(
-                table, shard_faults(shards(connection, owner), short, info.operator_class)
-            )
+            partial = {other.index_predicate is not None for other in infos if _place(other) == _place(info)}
+            faults = shard_faults(shards(connection, owner), short, info.operator_class, partial)
+            made[_place(info)] = _Distribution(table, faults)
     return made
 
 

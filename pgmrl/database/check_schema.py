@@ -94,9 +94,10 @@ def _check_distribution(connection: Connection, table: Table, attachment: Attach
     if attachment.short is not None and attachment.indexes:
         short = attachment.short if definition.has_column else None
         operator_class = definition.metric.operator_class(definition.short.type)
-        faults += shard_faults(shards(connection, server_name(connection, table)), short, operator_class)
+        partial = {index.predicate is not None for index in attachment.indexes}
+        faults += shard_faults(shards(connection, server_name(connection, table)), short, operator_class, partial)
     if faults:
-        raise NotMigrated(f"{table.fullname}: {'; '.join(faults)}")
+        raise NotMigrated(f"{table.fullname}: {'; '.join(faults)}: `pgmrl doctor` says what mends it")
 
 
 def check_column_types(connection: Connection, table: Table, attachment: Attachment) -> None:

@@ -277,13 +277,16 @@ def _answers(connection: Connection, command: str) -> list[tuple[str, str, str |
 # -- what is wrong with them ---------------------------------------------------------------------------------------
 
 
-def shard_faults(states: Iterable[Shard], column: str | None, operator_class: str) -> list[str]:
+def shard_faults(
+    states: Iterable[Shard], column: str | None, operator_class: str, partial: Iterable[bool] = (False,)
+) -> list[str]:
     """What is wrong with the shards of a table, one line each.
 
     Args:
         states: of all its shards.
         column: the short column; None where an index computes the short vectors.
         operator_class: that searches need.
+        partial: of each index that there should be, whether it has a condition.
 
     """
     faults = []
@@ -292,14 +295,13 @@ def shard_faults(states: Iterable[Shard], column: str | None, operator_class: st
             faults.append(f"shard {shard.number} does not answer: {shard.error.strip()}")
             continue
         own = [index for index in shard.indexes if (index.column, index.operator_class) == (column, operator_class)]
-        if not own:
-            faults.append(f"shard {shard.number} has no HNSW index ({operator_class}) on its short vectors")
-        else:
-            faults += [
-                f"the {'partial ' if partial else ''}HNSW index of shard {shard.number} is invalid"
-                for partial in (False, True)
-                if {index.valid for index in own if index.partial is partial} == {False}
-            ]
+        for kind in sorted({*partial, *(index.partial for index in own)}):
+            valid = [index.valid for index in own if index.partial is kind]
+            title = "partial HNSW index" if kind else "HNSW index"
+            if not valid:
+                faults.append(f"shard {shard.number} has no {title} ({operator_class}) on its short vectors")
+            elif not any(valid):
+                faults.append(f"the {title} of shard {shard.number} is invalid")
     return faults
 
 

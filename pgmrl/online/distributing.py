@@ -9,25 +9,20 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import text
 
-from pgmrl.database.extension import check_pgvector
 from pgmrl.database.function_sets import installed_markers
 from pgmrl.database.search_path import catalogue_result, relation_name
-from pgmrl.database.shards import citus_version, distributed_table, node_faults, nodes
+from pgmrl.database.shards import citus_version, distributed_table
 from pgmrl.database.table_state import table_state
 from pgmrl.errors import MigrationError
 from pgmrl.model import ddl
-from pgmrl.model.shortening import Rotation
 from pgmrl.names import literal, qualified, quoted
 from pgmrl.online import steps
 from pgmrl.online.node_preparation import preparation_statements
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from sqlalchemy import Connection
 
     from pgmrl.database.table_state import TableState
-    from pgmrl.model.shortening import Definition
     from pgmrl.online.target import Target
 
 __all__ = [
@@ -80,13 +75,14 @@ def distribution_statements(
         shards: how many.
 
     Returns:
-        Plain SQL. The first brings pgmrl's schema and the rotations of its triggers to nodes that lack them, outside
-        that transaction; of a table that is distributed by that column already it is the only one, or there is none.
+        Plain SQL. The first brings pgvector, and for triggers pgmrl's schema and rotations, to nodes that lack them,
+        outside that transaction; where nothing is missing it is left out. Of a table that is distributed by that column
+        already there is no other.
 
     Raises:
         MigrationError: there is no Citus, no such table or column; the primary key does not contain the column; the
-            table is distributed otherwise, or has a side table, a queue, or functions for a table of one node; a node is
-            out of reach, or has no pgvector or an old one.
+            table is distributed otherwise, or has a side table, a queue, or functions for a table of one node; a node
+            is out of reach, or has an old pgvector.
 
     """
     if citus_version(connection) is None:
@@ -109,7 +105,7 @@ def distribution_statements(
     if current is not None and current.column != by:
         raise MigrationError(f"{owner}: expected an ordinary table, got {current.describe()}: undistribute_table first")
     shorts = [state.shorts[name].definition for name in state.sync_triggers if name in state.shorts]
-    prepared = _prepared(connection, shorts)
+    prepared = preparation_statements(connection, shorts)
     if current is not None:
         return prepared
     storage = [
@@ -119,26 +115,6 @@ def distribution_statements(
     ]  # which Citus refuses of a distributed table
     triggers = TRIGGER_SETTINGS if state.sync_triggers else ()
     return [*prepared, *storage, *triggers, create_distributed_table(owner, by, shards)]
-
-
-def _prepared(connection: Connection, definitions: Sequence[Definition]) -> list[str]:
-    """What brings to the nodes what the triggers of short columns call there; without any the nodes are looked at.
-
-    Raises:
-        MigrationError: a node is out of reach, or has no pgvector or an old one.
-
-    """
-    states = nodes(connection)
-    faults = node_faults(states)
-    if faults:
-        raise MigrationError(
-            f"{'; '.join(faults)}. A node that is down: start it, or citus_remove_node. Pgvector comes to all by "
-            "SELECT * FROM run_command_on_workers('CREATE EXTENSION IF NOT EXISTS vector')"
-        )
-    if not definitions:
-        return []
-    rotations = {str(each.short.by.id) for each in definitions if isinstance(each.short.by, Rotation)}
-    return preparation_statements(connection, states, sorted(rotations), check_pgvector(connection))
 
 
 def add_to_shards(connection: Connection, target: Target, *, filled: bool) -> list[str]:
@@ -153,14 +129,14 @@ def add_to_shards(connection: Connection, target: Target, *, filled: bool) -> li
         filled: at once, in that transaction; else by `fill_shards`.
 
     Raises:
-        MigrationError: a node is out of reach, or has no pgvector or an old one.
+        MigrationError: a node is out of reach, or has an old pgvector.
 
     """
     if filled and ddl.rule_of(target.definition) == "prefix":
         return steps.add_in_place(target, inline=False)
     added = steps.add_online(target, inline=False)
     fill = [fill_shards(target)] if filled else []
-    return [*_prepared(connection, [target.definition]), *TRIGGER_SETTINGS, *added, *fill]
+    return [*preparation_statements(connection, [target.definition]), *TRIGGER_SETTINGS, *added, *fill]
 
 
 def fill_shards(target: Target) -> str:

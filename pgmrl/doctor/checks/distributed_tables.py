@@ -12,10 +12,11 @@ from pgmrl.doctor.checks.registry import column_check, database_check
 from pgmrl.doctor.finding import Problem
 from pgmrl.model.columns import attachment_of
 from pgmrl.model.shortening import Rotation
-from pgmrl.names import literal
+from pgmrl.names import literal, qualified
+from pgmrl.online.index_statements import create_statement, drop_statement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pgmrl.database.shards import DistributedTable
     from pgmrl.doctor.check_context import CheckContext
@@ -53,11 +54,25 @@ def shards_differ(context: CheckContext, column: CheckedColumn) -> Iterator[Prob
     if _distributed(context, column) is None:
         return
     short = column.short if column.definition.has_column else None
-    faults = shard_faults(shards(context.connection, column.owner), short, column.operator_class)
+    indexes = [index for index in column.all_indexes if index.operator_class == column.operator_class]
+    partial = {index.index.predicate is not None for index in indexes}
+    faults = shard_faults(shards(context.connection, column.owner), short, column.operator_class, partial or {False})
     if faults:
+        schema = column.target.schema
+        remedies = {
+            "does not answer": "Start the node.",
+            "is invalid": "".join(
+                f"REINDEX INDEX CONCURRENTLY {qualified(schema, index.name)};  " for index in indexes
+            ),
+            "has no": "".join(
+                f"{drop_statement(schema, index.name)};  "
+                f"{create_statement(column.target, index.index, concurrently=True, name=index.name)};  "
+                for index in indexes
+            ),
+        }
         yield Problem(
             f"{'; '.join(faults)}: searches read such a shard in whole, or fail",
-            "Mend the node; or drop the index and build it again, on the coordinator: Citus builds it on each shard.",
+            "On the coordinator: " + _needed(remedies, faults),
             f"SELECT * FROM run_command_on_shards({literal(column.owner)}, "
             "'SELECT count(*) FROM pg_index WHERE NOT indisvalid AND indrelid = ''%s''::regclass')",
             {"faults": faults},
@@ -72,19 +87,27 @@ def nodes_differ(context: CheckContext) -> Iterator[Problem]:
     rotations, commands = set(), set()
     for column in context.columns:
         rule, table = column.definition.short.by, _distributed(context, column)
-        if isinstance(rule, Rotation) and rule.id is not None and table is not None:
-            rotations.add(rule.id)
+        if table is not None and table.column is not None:
             commands.add(f"`pgmrl distribute {column.owner} --by {table.column}`")
+            if isinstance(rule, Rotation) and rule.id is not None:
+                rotations.add(rule.id)
     faults = node_faults(nodes(context.connection), sorted(rotations))
     if faults:
-        remedies = [
-            "Start a node that is down, or SELECT citus_remove_node('host', port).",
-            "SELECT * FROM run_command_on_workers('CREATE EXTENSION IF NOT EXISTS vector'), or ALTER … UPDATE.",
-            *(f"{command} brings the rotation to each node." for command in sorted(commands)),
-        ]
+        remedies = {
+            "does not answer": "Start the node, or SELECT citus_remove_node('host', port).",
+            " has pgvector ": "There ALTER EXTENSION vector UPDATE, with a newer package.",
+            "different versions": "On each node ALTER EXTENSION vector UPDATE, with the same package.",
+            " has no pgvector": f"{' and '.join(sorted(commands))} brings it.",
+            "lacks rotation": f"{' and '.join(sorted(commands))} brings it.",
+        }
         yield Problem(
             f"{'; '.join(faults)}: searches and writes that reach such a node fail",
-            " ".join(remedies),
+            _needed(remedies, faults),
             "SELECT * FROM run_command_on_all_nodes('SELECT extversion FROM pg_extension WHERE extname = ''vector''')",
             {"faults": faults},
         )
+
+
+def _needed(remedies: Mapping[str, str], faults: Iterable[str]) -> str:
+    """The remedies of what the faults say."""
+    return " ".join(remedy.strip() for part, remedy in remedies.items() if any(part in fault for fault in faults))
