@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["shown"]
+__all__ = ["milliseconds", "shown"]
+
+
+def milliseconds(number: float) -> str:
+    """A time."""
+    return f"{number:.2f} ms" if number < 1 else f"{number:,.1f} ms"
 
 
 def shown(size: float) -> str:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from pgmrl.database.connection import sqlalchemy_connection
 from pgmrl.database.search_path import caller_path, catalogue_result, relation_name
+from pgmrl.database.shards import shard_rows
 from pgmrl.database.sql import load as load_sql
 from pgmrl.names import qualified
 
@@ -88,10 +89,12 @@ def row_estimate(connection: Connection, name: str) -> float | None:
         name: of the table, quoted.
 
     Returns:
-        None where the table has pages and no statistics yet; 0 where there is no such table.
+        None where the table has pages and no statistics yet; 0 where there is no such table. Of a distributed table the
+        rows of its shards as of their last ANALYZE.
 
     """
-    return row_estimates(connection, [name])[name]
+    estimate = row_estimates(connection, [name])[name]
+    return shard_rows(connection, relation_name(connection, name)) if estimate == 0 else estimate
 
 
 def row_estimates(connection: Connection, names: Sequence[str]) -> dict[str, float | None]:

@@ -35,6 +35,7 @@ __all__ = [
     "nodes",
     "on_this_node",
     "shard_faults",
+    "shard_rows",
     "shards",
 ]
 
@@ -218,6 +219,23 @@ def shards(connection: Connection, owner: str) -> list[Shard]:
     )
     rows = catalogue_result(connection, query, {"name": owner, "command": SHARD_COMMAND})
     return [_shard(*row) for row in rows]
+
+
+def shard_rows(connection: Connection, owner: str) -> float | None:
+    """The rows of a distributed table as of the last ANALYZE of its shards; 0 of a table of this node alone.
+
+    Args:
+        connection: of the database, on the coordinator.
+        owner: the table as SQL text.
+
+    Returns:
+        None where a shard has no statistics yet or does not answer.
+
+    """
+    if distributed_table(connection, owner) is None:
+        return 0.0
+    rows = [shard.rows for shard in shards(connection, owner)]
+    return sum(rows) if all(number >= 0 for number in rows) else None
 
 
 def _shard(number: int, success: bool, result: str | None) -> Shard:

@@ -34,7 +34,7 @@ class TimedSearch:
     Attributes:
         rows: the hits, nearest first; the last column is the distance.
         total_ms: the search, from here to the last row.
-        shortlist_ms: of that, the short index; None where the search was exact.
+        shortlist_ms: of that, the short index; None where the search was exact, or over shards.
         rerank_ms: of that, ranking by the full vectors and fetching the winners.
         index: the index the shortlist came through; None where the server read the table instead.
         exact_ms: the same search by reading every row; None where it was not asked for.
@@ -91,12 +91,12 @@ def _timed(connection: Connection, statement: Any) -> tuple[list[Row[Any]], floa
 def _stage_times(connection: Connection, statement: Any) -> _StageTimes:
     """Times of the stages and the index of the first, from the server's own account of one execution."""
     explanation = explain(connection, statement)
-    if not explanation.shortlists or explanation.execution_ms is None:  # an exact search has no stages
-        return _StageTimes(None, None, None)
+    index = explanation.shortlists[0].indexes[0] if explanation.index_used else None
+    if not explanation.shortlists or explanation.execution_ms is None or explanation.shards is not None:
+        return _StageTimes(None, None, index)  # an exact search has no stages, and shards rank what they shortlist
     shortlist_ms = sum(
         stage.usage.ms
         for stage in explanation.stages
         if stage.name in {"query", "shortlist"} and stage.usage is not None
     )
-    index = explanation.shortlists[0].indexes[0] if explanation.index_used else None
     return _StageTimes(shortlist_ms, explanation.execution_ms - shortlist_ms, index)

@@ -33,7 +33,7 @@ from pgmrl.evaluation.measures import DEFAULT, Measure, Scorer, parsed
 from pgmrl.evaluation.runs import RankedRuns, Run, ServerSearches, WordsColumn
 from pgmrl.evaluation.short_candidates import ShortCandidate, short_candidates
 from pgmrl.limits import EF_SEARCH_LIMIT
-from pgmrl.measure.session import CANCELLED, CONFLICT, check_one_server, ended_by_standby, measuring
+from pgmrl.measure.session import CANCELLED, CONFLICT, ended_by_standby, measuring
 from pgmrl.model.argument_types import callable_argument, choice, optional_name, truth_value, whole_number
 from pgmrl.model.columns import attachment_of
 from pgmrl.model.fulltext import Match
@@ -138,7 +138,6 @@ def evaluate(
     itself = truth_value("itself", itself, MeasureError)
     callable_argument("progress", progress, MeasureError)
     callable_argument("on_estimate", on_estimate, MeasureError)
-    check_one_server(column)
     ef_search = None if ef_search is None else whole_number("ef_search", ef_search, SearchError, 1, EF_SEARCH_LIMIT)
     shortlist = None if shortlist is None else positive_integer("shortlist", shortlist)
     report = progress or _silent

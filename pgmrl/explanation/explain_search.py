@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from pgmrl.explanation.explain_shards import explain_shards
 from pgmrl.explanation.explanation import Explanation
 from pgmrl.explanation.reasons import reasons
 from pgmrl.explanation.server_counters import (
@@ -20,7 +21,7 @@ from pgmrl.explanation.statement_check import check_arguments, check_parameters
 from pgmrl.explanation.toast import ToastCounters
 from pgmrl.explanation.verdict import sentences
 from pgmrl.searching.arguments import flag
-from pgmrl.searching.plans import explained, explained_text, shortlist_scans
+from pgmrl.searching.plans import explained, explained_text, reads_distributed, shortlist_scans
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,6 +50,8 @@ def explain(
     is rolled back, with the settings it makes. Works on a hot standby. It is planned first without being executed, so
     that the planning time is that of a connection in use; blocks are as warm or cold as they are.
 
+    Of a distributed table the stages are what Citus asks the shards, or those of the one shard that the search goes to.
+
     With an AsyncSession: `await session.run_sync(lambda sync: explain(sync, statement))`.
 
     Args:
@@ -59,13 +62,16 @@ def explain(
         analyze: False for the plan alone, without executing the statement.
 
     Raises:
-        SearchError: the statement is not a search of pgmrl's.
+        SearchError: the statement is not a search of pgmrl's, or one of a table that is declared as distributed and is
+            an ordinary one.
         WrongConnection: `connection` is not a Connection or Session.
 
     """
     connection, parameters = check_arguments(connection, statement), check_parameters(parameters)
     analyze = flag("analyze", analyze)
     with read_only(connection):
+        if reads_distributed(statement):
+            return explain_shards(connection, statement, parameters, analyze=analyze)
         document = explained(connection, statement, "VERBOSE, SETTINGS", parameters)
         toast_reads = None
         session = session_settings(connection)  # planning has loaded pgvector, whose settings they are
@@ -102,9 +108,9 @@ def plan_text(
 ) -> str:
     """The server's plan of a search as text, in which vectors are cut to their first numbers.
 
-    Arguments and errors are those of `explain`; a search of a distributed table is taken, too.
+    Arguments and errors are those of `explain`; of a distributed table, the plan of one shard stands for all.
     """
-    connection, parameters = check_arguments(connection, statement, shards=True), check_parameters(parameters)
+    connection, parameters = check_arguments(connection, statement), check_parameters(parameters)
     with read_only(connection):
         options = "ANALYZE, BUFFERS, SETTINGS" if analyze else "SETTINGS"
         return explained_text(connection, statement, options, parameters)

@@ -43,6 +43,8 @@ class Explanation:
         block_size: bytes of a block.
         document: the server's own output of EXPLAIN (FORMAT JSON, VERBOSE).
         verdict: what happened and why, in sentences.
+        shards: of a distributed table, how many were asked; None on one server. Times of stages over shards are the
+            coordinator's, and blocks the shards'; `row_counts` and `toast_reads` are empty.
 
     """
 
@@ -58,6 +60,7 @@ class Explanation:
     block_size: int
     document: Node
     verdict: tuple[str, ...] = ()
+    shards: int | None = None
 
     @property
     def index_used(self) -> bool:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import text
-
 from pgmrl.explanation.reasons import reasons
-from pgmrl.explanation.server_counters import read_only
+from pgmrl.explanation.server_counters import read_only, without_sorting
 from pgmrl.explanation.statement_check import check_arguments, check_parameters
 from pgmrl.searching.arguments import flag
-from pgmrl.searching.plans import explained, explained_text, index_serving
+from pgmrl.searching.plans import explained, explained_text, index_serving, reads_distributed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +50,7 @@ def assert_index_used(
     ignore_cost = flag("ignore_cost", ignore_cost)
     with read_only(connection):
         if ignore_cost:
-            connection.execute(text("SET LOCAL enable_sort = off"))
+            without_sorting(connection, shards=reads_distributed(statement))
         plan = explained(connection, statement, "VERBOSE", parameters)["Plan"]
         serving = index_serving(plan)
         if serving.used:

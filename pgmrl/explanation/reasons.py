@@ -15,9 +15,11 @@ from sqlalchemy import text
 
 from pgmrl.database.search_path import catalogue_result
 from pgmrl.database.sql import load as load_sql
+from pgmrl.explanation.server_counters import without_sorting
 from pgmrl.model.shortening import expression_name
 from pgmrl.names import qualified, quoted
 from pgmrl.searching.plans import explained, index_serving, nodes, shortlist_scans, sources
+from pgmrl.searching.shard_plans import shard_plans
 from pgmrl.units import shown
 
 if TYPE_CHECKING:
@@ -109,6 +111,8 @@ def reasons(
         return []
     if not shortlist_scans(plan):
         return ["the statement has no shortlist: it ranks every row that passes the filter"]
+    if shard_plans(plan):
+        return _shard_reasons(connection, statement, plan, parameters)
     foreign = _foreign_tables(plan)
     if foreign:
         return [f"{', '.join(foreign)}: on another server, of whose indexes this one knows nothing"]
@@ -194,18 +198,30 @@ def _cost_reasons(
     parameters: Mapping[str, Any] | None,
 ) -> list[str]:
     """Whether the index could serve, and at what cost."""
-    connection.execute(text("SET LOCAL enable_sort = off"))
+    without_sorting(connection)
     unsorted = explained(connection, statement, "VERBOSE", parameters)["Plan"]
-    serving = index_serving(unsorted)
-    if not serving.used:
+    if not index_serving(unsorted).used:
         return [_cannot_serve(connection, table) for table in tables]
-    chosen, other = (sum(part["Total Cost"] for part in shortlist_scans(tree)) for tree in (plan, unsorted))
-    costs = f"cost {chosen:,.0f} against {other:,.0f} with {' and '.join(serving.indexes)}"
-    why = [
-        f"the planner estimated a plan without the index to be cheaper: {costs}",
-        *(_estimates(connection, table) for table in tables),
-    ]
+    why = [_cheaper(plan, unsorted), *(_estimates(connection, table) for table in tables)]
     return list(dict.fromkeys(why))
+
+
+def _shard_reasons(
+    connection: Connection, statement: SelectBase, plan: Node, parameters: Mapping[str, Any] | None
+) -> list[str]:
+    """As `_cost_reasons`, of the shards' planners; their catalogues are for the doctor."""
+    without_sorting(connection, shards=True)
+    unsorted = explained(connection, statement, "VERBOSE", parameters)["Plan"]
+    if not index_serving(unsorted).used:
+        return ["on some shards no index can give the rows in this order: `pgmrl doctor` compares shards and nodes"]
+    return [_cheaper(plan, unsorted)]
+
+
+def _cheaper(plan: Node, unsorted: Node) -> str:
+    """That a plan was chosen for its cost, against the one with indexes."""
+    chosen, other = (sum(part["Total Cost"] for part in shortlist_scans(tree)) for tree in (plan, unsorted))
+    costs = f"cost {chosen:,.0f} against {other:,.0f} with {' and '.join(index_serving(unsorted).indexes)}"
+    return f"the planner estimated a plan without the index to be cheaper: {costs}"
 
 
 def _cannot_serve(connection: Connection, table: _SortedTable) -> str:

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
     from pgmrl.searching.plans import Node
 
-__all__ = ["block_size", "read_only", "row_counts", "session_settings", "settings_in_force"]
+__all__ = [
+    "block_size",
+    "read_only",
+    "row_counts",
+    "session_settings",
+    "settings_in_force",
+    "without_sorting",
+]
 
 _SET: Final = re.compile(r"set_config\('(hnsw\.\w+)'::text, '(\w+)'::text, true\)")
 _REPORTED: Final = (
@@ -41,6 +48,19 @@ def read_only(connection: Connection) -> Iterator[None]:
     with snapshot(connection):
         connection.exec_driver_sql("SET LOCAL transaction_read_only = on")
         yield
+
+
+def without_sorting(connection: Connection, *, shards: bool = False) -> None:
+    """Have the planner sort only where nothing else is left, until the transaction or savepoint ends.
+
+    Args:
+        connection: in a transaction.
+        shards: whether the planners of Citus' shards have to, too.
+
+    """
+    if shards:
+        connection.execute(text("SELECT pg_catalog.set_config('citus.propagate_set_commands', 'local', true)"))
+    connection.exec_driver_sql("SET LOCAL enable_sort = off")
 
 
 def session_settings(connection: Connection) -> dict[str, str]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pgmrl.explanation.plan_parts import PlanPart
     from pgmrl.searching.plans import Node
 
-__all__ = ["Scan", "Stage", "Usage", "stages"]
+__all__ = ["Scan", "Stage", "Usage", "block_usage", "stages"]
 
 _STAGE_OF: Final = {
     "query": "query",
@@ -91,7 +91,8 @@ class Stage:
     Attributes:
         name: `query` (the query's vector is read and shortened), `shortlist`, `cut` (of a funnel), `rerank`, `exact`
             (all rows that the filter leaves), `pick` (of a diverse search), `words`, `trigrams`, `fuse`, `fetch` (the
-            columns of the results), `send` (the result in the form that is sent; PostgreSQL 17 and later).
+            columns of the results), `send` (the result in the form that is sent; PostgreSQL 17 and later),
+            `coordinator` (over shards: what Citus does beside what it asks them).
         retriever: number of the retriever of a hybrid search, from 1; None for other searches.
         executed: False for a stage that was not needed; None where the statement was not executed.
         usage: what the stage took; None where the statement was not executed.
@@ -195,8 +196,13 @@ def _readable_ctes(part: PlanPart) -> Iterator[PlanPart]:
 
 
 def _usage(node: Node) -> Usage:
+    return block_usage(node)._replace(ms=node["Actual Total Time"] * node["Actual Loops"])
+
+
+def block_usage(node: Node) -> Usage:
+    """The blocks of a node and those below it; no time."""
     return Usage(
-        node["Actual Total Time"] * node["Actual Loops"],
+        0.0,
         node.get("Shared Hit Blocks", 0) + node.get("Local Hit Blocks", 0),
         node.get("Shared Read Blocks", 0) + node.get("Local Read Blocks", 0),
         node.get("Temp Written Blocks", 0),

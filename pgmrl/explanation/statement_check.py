@@ -39,27 +39,21 @@ def check_parameters(parameters: Any) -> dict[str, Any]:
     return values
 
 
-def check_arguments(connection: Any, statement: Any, *, shards: bool = False) -> Connection:
+def check_arguments(connection: Any, statement: Any) -> Connection:
     """The connection of a Connection or Session.
 
     Args:
         connection: as given.
         statement: as given.
-        shards: whether it may search a distributed table, whose plan is Citus' and not to be understood.
 
     Raises:
         WrongConnection: it is neither.
-        SearchError: the statement is not a search of pgmrl's, or one of a distributed table.
+        SearchError: the statement is not a search of pgmrl's.
 
     """
     through = database.sqlalchemy_connection(connection)
-    if isinstance(statement, SelectBase) and reads_distributed(statement):
-        if shards:
-            return through
-        raise SearchError(
-            "expected a search whose plan is one server's, got one of a distributed table: "
-            "pgmrl.explanation.plan_text shows its plan as it is"
-        )
+    if isinstance(statement, SelectBase) and reads_distributed(statement):  # whose results may have the table's name
+        return through
     if not isinstance(statement, SelectBase) or not _names(statement) & {RESULTS, FUSED}:
         raise SearchError(
             "expected a statement that search() or another search function of pgmrl returned, got "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from pgmrl.units import milliseconds as _ms
 from pgmrl.units import shown
 
 if TYPE_CHECKING:
@@ -197,10 +198,6 @@ def _of(retriever: int | None) -> str:
 
 def _count(number: float, noun: str) -> str:
     return f"{number:,.0f} {noun}{'' if number == 1 else 's'}"
-
-
-def _ms(ms: float) -> str:
-    return f"{ms:.2f} ms" if ms < 1 else f"{ms:,.1f} ms"
 
 
 def _blocks(usage: Usage) -> str:

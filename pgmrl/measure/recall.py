@@ -21,13 +21,13 @@ from pgmrl.measure.attribution import QUERY, Loss, SearchTrial
 from pgmrl.measure.intervals import Interval, mean_interval
 from pgmrl.measure.queries import Queries, sampled_queries
 from pgmrl.measure.scan_limits import EndedScan, ScanLimit, ended_scan, remedy, scan_limit
-from pgmrl.measure.session import CANCELLED, CONFLICT, check_one_server, ended_by_standby, measuring, until
+from pgmrl.measure.session import CANCELLED, CONFLICT, ended_by_standby, measuring, until
 from pgmrl.measure.table_truth import TableTruth, queries_at_once, truth_statement
 from pgmrl.model.argument_types import callable_argument, whole_number
 from pgmrl.model.columns import attachment_of, base_column, vectors_table
 from pgmrl.model.server_names import server_name
 from pgmrl.searching.arguments import check_seconds, flag, positive_integer
-from pgmrl.searching.plans import explained, index_serving
+from pgmrl.searching.plans import expected_rows, explained, index_serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -85,8 +85,8 @@ class Recall:
     Attributes:
         column: what is searched, as `table.column`.
         short_column: the short vector's column.
-        index: the HNSW index that the shortlist comes through, of a partitioned table each; None where the plan does
-            something else.
+        index: the HNSW index that the shortlist comes through, of a partitioned table each, of a distributed one that
+            on its shards; None where the plan does something else.
         instead: what the plan does instead, in words; None where the index is used.
         k: results that count.
         shortlist: rows that are ranked exactly.
@@ -106,7 +106,7 @@ class Recall:
         seconds: that measuring took.
         worst: the queries that lose most, the first most.
         scan_limit: the limit of pgvector's that ended scans before the shortlist was full; None where none did, or
-            where there was no filter and no loss of that kind, so that nobody looked.
+            where there was no filter and no loss of that kind, or a distributed table, so that nobody looked.
 
     """
 
@@ -164,7 +164,8 @@ def measure_recall(
 ) -> Recall:
     """Search as the application does, search exactly, and compare.
 
-    Reads only, in one snapshot, also on a hot standby. The truth of all queries comes from one pass over the rows that
+    Reads only, in one snapshot, also on a hot standby; the shards of a distributed table have none in common, and what
+    is written there meanwhile counts as a loss. The truth of all queries comes from one pass over the rows that
     the searches see, whose full and short vectors are sent to the client: in batches, so that memory (some 150 MB, and
     for long shortlists 130 MB more) does not depend on the table. Then the searches are sent, one by one.
 
@@ -217,7 +218,8 @@ def measure_recall(
         serving = _serving(connection, trial, sample)
         tried = _Tried.of(clock, trial, sample, progress or _silent, on_estimate, through_index=serving.used)
         tried.all()
-        if serving.used and (own.whereclause is not None or tried.short):
+        one_server = not attachment_of(column).distributed  # whose plan says how its scan ended
+        if one_server and serving.used and (own.whereclause is not None or tried.short):
             tried.look_at_scans(range(min(LOOKED, len(tried.losses))))
         limit = scan_limit(tried.scans.values())
         looked_into = tried.worst(worst)
@@ -259,7 +261,6 @@ def measure_recall(
 
 def _check_index(connection: Connection, column: Any, *, filtered: bool) -> None:
     """Without an index on the short vectors a search reads the table: it loses nothing to HNSW, and takes long."""
-    check_one_server(column)
     attachment, base = attachment_of(column), base_column(column)
     if attachment.short is None or not attachment.definition.learned:
         raise NotMigrated(f"{base} has no short vectors, so searches are exact: `pgmrl reshape` plans how to add them")
@@ -381,7 +382,7 @@ class _Tried:
     ) -> _Tried:
         definition = trial.definition
         plan = explained(clock.connection, truth_statement(trial.rows, definition))["Plan"]
-        truth = TableTruth.of(clock.connection, trial.rows, definition, plan["Plan Rows"])
+        truth = TableTruth.of(clock.connection, trial.rows, definition, expected_rows(plan))
         return cls(clock, trial, queries, truth, report, through_index, on_estimate=on_estimate)
 
     @property

@@ -30,7 +30,7 @@ def ended_by_standby() -> MeasureError:
 
 
 def check_one_server(column: Any) -> None:
-    """Check that a column's searches are planned by one server, whose plans are what is measured.
+    """Check that a column's rows are on one server, where their places tell them apart.
 
     Raises:
         MeasureError: its table is distributed.
@@ -38,8 +38,8 @@ def check_one_server(column: Any) -> None:
     """
     if attachment_of(column).distributed:
         raise MeasureError(
-            f"{column}: expected a table of one server, got a distributed one: compare searches with exact=True "
-            "instead, as tests/citus does"
+            f"{column}: expected a table of one server, got a distributed one: for other dimensions tune a sample of "
+            "its rows in an ordinary table; `pgmrl recall --shortlist … --ef-search …` measures numbers over its shards"
         )
 
 

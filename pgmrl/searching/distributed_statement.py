@@ -38,7 +38,6 @@ from sqlalchemy.sql import operators
 
 from pgmrl.errors import SearchError
 from pgmrl.limits import SHORTLIST_LIMIT
-from pgmrl.model.columns import base_column
 from pgmrl.model.distribution import distribution_column
 from pgmrl.model.rotation import Rotation
 from pgmrl.model.sqlalchemy_internals import columns_of
@@ -54,7 +53,7 @@ if TYPE_CHECKING:
     from pgmrl.searching.scan import Scan
     from pgmrl.searching.subject import AnySelect
 
-__all__ = ["ShardedRows", "check_one_shard", "one_shard", "searched_rows"]
+__all__ = ["ShardedRows", "one_shard", "over_shards", "searched_rows"]
 
 DISTANCE: Final = "distance"
 
@@ -143,20 +142,14 @@ def searched_rows(
     return replace(rows, select=select, each=(same,))
 
 
-def check_one_shard(statement: AnySelect, searched: Any, attachment: Attachment) -> None:
-    """Check that a search of many queries reads one shard: over several, Citus has no LIMIT inside a LATERAL.
+def over_shards(statement: AnySelect, searched: Any, attachment: Attachment) -> bool:
+    """Whether a search asks all shards of a distributed table.
 
     Raises:
-        SearchError: it reads more.
         DefinitionError: as `searched_rows`.
 
     """
-    if attachment.distributed and one_shard(statement, searched, attachment)[1] is None:
-        own = distribution_column(base_column(searched).table, attachment.distributed)
-        raise SearchError(
-            f"search_many over the shards of {own.table}: expected {own.name} = value among the Select's conditions; "
-            "search over all shards with one query at a time, by search"
-        )
+    return bool(attachment.distributed) and one_shard(statement, searched, attachment)[1] is None
 
 
 def one_shard(statement: AnySelect, searched: Any, attachment: Attachment) -> tuple[int, BindParameter[Any] | None]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import Table
+from sqlalchemy import Table, text
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ClauseElement, Executable
 from sqlalchemy.sql.visitors import iterate
 
 from pgmrl.model.columns import is_distributed
 from pgmrl.searching.selected_rows import CANDIDATES, SHORTLIST
+from pgmrl.searching.shard_plans import shard_plans
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Serving",
+    "expected_rows",
     "explained",
     "explained_text",
     "index_serving",
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 Node = dict[str, Any]
+_ALL_TASKS: Final = text("SELECT pg_catalog.set_config('citus.explain_all_tasks', 'on', true)")
 _VECTOR: Final = re.compile(r"\[([-+.\de]+,[-+.\de]+),[-+.\de,]{60,}\]")
 
 
@@ -93,6 +96,8 @@ def explained(
 ) -> Node:
     """The plan of a statement as EXPLAIN (FORMAT JSON) has it: `Plan`, and times where it was executed.
 
+    Of a distributed table with the plans of all shards; the setting for that lasts as long as the transaction.
+
     Args:
         connection: of the database.
         statement: as `search` returns it.
@@ -100,6 +105,8 @@ def explained(
         parameters: values of the statement's own parameters, by name.
 
     """
+    if reads_distributed(statement):
+        connection.execute(_ALL_TASKS)
     more = f", {options}" if options else ""
     document: Node = _execute(connection, statement, f"FORMAT JSON{more}", parameters).scalar_one()[0]
     return document
@@ -114,9 +121,19 @@ def explained_text(
     return without_vectors("\n".join(lines))
 
 
-def without_vectors(text: str) -> str:
+def without_vectors(words: str) -> str:
     """A text of the server's in which vectors are cut to their first numbers."""
-    return _VECTOR.sub(r"[\1,…]", text)
+    return _VECTOR.sub(r"[\1,…]", words)
+
+
+def expected_rows(plan: Node) -> float:
+    """Rows that the planner expects; over shards the sum of what the shards expect.
+
+    Args:
+        plan: the top node of a statement that reads a table once.
+
+    """
+    return float(sum(each["Plan Rows"] for each in shard_plans(plan) or [plan]))
 
 
 def nodes(plan: Node) -> Iterator[Node]:
@@ -144,10 +161,23 @@ def subplans(plan: Node, name: str) -> list[Node]:
 
 
 def shortlist_scans(plan: Node) -> list[Node]:
-    """The subplans that read the rows of the shortlists: of the candidates where there is a filter."""
+    """The subplans that read the rows of the shortlists: of the candidates where there is a filter.
+
+    Over shards the part of each shard; of a statement that went to one shard as a whole, those of that one's plan.
+    """
+    over_shards = shard_plans(plan)
+    if over_shards:
+        return [part for each in over_shards for part in shortlist_scans(each)]
     shortlists = [part for part in subplans(plan, SHORTLIST) if not _reads_cte(part, CANDIDATES)]
     parts = [*shortlists, *subplans(plan, CANDIDATES)]
+    if not parts:
+        return [node for node in nodes(plan) if _sets_scan(node)]  # the form for shards
     return [node for node in nodes(plan) if any(node is part for part in parts)]
+
+
+def _sets_scan(plan: Node) -> bool:
+    """Whether a node has the gate of a search as its own subquery."""
+    return any("'hnsw.ef_search'" in str(node.get("One-Time Filter")) for node in plan.get("Plans", ()))
 
 
 def _reads_cte(plan: Node, name: str) -> bool:

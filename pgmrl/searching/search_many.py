@@ -7,19 +7,21 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack, cast
 
 import numpy as np
-from sqlalchemy import ColumnElement, Float, Integer, literal_column, text
+from sqlalchemy import ColumnElement, Float, Integer, literal_column, select, text, union_all
 from sqlalchemy.orm import InstrumentedAttribute
 
 from pgmrl.errors import SearchError
 from pgmrl.model.compat import Select
+from pgmrl.model.ranking_sql import key_names
 from pgmrl.model.vectors import query_vectors
 from pgmrl.searching.arguments import check_labels
-from pgmrl.searching.distributed_statement import check_one_shard, searched_rows
+from pgmrl.searching.distributed_statement import over_shards, searched_rows
 from pgmrl.searching.fallback import Ranking
 from pgmrl.searching.more_like_this import MoreLikeThis
 from pgmrl.searching.options import SearchOptions, SearchParameters
 from pgmrl.searching.pages import Page
 from pgmrl.searching.query import QUERIES, BoundQuery, query_rows, vectors_parameters
+from pgmrl.searching.search import search
 from pgmrl.searching.search_result import search_result
 from pgmrl.searching.statement import RESULTS, join_results
 from pgmrl.searching.subject import AnySelect
@@ -48,7 +50,8 @@ def search_many(
 ) -> Select[*Ts, int, float]:
     """Search for many query vectors in one statement, each as `search` would.
 
-    `statement`, `column`, `k`, `label` and the options are those of `search`, and so are the errors.
+    `statement`, `column`, `k`, `label` and the options are those of `search`, and so are the errors. Over all shards
+    of a distributed table the queries are searched one after the other, within the statement.
 
     Args:
         queries: shape (n, dims), n at least 1.
@@ -64,11 +67,18 @@ def search_many(
     """
     check_labels(label, query_label)
     parameters = SearchParameters.of(statement, column, k, options)
-    check_one_shard(statement, column, parameters.attachment)
     vectors = _checked(parameters, queries)
     definition = parameters.definition
     own = vectors_parameters(definition, vectors)
     select_ = cast("AnySelect", statement)
+
+    def joined(rows: SelectedRows, results: FromClause, numbered: AnySelect) -> Select[Any]:
+        searched = join_results(numbered, rows.keys, results, results.c["number"])
+        return search_result(searched.add_columns(*_added_columns(query_label, label)))
+
+    if over_shards(select_, column, parameters.attachment):
+        rows = searched_rows(select_, column, parameters.attachment)
+        return joined(rows, _over_shards(select_, rows, column, vectors, k=parameters.k, **options), select_)
 
     def build() -> Select[Any]:
         query_table = query_rows(definition, *own)
@@ -77,8 +87,7 @@ def search_many(
         results = _exact(parameters, rows, query_table) if parameters.exact else _of_shortlist(parameters, rows)
         # equal by construction; it comes first, since a LATERAL reads what stands before it
         numbered = select_.where(number == results.c["number"]).add_cte(query_table, nest_here=True)
-        searched = join_results(numbered, rows.keys, results, number)
-        return search_result(searched.add_columns(*_added_columns(query_label, label)))
+        return joined(rows, results, numbered)
 
     subjects = (parameters.column, parameters.attachment)
     shape = ("many", parameters.k, parameters.scan, parameters.exact, parameters.complete, query_label, label)
@@ -129,3 +138,19 @@ def _of_shortlist(parameters: SearchParameters, rows: SelectedRows) -> FromClaus
         .add_cte(*ctes, nest_here=True)
         .lateral(RESULTS)
     )
+
+
+def _over_shards(
+    statement: AnySelect, rows: SelectedRows, column: Any, vectors: VectorArray, **options: Any
+) -> FromClause:
+    """The results of all queries: each a search of its own, since Citus has no LIMIT inside a LATERAL over shards."""
+    width = len(rows.keys)
+    # what is joined hangs on the columns that are there
+    keyed = statement.with_only_columns(*rows.keys) if rows.direct else statement.add_columns(*rows.keys)
+    parts = []
+    for number, vector in enumerate(vectors):
+        found = search(keyed, column, vector, label="pgmrl_distance", **options).subquery(f"pgmrl_query_{number}")
+        *keys, distance = list(found.c)[-width - 1 :]
+        named = [key.label(name) for name, key in zip(key_names(width), keys, strict=True)]
+        parts.append(select(literal_column(str(number), Integer()).label("number"), *named, distance.label("distance")))
+    return union_all(*parts).subquery(RESULTS)

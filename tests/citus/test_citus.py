@@ -10,7 +10,7 @@ from sqlalchemy import Engine, select, text
 from pgmrl import Nearest, check_schema, more_like_this, search_hybrid
 from pgmrl.database.shards import DistributedTable, distributed_table, nodes, shards
 from pgmrl.doctor import doctor
-from pgmrl.errors import MigrationError, NotMigrated, SearchError
+from pgmrl.errors import MigrationError, NotMigrated
 from pgmrl.online.distributing import distribution_statements
 from pgmrl.searching.diverse import search_diverse
 from pgmrl.searching.funnel import search_funnel
@@ -172,12 +172,6 @@ def test_tenants(session: Session) -> None:
     assert found >= 180
     many = search_many(select(Document.id).where(Document.tenant == 3), Document.embedding, QUERIES[:4])
     assert len(session.execute(many).all()) == 40
-
-
-def test_many_queries_over_shards() -> None:
-    """Refused before anything runs."""
-    with pytest.raises(SearchError, match="expected id = value"):
-        search_many(select(Package.id), Package.embedding, QUERIES[:2])
 
 
 def test_the_plan(session: Session) -> None:

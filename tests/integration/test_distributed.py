@@ -133,6 +133,15 @@ SHAPES: dict[str, Callable[[Any, Any, Any], Any]] = {
         select(p).where(p.part < 70), [Nearest(p.embedding, q), Nearest(p.embedding, q[::-1].copy())]
     ),
     "one shard": lambda p, q, _: search(select(p).where(p.id == 17), p.embedding, q),
+    "many": lambda p, q, _: search_many(select(p), p.embedding, np.stack([q, q[::-1]])),
+    "many of a filter": lambda p, q, _: search_many(
+        select(p.id, p.part).where(p.part < 30), p.embedding, np.stack([q, q[::-1], q]), k=3, label="far"
+    ),
+    "many of few": lambda p, q, _: search_many(select(p).where(p.id < 30), p.embedding, np.stack([q, q[::-1]])),
+    "many exact": lambda p, q, _: search_many(select(p), p.embedding, np.stack([q, q[::-1]]), exact=True),
+    "many of a join": lambda p, q, m: search_many(
+        select(p, m).join(m).where(m.id < 9), p.embedding, np.stack([q, q[::-1]]), query_label="number"
+    ),
     "many of one shard": lambda p, q, _: search_many(
         select(p.id).where(p.part < 30, p.id == 17), p.embedding, np.stack([q, q])
     ),
@@ -308,22 +317,34 @@ def test_explain_with_a_parameter_of_the_callers(shop: Shop) -> None:
         assert explained(connection, statement, "", {"mine": shop.queries[0]})["Plan"]
 
 
-def test_what_reads_the_plan_of_one_server(connection: Connection) -> None:
-    """It says so, and does not take Citus' plan for one without an index."""
+def test_the_plan_of_one_server(connection: Connection) -> None:
+    """It has no rounds to explain; whether the index serves can be asserted all the same."""
     docs = table_of(connection)
     statement = search(select(docs.c.number), docs.c.e, vectors()[0])
-    for plan_reader in (explain, assert_index_used):
-        with pytest.raises(SearchError, match="got one of a distributed table"):
-            plan_reader(connection, statement)
+    with pytest.raises(SearchError, match="expected a table that Citus distributes, as it is declared"):
+        explain(connection, statement)
     assert "Limit" in plan_text(connection, statement)
-    with pytest.raises(MeasureError, match="got a distributed one"):
-        measure_recall(connection, docs.c.e)
-    with pytest.raises(MeasureError, match="got a distributed one"):
-        evaluate(connection, docs.c.e, Judged([Query("1", None, vectors()[0])], {"1": {"1": 1}}))
+    assert_index_used(connection, statement, ignore_cost=True)
+    with pytest.raises(AssertionError, match="the whole table docs is read"):
+        assert_index_used(connection, statement)
+
+
+def test_measuring_on_one_server(shop: Shop) -> None:
+    """Recall and judgements are of the form for shards, through the index, and what it loses is what is compared."""
+    with shop.engine.connect() as connection:
+        measured = measure_recall(connection, Package.embedding, queries=20, shortlist=20)
+        ordinary = measure_recall(connection, shop.package.embedding, queries=20, shortlist=20)
+        assert (measured.index, measured.truncation) == (ordinary.index, ordinary.truncation)
+        assert 0 < measured.recall.mean < 1
+        filtered = measure_recall(connection, Package.embedding, select(Package.id).where(Package.part < 5), queries=9)
+        assert filtered.filter == "packages.part < 5"
+        judged = Judged([Query("1", None, shop.queries[0])], {"1": {"17": 1}})
+        systems = {system.name for system in evaluate(connection, Package.embedding, judged).systems}
+    assert "two stages" in systems
 
 
 def test_tuning_is_for_one_server(shop: Shop) -> None:
-    """Its trials are by plans and a copy of the table."""
+    """Its passes tell rows by their places, which are those of a shard."""
     repeatable = shop.engine.execution_options(isolation_level="REPEATABLE READ")
     with repeatable.connect() as connection, pytest.raises(MeasureError, match="got a distributed one"):
         tune(connection, Package.embedding)
@@ -370,12 +391,20 @@ def test_a_tenants_search_stays_in_its_shard(connection: Connection) -> None:
     assert len(connection.execute(many).all()) == 14
 
 
-def test_many_queries_over_shards_are_refused(connection: Connection) -> None:
-    """Before anything runs; a condition that only looks like one on the distribution column does not count."""
+def test_many_queries_over_shards(connection: Connection) -> None:
+    """Nothing is lateral; a condition that only looks like one on the distribution column asks all shards."""
     docs = table_of(connection)
-    for condition in (docs.c.number == 2, docs.c.place > 2, docs.c.place == docs.c.number):
-        with pytest.raises(SearchError, match=r"expected place = value among the Select's conditions"):
-            search_many(select(docs.c.number).where(condition), docs.c.e, vectors()[:2])
+    for condition in (docs.c.number > 2, docs.c.place > 1, docs.c.place != docs.c.number):
+        statement = select(docs.c.number).where(condition)
+        many = search_many(statement, docs.c.e, vectors()[:2], k=4)
+        assert "LATERAL" not in text_of(many)
+        single = [
+            [(number, query, distance) for number, distance in connection.execute(search(statement, docs.c.e, v, k=4))]
+            for query, v in enumerate(vectors()[:2])
+        ]
+        assert plain(connection.execute(many)) == plain(row for rows in single for row in rows)
+    one_shard = search_many(select(docs.c.number).where(docs.c.place == 2), docs.c.e, vectors()[:2])
+    assert "LATERAL" in text_of(one_shard)
 
 
 def test_an_exact_search_over_all_shards_has_a_bound(connection: Connection) -> None:
