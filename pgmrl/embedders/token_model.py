@@ -31,12 +31,13 @@ class TokenModel:
     """A static model.
 
     Attributes:
-        tokens: the vocabulary by id.
+        tokens: the vocabulary by id; instead of a byte's name its character, where that is no token itself.
         whole: of each token whether its text is encoded as this one token.
         vectors: shape (len(tokens), dims), float16.
         merges: ids of left, right and merged token, by rank.
         joints: the two characters at the joint of each merge, sorted.
         space: stands for each space, and before the text.
+        pieces: a regular expression of PostgreSQL's for what is encoded by itself.
         special: tokens that are found in a text before all others.
         unknown: the special token that has no part in a vector.
     """
@@ -47,6 +48,7 @@ class TokenModel:
     merges: list[tuple[int, int, int]]
     joints: list[str]
     space: str
+    pieces: str
     special: list[str]
     unknown: str | None
 
@@ -54,6 +56,12 @@ class TokenModel:
     def dims(self) -> int:
         """Dimensions of a vector."""
         return int(self.vectors.shape[1])
+
+    @property
+    def letters(self) -> list[int]:
+        """The tokens of the characters 1 to 127."""
+        numbers = {token: number for number, token in enumerate(self.tokens)}
+        return [numbers[chr(byte)] for byte in range(1, 128)]
 
     @property
     def hash(self) -> str:
@@ -64,7 +72,12 @@ class TokenModel:
             digest.update(f"{number} {int(whole)} {token}\n".encode() + big_endian[number].tobytes())
         digest.update("".join(f"{left} {right} {merged}\n" for left, right, merged in self.merges).encode())
         digest.update("\n".join(self.joints).encode())
-        digest.update("\n".join([self.space, *self.special, *([self.unknown] if self.unknown else [])]).encode())
+        letters = " ".join(map(str, self.letters))
+        digest.update(
+            "\n".join(
+                [self.space, self.pieces, letters, *self.special, *([self.unknown] if self.unknown else [])]
+            ).encode()
+        )
         return digest.hexdigest()[:16]
 
 
@@ -170,17 +183,54 @@ def _token_model(described: dict[str, Any], vectors: NDArray[np.float16]) -> Tok
     # the SQL cuts texts where a word ends and looks up single characters
     if any(joint[1] == space != joint[0] for joint in joints) or not set("".join(joints)) <= vocabulary.keys():
         raise EmbedderError("expected merges of characters that are tokens, within words, got others")
+    if not vocabulary.keys() >= {f"<0x{byte:02X}>" for byte in range(256)}:
+        raise EmbedderError("expected a token of each byte, such as <0x0A>, got fewer")
     special = [token["content"] for token in described.get("added_tokens", [])]
+    whole = _whole(described, tokens, special)
+    for byte in range(1, 128):
+        if chr(byte) not in vocabulary:  # a character that is this byte: found like a word
+            number = vocabulary[f"<0x{byte:02X}>"]
+            tokens[number], whole[number] = chr(byte), True
     return TokenModel(
         tokens,
-        _whole(described, tokens, special),
+        whole,
         vectors,
         [(vocabulary[left], vocabulary[right], vocabulary[left + right]) for left, right in pairs],
         sorted(joints),
         space,
+        _pieces(space, joints),
         special,
         described["model"].get("unk_token"),
     )
+
+
+def _pieces(space: str, joints: set[str]) -> str:
+    """A regular expression: words with the spaces before them, signs where no merge joins them to letters, controls."""
+    neighbours: dict[str, set[str]] = {}
+    for joint in joints:
+        neighbours.setdefault(joint[0], set()).add(joint[1])
+        neighbours.setdefault(joint[1], set()).add(joint[0])
+    reached = {chr(code) for code in range(1, 128) if not chr(code).isalnum()} - {" "}
+    single = {sign for sign in reached if sign not in neighbours}
+    signs: set[str] = set()
+    while reached:
+        signs |= reached
+        reached = set().union(*(neighbours.get(sign, set()) for sign in reached)) - signs - {space}
+    if any(sign.isascii() and sign.isalnum() for sign in signs):
+        return f"{space}*[^{space}]+|{space}+"
+    return "|".join(
+        [
+            f"{space}*[^{space}{_escaped(signs)}]+",
+            *([f"{space}*[{_escaped(signs - single)}]+"] if signs - single else []),
+            *([f"[{_escaped(single)}]"] if single else []),
+            f"{space}+",
+        ]
+    )
+
+
+def _escaped(characters: set[str]) -> str:
+    """Within the brackets of a regular expression."""
+    return "".join(f"\\u{ord(character):04x}" for character in sorted(characters))
 
 
 def _whole(described: dict[str, Any], tokens: list[str], special: list[str]) -> list[bool]:

@@ -30,8 +30,9 @@ __all__ = ["ModelInfo", "install_model", "models", "remove_model"]
 _BATCH: Final = 4000  # rows of a statement
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _INSERT_MODEL: Final = (
-    "INSERT INTO pgmrl.models (name, hash, dims, tokens, space, special, unknown) "
-    "VALUES (:name, :hash, :dims, :tokens, :space, CAST(:special AS text[]), :unknown)"
+    "INSERT INTO pgmrl.models (name, hash, dims, tokens, space, pieces, letters, special, unknown) "
+    "VALUES (:name, :hash, :dims, :tokens, :space, :pieces, CAST(:letters AS integer[]), CAST(:special AS text[]), "
+    ":unknown)"
 )
 _INSERT_TOKENS: Final = (
     "INSERT INTO pgmrl.tokens (model, id, token, whole, vector) "
@@ -157,6 +158,8 @@ def _statements(name: str, model: TokenModel, vector_schema: str) -> Iterator[tu
             "dims": model.dims,
             "tokens": len(model.tokens),
             "space": model.space,
+            "pieces": model.pieces,
+            "letters": model.letters,
             "special": model.special,
             "unknown": model.unknown,
         },

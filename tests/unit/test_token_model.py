@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from pgmrl.embedders.token_model import load_token_model
+from pgmrl.embedders.token_model import TokenModel, load_token_model
 from pgmrl.errors import EmbedderError
 from tests.small_model import DIMS, SPACE, described_tokenizer, write_model
 
@@ -18,14 +19,36 @@ if TYPE_CHECKING:
 
 
 def test_the_bundled_model() -> None:
-    """All its words are one look-up; bytes and special tokens are never found by their text."""
+    """All its words are one look-up; special tokens, and bytes that are no character, are never found by their text."""
     model = load_token_model("static")
     assert (model.vectors.shape, model.dims) == ((32000, 256), 256)
     assert (model.space, model.special, model.unknown) == (SPACE, ["<unk>", "<s>", "</s>"], "<unk>")
-    assert [token for token, whole in zip(model.tokens, model.whole, strict=True) if not whole] == [
+    bytes_of_others = {0x00, 0x0D, *range(0x21, 0x7F), *range(0x80, 0x100)}
+    assert {token for token, whole in zip(model.tokens, model.whole, strict=True) if not whole} == {
         *model.special,
-        *(f"<0x{byte:02X}>" for byte in range(256)),
-    ]
+        *(f"<0x{byte:02X}>" for byte in bytes_of_others),
+    }
+    assert [model.tokens[number] for number in model.letters] == [chr(byte) for byte in range(1, 128)]
+
+
+def cut(model: TokenModel, text: str) -> list[str]:
+    """A text's pieces, by Python's regular expressions."""
+    return re.findall(model.pieces, text)
+
+
+def test_pieces_of_a_text(tmp_path: Path) -> None:
+    """Words, signs and controls are cut where no merge joins them; where one does, only spaces cut."""
+    text = "▁▁a.b,▁(c)\n\td²)▁"
+    assert cut(load_token_model("static"), text) == [
+        "▁▁a", ".", "b", ",", "▁(", "c", ")", "\n", "\t", "d", "²)", "▁",
+    ]  # fmt: skip
+    small = load_token_model(str(write_model(tmp_path / "small")))
+    assert cut(small, "▁a.,b\n") == ["▁a", ".", ",", "b", "\n"]
+    described = described_tokenizer()
+    described["model"]["vocab"]["a."] = len(described["model"]["vocab"])
+    described["model"]["merges"].append("a .")
+    joined = load_token_model(str(write_model(tmp_path / "joined", described)))
+    assert cut(joined, "▁▁a.,b\n▁c") == ["▁▁a.,b\n", "▁c"]
 
 
 def test_the_hash_is_of_all_content(tmp_path: Path) -> None:
@@ -107,6 +130,14 @@ def test_merges_across_words_are_refused(tmp_path: Path) -> None:
     described["model"]["vocab"][f"a{SPACE}"] = len(described["model"]["vocab"])
     described["model"]["merges"].append(f"a {SPACE}")
     with pytest.raises(EmbedderError, match="within words"):
+        load_token_model(str(write_model(tmp_path / "model", described)))
+
+
+def test_a_byte_without_a_token_is_refused(tmp_path: Path) -> None:
+    """Its characters would have no tokens."""
+    described = described_tokenizer()
+    described["model"]["vocab"]["<0xXX>"] = described["model"]["vocab"].pop("<0xFE>")
+    with pytest.raises(EmbedderError, match="expected a token of each byte"):
         load_token_model(str(write_model(tmp_path / "model", described)))
 
 
