@@ -126,7 +126,7 @@ def _ways(package: Any, session: Session) -> Mapping[str, Callable[[Floats], Any
     """Each takes a query to all columns of its rows but the vector, nearest first."""
     options: dict[str, Any] = {"k": K, "shortlist": SHORTLIST}
     own = [attribute.columns[0] for attribute in inspect(package).column_attrs if not attribute.deferred]
-    parameter = bindparam("q")
+    parameter: Any = bindparam("q")
     objects, keys, values = (
         search(select(*columns), package.embedding, parameter, **options) for columns in ([package], [package.id], own)
     )

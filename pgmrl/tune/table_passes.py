@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from pgmrl.tune.candidates import DIMS
+from pgmrl.measure.pairwise_scores import PairwiseScores
+from pgmrl.model.rotation import Rotation
+from pgmrl.tune.candidates import candidates, rotation_axes
 from pgmrl.tune.growth_models import build_growth
 from pgmrl.tune.nested_samples import SMALLEST, NestedSamples, nested_truth
 from pgmrl.tune.short_ranks import count_short_ranks
@@ -54,6 +56,7 @@ FEWEST: Final = 400
 FEWEST_SWEPT: Final = 200
 """Where the column has an index: fewer queries sweep that, more would extrapolate from a part of the rows."""
 
+SHORTENED: Final = 2_048  # rows whose short vectors are computed to know how long that takes
 BATCHES: Final = 2  # whose time tells that of the others
 OVERHEAD: Final = 100  # dimensions that take as long as what comparing short vectors takes besides
 
@@ -67,18 +70,27 @@ class PassCost(NamedTuple):
 
     Attributes:
         read: seconds for each row, to read it.
+        shorten: seconds for each row, to compute its short vectors of all candidates, and once more of the finalists.
         compare: seconds for each row, to compare it with all queries, by full vectors.
         ranks: how many times as long as that the short vectors of all candidates take.
+        busy: how many times as long as on an idle machine all of this took.
 
     """
 
     read: float
+    shorten: float
     compare: float
     ranks: float
+    busy: float
+
+    @property
+    def row(self) -> float:
+        """Seconds for each row, however many queries there are."""
+        return PASSES * self.read + self.shorten
 
     def seconds(self, rows: float, queries: float) -> float:
         """All passes, over so many rows, with this share of the queries."""
-        return rows * (PASSES * self.read + queries * self.compare * (1 + self.ranks))
+        return rows * (self.row + queries * self.compare * (1 + self.ranks))
 
 
 @dataclass(slots=True)
@@ -128,7 +140,7 @@ def choose_extent(
         count, seconds = len(inputs.queries), max(0.0, SHARE * budget.left)
         rows = share * inputs.rows
         if cost.seconds(rows, 1.0) > seconds:
-            of_queries = (seconds / max(1.0, rows) - PASSES * cost.read) / (cost.compare * (1 + cost.ranks))
+            of_queries = (seconds / max(1.0, rows) - cost.row) / (cost.compare * (1 + cost.ranks))
             swept = inputs.current is not None and inputs.current.index_bytes is not None
             kept = min(count, max(FEWEST_SWEPT if swept else FEWEST, int(of_queries * count)))
             if kept < count:
@@ -148,26 +160,50 @@ def choose_extent(
 
 def measured_cost(inputs: TuningInputs, request: TuneRequest) -> PassCost:
     """By the time of the first batches."""
-    reading, rows, started = 0.0, 0, time.perf_counter()
+    reading, rows, started, worked = 0.0, 0, time.perf_counter(), time.process_time()
+    batch = None
 
     def first() -> Generator[RowBatch]:
-        nonlocal reading, rows
+        nonlocal reading, rows, batch
         with closing(inputs.table.batches(len(inputs.queries))) as batches:
             for _ in range(BATCHES):
                 begun = time.perf_counter()
-                batch = next(batches, None)
+                following = next(batches, None)
                 reading += time.perf_counter() - begun
-                if batch is None:
+                if following is None:
                     return
+                batch = following
                 rows += len(batch)
                 yield batch
 
     nested_truth(first(), inputs.definition, inputs.queries, request.k, NestedSamples((1.0,), request.seed))
     whole, dims = time.perf_counter() - started, inputs.definition.dims
-    sizes = [size for size in request.dims or DIMS if size <= dims]
-    ways = len(request.by) * (len(request.types) if request.dims else 1)
-    ranks = ways * sum(size + OVERHEAD for size in sizes) / dims / 2  # half of the queries choose
-    return PassCost(reading / max(1, rows), max(1e-9, (whole - reading) / max(1, rows)), ranks)
+    tried = _like_those_tried(inputs, request)
+    shorten = 0.0 if batch is None else _shorten_seconds(tried, batch.vectors[:SHORTENED])
+    elapsed, worked = time.perf_counter() - started, time.process_time() - worked
+    return PassCost(
+        read=reading / max(1, rows),
+        shorten=shorten * (1 + (request.finalists + 1) / len(tried)),
+        compare=max(1e-9, (whole - reading) / max(1, rows)),
+        ranks=sum(candidate.dims + OVERHEAD for candidate in tried) / dims / 2,  # half of the queries choose
+        busy=max(1.0, (elapsed - reading) / max(1e-9, worked)),
+    )
+
+
+def _like_those_tried(inputs: TuningInputs, request: TuneRequest) -> list[Candidate]:
+    """As many as will be tried, of the same dimensions: by any rotation, since none has been learned."""
+    axes = rotation_axes(inputs.definition, request.dims) if "rotation" in request.by else 0
+    rotation = Rotation.of(np.eye(axes, inputs.definition.dims, dtype=np.float16)) if axes else None
+    numbers: dict[str, Any] = {"types": request.types, "dims": request.dims, "rotation": rotation}
+    return candidates(inputs.definition, inputs.index, rules=request.by, **numbers)
+
+
+def _shorten_seconds(tried: Sequence[Candidate], vectors: NDArray[np.float32]) -> float:
+    """For each row, to compute the short vectors of all candidates."""
+    started = time.perf_counter()
+    for candidate in tried:
+        PairwiseScores.short(candidate.definition).prepared(candidate.swept.shorten(vectors))
+    return (time.perf_counter() - started) / max(1, len(vectors))
 
 
 def expected_seconds(
@@ -178,7 +214,9 @@ def expected_seconds(
     rows = inputs.read * samples.fractions[samples.largest_index]
     effort = inputs.index.m / 16 * inputs.index.ef_construction / 100
     build = BUILD_SECONDS * 100_000 * effort * build_growth(100_000, rows)
-    trials = request.finalists * (1.3 * build + 2 * SCANS * SCAN_SECONDS)  # a fourth and a sixteenth of the rows too
+    trials = (
+        cost.busy * request.finalists * (1.3 * build + 2 * SCANS * SCAN_SECONDS)
+    )  # a fourth and a sixteenth of the rows too
     expected = budget.elapsed + passes + trials
     return expected if budget.seconds is None else min(expected, budget.seconds)
 

@@ -42,7 +42,7 @@ def test_a_model_that_was_not_checked_may_be_all_wrong() -> None:
 
 
 def test_fewer_queries_cost_less_but_reading_stays() -> None:
-    """Three readings of the table, and the comparisons with this share of the queries."""
-    cost = PassCost(read=1e-5, compare=4e-5, ranks=4.0)
-    assert cost.seconds(100_000, 1.0) == pytest.approx(3 * 1 + 4 * 5)
-    assert cost.seconds(100_000, 0.25) == pytest.approx(3 * 1 + 5)
+    """Three readings of the table, its short vectors, and the comparisons with this share of the queries."""
+    cost = PassCost(read=1e-5, shorten=2e-5, compare=4e-5, ranks=4.0, busy=1.0)
+    assert cost.seconds(100_000, 1.0) == pytest.approx(3 * 1 + 2 + 4 * 5)
+    assert cost.seconds(100_000, 0.25) == pytest.approx(3 * 1 + 2 + 5)
