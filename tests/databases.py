@@ -139,8 +139,8 @@ def vacuum(engine: Engine, table: str = "") -> None:
     """Visibility and statistics as autovacuum, which does not run in the tests, would have left them."""
     with engine.begin() as connection:
         # VACUUM marks no page whose rows' commit is not on disk yet, and no commit of the tests waits for that: this
-        # one does, for itself and for all before it
+        # one, which writes something, does, for itself and for all before it
         connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
-        connection.exec_driver_sql("SELECT pg_current_xact_id()")
+        connection.exec_driver_sql("SELECT pg_logical_emit_message(true, 'tests', '')")
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql(f"VACUUM ANALYZE {table}")
