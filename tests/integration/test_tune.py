@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -787,11 +788,29 @@ def test_a_sample_of_the_rows(packages: Engine, found: Tuning) -> None:
 
 def test_little_time(packages: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Something comes of it, and it says what was left out: the first batches took a thousand seconds."""
-    monkeypatch.setattr(table_passes, "time", SimpleNamespace(perf_counter=itertools.count(0, 1_000).__next__))
+    clock = SimpleNamespace(perf_counter=itertools.count(0, 1_000).__next__, process_time=time.process_time)
+    monkeypatch.setattr(table_passes, "time", clock)
     with packages.connect() as connection:
         found = tune(connection, bare(connection), 0.9, seconds=600, queries=400)
     assert 0 < found.rows_read < ROWS - 400
     assert any("of the rows were read" in note for note in found.incomplete)
+
+
+def test_the_time_is_foreseen_of_what_is_tried(packages: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many short vectors of the same dimensions, though no rotation has been learned yet."""
+    foreseen: list[Candidate] = []
+    measured = table_passes._shorten_seconds
+
+    def seconds(tried: list[Candidate], vectors: NDArray[np.float32]) -> float:
+        foreseen.extend(tried)
+        return measured(tried, vectors)
+
+    monkeypatch.setattr(table_passes, "_shorten_seconds", seconds)
+    with packages.connect() as connection:
+        done = tune(connection, bare(connection), 0.5, dims=(32, 64), seconds=600, **QUICK)
+    tried = [one.candidate.title for one in done.exact_shortlists]
+    assert sorted(candidate.title for candidate in foreseen) == sorted(tried)
+    assert len(tried) == 4
 
 
 def test_no_time_for_the_sweep(packages: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
