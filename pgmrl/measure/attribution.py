@@ -76,15 +76,15 @@ class _Searches(NamedTuple):
     """The statements of a search for so many results.
 
     Attributes:
-        searched: as the application searches; with an exact fallback its last column is how many rows the scan gave.
+        searched: as the application searches.
         scanned: the same without the exact fallback; None where it has none.
-        shortlist: rows of a full shortlist.
+        shortlist: rows of a full shortlist, where `searched` has how many there were as its last column; else None.
 
     """
 
     searched: AnySelect
     scanned: AnySelect | None
-    shortlist: int
+    shortlist: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,8 @@ class SearchTrial:
         """
         options = SearchOptions(shortlist=shortlist, oversample=oversample, ef_search=ef_search)
         parameters = SearchParameters.of(statement, column, k, options)
-        rows = selected_rows(statement, column, attachment_of(column))
+        attachment = attachment_of(column)
+        rows = selected_rows(statement, column, attachment)
         # what is joined hangs on the columns that are there
         keys = statement.with_only_columns(*rows.keys) if rows.direct else statement.add_columns(*rows.keys)
         query: BindParameter[Any] = bindparam(QUERY)
@@ -149,8 +150,10 @@ class SearchTrial:
             }
             searched: AnySelect = search(keys, column, query, complete=complete, **numbers)
             if not complete:
-                return _Searches(searched, None, numbers["shortlist"])
+                return _Searches(searched, None)
             scanned: AnySelect = search(keys, column, query, complete=False, **numbers)
+            if attachment.distributed:  # whose statement may have its shortlist by another name
+                return _Searches(searched, scanned)
             found: Any = literal_column(f"(SELECT count(*) FROM {RERANKED})", Integer())  # noqa: S608 - a constant
             return _Searches(searched.add_columns(found), scanned, numbers["shortlist"])
 
@@ -187,13 +190,11 @@ class SearchTrial:
         start = time.perf_counter_ns()
         rows = connection.execute(searches.searched, parameters).all()
         elapsed = (time.perf_counter_ns() - start) / 1e6
-        if searches.scanned is None:
-            returned = scanned = self._others(rows, key)
-        else:
-            returned = scanned = self._others([row[:-1] for row in rows], key)
-            if through_index and (not rows or rows[0][-1] < searches.shortlist):
-                until(connection, end)
-                scanned = self._others(connection.execute(searches.scanned, parameters).all(), key)
+        full = searches.shortlist is not None and bool(rows) and rows[0][-1] >= searches.shortlist
+        returned = scanned = self._others(rows if searches.shortlist is None else [row[:-1] for row in rows], key)
+        if searches.scanned is not None and through_index and not full:
+            until(connection, end)
+            scanned = self._others(connection.execute(searches.scanned, parameters).all(), key)
         recall, of_scan, of_short = (
             truth.recall(returned),
             truth.recall(scanned),
