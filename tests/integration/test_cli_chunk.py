@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
+import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import Engine, text
 
 from tests.cli import failure, ok, ok_json, run
+from tests.migrations.processes import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,6 +57,50 @@ def test_from_texts_to_vectors(manuals: Engine) -> None:
     assert "1 text cut" in ok("chunk", "passages", "--retry")
     ok("chunk", "passages", "--drop")
     assert len(ok_json("embed", "--status")) == 1
+
+
+def test_both_in_one_process(manuals: Engine) -> None:
+    """Cuts, and embeds what was cut; a model that both name is one."""
+    ok(*install("--size", "64"))
+    assert "no column of public.passages is kept in step" in str(failure("chunk", "passages", "--embed"))
+    ok("embed", "passages.embedding", "--install", "--text", "text", "--by", "static")
+    line = ok("chunk", "passages", "--embed")
+    assert line == "public.passages: 1 text cut, 1 without a text; 1 vector stored in embedding\n"
+    with manuals.begin() as connection:
+        connection.execute(text("UPDATE manuals SET body = body || body"))
+    report = ok_json("chunk", "passages", "--embed")
+    assert (report["written"], report["embedded"]["embedding"]["written"]) == (1, 1)
+    other = failure("chunk", "passages", "--embed", "--embedder", "tests.letters:Letters")
+    assert "is kept by static, expected none of 'tests.letters:Letters'" in str(other)
+    assert run("chunk", "passages", "--embed", "--drop").exit_code == 2
+
+
+def test_both_in_one_process_for_ever(manuals: Engine) -> None:
+    """A change is cut and embedded; where one of the two ends by an error the other ends too, and SIGTERM ends both."""
+    ok(*install("--size", "64"))
+    ok("embed", "passages.embedding", "--install", "--text", "text", "--by", "static")
+    ok("chunk", "passages", "--embed")
+    command = [sys.executable, "-m", "pgmrl.cli", "chunk", "passages", "--embed", "--watch", "--json"]
+    vectors = text("SELECT array_agg(text ORDER BY ordinal) FROM passages HAVING bool_and(embedding IS NOT NULL)")
+
+    def stored(body: str) -> bool:
+        with manuals.connect() as connection:
+            return connection.execute(vectors).scalar() == [body]
+
+    for ending in ("signal", "reinstalled"):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as worker:  # noqa: S603
+            with manuals.begin() as connection:
+                connection.execute(text("UPDATE manuals SET body = :body WHERE id = 1"), {"body": ending})
+            until(partial(stored, f"Steam: {ending}"), 120)
+            if ending == "signal":
+                worker.send_signal(signal.SIGTERM)
+                report = json.loads(worker.communicate(timeout=60)[0])
+                assert (report["written"], report["embedded"]["embedding"]["written"]) == (1, 1)
+                assert worker.returncode == 0
+            else:
+                ok("embed", "passages.embedding", "--install", "--text", "{text} ", "--by", "static", "--all")
+                assert "start the worker again" in worker.communicate(timeout=60)[1]
+                assert worker.returncode == 1
 
 
 def test_no_code_is_run_because_a_database_names_it(manuals: Engine) -> None:
