@@ -238,11 +238,13 @@ def _work(
             report(f"embedding {target.title}", done, total and max(total, done))
 
         done = run_worker(engine, target, model, options, stop_event=over, progress=show)
-        if first is not None and not over.is_set():
-            complete_first_short(engine, first, progress=job_progress(report), stop_event=over)
+        indexed = first is not None and not over.is_set()
+        if first is not None and indexed:
+            indexed = complete_first_short(engine, first, progress=job_progress(report), stop_event=over)
     empty = f", {done.empty:,} without a text" if done.empty else ""
     failed = f", {done.parked:,} parked (`pgmrl embed {target.title} --parked`)" if done.parked else ""
-    line = f"{counted(done.written, 'vector')} stored{empty}{failed}"
+    built = f"; {first.target.short} has its index" if first is not None and indexed else ""
+    line = f"{counted(done.written, 'vector')} stored{empty}{failed}{built}"
     report_line(json, "column", target.title, line, asdict(done))
     if done.parked or (over.is_set() and not options.watch):
         raise typer.Exit(1)

@@ -91,6 +91,7 @@ def test_a_column_that_is_filled_already(docs: Engine) -> None:
         assert state is not None
         assert [index.valid for index in state.shorts["e_short_2"].indexes] == [True]
         assert filled == 9
+    assert "0 vectors stored; e_short_2 has its index" in ok(*command)
     assert run("embed", "plain.e", "--index", "--watch").exit_code == 2
     assert run("embed", "plain.e", "--short-dims", "2").exit_code == 2
 
