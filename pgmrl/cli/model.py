@@ -18,6 +18,7 @@ from pgmrl.embedders.token_model import load_token_model
 from pgmrl.functions.text_models import install_model, models, remove_model
 from pgmrl.model.argument_types import is_unicode
 from pgmrl.names import column_parts, qualified
+from pgmrl.online.text_fill import embed_rows
 
 __all__ = ["app"]
 
@@ -96,32 +97,40 @@ def keep(
         str | None, typer.Option("--text", help='What is embedded: columns in braces, such as "{title}: {body}".')
     ] = None,
     model: Annotated[str, typer.Option(help="A model in this database.")] = "static",
+    fill: Annotated[bool, typer.Option("--fill", help="Then embed the rows that are there without a vector.")] = False,
     stop: Annotated[bool, typer.Option("--stop", help="End it; the vectors stay.")] = False,
     url: DatabaseUrl = None,
     json: Json = False,
 ) -> None:
     """Have the database embed each row's text into its vector, whoever writes; in SQL, `pgmrl.keep_text` does the same.
 
-    Rows that are there are embedded when their text or their vector is next written: `UPDATE … SET embedding = NULL`.
+    Rows that are there are embedded when their text or their vector is next written. `--fill` writes those without a
+    vector, in short transactions; it can be ended and run again.
 
     Example: `pgmrl model keep packages.embedding --text "{name}: {summary}"`
     """
     if stop == (template is not None):
         raise typer.BadParameter("expected either --text or --stop")
+    if stop and fill:
+        raise typer.BadParameter("expected --fill with --text, got it with --stop")
     if not all(map(is_unicode, (column, template or "", model))):
         raise typer.BadParameter("expected Unicode, got half of a surrogate pair")
     template = None if template is None else unescaped(template)
-    with open_engine(url, writes=True) as engine, engine.begin() as connection:
-        schema, name, vector_column = column_parts(column)
-        table = database.relation_name(connection, qualified(schema, name))
-        with database.pinned(connection):
-            connection.execute(
-                text("SELECT pgmrl.keep_text(CAST(CAST(:table AS text) AS regclass), :column, :template, :model)"),
-                {"table": table, "column": vector_column, "template": template, "model": model},
-            )
+    with open_engine(url, writes=True) as engine:
+        with engine.begin() as connection:
+            schema, name, vector_column = column_parts(column)
+            table = database.relation_name(connection, qualified(schema, name))
+            with database.pinned(connection):
+                connection.execute(
+                    text("SELECT pgmrl.keep_text(CAST(CAST(:table AS text) AS regclass), :column, :template, :model)"),
+                    {"table": table, "column": vector_column, "template": template, "model": model},
+                )
+        embedded = sum(embed_rows(engine, table, vector_column)) if fill else 0
     if json:
-        write_json({"table": table, "column": vector_column, "text": template, "model": model})
+        values = {"table": table, "column": vector_column, "text": template, "model": model}
+        write_json({**values, "embedded": embedded} if fill else values)
     elif stop:
         console.print(f"{escaped(table)} no longer embeds its text", soft_wrap=True)
     else:
-        console.print(f"{escaped(table)} embeds its text into {escaped(vector_column)}", soft_wrap=True)
+        rows = f"; {counted(embedded, 'row')} embedded" if fill else ""
+        console.print(f"{escaped(table)} embeds its text into {escaped(vector_column)}{rows}", soft_wrap=True)

@@ -48,11 +48,42 @@ def test_from_nothing_to_a_search_by_words(engine: Engine, tmp_path: Path) -> No
     assert run("model", "remove", "small").exit_code == 1
 
 
+@pytest.mark.parametrize("partitioned", [False, True])
+def test_rows_that_were_there_before(engine: Engine, tmp_path: Path, partitioned: bool) -> None:
+    """Those without a vector are embedded, on all pages; run again, there is nothing to do."""
+    ok("model", "install", write_model(tmp_path / "small"))
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            f'CREATE TABLE "it\'s: 1" (id integer, title text, embedding vector({DIMS}))'
+            + (" PARTITION BY RANGE (id)" if partitioned else "")
+        )
+        if partitioned:
+            connection.exec_driver_sql('CREATE TABLE low PARTITION OF "it\'s: 1" FOR VALUES FROM (0) TO (700)')
+            connection.exec_driver_sql('CREATE TABLE high PARTITION OF "it\'s: 1" FOR VALUES FROM (700) TO (9999)')
+        connection.exec_driver_sql(
+            "INSERT INTO \"it's: 1\" SELECT n, CASE WHEN mod(n, 100) > 0 THEN repeat('x', 50) || ' trains' END, "
+            f"CASE WHEN mod(n, 100) = 1 THEN CAST('[1{',0' * (DIMS - 1)}]' AS vector) END "
+            "FROM generate_series(1, 1500) AS n"
+        )
+    keep = ("model", "keep", "it's: 1.embedding", "--text", "{title}", "--model", "small", "--fill")
+    made = ok_json(*keep)
+    assert (made["embedded"], ok_json(*keep)["embedded"]) == (1500 - 2 * 15, 0)
+    assert "; 0 rows embedded" in ok(*keep)
+    with engine.connect() as connection:
+        kept = connection.exec_driver_sql(
+            "SELECT count(*) FILTER (WHERE embedding IS NULL AND title IS NULL), "
+            f"count(*) FILTER (WHERE embedding = CAST('[1{',0' * (DIMS - 1)}]' AS vector)), "
+            'count(DISTINCT CAST(embedding AS text)) FROM "it\'s: 1"'
+        ).one()
+    assert tuple(kept) == (15, 15, 2)
+
+
 def test_wrong_use(tmp_path: Path) -> None:
     """One error each."""
     assert isinstance(failure("model", "install", tmp_path), EmbedderError)
     assert run("model", "keep", "notes.embedding").exit_code == 2
     assert run("model", "keep", "notes.embedding", "--text", "{a}", "--stop").exit_code == 2
+    assert run("model", "keep", "notes.embedding", "--fill", "--stop").exit_code == 2
     ok("model", "install", write_model(tmp_path / "small"))
     other = write_model(tmp_path / "other", seed=1)
     assert isinstance(failure("model", "install", other, "--name", "small"), MigrationError)

@@ -174,7 +174,8 @@ COMMENT ON FUNCTION pgmrl.byte_pairs_v1(text, text[], boolean)
     IS 'The tokens of parts of a text that are no tokens themselves, by merges; long ones may be cut first';
 
 -- Nested loops off, here and below: how many pieces a text has is known to nobody, and a long one would be joined with
--- itself. What is off costs so much before PostgreSQL 18 that everything would be compiled.
+-- itself. What is off costs so much before PostgreSQL 18 that everything would be compiled. Generic plans where it
+-- begins: short arrays make others look cheaper, and each text would be planned anew, which takes as long as to embed it.
 CREATE FUNCTION pgmrl.long_pieces_v1(model text, pieces text[]) RETURNS TABLE (piece text, ids integer[])
 LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE COST 10000 ROWS 10
 SET search_path = pg_catalog, pg_temp
@@ -238,6 +239,7 @@ LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 SET enable_nestloop = off
 SET jit = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     installed pgmrl.models := pgmrl.model_v1($1, $2);
@@ -276,13 +278,14 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgmrl.token_ids_v1(text, text) IS 'The tokens of a text, in order';
 
--- Not immutable: it reads the model. So it cannot stand in an index or a generated column; pgmrl.keep_text does that work.
+-- Not immutable: it reads the model, which a restore loads when it likes. pgmrl.keep_text does the work of a generated column.
 -- The order of the tokens means nothing here: a usual word is one look-up, which has its vector.
 CREATE FUNCTION pgmrl.embed_text(model text, words text) RETURNS {vector}.vector
 LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE COST 5000
 SET search_path = pg_catalog, pg_temp
 SET enable_nestloop = off
 SET jit = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     installed pgmrl.models := pgmrl.model_v1($1, $2);
