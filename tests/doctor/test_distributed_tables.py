@@ -13,7 +13,9 @@ from sqlalchemy import Column, Integer, MetaData, Table, text
 
 from pgmrl.database.shards import (
     NODE_COMMAND,
+    SCHEMA_COMMAND,
     SHARD_COMMAND,
+    DistributedTable,
     Node,
     Shard,
     ShardIndex,
@@ -50,12 +52,24 @@ def connection(engine: Engine) -> Iterator[Connection]:
         ([GOOD._replace(valid=False), GOOD], None),
         ([GOOD._replace(column="other")], "has no HNSW index"),
         ([GOOD._replace(operator_class="halfvec_l2_ops")], "has no HNSW index"),
+        ([GOOD._replace(partial=True)], "has no HNSW index"),
+        ([GOOD, GOOD._replace(partial=True)], None),
+        ([GOOD, GOOD._replace(partial=True, valid=False)], "the partial HNSW index of shard 8 is invalid"),
     ],
 )
 def test_the_rule_of_shards_differ(indexes: Sequence[ShardIndex], fault: str | None) -> None:
     """The check "shards-differ": each shard has a valid index of the right class on the short column."""
     faults = shard_faults([Shard(7, None, 10, [GOOD]), Shard(8, None, 10, indexes)], "short", CLASS)
     assert [fault in line and "shard 8" in line for line in faults] == [True] * (fault is not None)  # type: ignore[operator]
+
+
+def test_a_partial_index_that_should_be_there() -> None:
+    """Beside, or instead of, one of all rows."""
+    states = [Shard(7, None, 10, [GOOD]), Shard(8, None, 10, [GOOD._replace(partial=True)])]
+    assert shard_faults(states[:1], "short", CLASS, {False, True}) == [
+        f"shard 7 has no partial HNSW index ({CLASS}) on its short vectors"
+    ]
+    assert shard_faults(states[1:], "short", CLASS, {True}) == []
 
 
 def test_a_shard_that_is_down() -> None:
@@ -99,7 +113,11 @@ def test_what_a_node_is_asked(connection: Connection) -> None:
     assert answer.keys() == {"pgvector", "schema"}
     assert answer["pgvector"].startswith("0.")
     assert answer["schema"] is True
+    revision = connection.exec_driver_sql("SELECT version_num FROM pgmrl.alembic_version").scalar_one()
+    answer = json.loads(connection.exec_driver_sql(SCHEMA_COMMAND).scalar_one())
+    assert answer == {"revision": revision, "rotations": []}
     connection.exec_driver_sql("ALTER TABLE pgmrl.rotations RENAME TO kept")
+    assert json.loads(connection.exec_driver_sql(NODE_COMMAND).scalar_one())["schema"] is None
     for stranger in ("VIEW pgmrl.rotations AS SELECT id FROM pgmrl.kept", "TABLE pgmrl.rotations (id regclass)"):
         with connection.begin_nested() as savepoint:
             connection.exec_driver_sql(f"CREATE {stranger}")
@@ -112,3 +130,16 @@ def test_a_server_without_citus(connection: Connection) -> None:
     connection.exec_driver_sql("CREATE TEMPORARY TABLE pg_dist_partition (logicalrelid regclass, partkey text)")
     assert citus_version(connection) is None
     assert distributed_table(connection, "pg_class") is None
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        (DistributedTable("id", 4), "distributed by id"),
+        (DistributedTable(None, 1, reference=True), "a reference table"),
+        (DistributedTable(None, 1), "in a single shard, as the tables of a distributed schema are"),
+    ],
+)
+def test_what_a_table_is(table: DistributedTable, words: str) -> None:
+    """In words, as the check "distribution-declared" says it."""
+    assert table.describe() == words

@@ -18,13 +18,17 @@ from pgmrl.errors import MigrationError
 from pgmrl.functions.install import drop_functions
 from pgmrl.model.columns import Matryoshka
 from pgmrl.model.embed import Embed, drop_embedding_triggers, keep_embedding_triggers
+from pgmrl.model.shortening import Definition
 from pgmrl.online.distributing import (
+    add_to_shards,
     check_functions,
     check_triggers,
     create_distributed_table,
     distribution_statements,
+    fill_shards,
     undistribute_table,
 )
+from pgmrl.online.target import Target
 from tests.cli import failed
 
 if TYPE_CHECKING:
@@ -100,6 +104,16 @@ def test_the_statements_quote_their_names() -> None:
     statement = create_distributed_table('public."o\'b"', "tenant", 4)
     assert statement == ("SELECT pg_catalog.create_distributed_table('public.\"o''b\"', 'tenant', shard_count => 4)")
     assert undistribute_table("docs") == "SELECT pg_catalog.undistribute_table('docs')"
+
+
+def test_a_short_column_on_shards(connection: Connection) -> None:
+    """A prefix in place asks no node and has no storage set; the fill leaves the rest to the triggers."""
+    target = Target("docs", "embedding", Definition.of(8, Short(4), "cosine", "halfvec", "public"))
+    (statement,) = add_to_shards(connection, target, filled=True)
+    assert statement.startswith("ALTER TABLE docs ADD COLUMN embedding_short_4 public.halfvec(4) GENERATED ALWAYS AS")
+    assert fill_shards(target) == (
+        "UPDATE docs SET embedding_short_4 = NULL WHERE embedding_short_4 IS NULL AND embedding IS NOT NULL"
+    )
 
 
 def test_the_operation_is_printed_and_reversed() -> None:
