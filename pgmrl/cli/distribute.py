@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -13,6 +13,8 @@ from pgmrl.cli.output import console, escaped, write_json
 from pgmrl.online.distributing import distribution_statements
 
 __all__ = ["distribute"]
+
+LONG: Final = 2_000  # characters
 
 
 def distribute(
@@ -25,8 +27,9 @@ def distribute(
 ) -> None:
     """Distribute a table with Matryoshka columns by Citus; run it on the coordinator.
 
-    First it looks at every node: pgvector, and the rotations that triggers need. A table that is distributed by that
-    column already is left as it is.
+    First it looks at every node, and brings what is missing there: pgvector, and pgmrl's schema and rotations for
+    triggers. Run it once more after a node was added: of a table that is distributed by that column already it does
+    that alone.
 
     Example: `pgmrl distribute documents --by tenant_id --dry-run`
     """
@@ -39,8 +42,15 @@ def distribute(
     if json:
         write_json({"table": table, "by": by, "statements": statements, "dry_run": dry_run})
     elif not statements:
-        console.print(f"{escaped(table)} is distributed by {escaped(by)} already")
+        console.print(f"{escaped(table)} is distributed by {escaped(by)} already, and no node lacks anything")
     elif dry_run:
-        console.print("\n".join(f"{escaped(statement)};" for statement in statements), soft_wrap=True)
+        console.print("\n".join(map(_printed, statements)), soft_wrap=True)
     else:
         console.print(f"{escaped(table)} is distributed by {escaped(by)}: `pgmrl doctor` looks at its shards")
+
+
+def _printed(statement: str) -> str:
+    """A statement for people: not the axes of a rotation."""
+    if len(statement) > LONG:
+        return f"-- what the workers lack, a statement of {len(statement):,} characters: --json prints it"
+    return f"{escaped(statement)};"

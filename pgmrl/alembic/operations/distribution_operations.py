@@ -35,7 +35,8 @@ class DistributeTable(PgmrlOperation):
     ) -> None:
         """Distribute a table with Matryoshka columns over the nodes of Citus, inside this migration.
 
-        Looks at every node first. A table that is distributed by that column already is left as it is.
+        Looks at every node first, and brings what is missing there, outside this transaction: pgvector, and pgmrl's
+        schema and rotations for triggers. A table that is distributed by that column already is left as it is.
 
         Raises:
             MigrationError: see `pgmrl distribute`.
