@@ -113,8 +113,16 @@ def distribution_statements(
         for name, short in state.shorts.items()
         if short.kept_by != "index" and short.definition.short.type != "bit" and state.columns[name].storage != "main"
     ]  # which Citus refuses of a distributed table
-    triggers = TRIGGER_SETTINGS if state.sync_triggers else ()
-    return [*prepared, *storage, *triggers, create_distributed_table(owner, by, shards)]
+    # anew: those that were made before the extension have a savepoint
+    triggers = [
+        ddl.create_short_sync_triggers(
+            state.shorts[name].definition, state.schema, state.table, state.shorts[name].full
+        )
+        for name in state.sync_triggers
+        if name in state.shorts
+    ]
+    settings = TRIGGER_SETTINGS if state.sync_triggers else ()
+    return [*prepared, *storage, *triggers, *settings, create_distributed_table(owner, by, shards)]
 
 
 def add_to_shards(connection: Connection, target: Target, *, filled: bool) -> list[str]:

@@ -18,7 +18,7 @@ from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, 
 
 import pgmrl.alembic  # noqa: F401 - registers the operations
 from pgmrl import FilterIndex, Hnsw, Rotation, Short, check_schema, ingest, search
-from pgmrl.database import NEWEST_REVISION, sqlalchemy_url
+from pgmrl.database import NEWEST_REVISION, psycopg_connection, sqlalchemy_url
 from pgmrl.database.shards import DistributedTable, distributed_table, nodes
 from pgmrl.doctor import doctor
 from pgmrl.errors import MigrationError, NotMigrated
@@ -259,6 +259,40 @@ def test_a_rotation_over_shards(filled: Operated) -> None:
             assert rows == exact
             own = connection.execute(search(select(table.c.id).where(table.c.tenant == n % 7), column, query)).all()
             assert [own[0][0], len(own)] == [n, 10]
+
+
+def test_shards_on_the_coordinator(operated: Operated) -> None:
+    """COPY goes to all nodes at once while a trigger runs here, which must not open a savepoint on them."""
+    name, engine = "pgmrl_proof_here", operated.engine
+    node = values(
+        engine,
+        "SELECT nodename, nodeport, shouldhaveshards FROM pg_dist_node WHERE groupid = 0 AND noderole = 'primary'",
+    )
+    if not node:
+        pytest.skip("the coordinator is not in Citus' metadata: SELECT citus_set_coordinator_host('…')")
+    host, port, before = node[0]
+    column: Column[Any] = Column("embedding", Matryoshka(DIMS, Short(8, by=operated.rotation), distributed="id"))
+    table = Table(name, MetaData(), Column("id", Integer, primary_key=True, autoincrement=False), column)
+    set_property = f"SELECT citus_set_node_property('{host}', {port}, 'shouldhaveshards', %s)"
+    values(engine, f"DROP TABLE IF EXISTS {name}")
+    try:
+        values(engine, set_property % "true")
+        with migration(engine) as op:
+            table.create(op.get_bind())
+            op.distribute_table(name, "id", shards=6)
+        placed = f"SELECT DISTINCT nodeport FROM citus_shards WHERE table_name = '{name}'::regclass"
+        assert (port,) in values(engine, placed)
+        with engine.begin() as connection:
+            cursor = psycopg_connection(connection, "COPY").cursor()
+            with cursor.copy(f"COPY {name} (id, embedding) FROM STDIN") as copied:
+                for n, vector in enumerate(operated.vectors[:50]):
+                    copied.write_row((n, str(vector.tolist())))
+        values(engine, f"INSERT INTO {name} (id, embedding) SELECT id + 1000, embedding FROM {name} LIMIT 20")
+        counts = values(engine, f"SELECT count(*), count({operated.short}) FROM {name}")
+        assert counts == [(70, 70)]
+    finally:
+        values(engine, f"DROP TABLE IF EXISTS {name}")
+        values(engine, set_property % str(before).lower())
 
 
 def test_the_doctor_mends_a_shard(filled: Operated) -> None:

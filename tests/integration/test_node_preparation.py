@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Column, Integer, MetaData, Table, text
 from sqlalchemy.exc import DBAPIError
 
-from pgmrl import database
+from pgmrl import Short, database
 from pgmrl.database import NEWEST_REVISION
 from pgmrl.database.rotations import rotation_statements
+from pgmrl.model.columns import Matryoshka
 from pgmrl.names import literal
 from pgmrl.online.node_preparation import node_command, on_workers, schema_script
 
@@ -48,6 +50,30 @@ def test_a_node_gets_the_schema(connection: Connection, small_rotation: Rotation
     assert database.installed_revision(connection) == NEWEST_REVISION
     assert database.installed_rotations(connection) == [small_rotation.id]
     assert objects(connection) == expected
+
+
+def test_a_trigger_without_a_savepoint(connection: Connection, small_rotation: Rotation) -> None:
+    """As it is made where Citus is: no block that catches errors, and yet columns may be renamed."""
+    database.upgrade(connection)
+    database.install_rotation(connection, small_rotation)
+    connection.exec_driver_sql("UPDATE pg_extension SET extname = 'citus' WHERE extname = 'plpgsql'")  # rolled back
+    column: Column[Any] = Column("embedding", Matryoshka(8, Short(4, by=small_rotation)))
+    table = Table("docs", MetaData(), Column("id", Integer, primary_key=True), column)
+    table.create(connection)
+    source = connection.exec_driver_sql("SELECT prosrc FROM pg_proc WHERE proname LIKE 'zz_pgmrl_docs_%%'").scalar_one()
+    assert "EXCEPTION" not in source
+    short = f"embedding_{small_rotation.id}_4"
+    vectors = np.random.default_rng(1).normal(size=(2, 8)).astype(np.float32)
+    connection.execute(table.insert(), [{"id": n, "embedding": vector} for n, vector in enumerate(vectors)])
+    connection.exec_driver_sql("ALTER TABLE docs RENAME COLUMN embedding TO full_vector")
+    connection.exec_driver_sql(f"ALTER TABLE docs RENAME COLUMN {short} TO short_vector")
+    copy = "INSERT INTO docs (id, full_vector) SELECT id + 2, full_vector FROM docs"
+    connection.exec_driver_sql(copy)
+    connection.exec_driver_sql("UPDATE docs SET full_vector = (SELECT full_vector FROM docs WHERE id = 1) WHERE id = 0")
+    shorts = connection.exec_driver_sql("SELECT short_vector::text FROM docs ORDER BY id").scalars().all()
+    first, second = shorts[2], shorts[3]
+    assert shorts == [second, second, first, second]
+    assert first != second
 
 
 @pytest.mark.parametrize("fails", [False, True])

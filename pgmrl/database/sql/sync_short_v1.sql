@@ -34,7 +34,21 @@ BEGIN
     EXECUTE format('CREATE OR REPLACE FUNCTION %s.%I() RETURNS trigger LANGUAGE plpgsql '
                    'SET search_path = pg_catalog, {vector}, pg_temp AS %L',
                    place, trigger_name,
-                   format(E'DECLARE\n'
+                   format(CASE WHEN EXISTS (SELECT FROM pg_extension AS e WHERE e.extname = 'citus') THEN
+                          -- no EXCEPTION: its savepoint would go to the other nodes in the middle of a COPY to them
+                          E'DECLARE\n'
+                          '    names text[] := pgmrl.watched_columns_v1(TG_RELID, TG_NAME);\n'
+                          '    full_vector %3$s;\n'
+                          'BEGIN\n'
+                          '    IF names = %5$L::text[] THEN\n'
+                          '        NEW.%1$I := %2$s;\n'
+                          '        RETURN NEW;\n'
+                          '    END IF;\n'
+                          '    EXECUTE format(''SELECT ($1).%%I'', names[2]) INTO full_vector USING NEW;\n'
+                          '    RETURN jsonb_populate_record(NEW, jsonb_build_object(names[1], (%4$s)::text));\n'
+                          'END'
+                          ELSE
+                          E'DECLARE\n'
                           '    names text[];\n'
                           '    full_vector %3$s;\n'
                           'BEGIN\n'
@@ -44,9 +58,10 @@ BEGIN
                           '    names := pgmrl.watched_columns_v1(TG_RELID, TG_NAME);\n'
                           '    EXECUTE format(''SELECT ($1).%%I'', names[2]) INTO full_vector USING NEW;\n'
                           '    RETURN jsonb_populate_record(NEW, jsonb_build_object(names[1], (%4$s)::text));\n'
-                          'END', short_column, expression, full_type,
+                          'END' END, short_column, expression, full_type,
                           replace(replace(expression, 'NEW.' || full_column, 'full_vector'),
-                                  'NEW."' || replace(full_column, '"', '""') || '"', 'full_vector')));
+                                  'NEW."' || replace(full_column, '"', '""') || '"', 'full_vector'),
+                          ARRAY[short_column, full_column]::text));
     EXECUTE format('COMMENT ON FUNCTION %s.%I() IS %L', place, trigger_name,
                    format('pgmrl: keeps %s in step with %s', short_column, full_column));
     -- A loader that computed the short vectors by the same rule names it in pgmrl.computed_by. A row that comes without
