@@ -20,7 +20,8 @@ from sqlalchemy import Integer, bindparam, func, literal_column, tuple_
 from pgmrl.limits import EF_SEARCH_LIMIT
 from pgmrl.measure.session import until
 from pgmrl.model.columns import attachment_of
-from pgmrl.searching.fallback import RERANKED
+from pgmrl.searching.distributed_statement import searched_rows
+from pgmrl.searching.fallback import RERANKED, with_fallback
 from pgmrl.searching.options import SearchOptions, SearchParameters
 from pgmrl.searching.query import bind_query
 from pgmrl.searching.search import search
@@ -138,6 +139,8 @@ class SearchTrial:
         parameters = SearchParameters.of(statement, column, k, options)
         attachment = attachment_of(column)
         rows = selected_rows(statement, column, attachment)
+        # over shards none stands behind a search without a filter
+        behind = with_fallback(searched_rows(statement, column, attachment), fallback=complete)
         # what is joined hangs on the columns that are there
         keys = statement.with_only_columns(*rows.keys) if rows.direct else statement.add_columns(*rows.keys)
         query: BindParameter[Any] = bindparam(QUERY)
@@ -149,11 +152,9 @@ class SearchTrial:
                 "ef_search": min(EF_SEARCH_LIMIT, parameters.scan.ef_search + more),
             }
             searched: AnySelect = search(keys, column, query, complete=complete, **numbers)
-            if not complete:
+            if not behind:
                 return _Searches(searched, None)
             scanned: AnySelect = search(keys, column, query, complete=False, **numbers)
-            if attachment.distributed:  # whose statement may have its shortlist by another name
-                return _Searches(searched, scanned)
             found: Any = literal_column(f"(SELECT count(*) FROM {RERANKED})", Integer())  # noqa: S608 - a constant
             return _Searches(searched.add_columns(found), scanned, numbers["shortlist"])
 

@@ -165,7 +165,7 @@ def measure_recall(
     """Search as the application does, search exactly, and compare.
 
     Reads only, in one snapshot, also on a hot standby; the shards of a distributed table have none in common, and what
-    is written there meanwhile counts as a loss. The truth of all queries comes from one pass over the rows that
+    is written as they are taken may count as a loss. The truth of all queries comes from one pass over the rows that
     the searches see, whose full and short vectors are sent to the client: in batches, so that memory (some 150 MB, and
     for long shortlists 130 MB more) does not depend on the table. Then the searches are sent, one by one.
 
