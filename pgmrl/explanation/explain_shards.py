@@ -12,7 +12,8 @@ from pgmrl.explanation.server_counters import block_size, session_settings, sett
 from pgmrl.explanation.shard_stages import round_name, shard_shortlist, shard_stages
 from pgmrl.explanation.shortlists import shortlists
 from pgmrl.explanation.stages import Stage, Usage, stages
-from pgmrl.searching.plans import explained
+from pgmrl.searching.plans import explained, shortlist_scans, subplans
+from pgmrl.searching.selected_rows import SHORTLIST
 from pgmrl.searching.shard_plans import rounds
 from pgmrl.units import milliseconds
 
@@ -49,9 +50,10 @@ def explain_shards(
     whole = _whole(listed)
     own = whole["Plan"] if whole is not None else {"Plans": [t.document["Plan"] for each in listed for t in each.tasks]}
     stage_list = shard_stages(listed) if whole is None else _stages_of_one(document, whole)
-    shortlist_list = (
-        list(shard_shortlist(listed)) if whole is None else list(shortlists(statement, stage_list, own, session, {}))
-    )
+    if whole is None:
+        shortlist_list = list(shard_shortlist(listed, str(statement.compile(connection))))
+    else:
+        shortlist_list = list(shortlists(statement, stage_list, own, session, {}))
     explanation = Explanation(
         stages=tuple(stage_list),
         shortlists=tuple(shortlist_list),
@@ -70,10 +72,15 @@ def explain_shards(
 
 
 def _whole(listed: Sequence[Round]) -> Node | None:
-    """What the one shard answered that the statement went to as a whole; None where it was divided."""
-    if len(listed) == 1 and listed[0].shards == 1 and listed[0].reads_shards:
-        return listed[0].tasks[0].document
-    return None
+    """What the one shard answered to the ordinary statement; None where Citus divided it, or it is the form for shards.
+
+    Citus sends that one to one shard as well where a condition in text, say, leaves only one.
+    """
+    if len(listed) > 1 or listed[0].shards > 1 or not listed[0].reads_shards:
+        return None
+    document = listed[0].tasks[0].document
+    ordinary = subplans(document["Plan"], SHORTLIST) or not shortlist_scans(document["Plan"])
+    return document if ordinary else None
 
 
 def _stages_of_one(document: Node, whole: Node) -> list[Stage]:

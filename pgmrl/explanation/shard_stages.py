@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["round_name", "shard_shortlist", "shard_stages"]
 
 _DISTANCE: Final = re.compile(r"<[=#~%+-]>")
+_LIMIT: Final = re.compile(r"'hnsw\.ef_search'[^;]*? IS NOT NULL\)\s+LIMIT (\d+)")  # of the gate's own Select
 _ORDER: Final = ("shortlist", "exact", "fetch", "coordinator")
 
 
@@ -46,14 +47,26 @@ def shard_stages(listed: Sequence[Round]) -> list[Stage]:
     return [_stage(name, rounds_of[name]) for name in _ORDER if name in rounds_of]
 
 
-def shard_shortlist(listed: Sequence[Round]) -> Iterator[Shortlist]:
-    """The shortlists of all searches in a statement, as one; none of an exact search."""
+def shard_shortlist(listed: Sequence[Round], sql: str) -> Iterator[Shortlist]:
+    """The shortlists of all searches in a statement, as one; none of an exact search.
+
+    Args:
+        listed: of its plan.
+        sql: its text.
+
+    """
     own = [each for each in listed if round_name(each) == "shortlist"]
     if own:
         index = serving([part for plan in _plans(own) for part in shortlist_scans(plan)])
-        rows = None if own[0].ms is None else sum(each.rows or 0 for each in own)
-        size = round(sum(each.expected for each in own))
-        yield Shortlist(None, size, rows, index.indexes, index.instead, None, None, None)
+        rows = None if own[0].ms is None else sum(map(_listed, own))
+        yield Shortlist(None, sum(map(int, _LIMIT.findall(sql))), rows, index.indexes, index.instead, None, None, None)
+
+
+def _listed(each: Round) -> float:
+    """The rows of the shortlist: what came of several shards; in one that has the whole search, what its scan gave."""
+    if each.shards > 1:
+        return each.rows or 0
+    return float(sum(part["Actual Rows"] for plan in _plans([each]) for part in shortlist_scans(plan)))
 
 
 def _stage(name: str, own: list[Round]) -> Stage:

@@ -163,6 +163,11 @@ def test_explain_other_shapes(connection: Connection) -> None:
     assert tenant.shards == 1
     assert {"shortlist", "rerank", "fetch", "coordinator"} <= {stage.name for stage in tenant.stages}
     assert tenant.reasons
+    written = search(select(Document.id).where(text("tenant = 3")), Document.embedding, QUERIES[0], shortlist=60)
+    by_text = explain(connection, written)  # of which only Citus knows that it is for one shard
+    assert by_text.shards == 1
+    assert [(shortlist.size, shortlist.rows) for shortlist in by_text.shortlists] == [(60, 60)]
+    assert not any("exact: it ranks" in sentence for sentence in by_text.verdict)
     exact = explain(connection, search(select(Package.id), Package.embedding, QUERIES[0], exact=True))
     assert exact.shortlists == ()
     assert any("each shard its own" in sentence for sentence in exact.verdict)

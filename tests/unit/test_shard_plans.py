@@ -103,7 +103,8 @@ def test_serving() -> None:
     mixed = index_serving(searched(scan(8), scan(9, index=False)))
     assert mixed.indexes == ("docs_short_64_hnsw",)
     assert mixed.instead == "the whole table docs is read, and the distances are sorted"
-    (own,) = shard_shortlist(rounds(searched(scan(8), scan(9))))
+    sql = "ORDER BY short <=> (SELECT … WHERE (set_config('hnsw.ef_search', '200', true)) IS NOT NULL)\n LIMIT 100"
+    (own,) = shard_shortlist(rounds(searched(scan(8), scan(9))), f"{sql}) SELECT … LIMIT 10")
     assert (own.size, own.rows, own.indexes, own.instead) == (100, 100, ("docs_short_64_hnsw",), None)
 
 
