@@ -98,7 +98,7 @@ def test_the_query_comes_first_and_once() -> None:
     assert text.startswith(
         "WITH pgmrl_query AS MATERIALIZED (SELECT full_vector, l2_normalize(subvector(full_vector, 1, 4))"
     )
-    assert text.count("(SELECT short_vector FROM pgmrl_query)") == 1
+    assert text.count("(SELECT short_vector FROM pgmrl_query WHERE (pg_catalog.set_config(") == 1
     assert text.count("(SELECT full_vector FROM pgmrl_query)") == 2  # of the shortlist, or of all rows
     assert text.count("avg(") == 2
     shortlist = re.search(r"FROM \((SELECT docs.*)\) AS pgmrl_shortlist\), pgmrl_exact", text)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from pgmrl.database.shards import citus_version, distributed_table, node_faults, nodes, shard_faults, shards
 from pgmrl.doctor.checks.registry import column_check, database_check
 from pgmrl.doctor.finding import Problem
-from pgmrl.model.columns import attachment_of
+from pgmrl.model.columns import attachment_of, base_column
+from pgmrl.model.distribution import distribution_column
 from pgmrl.model.shortening import Rotation
 from pgmrl.names import literal, qualified
 from pgmrl.online.index_statements import create_statement, drop_statement
@@ -32,20 +33,32 @@ def _distributed(context: CheckContext, column: CheckedColumn) -> DistributedTab
     return tables[column.owner]
 
 
-@column_check("distribution-declared", "warning", "a table of Citus's that the model does not call distributed")
+@column_check("distribution-declared", "warning", "a table that Citus has distributed otherwise than the model says")
 def distribution_declared(context: CheckContext, column: CheckedColumn) -> Iterator[Problem]:
     """The model's `distributed` against Citus' catalogue; of a column that is not a model's there is nothing to say."""
-    table = _distributed(context, column)
-    if column.reflected or table is None or table.column is None:
+    if column.reflected or citus_version(context.connection) is None:
         return
-    if not attachment_of(column.searched).distributed:
-        yield Problem(
-            f"Citus has this table {table.describe()}, and the model does not say so: each search moves the "
-            "shortlist's full vectors between nodes, and search_many fails",
-            f'Declare distributed="{table.column}".',
-            "SELECT * FROM citus_tables",
-            {"distribution_column": table.column, "shards": table.shards},
+    table, declared = _distributed(context, column), attachment_of(column.searched).distributed
+    by = distribution_column(base_column(column.searched).table, declared).name if declared else None
+    actual = None if table is None else table.column
+    if actual == by:
+        return
+    has = "as a table of this node alone" if table is None else table.describe()
+    says = "does not say so" if by is None else f"says distributed by {by}"
+    if actual is None:
+        effect, remedy = "its searches read one node", f"pgmrl distribute {column.owner} --by {by}"
+    else:
+        effect = (
+            "the scan's parameters do not reach the shards, so that searches find less; those with a filter, and "
+            "search_many, fail"
         )
+        remedy = f'Declare distributed="{actual}".'
+    yield Problem(
+        f"Citus has this table {has}, and the model {says}: {effect}",
+        remedy,
+        "SELECT * FROM citus_tables",
+        {"distribution_column": actual, "declared": by, "shards": 0 if table is None else table.shards},
+    )
 
 
 @column_check("shards-differ", "critical", "shards of a distributed table without a valid index, or out of reach")
