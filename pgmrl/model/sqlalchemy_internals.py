@@ -3,8 +3,8 @@
 Looked for and not found in 2.0 and 2.1: whether a Select has a LIMIT, an ORDER BY or a loader option; how a type learns
 of its column, also when it was copied or unpickled; how a column becomes a generated one after it was made; how a
 column is kept out of SELECT and INSERT; what an INSERT takes from a SELECT and sets on a conflict; the key by which
-a statement is found among the compiled ones. A new version of SQLAlchemy that changes one of these fails the test of
-that function in tests/unit/test_sqlalchemy_internals.py.
+a statement is found among the compiled ones; whether a statement's schemas are translated. A new version of SQLAlchemy
+that changes one of these fails the test of that function in tests/unit/test_sqlalchemy_internals.py.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "OPTIONS",
     "TableType",
+    "adds_schema",
     "all_columns_of",
     "cache_key",
     "clauses_of",
@@ -87,6 +88,14 @@ def limit_of(statement: Select[*tuple[Any, ...]]) -> ColumnElement[Any] | None:
 def has_loader_criteria(statement: Select[*tuple[Any, ...]]) -> bool:
     """Whether `with_loader_criteria` adds conditions to a Select when it is executed."""
     return any(isinstance(option, LoaderCriteriaOption) for option in statement._with_options)
+
+
+def adds_schema(compiler: Any) -> bool:
+    """Whether a statement is compiled with a schema_translate_map that may give a schema to tables without one.
+
+    What it gives them is filled in at each execution.
+    """
+    return None in (compiler.schema_translate_map or ())
 
 
 def has_options(statement: Select[*tuple[Any, ...]]) -> bool:

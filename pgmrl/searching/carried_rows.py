@@ -39,11 +39,13 @@ from sqlalchemy import (
     literal_column,
     text,
 )
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Mapper
 
+from pgmrl.errors import SearchError
 from pgmrl.model.columns import base_column
 from pgmrl.model.ranking_sql import key_names
-from pgmrl.model.sqlalchemy_internals import has_options
+from pgmrl.model.sqlalchemy_internals import adds_schema, has_options
 from pgmrl.names import quoted
 from pgmrl.searching.distributed_statement import one_shard
 from pgmrl.searching.fallback import EXACT, RERANKED, Ranking, falls_short_sql
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from sqlalchemy import CTE
+    from sqlalchemy.sql.compiler import SQLCompiler
 
     from pgmrl.searching.options import SearchParameters
     from pgmrl.searching.subject import AnySelect
@@ -144,10 +147,25 @@ def _of_shortlist(
     return [*shortlist.ctes, materialized(reranked, RERANKED), materialized(exact, EXACT), either_cte]
 
 
+class _CarriedDistance(ColumnClause[float]):
+    """The distance in the CTE of the table's name, as SQL text."""
+
+    inherit_cache = True
+
+
+@compiles(_CarriedDistance)
+def _compile(element: _CarriedDistance, compiler: SQLCompiler, **options: Any) -> str:
+    if adds_schema(compiler):
+        raise SearchError(
+            "a schema_translate_map gives a schema to a distributed table that has none in the model, and no CTE can "
+            "have its name: search an alias of it, aliased(Model), or say the schema in the model"
+        )
+    return compiler.visit_column(element, **options)
+
+
 @lru_cache(maxsize=256)
 def _distance(name: str) -> ColumnElement[float]:
-    distance: ColumnElement[float] = literal_column(f"{quoted(name)}.{DISTANCE}", Float())
-    return distance
+    return _CarriedDistance(f"{quoted(name)}.{DISTANCE}", Float(), is_literal=True)
 
 
 def _reads_the_name(statement: AnySelect, subject: Subject) -> bool:

@@ -21,6 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from pgmrl import Short, VectorArray, matryoshka, search
+from pgmrl.errors import SearchError
 from pgmrl.model.columns import Matryoshka
 from tests.integration.test_more_like_this import vectors
 
@@ -95,6 +96,21 @@ def test_a_column_called_distance_under_another_schema(connection: Connection) -
     )
     assert nearest == exact
     assert nearest[0][0] == 3
+
+
+def test_another_schema(connection: Connection) -> None:
+    """A schema_translate_map is refused where the columns are in a CTE of the table's name; an alias has it."""
+    docs, _ = tables(False)
+    fill(connection, docs)
+    docs, _ = tables(True)
+    translated = connection.execution_options(schema_translate_map={None: "public"})
+    for exact in (False, True):
+        with pytest.raises(SearchError, match="search an alias of it"):
+            translated.execute(search(select(docs.c.id), docs.c.embedding, vectors()[3], exact=exact))
+    other = docs.alias()
+    assert translated.scalars(search(select(other.c.id), other.c.embedding, vectors()[3])).first() == 3
+    elsewhere = connection.execution_options(schema_translate_map={"app": "public"})
+    assert elsewhere.scalars(search(select(docs.c.id), docs.c.embedding, vectors()[3])).first() == 3
 
 
 class Base(DeclarativeBase):

@@ -25,6 +25,7 @@ from sqlalchemy.schema import CreateTable
 from pgmrl.model.sqlalchemy_internals import (
     OPTIONS,
     TableType,
+    adds_schema,
     all_columns_of,
     cache_key,
     clauses_of,
@@ -103,6 +104,15 @@ def test_loader_criteria() -> None:
     assert has_loader_criteria(select(Item).options(joinedload(Item.parent), criteria)), broken(has_loader_criteria)
     assert not has_loader_criteria(select(Item)), broken(has_loader_criteria)
     assert not has_loader_criteria(select(Item).options(joinedload(Item.parent))), broken(has_loader_criteria)
+
+
+@pytest.mark.parametrize(
+    ("translated", "adds"), [(None, False), ({}, False), ({"a": "b"}, False), ({None: "b"}, True), ({None: None}, True)]
+)
+def test_schemas_are_translated(translated: Any, adds: bool) -> None:
+    """Which a compiler knows."""
+    compiled = select(literal_column("1")).compile(schema_translate_map=translated)
+    assert adds_schema(compiled) is adds
 
 
 def test_options_of_loading() -> None:
