@@ -1,6 +1,6 @@
 """Tables that Citus distributes: what its catalogue says of them, and what their shards and its nodes have.
 
-Written against Citus' documentation and source (12 to 14): `pg_dist_partition`, `run_command_on_shards` and
+By Citus' catalogue and its functions for commands elsewhere: `pg_dist_partition`, `run_command_on_shards` and
 `run_command_on_workers`. The commands that go to other nodes run there under the role's own search_path, and so
 qualify every name and operator.
 """

@@ -1,6 +1,6 @@
 """Give a table to Citus: what has to be looked at and set before `create_distributed_table`, and that call.
 
-Written against Citus' documentation and source (12 to 14); see docs/citus.md for what was run.
+See docs/citus.md for the versions of Citus that it was run on.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Tables that Citus distributes: what their shards and its nodes lack, which the coordinator's own table does not show.
 
-Written against Citus' documentation; see docs/citus.md for what was run.
+See docs/citus.md for the versions of Citus that it was run on.
 """
 
 from __future__ import annotations
