@@ -15,6 +15,7 @@ from pgmrl.measure import recall_at_k
 from pgmrl.model.columns import Matryoshka
 from pgmrl.model.shortening import Prefix, Short
 from pgmrl.searching.search import search
+from tests.databases import indexed_afterwards
 
 if TYPE_CHECKING:
     from pgmrl.model.rotation import Rotation
@@ -51,11 +52,12 @@ def test_recall(
     recalls: list[float] = []
     with shop.engine.connect() as connection:
         docs.create(connection)
-        connection.exec_driver_sql(
-            "INSERT INTO docs (id, e) "
-            "SELECT id, embedding * array_fill((0.75 + mod(id, 11) * 0.05)::real, ARRAY[256])::halfvec(256) "
-            "FROM packages WHERE id < 8000"
-        )
+        with indexed_afterwards(connection, docs):
+            connection.exec_driver_sql(
+                "INSERT INTO docs (id, e) "
+                "SELECT id, embedding * array_fill((0.75 + mod(id, 11) * 0.05)::real, ARRAY[256])::halfvec(256) "
+                "FROM packages WHERE id < 8000"
+            )
         connection.exec_driver_sql("ANALYZE docs")
         for query in shop.queries[:40]:
             statement = search(docs.select(), docs.c.e, query, k=10, shortlist=200)
