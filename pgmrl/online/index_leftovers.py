@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
-from pgmrl.database.connection import execute_plain
+from pgmrl.database.connection import execute_plain, sqlstate
 from pgmrl.database.index_states import (
     FilterIndexState,
     IndexState,
@@ -47,6 +48,7 @@ __all__ = [
     "usual_name",
 ]
 
+DEADLOCK: Final = "40P01"
 ENDING: Final = 0.01  # seconds between looks at a commit that is under way
 _ENDING = """
 SELECT EXISTS (SELECT FROM pg_index AS x JOIN pg_locks AS l ON l.transactionid = x.xmax AND l.granted
@@ -119,12 +121,25 @@ def settled_index(
     while state is not None and not state.valid and not is_partitioned(connection, target):
         if state.oid == settled:
             log.info("index %s is INVALID: an earlier build was interrupted; removing it", name)
-            drop(connection, target.schema, name)
-            return None
+            if _dropped(connection, target, name):
+                return None
+            settled, state = None, _built_index(connection, target, name, progress)
+            continue
         _wait_for_commit(connection, target, state.oid)
         settled = state.oid
         state = _built_index(connection, target, name, progress)
     return state
+
+
+def _dropped(connection: Connection, target: Target, name: str) -> bool:
+    """Whether it was dropped; not where another session was quicker, which builds it anew and waits for this one."""
+    try:
+        drop(connection, target.schema, name)
+    except MigrationError as error:
+        if isinstance(error.__cause__, DBAPIError) and sqlstate(error.__cause__) == DEADLOCK:
+            return False
+        raise
+    return True
 
 
 def _built_index(

@@ -247,6 +247,51 @@ def test_two_at_once(auto: Connection, database_url: str) -> None:
     assert all_indexes(auto) == {NAME: as_built(SMALL)}
 
 
+def test_another_one_removes_the_leftover_first(
+    auto: Connection, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And builds anew; the two wait for each other, the server ends the DROP of this one, and it goes on."""
+    table(auto)
+    invalid(auto)
+    original, threads = index_leftovers.drop, list[threading.Thread]()
+    blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'documents'::regclass"
+    building = (
+        "SELECT count(*) FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting for writers%' "
+        "AND datname = current_database()"
+    )
+    autocommit: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"}
+    with (
+        engine.connect() as writer,
+        engine.connect().execution_options(**autocommit) as other,
+        engine.connect().execution_options(**autocommit) as looking,
+    ):
+        run(auto, "SET deadlock_timeout = '3s'")
+        run(other, "SET deadlock_timeout = '1min'")  # so that it is not this one that the server ends
+
+        def release() -> None:
+            until(lambda: run(looking, blocked).scalar())
+            writer.rollback()
+
+        def overtaken(connection: Connection, schema: str | None, name: str) -> None:
+            if not threads:
+                original(other, schema, name)
+                run(writer, "LOCK TABLE documents IN ROW EXCLUSIVE MODE")
+                statement = create_statement(TARGET, SMALL, concurrently=True, name=NAME)
+                threads.append(threading.Thread(target=run, args=(other, statement)))
+                threads[0].start()
+                until(lambda: run(looking, building).scalar())
+                threads.append(threading.Thread(target=release))
+                threads[1].start()
+            original(connection, schema, name)
+
+        monkeypatch.setattr(index_leftovers, "drop", overtaken)
+        build(auto, TARGET, SMALL)
+        for thread in threads:
+            thread.join()
+    assert len(threads) == 2
+    assert all_indexes(auto) == {NAME: as_built(SMALL)}
+
+
 def test_the_name_appears_while_the_statement_waits(auto: Connection, engine: Engine) -> None:
     """Somebody else's valid index of the same name is left alone."""
     table(auto)
