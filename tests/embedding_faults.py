@@ -261,7 +261,7 @@ class _World:
         for number in range(kills):
             time.sleep(max(0.0, began + seconds * (number + random.random()) / kills - time.monotonic()))
             with_rows = number % 2 == 0
-            place = until(partial(self.stopped_with_rows, workers), 120) - 1 if with_rows else number % len(workers)
+            place = until(partial(self.stopped_with_rows, workers), 300) - 1 if with_rows else number % len(workers)
             victim = workers[place]
             victim.kill()
             victim.join()

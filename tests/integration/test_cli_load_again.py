@@ -117,10 +117,11 @@ def test_a_server_that_ends_the_connection(
         batches.append(of)
         if len(batches) == 2:
             query = (
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> "
+                "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
             with engine.connect() as connection:
-                execute_plain(connection, query + "pg_backend_pid()")
+                execute_plain(connection, query)
         write_batch(*of)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
