@@ -203,6 +203,7 @@ WRITES = [
     "reshape start passages.embedding --short-dims 16",
     "reshape contract passages.embedding",
     "reshape undo passages.embedding",
+    "reshape drop passages.embedding",
     "fit-rotation passages.embedding --install",
     "functions install passages.embedding",
     "functions drop passages.embedding",
