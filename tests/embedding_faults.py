@@ -31,7 +31,7 @@ from tests.letters import DIMS, vector_of
 from tests.migrations.processes import CONTEXT, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from multiprocessing.process import BaseProcess
 
     from sqlalchemy import Engine
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["FAULTS", "Outcome", "faulty_endpoint", "impatient", "under_faults"]
 
 MODEL = "tests.embedding_faults:impatient"
+ENDPOINT_VARIABLES = ("OPENAI_BASE_URL", "OPENAI_API_KEY", "NO_PROXY")
 TIMEOUT = 2.0  # seconds that a worker waits for an answer; a good one takes longer than usual on a busy machine
 FAULTS = ("late", "429", "503", "garbage", "cut", "not finite", "too few", "too many", "too short", "gone", "doubled")
 """What becomes of an answer; every other one has its vectors in another order than the texts."""
@@ -117,7 +118,7 @@ def faulty_endpoint(seed: int) -> Iterator[Endpoint]:
     server = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
-    before = {name: os.environ.get(name) for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "NO_PROXY")}
+    before = {name: os.environ.get(name) for name in ENDPOINT_VARIABLES}
     url = f"http://127.0.0.1:{server.server_port}/v1"
     os.environ.update({"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "sk-secret", "NO_PROXY": "127.0.0.1"})
     try:
@@ -167,8 +168,12 @@ class Outcome:
         return asdict(self)
 
 
-def watch(url: str, lease: float) -> None:
-    """The command of a worker in a process of its own, for ever; one that ends with an error is started again."""
+def watch(url: str, lease: float, environment: Mapping[str, str]) -> None:
+    """The command of a worker in a process of its own, for ever; one that ends with an error is started again.
+
+    The environment is that of the server of processes, which an earlier test may have started.
+    """
+    os.environ.update(environment)
     options = ["--watch", "--lease", str(lease), "--batch", "20", "--poll", "0.5", "--embedder", MODEL]
     while True:
         with suppress(SystemExit, PgmrlError, DBAPIError):  # as at a start without a connection or a model
@@ -272,7 +277,8 @@ class _World:
         self.outcome.seconds = time.monotonic() - began
 
     def worker(self, lease: float) -> BaseProcess:
-        process = CONTEXT.Process(target=watch, args=(self.url, lease), daemon=True)
+        environment = {name: os.environ[name] for name in ENDPOINT_VARIABLES}
+        process = CONTEXT.Process(target=watch, args=(self.url, lease, environment), daemon=True)
         process.start()
         return process
 
