@@ -233,7 +233,8 @@ def test_no_command_runs_them(place: Engine, name: str) -> None:
         assert result.exit_code in {0, 10, 20}, (command, result.output)
         assert "the check failed" not in result.output
         assert "does not exist" not in result.output, (command, result.output)
-    assert called(place) == []
+    own = "public.zz_pgmrl_docs_e2_"  # the trigger that keeps the new column's short vectors
+    assert [function for function in called(place) if not function.startswith(own)] == []
 
 
 def test_distribute_runs_none(place: Engine) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -152,7 +153,8 @@ def test_queries_are_left_out_before_rows(module_engine: Engine, notes: Table, m
     """Fewer queries widen the interval, fewer rows leave recall to a model."""
     # by this clock the first batches take so long that the time is enough for some of the queries
     clock = itertools.count(0, 20)
-    monkeypatch.setattr(table_passes, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    slow = SimpleNamespace(perf_counter=lambda: next(clock), process_time=time.process_time)
+    monkeypatch.setattr(table_passes, "time", slow)
     monkeypatch.setattr(table_passes, "FEWEST_SWEPT", 60)
     monkeypatch.setattr(table_passes, "PASSES", 0)
     few = tuned(module_engine, notes, seconds=300.0, finalists=1)
