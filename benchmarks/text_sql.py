@@ -150,7 +150,7 @@ def insert_rates(connection: Connection, bodies: list[str]) -> Iterator[str]:
             savepoint.rollback()
         yield (
             f"- {words:.0f} words each, {title}: {len(rows) / busy:,.0f} rows a second of one core's time, "
-            f"{len(rows) / seconds:,.0f} a second on this busy machine"
+            f"{len(rows) / seconds:,.0f} a second by the clock"
         )
 
 
