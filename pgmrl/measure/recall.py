@@ -227,9 +227,8 @@ def measure_recall(
         rows = None if tried.cancelled else database.row_estimate(connection, server_name(connection, table))
     losses = tried.losses
     means = np.asarray([loss[3:7] for loss in losses], np.float64).mean(axis=0)
-    times = [
-        loss.ms for loss in losses[1:] or losses if loss.ms is not None
-    ]  # the first one compiles the statement and opens files
+    # the first one compiles the statement and opens files
+    times = [loss.ms for loss in losses[1:] or losses if loss.ms is not None]
     return Recall(
         column=str(base),
         short_column=str(attachment_of(column).short),

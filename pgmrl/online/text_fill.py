@@ -54,7 +54,7 @@ def embed_rows(engine: Engine, table: str, column: str) -> Iterator[int]:
         while first < pages:
             start = time.monotonic()
             with engine.begin() as connection:
-                yield connection.execute(text(_statement(part, column, first, first + step))).scalar_one()
+                yield database.execute_plain(connection, _statement(part, column, first, first + step)).scalar_one()
             first += step
             seconds = time.monotonic() - start
             step = max(1, step // 2) if seconds > 2 * _SECONDS else step * 2 if seconds < _SECONDS else step
@@ -68,4 +68,4 @@ def _statement(part: str, column: str, first: int, last: int) -> str:
         f"AND t.ctid OPERATOR(pg_catalog.>=) '({first},0)' AND t.ctid OPERATOR(pg_catalog.<) '({last},0)' "
         f"RETURNING {vector} IS NOT NULL AS embedded) "
         "SELECT pg_catalog.count(*) FILTER (WHERE w.embedded) FROM written AS w"
-    ).replace(":", r"\:")
+    )

@@ -214,9 +214,8 @@ def expected_seconds(
     rows = inputs.read * samples.fractions[samples.largest_index]
     effort = inputs.index.m / 16 * inputs.index.ef_construction / 100
     build = BUILD_SECONDS * 100_000 * effort * build_growth(100_000, rows)
-    trials = (
-        cost.busy * request.finalists * (1.3 * build + 2 * SCANS * SCAN_SECONDS)
-    )  # a fourth and a sixteenth of the rows too
+    # a fourth and a sixteenth of the rows too
+    trials = cost.busy * request.finalists * (1.3 * build + 2 * SCANS * SCAN_SECONDS)
     expected = budget.elapsed + passes + trials
     return expected if budget.seconds is None else min(expected, budget.seconds)
 
